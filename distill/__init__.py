@@ -1,0 +1,1 @@
+"""Corpus and teacher in, student checkpoint out."""

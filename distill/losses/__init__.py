@@ -1,0 +1,1 @@
+"""The distillation losses, one small module each."""

@@ -1,0 +1,1 @@
+"""Labelled tasks, one YAML file each."""

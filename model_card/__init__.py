@@ -1,0 +1,1 @@
+"""Reports in, the README.md of the model repository out."""
