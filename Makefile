@@ -1,0 +1,50 @@
+# Every target that needs an environment makes it first. Python 3.11 to 3.13; override with make PYTHON=…
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+VENV5 ?= .venv-transformers5
+READY := $(VENV)/.ready
+READY5 := $(VENV5)/.ready
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-transformers5 lint format docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+setup: $(READY)  ## make the environment .venv
+
+demo: $(READY)  ## distil, export, measure and card the demo model: runs/demo/hub
+	$(VENV)/bin/python publish.py
+
+test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the reference data
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-transformers5: $(READY5)  ## run what does not export with transformers 5
+	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n 2 --dist worksteal -m "not export" $(PYTEST_ARGS)
+
+lint: $(READY)  ## style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## put right what can be put right by a machine
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove environments, runs and caches
+	rm -rf $(VENV) $(VENV5) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(READY5): pyproject.toml constraints-transformers5.txt
+	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV5)
+	$(VENV5)/bin/python -m pip install --quiet -c constraints-transformers5.txt -e . pytest pytest-xdist hypothesis tensorboard
+	touch $@
