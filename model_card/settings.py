@@ -1,0 +1,97 @@
+"""What a recipe says about the model card beyond what was measured."""
+
+import re
+from typing import Annotated, Any, Self
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from distilrubert.model_card.licenses import LANGUAGES, LICENSES
+from distilrubert.modeling.configuration import Section
+
+MASK = "[MASK]"
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _language(code: str) -> str:
+    if code not in LANGUAGES and not re.fullmatch(r"[a-z]{3}", code):
+        raise ValueError("a language is an ISO 639 code of two or three small letters, or multilingual or code")
+    return code
+
+
+def _license(identifier: str) -> str:
+    if identifier not in LICENSES:
+        raise ValueError(
+            "the Hub knows no such license; use an identifier of huggingface.co/docs/hub/repositories-licenses "
+            "such as apache-2.0, mit or cc-by-4.0, or other with license_name and license_link"
+        )
+    return identifier
+
+
+def _dataset(name: str) -> str:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise ValueError("a data set is named by its Hub id, for example user/name") from None
+    return name
+
+
+def _one_mask(text: str) -> str:
+    if text.count(MASK) != 1:
+        raise ValueError(f"the example holds exactly one {MASK}")
+    return text
+
+
+class CardSettings(Section):
+    """What only a person can say about the model: licences, origin, purpose."""
+
+    language: Annotated[list[Annotated[str, AfterValidator(_language)]], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="ISO 639 code of the model's language, or a list of them."
+    )
+    license: Annotated[str, AfterValidator(_license)] = Field(
+        description="Licence of the published model: an identifier of the Hub's list, or other."
+    )
+    license_name: str | None = Field(None, description="Name of the licence where license is other.")
+    license_link: str | None = Field(
+        None, description="Address, or path in the repository, of the licence's text where license is other."
+    )
+    title: str | None = Field(None, description="Heading of the card; the recipe's name where it is left out.")
+    tags: list[str] = Field([], description="Tags for the Hub's search, besides those that follow from the files.")
+    datasets: list[Annotated[str, AfterValidator(_dataset)]] = Field(
+        [], description="Hub ids of the data sets that the corpus was made from."
+    )
+    authors: list[str] = Field([], description="Who made this model, for the citation; each as 'Family, Given'.")
+    teacher_name: str | None = Field(
+        None, description="The teacher's name on the card, where it is not loaded from the Hub by its id."
+    )
+    teacher_license: str | None = Field(None, description="Licence of the teacher, in words.")
+    corpus_description: str | None = Field(None, description="What the corpus is, a few sentences of Markdown.")
+    corpus_license: str | None = Field(None, description="Licences of the corpus, in words.")
+    limitations: str | None = Field(
+        None, description="Limits and biases of this very model beyond the general ones, as Markdown."
+    )
+    example: Annotated[str, AfterValidator(_one_mask)] = Field(
+        f"Привет! Как у тебя {MASK}?", description=f"A sentence with one {MASK} for the usage section and the widget."
+    )
+    sentences: list[str] = Field(
+        ["Привет! Как дела?", "Спасибо, всё хорошо."],
+        min_length=1,
+        description="Sentences that the usage section embeds, in the model's language.",
+    )
+    watts: float | None = Field(
+        None,
+        gt=0,
+        description="Power that the training machine draws, W, for the energy estimate; left out: no estimate.",
+    )
+
+    @model_validator(mode="after")
+    def _other_is_named(self) -> Self:
+        if self.license == "other" and not (self.license_name and self.license_link):
+            raise ValueError("license other needs license_name and license_link")
+        if self.license != "other" and (self.license_name or self.license_link):
+            raise ValueError("license_name and license_link go with license other only")
+        return self
