@@ -1,6 +1,14 @@
-"""The base of every configuration section of a recipe."""
+"""The base of every configuration section of a recipe, and the kinds of path that one may hold."""
 
-from pydantic import BaseModel, ConfigDict
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class Section(BaseModel):
@@ -11,3 +19,42 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _expand_variables(text: str) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise ValueError(f"the environment variable {name} is not set")
+        return os.environ[name]
+
+    return str(Path(_VARIABLE.sub(value_of, text)).expanduser())
+
+
+def _recipe_folder(info: ValidationInfo) -> Path | None:
+    context: Mapping[str, Any] = info.context or {}
+    return context.get("folder")
+
+
+def _resolve_path(text: str, info: ValidationInfo) -> str:
+    expanded = _expand_variables(text)
+    folder = _recipe_folder(info)
+    return str(folder / expanded) if folder else expanded
+
+
+def _resolve_name_or_path(text: str, info: ValidationInfo) -> str:
+    expanded = _expand_variables(text)
+    folder = _recipe_folder(info)
+    if folder and (expanded != text or text.startswith(".") or (folder / expanded).exists()):
+        return str(folder / expanded)
+    return expanded
+
+
+RecipePath = Annotated[str, AfterValidator(_resolve_path)]
+"""A path or glob: ``${NAME}`` is an environment variable, and a relative one starts at the recipe's folder.
+
+The folder comes as pydantic's validation context, ``{"folder": Path}``; without it a path stays as it is.
+"""
+
+NameOrPath = Annotated[str, AfterValidator(_resolve_name_or_path)]
+"""A name (a Hub id, a shipped task) or a path: a path where it starts with a dot, names a variable, or exists."""

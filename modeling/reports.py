@@ -57,7 +57,7 @@ class Environment:
             cpu=name,
             instruction_sets=[flag for flag in REPORTED_INSTRUCTION_SETS if flag in flags],
             threads=threads or torch.get_num_threads(),
-            versions={"python": platform.python_version(), **_versions()},
+            versions={"python": platform.python_version(), **installed_versions()},
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
@@ -165,7 +165,8 @@ def _processor() -> tuple[str, set[str]]:
     return fields.get("model name", platform.machine()), set(flags.split())
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """The installed version of each of :data:`REPORTED_PACKAGES` that is there."""
     found = {}
     for package in REPORTED_PACKAGES:
         try:

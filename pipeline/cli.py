@@ -1,0 +1,193 @@
+"""The command line: ``distilrubert``, ``python -m distilrubert.pipeline`` and ``python publish.py``."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, as all of the user's mistakes are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name; None takes the process's own.
+        program: the name that the help shows; ``publish.py`` is the command ``publish`` itself.
+
+    Returns:
+        The exit status: 0 done, 1 a claim or check failed, 2 a mistake of the user, 130 interrupted with the work kept.
+    """
+    options = _parser(program).parse_args(arguments)
+    _configure_logging()
+    # Imported here so that --help and a mistyped option answer at once: torch takes seconds to import.
+    from distilrubert.modeling import UserError
+    from distilrubert.pipeline import commands
+
+    try:
+        return int(getattr(commands, options.command)(options) or 0)
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command continues from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _configure_logging() -> None:
+    """Our own messages on standard error; the libraries only where something is wrong."""
+    # Libraries read these while they are imported.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("distilrubert")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    if program == "publish.py":
+        return _publish(_new(program, "Make the model repository that a recipe describes, and publish it.", "publish"))
+    parser = _Parser(
+        prog=program,
+        description="Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub.",
+    )
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, add in _COMMANDS.items():
+        description, add_arguments = add
+        verb = verbs.add_parser(
+            name,
+            help=description,
+            description=description,
+            epilog=f"example: {_EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.set_defaults(command=name)
+        add_arguments(verb)
+    return parser
+
+
+def _new(program: str, description: str, command: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=program,
+        description=description,
+        epilog="example: python publish.py recipes/base.yaml --repo-id USER/NAME --dry-run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser, *, default: Path | None = None) -> None:
+    parser.add_argument(
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        nargs="?" if default else None,
+        default=default,
+        help=f"the recipe, a YAML file{f' (default: {default.name})' if default else ''}",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override one field of the recipe, for example distillation.max_steps=200; may be repeated",
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a model, or its Hub id")
+
+
+def _distill(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--onnx",
+        nargs="*",
+        default=["fp32", "int8"],
+        metavar="FORMAT",
+        help="fp32, int8 (default: both; none: no ONNX)",
+    )
+    parser.add_argument(
+        "--sentences", type=Path, metavar="FILE", help="text, one sentence a line, to prove the files on"
+    )
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument(
+        "--task", nargs="+", required=True, metavar="TASK", help="name of a shipped task, or a YAML file"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+
+
+def _benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
+    )
+    parser.add_argument("--sequence-length", type=int, default=512, metavar="TOKENS", help="default: 512")
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16], metavar="N", help="default: 1 16")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the cores of this machine)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+
+
+def _card(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run directory whose card is rendered again")
+    parser.add_argument("--preview", action="store_true", help="also write a static HTML page beside the card")
+
+
+def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    _add_recipe(parser, default=Path(__file__).parents[1] / "recipes" / "demo.yaml")
+    parser.add_argument("--repo-id", metavar="USER/NAME", help="repository on the Hub; without it nothing is pushed")
+    parser.add_argument("--endpoint", metavar="URL", help="another Hub (default: HF_ENDPOINT, else the public one)")
+    parser.add_argument("--private", action="store_true", help="create the repository private")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be pushed, and push nothing")
+    return parser
+
+
+_COMMANDS = {
+    "distill": ("Distil a student: up to the finished checkpoint.", _distill),
+    "convert": ("Export a model to safetensors and ONNX, and prove that the files agree.", _convert),
+    "evaluate": ("Fine-tune a model on labelled tasks and report mean and standard deviation.", _evaluate),
+    "benchmark": ("Measure the speed of models and of every file they come with.", _benchmark),
+    "card": ("Render the model card of a run again.", _card),
+    "publish": ("Make the model repository that a recipe describes, and publish it.", _publish),
+}
+
+_EXAMPLES = {
+    "distill": "distilrubert distill recipes/demo.yaml --set distillation.max_steps=100",
+    "convert": "distilrubert convert runs/demo/student --output /tmp/exported --onnx fp32 int8",
+    "evaluate": "distilrubert evaluate runs/demo/student --task recipes/demo/intents.yaml --seeds 1 2 --output quality.json",
+    "benchmark": "distilrubert benchmark runs/demo/teacher runs/demo/hub --batch-size 1 16 --output speed.json",
+    "card": "distilrubert card runs/demo --preview",
+    "publish": "distilrubert publish recipes/demo.yaml --repo-id USER/NAME --dry-run",
+}

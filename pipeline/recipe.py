@@ -1,0 +1,194 @@
+"""The recipe: one YAML file that says everything a run needs."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from distilrubert.conversion import ConversionSettings
+from distilrubert.distill import CorpusSettings, DistillationSettings, PretrainingSettings
+from distilrubert.evaluation import FinetuningSettings, IntrinsicSettings, SpeedSettings
+from distilrubert.model_card import CardSettings
+from distilrubert.modeling import NameOrPath, Section, StudentArchitecture, UserError
+from distilrubert.pipeline.hub import PublishSettings
+
+
+class TeacherSettings(Section):
+    """Where the teacher comes from: a checkpoint, or a small one trained on the recipe's own corpus."""
+
+    model: NameOrPath | None = Field(
+        None, description="Hub id or folder of a BERT checkpoint with its masked-language-modelling head."
+    )
+    revision: str = Field("main", description="Branch, tag or commit of the checkpoint on the Hub.")
+    pretrain: PretrainingSettings | None = Field(
+        None, description="Train a teacher on the recipe's corpus first, instead of loading one."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.model is None) == (self.pretrain is None):
+            raise ValueError("give either model (a Hub id or folder) or pretrain")
+        return self
+
+
+class EvaluationSettings(Section):
+    """What is measured: speed, held-out prediction, labelled tasks."""
+
+    speed: SpeedSettings = Field(default_factory=SpeedSettings, description="How speed is measured.")
+    intrinsic: IntrinsicSettings = Field(
+        default_factory=IntrinsicSettings, description="How the prediction of held-out text is measured."
+    )
+    tasks: list[NameOrPath] = Field([], description="Labelled tasks: names of shipped ones or paths of YAML files.")
+    seeds: list[int] = Field([1, 2, 3], min_length=1, description="Seeds of the fine-tuning runs of each task.")
+    finetuning: FinetuningSettings = Field(
+        default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
+    )
+
+
+class Recipe(Section):
+    """Everything that one run needs."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=96,
+        description="Name of the model and of the run directory: letters, digits, '.', '_' and '-'.",
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything that is drawn at random.")
+    teacher: TeacherSettings = Field(description="The model to learn from.")
+    corpus: CorpusSettings = Field(description="The text to distil on.")
+    student: StudentArchitecture = Field(description="The model to make.")
+    distillation: DistillationSettings = Field(
+        default_factory=DistillationSettings, description="Losses and optimisation."
+    )
+    conversion: ConversionSettings = Field(
+        default_factory=ConversionSettings, description="The files to export and how close they must be."
+    )
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="What to measure.")
+    card: CardSettings = Field(description="What the model card says beyond the measurements.")
+    publish: PublishSettings = Field(default_factory=PublishSettings, description="Where the result goes.")
+
+    @field_validator("name")
+    @classmethod
+    def _acceptable_to_the_hub(cls, name: str) -> str:
+        if "--" in name or ".." in name or name.endswith((".git", ".ipynb", "-", ".")):
+            raise ValueError("the Hub refuses names with '--' or '..', or that end in '-', '.', '.git' or '.ipynb'")
+        return name
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file; relative paths inside it start at its folder.
+        overrides: ``key=value`` with a dotted key and a YAML value, for example ``distillation.max_steps=200``.
+
+    Raises:
+        UserError: if the file cannot be read, is no YAML, or a field is missing, unknown or of the wrong kind.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values, context={"folder": path.parent.resolve()})
+    except ValidationError as error:
+        raise UserError(f"{path}: {_one_line(error, Recipe)}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        raise UserError(f"{path}: the recipe cannot be read: {reason}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{path}: {where}invalid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, found {_kind(values)}")
+    return values
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Put one ``key=value`` of the command line into `values`."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: expected key=value, for example distillation.max_steps=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is no YAML") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {parent} holds {_kind(values)}, not a section")
+    values[last] = value
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation in one line: where, what is wrong, what is allowed."""
+    # A misspelt key often causes a missing one too: the misspelling is the better thing to say.
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{_describe(problem, model)}{more}"
+
+
+def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    where = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {where}{_suggestion(location, model)}"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    found = problem["input"]
+    shown = "" if isinstance(found, dict | list) else f", found {found!r}"
+    return f"{where}: {message}{shown}" if where else message
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """Whether pydantic put `part` into a location to name a member of a union, not a key."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool", "list"))
+
+
+def _suggestion(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    known = _keys_at(location[:-1], model)
+    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f": did you mean {nearest[0]}?" if nearest else f"; known here: {', '.join(known)}"
+
+
+def _keys_at(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """The keys of the section at `location` below `model`."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_sections_in(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections named in a field's type, also inside lists and optional types."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+        for argument in typing.get_args(annotation):
+            yield from _sections_in(argument)
+
+
+def resolved(recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe with every default filled in, as plain values for YAML."""
+    return recipe.model_dump(mode="json")

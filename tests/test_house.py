@@ -1,0 +1,99 @@
+"""The rules of the house: the borders between the rooms, and what is packaged."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("modeling", "distill", "conversion", "evaluation", "model_card", "pipeline")
+ALLOWED = {
+    "modeling": set(),
+    "distill": {"modeling"},
+    "conversion": {"modeling"},
+    "evaluation": {"modeling"},
+    "model_card": {"modeling"},
+    "pipeline": set(ROOMS) - {"pipeline"},
+}
+EXPORT_PACKAGES = {"optimum", "onnx", "onnxruntime", "openvino", "nncf"}
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; the house imports absolutely"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_the_rooms_below(room):
+    for path in modules(room):
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("distilrubert.")} & set(ROOMS)
+        assert used - {room} <= ALLOWED[room], (
+            f"{path.relative_to(ROOT)} imports {sorted(used - ALLOWED[room] - {room})}"
+        )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_export_packages_are_imported_lazily(room):
+    for path in modules(room):
+        used = {name.split(".")[0] for name in imports(path, top_level_only=True)} & EXPORT_PACKAGES
+        assert not used, f"{path.relative_to(ROOT)} imports {sorted(used)} at its top"
+
+
+def test_publish_imports_only_the_pipeline():
+    assert {name for name in imports(ROOT / "publish.py") if name.startswith("distilrubert")} <= {
+        "distilrubert.pipeline.cli",
+        "distilrubert.pipeline.cli.main",
+    }
+
+
+def test_nothing_asks_for_remote_code_or_unsafe_pickles():
+    for path in [p for room in ROOMS for p in modules(room)]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert "trust_remote_code" not in keywords, f"{path}:{node.lineno}"
+            if ast.unparse(node.func) == "torch.load":
+                assert keywords.get("weights_only") == "True", f"{path}:{node.lineno} unpickles"
+
+
+def test_every_package_is_listed():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"distilrubert"}
+    for room in ROOMS:
+        for init in (ROOT / room).rglob("__init__.py"):
+            found.add(".".join(("distilrubert", *init.parent.relative_to(ROOT).parts)))
+    assert listed == found
+
+
+def test_no_folder_shadows_the_namespace():
+    assert not (ROOT / "distilrubert").exists(), "a folder named distilrubert at the root hides the mapped package"
+
+
+def test_type_checkers_see_every_room():
+    for room in ROOMS:
+        assert (ROOT / "typings" / "distilrubert" / room).resolve() == ROOT / room
+
+
+def test_imports_from_any_folder(tmp_path):
+    code = "import distilrubert.modeling as m, pathlib; print(pathlib.Path(m.__file__).parent)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True
+    )
+    assert Path(shown.stdout.strip()) == ROOT / "modeling"
