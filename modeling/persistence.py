@@ -1,16 +1,27 @@
-"""Files and folders that appear whole or not at all: write beside, fsync, rename."""
+"""Files and folders that appear whole or not at all: write beside, fsync, rename.
+
+A process that is killed in mid-write leaves its work under a hidden name beside the target; the next write of the
+same target sweeps such leftovers away once they are a day old, when no living writer can still be at them.
+"""
 
 import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from distilrubert.modeling.errors import UserError
+
+LEFTOVER_AGE_S = 24 * 60 * 60
 
 
 @contextlib.contextmanager
@@ -26,9 +37,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield beside
+            assert beside.is_file(), f"nothing was written to {beside}"
             _sync(beside)
             beside.replace(path)
             _sync(path.parent)
+            _sweep_leftovers(path)
         finally:
             beside.unlink(missing_ok=True)
 
@@ -57,13 +70,20 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def replace_folder(source: Path, target: Path) -> None:
     """Rename the complete folder `source` to `target`, moving an existing `target` out of the way first."""
     if target.exists():
+        if not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         old = _beside(target)
         target.rename(old)
-        source.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            source.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        _remove(old)
     else:
         source.rename(target)
     _sync(target.parent)
+    _sweep_leftovers(target)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -85,8 +105,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON: {error}") from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -98,6 +120,21 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def _beside(path: Path) -> Path:
     # The leading dot keeps a folder left by a SIGKILL out of every `checkpoint-*` or `*.onnx` listing.
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _sweep_leftovers(path: Path) -> None:
+    # Only called once `path` is complete: until then a hidden folder may be the one copy there is.
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.lstat().st_mtime > LEFTOVER_AGE_S:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -113,4 +150,18 @@ def _clear_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        if error.filename and not _is_near(Path(str(error.filename)), path):
+            reason = f"{str(error.filename)}: {reason}"
+        raise UserError(f"{path}: cannot be written: {reason}") from error
+    # The writers of safetensors and torch report a full disk as errors of their own.
+    except (SafetensorError, RuntimeError) as error:
+        if not any(sign in str(error) for sign in ("I/O error", "PytorchStreamWriter", "unexpected pos")):
+            raise
+        raise UserError(f"{path}: cannot be written: {error}") from error
+
+
+def _is_near(found: Path, path: Path) -> bool:
+    """Whether `found` is the target, what is written beside it, or a folder above it."""
+    hidden = f".{path.name}."
+    return found in (path, *path.parents) or any(part.name.startswith(hidden) for part in (found, *found.parents))

@@ -81,6 +81,9 @@ class Row:
     figures: dict[str, Any]
     ratio: float | None = None
 
+    def __post_init__(self) -> None:
+        assert self.figures.keys().isdisjoint(("case", "ratio")), f"{self.case}: figures named like the row's own keys"
+
     def to_dict(self) -> dict[str, Any]:
         """The flat form in the file."""
         return {"case": self.case, **self.figures, "ratio": self.ratio}

@@ -1,0 +1,191 @@
+"""Finding a checkpoint, a folder or a model on the Hub, and reading all of it or refusing it.
+
+Everything that a checkpoint lacks is named. Nothing in it is executed: no remote code, and pickled weights are
+read as plain tensors (``weights_only``).
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import read_json
+
+logger = logging.getLogger(__name__)
+
+NEEDED_SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+# Some exporters write the output bias under the decoder's name only; transformers 4.57 then leaves it unset.
+RENAMED_WEIGHTS = {r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias"}
+
+
+def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The local folder of a checkpoint, downloaded first where `model` is a Hub id.
+
+    Args:
+        model: a folder, or the id of a model on the Hub.
+        revision: branch, tag or commit on the Hub (default ``main``); without meaning for a folder.
+
+    Raises:
+        UserError: if there is no such folder or model, or the Hub cannot be reached.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{model}: is a file; a folder with a checkpoint or the id of a model on the Hub is needed")
+    if isinstance(model, os.PathLike) or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
+        raise UserError(f"{model}: there is no such folder")
+    return _download(str(model), revision or "main")
+
+
+def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
+    """The config.json of a checkpoint of the type wanted.
+
+    Raises:
+        UserError: if there is none, or it describes another type of model.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name}: holds no config.json; a checkpoint with its config, weights and tokenizer is needed")
+    config = read_json(folder / "config.json")
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found != model_type:
+        raise UserError(f"{name}: config.json says model_type {found!r}; {model_type!r} is needed")
+    return dict(config)
+
+
+def load_masked_lm(model_class: type[PreTrainedModel], folder: Path, name: str) -> PreTrainedModel:
+    """A masked language model with every one of its weights from the checkpoint, in fp32 and evaluation mode.
+
+    Names that share their tensor with a loaded one (the tied decoder) may be absent; left-over pooler and
+    next-sentence weights are ignored; the old LayerNorm names ``gamma`` and ``beta`` are understood.
+
+    Raises:
+        UserError: if the weights cannot be read, or some are missing or of another shape (they are named).
+    """
+    try:
+        with quiet_transformers():
+            model, info = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                key_mapping=RENAMED_WEIGHTS,
+                ignore_mismatched_sizes=True,
+                weights_only=True,
+                output_loading_info=True,
+            )
+    # What a damaged or foreign file makes the readers raise is not one family: OSError, SafetensorError,
+    # UnpicklingError, KeyError, RuntimeError, the validation errors of the config.
+    except Exception as error:
+        raise UserError(f"{name}: the weights cannot be read: {type(error).__name__}: {error}") from error
+    model.tie_weights()
+    _refuse_untrained(model, info, name)
+    return model.eval()
+
+
+def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint, its `model_max_length` within the model's positions.
+
+    Args:
+        folder: where its files are.
+        name: of the checkpoint, for messages.
+        vocabulary_size: rows of the model's embedding.
+        max_length: positions of the model.
+
+    Raises:
+        UserError: if there is none, it lacks a special token, or it yields ids beyond the embedding.
+    """
+    # transformers 5 would silently make a tokenizer of five pieces where there is no file at all.
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        raise UserError(f"{name}: holds neither tokenizer.json nor vocab.txt; a fast tokenizer is needed")
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise UserError(f"{name}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: its {type(tokenizer).__name__} is no fast tokenizer; tokenizer.json is needed")
+    if absent := [token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) is None]:
+        raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; masked language modelling needs it")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= vocabulary_size:
+        raise UserError(
+            f"{name}: the tokenizer yields ids up to {largest}, the model's embedding has {vocabulary_size} rows; "
+            "they do not belong together"
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hold back transformers' own progress bars and load reports: what matters in them is said by us."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def _download(model: str, revision: str) -> Path:
+    where = f"{model} (revision {revision})"
+    try:
+        # Top-level files only: ONNX and OpenVINO exports lie in folders and may be large.
+        folder = Path(_snapshot(model, revision, ["*.json", "vocab.txt", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(_snapshot(model, revision, ["pytorch_model*.bin"]))
+    except HFValidationError as error:
+        raise UserError(f"{model}: neither a folder nor a well-formed Hub id: {error}") from error
+    except GatedRepoError as error:
+        raise UserError(
+            f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{model}: neither a folder nor a model that you can see on the Hub") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{where}: the model on the Hub has no such revision") from error
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{where}: no such folder, not in the cache, and the Hub cannot be reached; connect or give a folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{where}: cannot be downloaded: {error}") from error
+    return folder
+
+
+def _snapshot(model: str, revision: str, patterns: list[str]) -> str:
+    return snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+
+
+def _refuse_untrained(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
+    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    loaded = {weight.data_ptr() for key, weight in model.named_parameters(remove_duplicate=False) if key not in missing}
+    lost = [key for key, weight in model.named_parameters() if key in missing and weight.data_ptr() not in loaded]
+    if not lost:
+        return
+    listed = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")
+    if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):
+        raise UserError(
+            f"{name}: has no trained masked-language head, missing {listed}; a checkpoint that was saved with its "
+            "head is needed (early revisions on the Hub may lack it)"
+        )
+    raise UserError(f"{name}: weights are missing or of another shape: {listed}")

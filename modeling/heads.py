@@ -1,0 +1,54 @@
+"""The two steps of a masked language model, for both architectures: encoder, then head over chosen positions.
+
+Losses work on rows that they choose, and the product with the vocabulary is the largest of the step; so they
+run the encoder, gather rows and take the head apart.
+
+Axes: N chosen positions, D width, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from transformers import BertForMaskedLM, DistilBertForMaskedLM, PreTrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class MlmHead:
+    """``logits_NV = transform(hidden_ND) @ weight_VD.T + bias_V``.
+
+    Attributes:
+        transform: linear map, activation and LayerNorm before the product with the vocabulary.
+        weight_VD: output embeddings, the parameter that the word embeddings share where they are tied.
+        bias_V: output bias, a parameter.
+    """
+
+    transform: Callable[[Tensor], Tensor]
+    weight_VD: nn.Parameter
+    bias_V: nn.Parameter
+
+
+def encoder_of(model: PreTrainedModel) -> nn.Module:
+    """The encoder below the head: ``model.bert`` or ``model.distilbert``."""
+    encoder: nn.Module = model.base_model
+    return encoder
+
+
+def mlm_head_of(model: PreTrainedModel) -> MlmHead:
+    """The head of a BERT or DistilBERT masked language model, as a view on the model's own parameters.
+
+    Raises:
+        TypeError: if `model` is another kind of model.
+    """
+    if isinstance(model, BertForMaskedLM):
+        predictions = model.cls.predictions
+        return MlmHead(predictions.transform, predictions.decoder.weight, predictions.decoder.bias)
+    if isinstance(model, DistilBertForMaskedLM):
+        projector = model.vocab_projector
+        return MlmHead(lambda hidden_ND: _distilbert_transform(model, hidden_ND), projector.weight, projector.bias)
+    raise TypeError(f"{type(model).__name__} is neither BertForMaskedLM nor DistilBertForMaskedLM")
+
+
+def _distilbert_transform(model: DistilBertForMaskedLM, hidden_ND: Tensor) -> Tensor:
+    transformed_ND: Tensor = model.vocab_layer_norm(model.activation(model.vocab_transform(hidden_ND)))
+    return transformed_ND

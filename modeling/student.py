@@ -1,0 +1,86 @@
+"""Students: DistilBERT masked language models made out of a teacher, saved and loaded."""
+
+import dataclasses
+import os
+
+import torch
+from transformers import DistilBertForMaskedLM, PreTrainedTokenizerFast
+
+from distilrubert.modeling.checkpoints import (
+    checkpoint_folder,
+    load_fast_tokenizer,
+    load_masked_lm,
+    quiet_transformers,
+    read_config,
+)
+from distilrubert.modeling.initialisation import initial_weights
+from distilrubert.modeling.persistence import atomic_folder
+from distilrubert.modeling.presets import StudentArchitecture, student_config
+from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.tokenizer_files import save_tokenizer, student_tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A DistilBERT and its tokenizer: ``model(**tokenizer(text, return_tensors="pt"))``.
+
+    Attributes:
+        model: in fp32.
+        tokenizer: yields input_ids and attention_mask only.
+    """
+
+    model: DistilBertForMaskedLM
+    tokenizer: PreTrainedTokenizerFast
+
+
+def build_student(teacher: Teacher, architecture: StudentArchitecture, seed: int = 0) -> Student:
+    """Make a student whose every weight comes from the teacher.
+
+    With all of the teacher's layers it computes the teacher's hidden states and logits;
+    :mod:`~distilrubert.modeling.initialisation` says what is lost with fewer.
+
+    Args:
+        teacher: it is left as it is; the student's weights are copies.
+        architecture: the student's shape.
+        seed: of what starts random; the global generator is left alone.
+
+    Raises:
+        UserError: if no such student can be made from this teacher.
+    """
+    config = student_config(architecture, teacher.model.config, teacher.tokenizer.pad_token_id)
+    weights = initial_weights(teacher.model, architecture.resolve(teacher.model.config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DistilBertForMaskedLM(config)
+    model.load_state_dict(weights)
+    return Student(model.eval(), student_tokenizer(teacher.tokenizer))
+
+
+def save_student(student: Student, folder: str | os.PathLike[str]) -> None:
+    """Write config.json, model.safetensors and all tokenizer files; whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written; an existing folder is then as it was.
+    """
+    with atomic_folder(folder) as beside, quiet_transformers():
+        student.model.save_pretrained(beside)
+        save_tokenizer(student.tokenizer, beside)
+
+
+def load_student(model: str | os.PathLike[str], revision: str | None = None) -> Student:
+    """Load a student with its head, in fp32 and evaluation mode.
+
+    Args:
+        model: a folder, or the id of a model on the Hub.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: if there is no whole DistilBERT masked language model with its fast tokenizer.
+    """
+    name = os.fspath(model)
+    folder = checkpoint_folder(model, revision)
+    read_config(folder, name, "distilbert")
+    distilbert = load_masked_lm(DistilBertForMaskedLM, folder, name)
+    config = distilbert.config
+    tokenizer = load_fast_tokenizer(folder, name, config.vocab_size, config.max_position_embeddings)
+    return Student(distilbert, tokenizer)

@@ -1,0 +1,134 @@
+"""Teachers: BERT masked language models, loaded whole or refused, or new ones to pretrain."""
+
+import dataclasses
+import logging
+import os
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers.activations import ACT2FN
+
+from distilrubert.modeling.checkpoints import (
+    checkpoint_folder,
+    load_fast_tokenizer,
+    load_masked_lm,
+    quiet_transformers,
+    read_config,
+)
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import atomic_folder
+from distilrubert.modeling.tokenizer_files import save_tokenizer
+
+logger = logging.getLogger(__name__)
+
+DISTILBERT_LAYER_NORM_EPS = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A BERT that a student learns from.
+
+    Attributes:
+        model: in fp32. A loaded one is in evaluation mode, without gradients.
+        tokenizer: its fast tokenizer, `model_max_length` within the model's positions.
+        name: as given: a Hub id or a folder.
+        revision: as given; None for a folder or the Hub's ``main``.
+    """
+
+    model: BertForMaskedLM
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    revision: str | None = None
+
+
+def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> Teacher:
+    """Load a BERT of any width and language, its weights in fp32, for reading only.
+
+    A LayerNorm epsilon other than DistilBERT's fixed 1e-12 is warned of, not refused: a student then starts with
+    outputs a little off the teacher's (each LayerNorm scales by √((σ²+ε)/(σ²+1e-12)), about ε/2σ² too much),
+    which training takes up.
+
+    Args:
+        model: a folder, or the id of a model on the Hub.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: if it cannot be found or read, is no BERT encoder with a trained and tied masked-language
+            head, computes what no DistilBERT can (relative positions, causal attention), or has no fast tokenizer
+            that fits.
+    """
+    name = os.fspath(model)
+    folder = checkpoint_folder(model, revision)
+    _check_carried(read_config(folder, name, "bert"), name)
+    bert = load_masked_lm(BertForMaskedLM, folder, name)
+    tokenizer = load_fast_tokenizer(folder, name, bert.config.vocab_size, bert.config.max_position_embeddings)
+    return Teacher(bert.requires_grad_(False), tokenizer, name, revision)
+
+
+def new_teacher(
+    tokenizer: PreTrainedTokenizerFast, *, layers: int, dim: int, heads: int, hidden_dim: int, seed: int
+) -> Teacher:
+    """A BERT with random weights over `tokenizer`'s vocabulary, to be pretrained; its parameters have gradients.
+
+    Args:
+        tokenizer: its length is the vocabulary, its `model_max_length` the number of positions.
+        layers: transformer blocks.
+        dim: width of the hidden states.
+        heads: attention heads of a block.
+        hidden_dim: width inside the feed-forward networks.
+        seed: of the random weights; the global generator is left alone.
+
+    Raises:
+        UserError: if `heads` do not divide `dim`.
+    """
+    if dim % heads:
+        raise UserError(f"teacher.pretrain.heads: {heads} heads do not divide the width {dim}")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dim,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=hidden_dim,
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(config)
+    return Teacher(model.eval(), tokenizer, "new teacher")
+
+
+def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:
+    """Write config, weights and tokenizer as a folder that :func:`load_teacher` reads; whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written; an existing folder is then as it was.
+    """
+    with atomic_folder(folder) as beside, quiet_transformers():
+        teacher.model.save_pretrained(beside)
+        save_tokenizer(teacher.tokenizer, beside)
+
+
+def _check_carried(config: dict[str, Any], name: str) -> None:
+    """Refuse what a DistilBERT cannot compute, and warn of what it computes a little differently."""
+    refused = {
+        "position_embedding_type": config.get("position_embedding_type", "absolute") != "absolute",
+        "is_decoder": config.get("is_decoder", False),
+        "add_cross_attention": config.get("add_cross_attention", False),
+        "hidden_act": config.get("hidden_act", "gelu") not in ACT2FN,
+        "tie_word_embeddings": not config.get("tie_word_embeddings", True),
+    }
+    allowed = {"position_embedding_type": "'absolute'", "hidden_act": "an activation of transformers"}
+    for key, wrong in refused.items():
+        if wrong:
+            needed = allowed.get(key, "true" if key == "tie_word_embeddings" else "false")
+            raise UserError(f"{name}: config.json says {key} {config[key]!r}; a DistilBERT student needs {needed}")
+    eps = config.get("layer_norm_eps", DISTILBERT_LAYER_NORM_EPS)
+    if eps != DISTILBERT_LAYER_NORM_EPS:
+        logger.warning(
+            "%s: layer_norm_eps is %g; DistilBERT's is fixed at 1e-12, so a student starts with outputs a little "
+            "off its teacher's",
+            name,
+            eps,
+        )

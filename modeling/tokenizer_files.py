@@ -1,0 +1,61 @@
+"""Tokenizers on disk: the same complete set of files from every version of transformers."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers.models import WordPiece
+from transformers import AutoTokenizer, BertTokenizerFast, DistilBertTokenizerFast, PreTrainedTokenizerFast
+
+from distilrubert.modeling.persistence import read_json
+
+# Facts about the machine that saved it, or about the version of transformers, that other readers trip over.
+DROPPED_KEYS = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "vocab_file", "backend")
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
+    """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and, for WordPiece, vocab.txt.
+
+    The files are a function of the tokenizer, not of the texts it has met: transformers leaves the padding and
+    truncation of the last call in it.
+    """
+    folder = Path(folder)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.save_pretrained(folder)
+    if isinstance(tokenizer.backend_tokenizer.model, WordPiece):
+        tokenizer.backend_tokenizer.model.save(str(folder))
+    _dump(folder / "special_tokens_map.json", dict(tokenizer.special_tokens_map))
+    config = {
+        key: value for key, value in read_json(folder / "tokenizer_config.json").items() if key not in DROPPED_KEYS
+    }
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that transformers 4 knows as well
+    _dump(folder / "tokenizer_config.json", config)
+
+
+def student_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer of a student: the same pieces and ids, yielding exactly what a DistilBERT takes.
+
+    A BERT tokenizer also yields token_type_ids, on which ``model(**tokenizer(text))`` fails. The result is read
+    back from files, so that it is what every user will load.
+
+    Args:
+        tokenizer: the teacher's; it is left as it is.
+    """
+    is_bert = isinstance(tokenizer, BertTokenizerFast | DistilBertTokenizerFast)
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(tokenizer, folder)
+        path = Path(folder, "tokenizer_config.json")
+        config = read_json(path)
+        config["tokenizer_class"] = "DistilBertTokenizer" if is_bert else "PreTrainedTokenizerFast"
+        config["model_input_names"] = ["input_ids", "attention_mask"]
+        _dump(path, config)
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def _dump(path: Path, value: Any) -> None:
+    # Plain writes: these folders are only renamed to their place when complete.
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")

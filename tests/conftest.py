@@ -1,0 +1,114 @@
+"""Fixtures that every room's tests share."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
+from distilrubert.modeling.vocabulary import train_wordpiece
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SENTENCES = [
+    "Привет! Как дела?",
+    "Ёжик нашёл в траве жёлтый лист.",
+    "Йод и йогурт стоят на верхней полке.",
+    "Я не приду сегодня: у меня болит голова.",
+    "— Ты где? — Уже еду, буду через пять минут.",
+    "Мама мыла раму, а папа читал газету.",
+    "Сколько стоит билет до Твери?",
+    "Подъезд закрыт, звоните в домофон.",
+    "Да.",
+    "Нет, спасибо.",
+    "Вчера шёл дождь, сегодня светит солнце, а завтра обещают снег.",
+    "Объясни мне, пожалуйста, ещё раз.",
+    "Кот спит на окне.",
+    "Собака лает, караван идёт.",
+    "Мы встретились в кафе на углу и проговорили до самого вечера.",
+    "Позвони мне, когда освободишься!",
+    "Поезд № 42 отправляется в 17:35 с третьего пути.",
+    "У бабушки в деревне мы пили молоко и ели пироги с капустой.",
+    "Кто там?",
+    "Это я, почтальон Печкин, принёс заметку про вашего мальчика.",
+    "Не забудь купить хлеб, сыр, яйца и чай.",
+    "Какой сегодня день недели?",
+    "Кажется, вторник.",
+    "Учитель задал на дом три задачи и стихотворение.",
+    "Я выучил его наизусть ещё летом.",
+    "Хочешь, я тебе почитаю?",
+    "Давай, только недолго.",
+    "Врач сказал, что нужно больше гулять и меньше сидеть.",
+    "Легко сказать!",
+    "Снег скрипел под ногами, и было слышно, как далеко за рекой лает собака.",
+    "Включи свет, ничего не видно.",
+    "Ключи лежат на столе, рядом с телефоном.",
+    "Телефон я забыл на работе.",
+    "Ну ты даёшь!",
+    "Брат поступил в институт, а сестра ещё учится в школе.",
+    "Ты смотрел новый фильм?",
+    "Смотрел, мне не очень понравилось.",
+    "А мне понравилось, особенно музыка.",
+    "О вкусах не спорят.",
+    "В нашем доме опять отключили горячую воду.",
+    "Надолго?",
+    "Обещали на две недели.",
+    "Ужас.",
+    "Счастливого пути, и пиши нам чаще!",
+    "Обязательно напишу, как только устроюсь.",
+    "Осторожно, двери закрываются.",
+    "Следующая станция — «Чистые пруды».",
+    "Извините, вы выходите?",
+    "Да, проходите, пожалуйста.",
+    "Весной сад пахнет яблонями, мокрой землёй и дымом.",
+    "Дети бегали по лужам и смеялись.",
+    "Что будем есть на ужин?",
+    "Можно пожарить картошку с грибами.",
+    "Грибы кончились, остался только лук.",
+    "Тогда картошку с луком.",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю.",
+    "Широкая электрификация южных губерний даст мощный толчок подъёму сельского хозяйства.",
+    "В чащах юга жил бы цитрус? Да, но фальшивый экземпляр!",
+    "Спокойной ночи, малыши.",
+    "До завтра, друг мой, до завтра.",
+]
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """Sixty Russian sentences of one to thirteen words."""
+    assert max(Counter(SENTENCES).values()) == 1
+    return list(SENTENCES)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(sentences: list[str]) -> Teacher:
+    """A random teacher: 4 layers, 32 wide, 4 heads, about 200 pieces; no weight at its neutral value."""
+    tokenizer = train_wordpiece(sentences, size=220, max_length=64)
+    teacher = new_teacher(tokenizer, layers=4, dim=32, heads=4, hidden_dim=64, seed=7)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in teacher.model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            # LayerNorm scales about 1; matrices large enough that attention and predictions are far from uniform.
+            parameter.copy_(1 + 0.3 * noise if name.endswith("LayerNorm.weight") else 0.25 * noise)
+    teacher.model.requires_grad_(False)
+    return teacher
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny teacher as a checkpoint folder; tests do not write to it."""
+    folder = tmp_path_factory.mktemp("teacher") / "tiny"
+    save_teacher(tiny_teacher, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The reference data that DISTILRUBERT_DATA names; the test is skipped where it names none."""
+    named = os.environ.get("DISTILRUBERT_DATA")
+    if not named:
+        pytest.skip("DISTILRUBERT_DATA does not name the folder with the reference data")
+    return Path(named)
