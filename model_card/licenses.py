@@ -10,7 +10,7 @@ LICENSES = frozenset(
     cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
     lgpl lgpl-2.1 lgpl-3.0 lgpl-lr isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa
     unlicense zlib pddl deepfloyd-if-license llama2 gemma unknown other
-    """.split()
+    """.split()  # noqa: SIM905
 )
 
 # ISO 639-1; the Hub also takes the three letters of ISO 639-2 and 639-3, which are checked by form only.
@@ -22,5 +22,5 @@ LANGUAGES = frozenset(
     ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss
     st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
     multilingual code
-    """.split()
+    """.split()  # noqa: SIM905
 )

@@ -1,0 +1,187 @@
+"""The README.md of a model repository, made from reports: no number that is not in one of the run's files."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from distilrubert.model_card.citation import bibliography, method_entry, model_entry
+from distilrubert.model_card.figures import write_figures
+from distilrubert.model_card.formatting import escape
+from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
+from distilrubert.model_card.prose import describe_model, describe_quality, describe_speed, describe_training
+from distilrubert.model_card.scores import Score, task_scores
+from distilrubert.model_card.settings import CardSettings
+from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
+from distilrubert.modeling.persistence import atomic_file, write_text
+
+# What the Hub calls our kinds of task.
+TASK_TYPES = {
+    "sentence-classification": "text-classification",
+    "sentence-pair-classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+}
+
+# What the Hub calls our metrics; their exact names go into the metric's name.
+METRIC_TYPES = {
+    "f1_weighted": "f1",
+    "f1_macro": "f1",
+    "span_f1": "f1",
+    "answer_f1": "f1",
+    "matthews": "matthews_correlation",
+}
+
+
+def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
+    """Complete a run's ``hub/`` with its card, figures, citation and reports.
+
+    Args:
+        run_folder: a run directory whose ``hub/`` holds the model.
+        settings: what the card says beyond the reports; the recipe's ``card`` section where it is left out.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        UserError: if the recipe or the model is missing or a file cannot be read or written.
+    """
+    run = read_card_input(run_folder, settings)
+    hub = run_folder / "hub"
+    for name in REPORTS:
+        _copy_if_there(run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json")
+    figures = write_figures(run, hub / "assets")
+    write_text(hub / "CITATION.bib", bibliography(run))
+    write_text(hub / "README.md", render_card(run, figures))
+    return hub / "README.md"
+
+
+def render_card(run: CardInput, figures: Mapping[str, str] | None = None) -> str:
+    """The card's text: front matter and body.
+
+    Args:
+        run: what is known about the model.
+        figures: alternative text of each picture in ``assets/`` by its file's name.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  Markdown, whose special characters `escape` takes care of
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    body = environment.get_template("template.md.jinja").render(**_view(run), figures=figures or {})
+    front_matter = card_data(run).to_yaml(line_break="\n")
+    return ModelCard(f"---\n{front_matter}\n---\n\n{_single_blank_lines(body)}").content
+
+
+def card_data(run: CardInput) -> ModelCardData:
+    """The card's front matter."""
+    settings = run.settings
+    results = _eval_results(run)
+    return ModelCardData(
+        language=settings.language if len(settings.language) > 1 else settings.language[0],
+        license=settings.license,
+        license_name=settings.license_name,
+        license_link=settings.license_link,
+        library_name="transformers",
+        pipeline_tag="fill-mask",
+        base_model=run.teacher_id,
+        base_model_relation="finetune" if run.teacher_id else None,
+        datasets=settings.datasets or None,
+        tags=_tags(run),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        widget=[{"text": settings.example}],
+        model_name=run.name,
+        eval_results=results or None,
+    )
+
+
+def _tags(run: CardInput) -> list[str]:
+    formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
+    return ["distilbert", "knowledge-distillation", *formats, *run.settings.tags]
+
+
+def _eval_results(run: CardInput) -> list[EvalResult]:
+    """The student's task scores, and nothing else, as the Hub's model-index wants them."""
+    scores = task_scores(run.quality) if run.quality else []
+    return [_eval_result(score) for score in scores if "student" in score.values]
+
+
+def _eval_result(score: Score) -> EvalResult:
+    return EvalResult(
+        task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
+        dataset_type=score.about.get("dataset") or score.task,
+        dataset_name=score.title,
+        dataset_split=score.about.get("split", "test"),
+        metric_type=METRIC_TYPES.get(score.metric, score.metric),
+        metric_name=score.metric_title,
+        metric_value=round(score.values["student"].mean, 4),
+    )
+
+
+def _view(run: CardInput) -> dict[str, Any]:
+    """Everything that the templates name."""
+    settings = run.settings
+    return {
+        "title": escape(settings.title or run.name),
+        "model_id": run.repo_id or run.name,
+        "published": run.repo_id is not None,
+        **describe_model(run),
+        **describe_training(run),
+        "example": json.dumps(settings.example, ensure_ascii=False),
+        "sentences": json.dumps(settings.sentences, ensure_ascii=False),
+        "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
+        "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
+        "sentence_transformers": "modules.json" in run.files,
+        "file_table": file_table(run.files),
+        "speed_table": run.speed and speed_table(run.speed),
+        "speed_protocol": run.speed and describe_speed(run, run.speed),
+        "quality_table": run.quality and quality_table(run.quality),
+        "quality_protocol": run.quality and describe_quality(run, run.quality),
+        "parity_table": run.parity and parity_table(run.parity),
+        "limitations": settings.limitations,
+        "license": _license(settings),
+        "teacher_license": settings.teacher_license,
+        "corpus_license": settings.corpus_license,
+        "task_licenses": _task_licenses(run),
+        "model_entry": model_entry(run),
+        "method_entry": method_entry(),
+    }
+
+
+def _preferred(run: CardInput, folder: str, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if f"{folder}/{name}" in run.files), None)
+
+
+def _license(settings: CardSettings) -> str:
+    if settings.license == "other":
+        return f"[{escape(settings.license_name or '')}]({settings.license_link})"
+    return settings.license
+
+
+def _task_licenses(run: CardInput) -> str:
+    scores = task_scores(run.quality) if run.quality else []
+    known = {score.title: score.about["licence"] for score in scores if score.about.get("licence")}
+    return "; ".join(f"{escape(title)}: {escape(licence)}" for title, licence in known.items())
+
+
+def _copy_if_there(source: Path, target: Path) -> None:
+    if source.is_file():
+        with atomic_file(target) as beside:
+            shutil.copyfile(source, beside)
+
+
+def _single_blank_lines(text: str) -> str:
+    """`text` without the empty lines that left-out parts of the templates leave behind."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip() + "\n"

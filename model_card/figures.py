@@ -1,0 +1,217 @@
+"""The pictures of a card: speed against size, the course of training, quality with error bars."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from distilrubert.model_card.cases import BACKENDS, Case
+from distilrubert.model_card.formatting import figure, short_count
+from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.scores import Score, task_scores
+from distilrubert.modeling.persistence import atomic_file
+from distilrubert.modeling.reports import Measurements, Row
+
+# Okabe and Ito's palette: told apart with any colour vision, and by lightness in grey.
+GREY, BLUE, ORANGE, GREEN, PINK = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, ORANGE, GREEN), strict=True))
+LOSS_TITLES = {"loss": "Total loss", "kl": "KL to the teacher", "mlm": "Masked-token loss", "cosine": "Cosine loss"}
+PIXELS_PER_INCH = 160
+
+
+def write_figures(run: CardInput, folder: Path) -> dict[str, str]:
+    """Draw every figure whose report is there.
+
+    Returns:
+        Alternative text of each picture by its file's name in `folder`.
+    """
+    drawn = {
+        "speed.png": ("Speed against size of the teacher and of each published file", _speed(run.speed)),
+        "training.png": ("Losses over the tokens of the distillation", _training(run.training)),
+        "quality.png": ("Scores of teacher and student on each task, with error bars", _quality(run.quality)),
+    }
+    for name, (_, picture) in drawn.items():
+        if picture is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            with atomic_file(folder / name) as beside:
+                beside.write_bytes(to_png(picture))
+    return {name: alternative for name, (alternative, picture) in drawn.items() if picture is not None}
+
+
+def to_png(picture: Figure) -> bytes:
+    """The picture's PNG, the same bytes each time."""
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of that size in inches and its row of axes."""
+    picture = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = [picture.add_subplot(1, columns, column + 1) for column in range(columns)]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(color="#E3E3E3", linewidth=0.8)
+        each.set_axisbelow(True)
+        each.tick_params(labelsize=9)
+    return picture, axes
+
+
+def _speed(speed: Measurements | None) -> Figure | None:
+    """Throughput on the CPU over the file's size, a labelled point each."""
+    rows = [row for row in speed.rows if _on_cpu(row)] if speed else []
+    if not rows:
+        return None
+    picture, (axes,) = _canvas(7.6, 4.2)
+    points = [(row.figures["size_mib"], row.figures["samples_per_s"]) for row in rows]
+    for row, (size, throughput) in zip(rows, points, strict=True):
+        case = Case.parse(row.case)
+        colour = GREY if case.model == "teacher" else BACKEND_COLOURS.get(case.backend, PINK)
+        axes.scatter(size, throughput, s=90, color=colour, marker="s" if case.model == "teacher" else "o", zorder=3)
+    _scale(axes, points)
+    axes.set_xlabel("Size of the file, MiB (smaller is better)")
+    axes.set_ylabel("Throughput on the CPU, samples/s")
+    axes.set_title("Speed against size: up and left is better", loc="left", fontsize=11)
+    _label_points(picture, axes, points, [_speed_label(row) for row in rows])
+    return picture
+
+
+def _on_cpu(row: Row) -> bool:
+    return not Case.parse(row.case).cuda and {"size_mib", "samples_per_s"} <= row.figures.keys()
+
+
+def _speed_label(row: Row) -> str:
+    return f"{Case.parse(row.case).label}\n{figure(row.figures['samples_per_s'])} samples/s"
+
+
+def _scale(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Logarithmic where values differ by more than a factor of eight; room around the points for their labels."""
+    for values, name in zip(zip(*points, strict=True), ("x", "y"), strict=True):
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        low, high = min(values), max(values)
+        if high > 8 * low:
+            axes.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.6, high * 1.8)})
+            axis.set_minor_formatter(NullFormatter())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            axes.set(**{f"{name}lim": (0, high * 1.22)})
+
+
+def _label_points(picture: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
+    """Write each label beside its point where it covers neither a point nor another label."""
+    picture.draw_without_rendering()
+    picture.set_layout_engine("none")
+    taken = [_around(axes.transData.transform(point)) for point in points]
+    for point, label in zip(points, labels, strict=True):
+        placed = min(_placements(axes, point, label), key=_crowding(taken, axes.get_window_extent()))
+        text, offset, horizontal, vertical = placed[0]
+        axes.annotate(
+            text, point, offset, textcoords="offset points", ha=horizontal, va=vertical, fontsize=9, linespacing=1.15
+        )
+        taken.append(placed[1])
+
+
+Placement = tuple[tuple[str, tuple[float, float], Any, Any], Bbox]
+
+
+def _placements(axes: Axes, point: tuple[float, float], label: str) -> Iterator[Placement]:
+    """The places for a label around its point, the best first, each with the box that it would fill."""
+    for horizontal, vertical in (
+        ("left", "center"), ("right", "center"), ("center", "bottom"), ("center", "top"),
+        ("left", "bottom"), ("right", "bottom"), ("left", "top"), ("right", "top"),
+    ):  # fmt: skip
+        offset = ({"left": 9, "right": -9}.get(horizontal, 0), {"bottom": 9, "top": -9}.get(vertical, 0))
+        trial: Annotation = axes.annotate(
+            label, point, offset, textcoords="offset points", ha=horizontal, va=vertical, fontsize=9, linespacing=1.15
+        )
+        box = trial.get_window_extent()
+        trial.remove()
+        yield (label, offset, horizontal, vertical), box
+
+
+def _crowding(taken: Sequence[Bbox], frame: Bbox) -> Callable[[Placement], float]:
+    """Area, in pixels, that a placement covers of what is there, or lies outside the frame."""
+
+    def area(placement: Placement) -> float:
+        box = placement[1]
+        covered = sum(_overlap(box, other) for other in taken)
+        return covered + box.width * box.height - _overlap(box, frame)
+
+    return area
+
+
+def _overlap(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return common.width * common.height if common is not None else 0.0
+
+
+def _around(pixel: Sequence[float], radius: float = 8.0) -> Bbox:
+    x, y = pixel
+    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+
+
+def _training(training: Measurements | None) -> Figure | None:
+    """One panel a loss, over the tokens seen."""
+    curves = training.details.get("curves", []) if training else []
+    losses = [name for name in LOSS_TITLES if sum(point.get(name) is not None for point in curves) > 1]
+    if not losses:
+        return None
+    picture, panels = _canvas(2.5 * max(len(losses), 2), 2.6, columns=len(losses))
+    for name, axes in zip(losses, panels, strict=True):
+        seen = [(point["tokens"], point[name]) for point in curves if point.get(name) is not None]
+        axes.plot(*zip(*seen, strict=True), color=BLUE, linewidth=1.8)
+        axes.set_title(LOSS_TITLES[name], loc="left", fontsize=10)
+        axes.set_xlabel("Tokens seen", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _ticks(value)))
+        axes.margins(x=0.02)
+    return picture
+
+
+def _ticks(value: float) -> str:
+    return short_count(value).replace(" million", "M").replace(" billion", "B").replace(".0M", "M")
+
+
+def _quality(quality: Measurements | None) -> Figure | None:
+    """Bars of each model's mean score on each task, with its standard deviation."""
+    scores = task_scores(quality) if quality else []
+    if not scores:
+        return None
+    models = [row.case for row in quality.rows if any(row.case in score.values for score in scores)] if quality else []
+    colours = dict(zip(models, (GREY, BLUE, ORANGE, GREEN, PINK), strict=False))
+    picture, (axes,) = _canvas(7.6, 0.9 + 0.34 * len(scores) * (len(models) + 0.6))
+    width = 0.84 / len(models)
+    for place, model in enumerate(models):
+        _bars(axes, scores, model, offset=(place - (len(models) - 1) / 2) * width, width=width, colour=colours[model])
+    axes.set_yticks(range(len(scores)), [f"{score.title}\n{score.metric_title}" for score in scores])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
+    axes.set_xlabel("Score (higher is better); the bars are means over seeds, the lines one standard deviation")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), frameon=False, fontsize=9)
+    return picture
+
+
+def _bars(axes: Axes, scores: Sequence[Score], model: str, *, offset: float, width: float, colour: str) -> None:
+    """One model's bars, each with its value at the end."""
+    shown = [(place, score, score.values[model]) for place, score in enumerate(scores) if model in score.values]
+    places = [place + offset for place, _, _ in shown]
+    means = [value.mean for _, _, value in shown]
+    spreads = [value.std or 0.0 for _, _, value in shown]
+    label = model.capitalize().replace("-", " ")
+    axes.barh(places, means, width * 0.92, color=colour, label=label)
+    axes.errorbar(means, places, xerr=spreads, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
+    for place, value in zip(places, (value for _, _, value in shown), strict=True):
+        axes.annotate(
+            value.text, (value.mean + (value.std or 0.0), place), (5, 0), textcoords="offset points", va="center",
+            fontsize=9,
+        )  # fmt: skip

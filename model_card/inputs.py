@@ -1,0 +1,138 @@
+"""What a card is made from: the files of a run directory, as they are."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from pydantic import ValidationError
+
+from distilrubert.model_card.settings import CardSettings
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import read_json
+from distilrubert.modeling.reports import Measurements
+
+REPORTS = ("training", "parity", "speed", "quality")
+
+
+@dataclasses.dataclass(frozen=True)
+class CardInput:
+    """Everything that a card may state; what was not measured is None and is left out of the card.
+
+    Attributes:
+        name: the model's name, as in the recipe.
+        settings: what only a person can say.
+        recipe: the resolved recipe, as plain values.
+        config: the student's ``config.json``.
+        files: size in bytes of each file of the model repository, by its path in it.
+        repo_id: where the model goes on the Hub; None while that is open.
+        manifest: ``corpus/manifest.json``.
+        teacher_config: the teacher's ``config.json``, where it is at hand.
+        training, parity, speed, quality: the reports.
+    """
+
+    name: str
+    settings: CardSettings
+    recipe: Mapping[str, Any]
+    config: Mapping[str, Any]
+    files: Mapping[str, int]
+    repo_id: str | None = None
+    manifest: Mapping[str, Any] | None = None
+    teacher_config: Mapping[str, Any] | None = None
+    training: Measurements | None = None
+    parity: Measurements | None = None
+    speed: Measurements | None = None
+    quality: Measurements | None = None
+
+    @property
+    def teacher_id(self) -> str | None:
+        """The teacher's id on the Hub; None where it is a folder or was trained by the recipe."""
+        name = self.recipe["teacher"].get("model")
+        return name if name and is_hub_id(name) else None
+
+    @property
+    def teacher_name(self) -> str:
+        """What the card calls the teacher. Never a path of the machine that made the card."""
+        source = self.recipe["teacher"].get("model")
+        return self.settings.teacher_name or self.teacher_id or (Path(source).name if source else "its teacher")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` can be a repository's id on the Hub and is no folder here."""
+    if Path(name).is_absolute() or Path(name).is_dir():
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def read_card_input(run_folder: Path, settings: CardSettings | None = None) -> CardInput:
+    """Gather a run directory's files.
+
+    Args:
+        run_folder: a run directory with at least ``recipe.yaml`` and ``hub/config.json``.
+        settings: what the card says beyond the reports; the recipe's ``card`` section where it is left out.
+
+    Raises:
+        UserError: if the recipe or the model is not there or a file is not of its form.
+    """
+    recipe = _read_recipe(run_folder / "recipe.yaml")
+    hub = run_folder / "hub"
+    return CardInput(
+        name=recipe["name"],
+        settings=settings or _settings(run_folder / "recipe.yaml", recipe["card"]),
+        recipe=recipe,
+        config=read_json(hub / "config.json"),
+        files={path.relative_to(hub).as_posix(): path.stat().st_size for path in _published(hub)},
+        repo_id=(recipe.get("publish") or {}).get("repo_id"),
+        manifest=_read_if_there(run_folder / "corpus" / "manifest.json"),
+        teacher_config=_teacher_config(run_folder, recipe["teacher"]),
+        **{name: _report(run_folder / "reports" / f"{name}.json") for name in REPORTS},
+    )
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
+    if not isinstance(recipe, dict) or not {"name", "teacher", "card"} <= recipe.keys():
+        raise UserError(f"{path}: is no resolved recipe: it needs the keys name, teacher and card")
+    return recipe
+
+
+def _settings(path: Path, section: Any) -> CardSettings:
+    try:
+        return CardSettings.model_validate(section)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in ("card", *problem["loc"]))
+        raise UserError(f"{path}: {where}: {problem['msg']}") from None
+
+
+def _published(hub: Path) -> list[Path]:
+    hidden = (path for path in hub.rglob("*") if path.is_file())
+    return sorted(path for path in hidden if not any(part.startswith(".") for part in path.relative_to(hub).parts))
+
+
+def _teacher_config(run_folder: Path, teacher: Mapping[str, Any]) -> Any:
+    """The teacher's config.json from its folder or, without asking the Hub, from the cache of the download."""
+    model = teacher.get("model")
+    if model and is_hub_id(model):
+        cached = try_to_load_from_cache(model, "config.json", revision=teacher.get("revision"))
+        return read_json(cached) if isinstance(cached, str) else None
+    return _read_if_there((Path(model) if model else run_folder / "teacher") / "config.json")
+
+
+def _read_if_there(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
+
+
+def _report(path: Path) -> Measurements | None:
+    return Measurements.load(path) if path.is_file() else None

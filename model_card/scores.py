@@ -1,0 +1,102 @@
+"""Quality as a reader wants it: measure by measure, the models side by side."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from distilrubert.model_card.formatting import score
+from distilrubert.modeling.reports import Measurements
+
+METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "f1_weighted": "weighted F1",
+    "f1_macro": "macro F1",
+    "matthews": "Matthews correlation",
+    "span_f1": "span F1",
+    "exact_match": "exact match",
+    "answer_f1": "answer F1",
+}
+
+INTRINSIC_TITLES = {
+    "masked_accuracy": "accuracy at masked pieces",
+    "masked_cross_entropy_nats": "masked cross-entropy, nats (lower is better)",
+    "pseudo_perplexity": "pseudo-perplexity (lower is better)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One model's score: the mean over `seeds` runs, their standard deviation where there is more than one."""
+
+    mean: float
+    std: float | None = None
+    seeds: int = 1
+
+    @classmethod
+    def of(cls, reported: Mapping[str, Any] | float) -> "Value":
+        """From a report: a plain number, or ``{mean, std, values}``."""
+        if isinstance(reported, int | float):
+            return cls(reported)
+        seeds = len(reported.get("values", [None]))
+        return cls(reported["mean"], reported.get("std") if seeds > 1 else None, seeds)
+
+    @property
+    def text(self) -> str:
+        """As the tables show it."""
+        return score(self.mean, self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One metric of one task, for every model that has it.
+
+    Attributes:
+        task: the task's short name.
+        title: the task's name for a reader.
+        kind: the kind of task.
+        metric: the metric's short name.
+        values: by model.
+        about: what else the report says about the task: ``dataset``, ``split``, ``licence``.
+    """
+
+    task: str
+    title: str
+    kind: str
+    metric: str
+    values: dict[str, Value]
+    about: Mapping[str, Any]
+
+    @property
+    def metric_title(self) -> str:
+        """The metric's name for a reader."""
+        return METRIC_TITLES.get(self.metric, self.metric.replace("_", " "))
+
+
+def task_scores(quality: Measurements) -> list[Score]:
+    """All metrics of all tasks, in the order of the report."""
+    about = quality.details.get("tasks", {})
+    found: dict[tuple[str, str], dict[str, Value]] = {}
+    for row in quality.rows:
+        for task, metrics in row.figures.get("tasks", {}).items():
+            for metric, reported in metrics.items():
+                if _is_score(reported):
+                    found.setdefault((task, metric), {})[row.case] = Value.of(reported)
+    return [
+        Score(task, known.get("title", task), known.get("kind", ""), metric, values, known)
+        for (task, metric), values in found.items()
+        for known in [about.get(task, {})]
+    ]
+
+
+def intrinsic_scores(quality: Measurements) -> list[tuple[str, dict[str, Value]]]:
+    """The held-out measures of the report, each by model."""
+    return [
+        (name, values)
+        for name in INTRINSIC_TITLES
+        if (values := {row.case: Value.of(row.figures[name]) for row in quality.rows if name in row.figures})
+    ]
+
+
+def _is_score(reported: Any) -> bool:
+    return isinstance(reported, int | float) or (isinstance(reported, Mapping) and "mean" in reported)

@@ -1,0 +1,104 @@
+"""The tables of a card. Each has a fixed set of columns; a column that nobody measured is left out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from distilrubert.model_card.cases import FILES, Case, file_of
+from distilrubert.model_card.formatting import cosine, escape, figure
+from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, task_scores
+from distilrubert.modeling.reports import Measurements
+
+MODEL_TITLES = {"teacher": "Teacher", "student": "This model", "bag-of-words": "Bag of words"}
+SPEED_COLUMNS = {
+    "size_mib": "Size, MiB",
+    "latency_s": "CPU latency, s",
+    "cuda_latency_s": "GPU latency, s",
+    "samples_per_s": "CPU throughput, samples/s",
+    "cuda_samples_per_s": "GPU throughput, samples/s",
+    "ratio": "Speed-up, ×",
+}
+PARITY_COLUMNS = {
+    "maximal_difference": "Largest difference",
+    "mean_difference": "Mean difference",
+    "token_cosine": "Cosine of token vectors",
+    "pooled_cosine": "Cosine of sentence vectors",
+}
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """A Markdown table: the first `text_columns` to the left, the others, which hold numbers, to the right."""
+    rules = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rules, *rows))
+
+
+def speed_table(speed: Measurements) -> str:
+    """The table of the reference card: size, latency and throughput of every model and file, CPU beside GPU."""
+    merged: dict[str, dict[str, Any]] = {}
+    for row in speed.rows:
+        case = Case.parse(row.case)
+        figures = {**row.figures, "ratio": row.ratio}
+        if case.cuda:
+            figures = {f"cuda_{key}": figures.get(key) for key in ("latency_s", "samples_per_s")}
+        merged[case.name] = {**figures, **merged.get(case.name, {})}
+    columns = _measured(SPEED_COLUMNS, merged.values())
+    rows = [[Case.parse(name).label, *(_cell(figures.get(key)) for key in columns)] for name, figures in merged.items()]
+    return markdown_table(["Model", *columns.values()], rows)
+
+
+def parity_table(parity: Measurements) -> str:
+    """How far each exported file's outputs are from PyTorch's."""
+    columns = _measured(PARITY_COLUMNS, [row.figures for row in parity.rows])
+    rows = [[f"`{file_of(row.case)}`", *(_parity_cell(row.figures, key) for key in columns)] for row in parity.rows]
+    return markdown_table(["File", *columns.values()], rows)
+
+
+def _parity_cell(figures: Mapping[str, Any], key: str) -> str:
+    value = figures.get(key)
+    return cosine(value) if value is not None and key.endswith("cosine") else _cell(value)
+
+
+def quality_table(quality: Measurements) -> str:
+    """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side."""
+    models = [row.case for row in quality.rows]
+    head = ["Measure", *(MODEL_TITLES.get(model, escape(model)) for model in models)]
+    intrinsic = [
+        [f"Held-out text: {INTRINSIC_TITLES[name]}", *(_text(values.get(model)) for model in models)]
+        for name, values in intrinsic_scores(quality)
+    ]
+    tasks = [
+        [f"{escape(found.title)}: {found.metric_title}", *(_text(found.values.get(model)) for model in models)]
+        for found in task_scores(quality)
+    ]
+    return markdown_table(head, [*intrinsic, *tasks])
+
+
+def file_table(files: Mapping[str, int]) -> str:
+    """The weights in the repository and who should take which."""
+    rows = [
+        [f"`{path}`", known.what, known.take_when, figure(files[path] / 2**20)]
+        for path, known in FILES.items()
+        if path in files
+    ]
+    return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
+
+
+def loss_table(run: CardInput, meanings: Mapping[str, str]) -> str:
+    """The losses that the student was trained on, with their weights."""
+    weights = run.recipe["distillation"]["weights"]
+    rows = [[meanings.get(kind, escape(kind)), f"{weight:g}"] for kind, weight in weights.items() if weight]
+    return markdown_table(["Loss", "Weight"], rows)
+
+
+def _measured(columns: Mapping[str, str], figures: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns that at least one row has a figure for."""
+    rows = list(figures)
+    return {key: title for key, title in columns.items() if any(row.get(key) is not None for row in rows)}
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else figure(value)
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else value.text

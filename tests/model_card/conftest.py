@@ -1,0 +1,255 @@
+"""A finished run directory with figures as a real run writes them, for the cards that the tests render."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ENVIRONMENT = {
+    "cpu": "AMD EPYC 9R14",
+    "instruction_sets": ["avx2", "avx512f", "avx512_vnni", "avx512_bf16"],
+    "threads": 2,
+    "versions": {"python": "3.11.14", "torch": "2.13.0", "transformers": "4.57.6", "onnxruntime": "1.32.0"},
+    "date": "2026-03-14",
+    "cores": 2,
+    "memory_gib": 15.6,
+    "gpu": None,
+}
+RECIPE: dict[str, Any] = {
+    "name": "distilrubert-base-cased-conversational",
+    "seed": 42,
+    "teacher": {"model": "DeepPavlov/rubert-base-cased-conversational", "revision": "main", "pretrain": None},
+    "corpus": {"sources": [{"path": "/home/anna/data/*.parquet", "column": "text"}], "validation": 0.01},
+    "student": {"preset": "base", "initialise_from": [0, 2, 4, 7, 9, 11]},
+    "distillation": {
+        "temperature": 2.0,
+        "weights": {"kl": 5.0, "mlm": 2.0, "cosine": 1.0, "attention": 0.0},
+        "layer_map": "block-mean",
+        "kl_positions": "all",
+        "learning_rate": 5e-4,
+        "warmup": 0.05,
+        "batch_tokens": 4096,
+        "batches_per_update": 8,
+        "masking": {"probability": 0.15},
+    },
+    "evaluation": {"speed": {"sequence_length": 512, "batch_sizes": [1, 16]}, "seeds": [1, 2, 3]},
+    "card": {
+        "language": "ru",
+        "license": "apache-2.0",
+        "title": "DistilRuBERT base, cased, conversational",
+        "tags": ["russian"],
+        "datasets": ["open_subtitles"],
+        "authors": ["Петрова, Анна", "Ivanov & Sons"],
+        "teacher_license": "Apache-2.0",
+        "corpus_description": "Dialogues from films and jokes, and speeches from plays.",
+        "corpus_license": "CC0",
+        "limitations": "The corpus holds much dialogue from *jokes*, some of them crude.",
+        "watts": 180.0,
+    },
+    "publish": {"repo_id": "me/distilrubert-base", "private": False},
+}
+CONFIG = {
+    "model_type": "distilbert",
+    "n_layers": 6,
+    "n_heads": 12,
+    "dim": 768,
+    "hidden_dim": 3072,
+    "vocab_size": 119547,
+    "max_position_embeddings": 512,
+}
+MANIFEST = {
+    "seed": 42,
+    "settings": {"max_length": 128},
+    "sources": [
+        {
+            "origins": [
+                {"path": "/home/anna/data/anekdot_dialogues.parquet", "bytes": 5_104_223, "sha256": "ab"},
+                {"path": "/home/anna/data/movie_dialogues.parquet", "bytes": 4_018_772, "sha256": "cd"},
+            ],
+        }
+    ],
+    "total": {
+        "texts": 138_573,
+        "duplicates": 1_204,
+        "train_sequences": 136_218,
+        "train_tokens": 5_872_331,
+        "validation_sequences": 1_377,
+        "validation_tokens": 59_102,
+    },
+}
+
+
+def _curve(step: int) -> dict[str, float]:
+    falling = math.exp(-step / 400)
+    kl, mlm, cosine = 2.1 + 7 * falling, 2.6 + 4 * falling, 0.09 + 0.3 * falling
+    wave = 1 + 0.03 * math.sin(step)
+    return {
+        "step": step,
+        "tokens": step * 9_411,
+        "kl": kl * wave,
+        "mlm": mlm * wave,
+        "cosine": cosine,
+        "loss": (5 * kl + 2 * mlm + cosine) * wave,
+        "gradient_norm": 1.5,
+        "learning_rate": 4e-4,
+    }
+
+
+TRAINING = {
+    "environment": ENVIRONMENT,
+    "baseline": None,
+    "details": {
+        "settings": {"seed": 42},
+        "curves": [_curve(step) for step in range(20, 1881, 20)],
+        "validation": [{"step": 500, "kl": 4.2, "mlm": 3.9, "cosine": 0.17}],
+    },
+    "rows": [
+        {
+            "case": "distillation",
+            "steps": 1872,
+            "epochs": 3,
+            "tokens": 17_616_993,
+            "padded_share": 0.0421,
+            "wall_time_s": 98_312.6,
+            "training_time_s": 96_870.1,
+            "tokens_per_s": 181.86,
+            "peak_memory_mib": 4811.3,
+            "peak_gpu_memory_mib": None,
+            "resumes": 1,
+            "precision": "bf16",
+            "processes": 1,
+            "parameters": 135_445_755,
+            "ratio": None,
+        }
+    ],
+}
+
+
+def _speed(case: str, size: float, latency: float, samples: float, ratio: float, parameters: int) -> dict[str, Any]:
+    return {
+        "case": case,
+        "size_mib": size,
+        "latency_s": latency,
+        "latency_spread_s": latency / 50,
+        "samples_per_s": samples,
+        "samples_spread": samples / 60,
+        "parameters": parameters,
+        "threads": 2,
+        "ratio": ratio,
+    }
+
+
+SPEED = {
+    "environment": ENVIRONMENT,
+    "baseline": "teacher-pytorch-fp32",
+    "rows": [
+        _speed("teacher-pytorch-fp32", 678.9134, 0.67483, 1.5414, 1.0, 177_853_440),
+        _speed("student-pytorch-fp32", 516.6941, 0.32571, 3.2528, 2.0719, 135_445_755),
+        _speed("student-onnx-fp32", 514.2217, 0.28333, 3.3817, 2.3818, 134_734_080),
+        _speed("student-onnx-int8", 129.4418, 0.11829, 7.7441, 5.7049, 134_734_080),
+    ],
+}
+PARITY = {
+    "environment": ENVIRONMENT,
+    "baseline": None,
+    "details": {"sentences": 64, "tokens": 1311, "padded_batch": 16},
+    "rows": [
+        {
+            "case": case,
+            "maximal_difference": largest,
+            "mean_difference": mean,
+            "token_cosine": token,
+            "pooled_cosine": pooled,
+            "size_mib": 1.0,
+            "ratio": None,
+        }
+        for case, largest, mean, token, pooled in (
+            ("pytorch-fp32", 0.0, 0.0, 1.0, 1.0),
+            ("onnx-fp32", 1.234e-5, 8.721e-7, 0.99999991, 0.99999996),
+            ("onnx-int8", 0.48217, 0.03119, 0.98414, 0.99318),
+        )
+    ],
+}
+
+
+def _seeds(*values: float) -> dict[str, Any]:
+    mean = sum(values) / len(values)
+    std = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
+    return {"mean": mean, "std": std, "values": list(values)}
+
+
+QUALITY = {
+    "environment": ENVIRONMENT,
+    "baseline": "teacher",
+    "details": {
+        "tasks": {
+            "rusentiment": {
+                "title": "RuSentiment",
+                "kind": "sentence-classification",
+                "licence": "CC BY-NC-SA 4.0",
+            },
+            "factrueval": {"title": "FactRuEval | NER", "kind": "token-classification", "licence": "MIT"},
+        }
+    },
+    "rows": [
+        {
+            "case": "teacher",
+            "masked_accuracy": 0.41173,
+            "masked_cross_entropy_nats": 3.2174,
+            "pseudo_perplexity": 15.8812,
+            "tasks": {
+                "rusentiment": {"f1_weighted": _seeds(0.7743, 0.7719, 0.7751), "accuracy": _seeds(0.771, 0.769, 0.774)},
+                "factrueval": {"span_f1": _seeds(0.8812, 0.8847, 0.8795)},
+            },
+            "ratio": 1.0,
+        },
+        {
+            "case": "student",
+            "masked_accuracy": 0.37702,
+            "masked_cross_entropy_nats": 3.5521,
+            "pseudo_perplexity": 22.4106,
+            "tasks": {
+                "rusentiment": {"f1_weighted": _seeds(0.7645, 0.7601, 0.7688), "accuracy": _seeds(0.761, 0.758, 0.766)},
+                "factrueval": {"span_f1": _seeds(0.8533, 0.8571, 0.8502)},
+            },
+            "ratio": 0.97,
+        },
+        {
+            "case": "bag-of-words",
+            "tasks": {"rusentiment": {"f1_weighted": _seeds(0.6693), "accuracy": _seeds(0.6711)}},
+            "ratio": None,
+        },
+    ],
+}
+HUB_FILES = {
+    "config.json": json.dumps(CONFIG),
+    "tokenizer.json": "{}",
+    "modules.json": "[]",
+    "model.safetensors": "s" * 41_943,
+    "onnx/model.onnx": "o" * 31_457,
+    "onnx/model_quantized.onnx": "q" * 8_389,
+}
+REPORTS = {"training": TRAINING, "speed": SPEED, "parity": PARITY, "quality": QUALITY}
+
+
+def write_run(folder: Path, recipe: dict[str, Any] = RECIPE, without: tuple[str, ...] = ()) -> Path:
+    """A run directory; `without` names reports and repository files to leave out."""
+    files = {
+        "recipe.yaml": yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False),
+        "corpus/manifest.json": json.dumps(MANIFEST),
+        **{f"reports/{name}.json": json.dumps(report) for name, report in REPORTS.items() if name not in without},
+        **{f"hub/{name}": content for name, content in HUB_FILES.items() if name not in without},
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
