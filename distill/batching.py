@@ -1,0 +1,191 @@
+"""Batches of similar lengths within a budget of tokens; who computes which; padding.
+
+Legend: N examples, B rows of a batch, L its padded width.
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distilrubert.distill.masking import IGNORED, Masker
+from distilrubert.modeling.errors import UserError
+
+# Tensor cores want widths that are multiples of this.
+WIDTH_STEP = 8
+
+Integer = TypeVar("Integer", bound=np.integer[Any])
+
+
+def padded_widths(lengths: NDArray[Integer]) -> NDArray[Integer]:
+    """Lengths rounded up to a multiple of `WIDTH_STEP`."""
+    return -(-lengths // WIDTH_STEP) * WIDTH_STEP
+
+
+def plan_epoch(
+    lengths: NDArray[np.int32], *, batch_tokens: int, batches_per_update: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Which examples make up each batch of an epoch; a pure function of its arguments.
+
+    Examples are shuffled, then sorted by padded width and cut, so that rows times padded width of a batch stay within
+    `batch_tokens` while batches hold other examples each epoch; what is left over of one width goes to the next wider
+    one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`: the batches with most
+    tokens are halved until it is. Every example is in exactly one batch.
+
+    Args:
+        lengths: tokens of each example, (N,).
+        batch_tokens: most padded tokens of a batch.
+        batches_per_update: batches of one update, over all ranks and accumulation steps.
+        seed: decides the order together with `epoch`.
+        epoch: pass over the corpus.
+
+    Returns:
+        Indices of the examples of each batch; update u computes batches `u·batches_per_update` and following.
+
+    Raises:
+        UserError: if one example alone is longer than `batch_tokens`, or there are too few for one update.
+    """
+    widths = padded_widths(lengths)
+    if len(widths) and widths.max() > batch_tokens:
+        raise UserError(
+            f"batch_tokens: {batch_tokens} is less than the longest sequence, {widths.max()} tokens when padded"
+        )
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    order = generator.permutation(len(widths))
+    # On 16-bit keys the stable sort is a radix sort: a second for ten million examples.
+    order = order[np.argsort((widths[order] // WIDTH_STEP).astype(np.uint16), kind="stable")]
+    batches = _split_largest(_cut(order, widths[order], batch_tokens), lengths, batches_per_update)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def padding_share(plan: Sequence[NDArray[np.int64]], lengths: NDArray[np.int32]) -> float:
+    """The part of padding in all positions of a plan's batches."""
+    positions = sum(_positions(batch, lengths) for batch in plan)
+    return 1 - sum(int(lengths[batch].sum()) for batch in plan) / positions if positions else 0.0
+
+
+def _positions(batch: NDArray[np.int64], lengths: NDArray[np.int32]) -> int:
+    return len(batch) * int(padded_widths(lengths[batch]).max())
+
+
+def _cut(order: NDArray[np.int64], widths: NDArray[np.int32], batch_tokens: int) -> list[NDArray[np.int64]]:
+    """Cut examples that are sorted by width into batches within the budget."""
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    for end in (np.flatnonzero(np.diff(widths, append=0)) + 1).tolist():
+        rows = batch_tokens // int(widths[end - 1])
+        stop = start + (end - start) // rows * rows
+        batches += list(order[start:stop].reshape(-1, rows))
+        start = stop
+    return [*batches, order[start:]] if start < len(order) else batches
+
+
+def _split_largest(
+    batches: list[NDArray[np.int64]], lengths: NDArray[np.int32], batches_per_update: int
+) -> list[NDArray[np.int64]]:
+    """Halve the batches with most positions until their number is a multiple of `batches_per_update`."""
+    missing = -len(batches) % batches_per_update
+    sequences = sum(map(len, batches))
+    if len(batches) + missing > sequences:
+        raise UserError(f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences")
+    if not missing:
+        return batches
+    # The number settles ties, so that arrays are never compared.
+    heap = [(-_positions(batch, lengths), number, batch) for number, batch in enumerate(batches) if len(batch) > 1]
+    whole = [batch for batch in batches if len(batch) == 1]
+    heapq.heapify(heap)
+    for number in range(len(batches), len(batches) + missing):
+        _, old, batch = heapq.heappop(heap)
+        for half, name in ((batch[: len(batch) // 2], old), (batch[len(batch) // 2 :], number)):
+            if len(half) > 1:
+                heapq.heappush(heap, (-_positions(half, lengths), name, half))
+            else:
+                whole.append(half)
+    return [*whole, *(batch for _, _, batch in heap)]
+
+
+def collate(
+    ids_N: NDArray[np.int32], labels_N: NDArray[np.int32], lengths_B: NDArray[np.int64], pad_id: int
+) -> dict[str, Tensor]:
+    """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_STEP`.
+
+    Args:
+        ids_N: ids of all examples, one after another.
+        labels_N: their labels.
+        lengths_B: tokens of each example.
+        pad_id: id at padded positions; attention leaves them out, so it decides nothing.
+
+    Returns:
+        `input_ids`, `attention_mask` (1 at tokens, 0 at padding) and `labels` (-100 at padding), all int64 (B, L).
+    """
+    is_token_BL = np.arange(padded_widths(lengths_B).max()) < lengths_B[:, None]
+    ids_BL = np.full(is_token_BL.shape, pad_id, dtype=np.int64)
+    labels_BL = np.full(is_token_BL.shape, IGNORED, dtype=np.int64)
+    ids_BL[is_token_BL] = ids_N
+    labels_BL[is_token_BL] = labels_N
+    return {
+        "input_ids": torch.from_numpy(ids_BL),
+        "attention_mask": torch.from_numpy(is_token_BL.astype(np.int64)),
+        "labels": torch.from_numpy(labels_BL),
+    }
+
+
+class MaskedBatches(Dataset[dict[str, Tensor]]):
+    """The given batches of an epoch, masked and padded when they are asked for."""
+
+    def __init__(
+        self,
+        text: Sequence[NDArray[np.int32]],
+        masker: Masker,
+        batches: Sequence[NDArray[np.int64]],
+        epoch: int,
+        pad_id: int,
+    ) -> None:
+        self._text, self._masker, self._batches, self._epoch, self._pad_id = text, masker, batches, epoch, pad_id
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        indices = self._batches[number].tolist()
+        examples = [self._text[index] for index in indices]
+        masked_N, labels_N = self._masker.mask_batch(examples, self._epoch, indices)
+        return collate(masked_N, labels_N, np.array([len(ids) for ids in examples]), self._pad_id)
+
+
+def build_loader(
+    text: Sequence[NDArray[np.int32]],
+    masker: Masker,
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    epoch: int,
+    pad_id: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[dict[str, Tensor]]:
+    """A loader of the given batches in their order; what it yields does not depend on `num_workers`.
+
+    To go on at some batch, or to take a rank's share, slice the plan: nothing is computed for what is left out.
+
+    Args:
+        text: the sequences.
+        masker: draws the targets, from its seed, `epoch` and each example's index in `text`.
+        batches: indices in `text` of the examples of each batch: a plan, or a slice of one.
+        epoch: pass over the corpus.
+        pad_id: id at padded positions.
+        num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.
+        pin_memory: put batches into pinned memory, for copies to a GPU that nobody waits for.
+    """
+    return DataLoader(
+        MaskedBatches(text, masker, batches, epoch, pad_id),
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        # Without one of its own a loader draws from the global generator, and dropout would depend on it.
+        generator=torch.Generator(),
+    )

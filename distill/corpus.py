@@ -1,0 +1,243 @@
+"""Text to a tokenised corpus on disk: read once, in flat memory, on all cores, and restartable."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.distill.deduplication import SeenKeys, as_fraction, text_keys
+from distilrubert.distill.parts import Block, Counts, Part, Position, read_blocks, read_part, resume_parts, write_part
+from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source
+from distilrubert.distill.store import COUNTS, MANIFEST, Corpus, TokenizedText, load_corpus
+from distilrubert.distill.tokenisation import SequenceEncoder, tokenizer_sha256
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import atomic_folder, write_json
+
+__all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_corpus"]
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation")
+# Text that each process is given at a time: enough to make its start cheap, little enough for its memory.
+BLOCK_CHARACTERS = 8_000_000
+# Arrow addresses 2 GiB of text in a column, and a character takes up to four bytes.
+MAXIMAL_BLOCK_CHARACTERS = 500_000_000
+TEXTS_WORTH_A_PROCESS = 1_000
+TOKENS = datasets.Features(input_ids=datasets.List(datasets.Value("int32")), index=datasets.Value("int64"))
+
+
+def build_corpus(
+    settings: CorpusSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str | os.PathLike[str],
+    seed: int,
+    block_characters: int = BLOCK_CHARACTERS,
+) -> Corpus:
+    """Tokenise the sources into `folder`: `train/`, `validation/` (Arrow), `token_counts.npy` and `manifest.json`.
+
+    The folder appears whole or not at all. Until then finished parts are kept in `.<name>.parts` beside it; a build
+    that was interrupted goes on from there, reading again only the file it was in, as long as settings, tokenizer and
+    the files read are the same. What comes out depends on settings, tokenizer, seed and text alone, not on processes
+    or interruptions. Memory: some 10 bytes for each character of the `block_characters` of each process, and 8 bytes
+    a text to recognise duplicates.
+
+    manifest.json holds the seed, the settings, the tokenizer (name, sha256, vocabulary_size), for each source its
+    origins (path, bytes, sha256; or what was asked of the Hub) and `Counts`, the `total` of these counts, and
+    `unknown_share`: the part of [UNK] in all tokens but [CLS] and [SEP].
+
+    Args:
+        settings: sources and form of the sequences.
+        tokenizer: the teacher's.
+        folder: where the corpus is to be; an older one is replaced.
+        seed: decides which texts are held out, and which of them a fractional weight takes.
+        block_characters: text that each process is given at a time; has no influence on the result.
+
+    Raises:
+        UserError: if a source cannot be read, or there is no text for one of the parts.
+    """
+    folder = Path(folder)
+    workplace = folder.with_name(f".{folder.name}.parts")
+    encoder = SequenceEncoder(tokenizer, settings.max_length)
+    sources = [open_source(source, workplace / "hub") for source in settings.sources]
+    plan = _plan(settings, tokenizer, seed)
+    with _quiet_datasets():
+        builder = _Builder(settings, encoder, tokenizer.unk_token_id, seed, workplace)
+        builder.parts = resume_parts(workplace, plan, sources)
+        try:
+            builder.build(sources, block_characters)
+        finally:
+            if not any(part.counts.train_sequences for part in builder.parts):
+                shutil.rmtree(workplace, ignore_errors=True)
+        manifest = plan | _counted(builder.parts, len(sources))
+        _refuse_empty(settings, manifest["total"])
+        with atomic_folder(folder) as beside:
+            _merge(builder.parts, beside, len(tokenizer))
+            write_json(beside / MANIFEST, manifest)
+    shutil.rmtree(workplace)
+    return load_corpus(folder)
+
+
+class _Builder:
+    """Makes one part after another."""
+
+    def __init__(
+        self, settings: CorpusSettings, encoder: SequenceEncoder, unknown_id: int | None, seed: int, workplace: Path
+    ) -> None:
+        self.parts: list[Part] = []
+        self._settings = settings
+        self._encoder = encoder
+        self._unknown_id = -1 if unknown_id is None else unknown_id
+        self._seed = seed
+        self._workplace = workplace
+        self._processes = settings.processes or len(os.sched_getaffinity(0))
+        self._seen = SeenKeys()
+
+    def build(self, sources: list[list[TextOrigin]], block_characters: int) -> None:
+        for part in self.parts:
+            self._seen.add(part.keys())
+        start = self.parts[-1].end if self.parts else Position()
+        characters = min(block_characters * self._processes, MAXIMAL_BLOCK_CHARACTERS)
+        origins = [origin for source in sources for origin in source]
+        total = sum(origin.size for origin in origins)
+        with tqdm(total=total or None, desc="tokenise", unit="B", unit_scale=True, disable=None) as progress:
+            for block in read_blocks(sources, start, characters):
+                self.parts.append(self._part(block))
+                progress.update(sum(origin.bytes_read for origin in origins) - progress.n)
+
+    def _part(self, block: Block) -> Part:
+        weight = self._settings.sources[block.start.source].weight
+        keys = text_keys(block.texts, self._seed)
+        fresh = self._seen.add(keys[:, 0])
+        copies = int(weight) + (as_fraction(keys[:, 2]) < weight % 1)
+        taken = fresh & (copies > 0)
+        counts = Counts(
+            texts=block.texts_read,
+            empty=block.texts_read - len(block.texts),
+            duplicates=int(np.sum(~fresh)),
+            left_out=int(np.sum(fresh & ~taken)),
+        )
+        held_out = as_fraction(keys[taken, 1]) < self._settings.validation
+        with atomic_folder(self._workplace / f"part-{len(self.parts):06d}") as folder:
+            np.save(folder / "keys.npy", keys[fresh, 0])
+            if taken.any():
+                tokens = self._tokenise([block.texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
+                counts += self._save_splits(tokens, copies[taken], held_out, folder)
+                shutil.rmtree(folder / "scratch")
+            write_part(folder, block, counts)
+        return read_part(self._workplace / f"part-{len(self.parts):06d}")
+
+    def _tokenise(self, texts: list[str], scratch: Path) -> datasets.Dataset:
+        """Rows of `input_ids` and the `index` of their text, in the order of the texts."""
+        processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
+        return (
+            datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))})
+            .with_format("arrow")
+            .map(
+                self._encoder,
+                batched=True,
+                with_rank=True,
+                num_proc=processes if processes > 1 else None,
+                features=datasets.Features(
+                    input_ids=datasets.List(datasets.Value("int32")), index=datasets.Value("int64")
+                ),
+                cache_file_name=str(scratch / "tokens.arrow"),
+                load_from_cache_file=False,
+                new_fingerprint="tokens",
+            )
+        )
+
+    def _save_splits(
+        self, tokens: datasets.Dataset, copies: NDArray[np.int64], held_out: NDArray[np.bool_], folder: Path
+    ) -> Counts:
+        lengths = pc.list_value_length(tokens.data.column("input_ids")).to_numpy()
+        index = tokens.data.column("index").to_numpy()
+        kept = lengths >= self._settings.minimum_length
+        rows = {
+            "train": np.repeat(np.arange(len(lengths)), np.where(kept & ~held_out[index], copies[index], 0)),
+            "validation": np.flatnonzero(kept & held_out[index]),
+        }
+        for split in SPLITS:
+            tokens.select(rows[split]).select_columns("input_ids").save_to_disk(folder / split)
+        return Counts(
+            split=int(np.sum(np.bincount(index) > 1)),
+            too_short=int(np.sum(~kept)),
+            train_sequences=len(rows["train"]),
+            train_tokens=int(lengths[rows["train"]].sum()),
+            validation_sequences=len(rows["validation"]),
+            validation_tokens=int(lengths[rows["validation"]].sum()),
+            unknown_tokens=sum(
+                int(np.sum(ids == self._unknown_id))
+                for split in SPLITS
+                for ids in TokenizedText(folder / split).values()
+            ),
+        )
+
+
+def _plan(settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> dict[str, Any]:
+    """All that decides what becomes of a text."""
+    return {
+        "seed": seed,
+        "settings": settings.model_dump(mode="json", exclude={"processes"}),
+        "tokenizer": {
+            "name": tokenizer.name_or_path,
+            "sha256": tokenizer_sha256(tokenizer),
+            "vocabulary_size": len(tokenizer),
+        },
+    }
+
+
+def _counted(parts: list[Part], sources: int) -> dict[str, Any]:
+    by_source = [[part for part in parts if part.start.source == source] for source in range(sources)]
+    entries = [{"origins": [origin for part in own for origin in part.finished], **_figures(own)} for own in by_source]
+    return {"sources": entries, "total": _figures(parts)}
+
+
+def _figures(parts: list[Part]) -> dict[str, Any]:
+    counts = sum((part.counts for part in parts), Counts())
+    tokens = counts.train_tokens + counts.validation_tokens - 2 * (counts.train_sequences + counts.validation_sequences)
+    return {**asdict(counts), "unknown_share": counts.unknown_tokens / tokens if tokens else 0.0}
+
+
+def _refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
+    if not total["train_sequences"]:
+        raise UserError(
+            f"corpus: no text to train on: {total['texts']} texts read, {total['empty']} of them empty, "
+            f"{total['too_short']} sequences shorter than minimum_length {settings.minimum_length}"
+        )
+    if settings.validation and not total["validation_sequences"]:
+        raise UserError(
+            f"corpus.validation: {settings.validation} of {total['texts']} texts holds out none; raise it, or set 0"
+        )
+
+
+def _merge(parts: list[Part], folder: Path, vocabulary_size: int) -> None:
+    for split in SPLITS:
+        tokens = datasets.concatenate_datasets([part.tokens(split) for part in parts if part.has_tokens()])
+        tokens.save_to_disk(folder / split)
+    counts = np.zeros(vocabulary_size, dtype=np.int64)
+    for ids in TokenizedText(folder / "train").values():
+        counts += np.bincount(ids, minlength=vocabulary_size)
+    np.save(folder / COUNTS, counts)
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """No bars of the `datasets` library, one for each part, beside our own."""
+    were_disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_disabled:
+            datasets.enable_progress_bars()
