@@ -1,0 +1,45 @@
+"""The checkpoint that files are made of, and its own files: configuration, safetensors, tokenizer."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from distilrubert.modeling.checkpoints import checkpoint_folder, quiet_transformers
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import read_json
+from distilrubert.modeling.student import Student, load_student
+from distilrubert.modeling.teacher import Teacher, load_teacher
+from distilrubert.modeling.tokenizer_files import save_tokenizer
+
+Checkpoint = Student | Teacher
+LOADERS: dict[str, Callable[[str | os.PathLike[str], str | None], Checkpoint]] = {
+    "distilbert": load_student,
+    "bert": load_teacher,
+}
+
+
+def load_checkpoint(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
+    """Load a masked language model of a kind that can be converted, in fp32; pickled weights as plain tensors.
+
+    Args:
+        model: a folder, or the id of a model on the Hub.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        UserError: if it holds no whole BERT or DistilBERT masked language model.
+    """
+    path = checkpoint_folder(model, revision) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{model}: holds no model (no config.json)")
+    config = read_json(path)
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if found not in LOADERS:
+        raise UserError(f"{model}: config.json says model_type {found!r}; {' or '.join(LOADERS)} can be converted")
+    return LOADERS[found](model, revision)
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write config.json, model.safetensors (fp32) and the tokenizer's files into an existing folder."""
+    with quiet_transformers():
+        checkpoint.model.save_pretrained(folder)
+        save_tokenizer(checkpoint.tokenizer, folder)

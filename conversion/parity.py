@@ -1,0 +1,163 @@
+"""The proof that a file computes what the checkpoint does, on real sentences.
+
+Axes: B batch, L padded length, T tokens of a sentence, D width.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from distilrubert.conversion.checkpoint import Checkpoint
+from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
+from distilrubert.conversion.settings import Tolerances
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import sha256_of
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+PADDED_BATCH = 16
+Hidden = NDArray[np.floating[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    """Two computations of one sentence."""
+
+    maximal_difference: float
+    mean_difference: float
+    token_cosines_T: Hidden
+    pooled_cosine: float
+
+
+def measure_parity(
+    checkpoint: Checkpoint, folder: Path, formats: Sequence[Format], sentences: Sequence[str]
+) -> Measurements:
+    """Compare each file with the checkpoint that it was made of.
+
+    The truth is the checkpoint in PyTorch fp32, a sentence at a time. Each file computes the sentences one at a
+    time (``single``) and in padded batches of :data:`PADDED_BATCH` in the given order (``padded``), so that what
+    padding changes counts as well. Padded positions are never compared; long sentences are cut to the model's length.
+
+    Args:
+        checkpoint: in fp32.
+        folder: holds the files.
+        formats: of the files to compare.
+        sentences: real text, of various lengths.
+
+    Returns:
+        A row for each file: maximal_difference and mean_difference (absolute, of components), token_cosine and
+        pooled_cosine (means) with their least values, over both ways and under each of them; size_mib, sha256.
+
+    Raises:
+        UserError: if there are no sentences.
+    """
+    if not sentences:
+        raise UserError("conversion: no sentences to compare the files on; at least one is needed")
+    reference = run_model(checkpoint.model.base_model)
+    truth_TD = [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, sentences, 1, "checkpoint")]
+    rows = [_row(checkpoint, folder, entry, sentences, truth_TD) for entry in formats]
+    details = {
+        "reference": "checkpoint in PyTorch fp32, a sentence at a time",
+        "sentences": len(sentences),
+        "tokens": sum(len(hidden_TD) for hidden_TD in truth_TD),
+        "longest": max(len(hidden_TD) for hidden_TD in truth_TD),
+        "padded_batch": PADDED_BATCH,
+    }
+    return Measurements(Environment.capture(), rows, details=details)
+
+
+def check_parity(measurements: Measurements, formats: Sequence[Format], tolerances: Tolerances) -> None:
+    """Refuse files that are further from the checkpoint than allowed.
+
+    Raises:
+        UserError: naming the file, the figure, what was found and what is allowed.
+    """
+    for entry in formats:
+        figures = measurements[entry.case].figures
+        allowed = getattr(tolerances, entry.precision)
+        where = f"{entry.path}: differs too much from the checkpoint"
+        setting = f"conversion.tolerance.{entry.precision}"
+        # Written so that a NaN is refused.
+        if allowed.maximal_difference and not figures["maximal_difference"] <= allowed.maximal_difference:
+            raise UserError(
+                f"{where}: maximal_difference {figures['maximal_difference']:.3g}, at most "
+                f"{allowed.maximal_difference:g} is allowed ({setting}.maximal_difference)"
+            )
+        for figure in ("token_cosine", "pooled_cosine"):
+            least = getattr(allowed, figure)
+            if not figures[figure] >= least:
+                raise UserError(
+                    f"{where}: {figure} {figures[figure]:.5f}, at least {least:g} is needed ({setting}.{figure})"
+                )
+
+
+def _row(
+    checkpoint: Checkpoint, folder: Path, entry: Format, sentences: Sequence[str], truth_TD: Sequence[Hidden]
+) -> Row:
+    path = folder / entry.path
+    encoder = entry.open(path)
+    compared = {
+        way: [
+            _compare(hidden_TD, truth_TD[index])
+            for index, hidden_TD in _hidden_states(encoder, checkpoint, sentences, batch, f"{entry.case}, {way}")
+        ]
+        for way, batch in (("single", 1), ("padded", PADDED_BATCH))
+    }
+    figures = {
+        **_summary(compared["single"] + compared["padded"]),
+        **{way: _summary(comparisons) for way, comparisons in compared.items()},
+        "size_mib": path.stat().st_size / 2**20,
+        "path": entry.path,
+        "sha256": sha256_of(path),
+    }
+    return Row(entry.case, figures)
+
+
+def _hidden_states(
+    encoder: Encoder, checkpoint: Checkpoint, sentences: Sequence[str], batch: int, title: str
+) -> Iterator[tuple[int, Hidden]]:
+    """The index of each sentence and the last hidden state of its tokens (T, D), without padding."""
+    for start in tqdm(range(0, len(sentences), batch), desc=title, unit="batches", disable=None, leave=False):
+        chosen = list(sentences[start : start + batch])
+        inputs: Inputs = dict(checkpoint.tokenizer(chosen, padding=True, truncation=True, return_tensors="np"))
+        hidden_BLD = encoder(inputs)
+        for row, mask_L in enumerate(inputs["attention_mask"]):
+            yield start + row, hidden_BLD[row, mask_L == 1]
+
+
+def _compare(hidden_TD: Hidden, truth_TD: Hidden) -> _Comparison:
+    difference_TD = np.abs(hidden_TD - truth_TD)
+    return _Comparison(
+        float(difference_TD.max()),
+        float(difference_TD.mean()),
+        _cosine(hidden_TD, truth_TD),
+        float(_cosine(hidden_TD.mean(axis=0), truth_TD.mean(axis=0))),
+    )
+
+
+def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
+    token_cosines = np.concatenate([comparison.token_cosines_T for comparison in comparisons])
+    pooled_cosines = np.array([comparison.pooled_cosine for comparison in comparisons])
+    tokens = [len(comparison.token_cosines_T) for comparison in comparisons]
+    means = [comparison.mean_difference for comparison in comparisons]
+    return {
+        # numpy's maximum keeps a NaN, Python's may lose it.
+        "maximal_difference": float(np.max([comparison.maximal_difference for comparison in comparisons])),
+        "mean_difference": float(np.average(means, weights=tokens)),
+        "token_cosine": float(token_cosines.mean()),
+        "minimal_token_cosine": float(token_cosines.min()),
+        "pooled_cosine": float(pooled_cosines.mean()),
+        "minimal_pooled_cosine": float(pooled_cosines.min()),
+    }
+
+
+def _cosine(a_TD: Hidden, b_TD: Hidden) -> Hidden:
+    """Cosine along the last axis; NaN where a vector is zero."""
+    a, b = a_TD.astype(np.float64), b_TD.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        cosine: Hidden = (a * b).sum(axis=-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return cosine

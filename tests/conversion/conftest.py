@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+
+from distilrubert.conversion.convert import convert
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.student import Student, build_student, save_student
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tiny_teacher) -> Student:
+    return build_student(tiny_teacher, StudentArchitecture(layers=2, initialise_from=[0, 3]))
+
+
+@pytest.fixture(scope="session")
+def tiny_student_folder(tiny_student, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("student") / "tiny"
+    save_student(tiny_student, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
+    """The student with all files; tests do not write to it."""
+    output = tmp_path_factory.mktemp("converted") / "hub"
+    return output, convert(tiny_student_folder, output, ConversionSettings(), sentences)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from distilrubert.conversion.onnx import export_onnx
+
+pytestmark = pytest.mark.export
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("optimum.onnxruntime")
+
+
+def signature(values) -> dict[str, list[str | int]]:
+    return {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+def session(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_inputs_outputs_and_opset(converted):
+    for name in ("model.onnx", "model_quantized.onnx"):
+        graph = onnx.load(converted[0] / "onnx" / name)
+        onnx.checker.check_model(graph)
+        free = ["batch_size", "sequence_length"]
+        assert signature(graph.graph.input) == {"input_ids": free, "attention_mask": free}
+        assert signature(graph.graph.output) == {"last_hidden_state": [*free, 32]}
+        assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 18
+
+
+def test_layer_norms_are_single_operators(converted):
+    graph = onnx.load(converted[0] / "onnx/model.onnx").graph
+    assert [node.op_type for node in graph.node].count("LayerNormalization") == 5  # embeddings and 2 × 2
+
+
+def test_every_length_and_batch_agrees_with_pytorch(converted, tiny_student):
+    run = session(converted[0] / "onnx/model.onnx").run
+    generator = torch.Generator().manual_seed(0)
+    for length in range(1, tiny_student.model.config.max_position_embeddings + 1):
+        batch = length % 3 + 1
+        ids_BL = torch.randint(5, 100, (batch, length), generator=generator)
+        mask_BL = torch.ones_like(ids_BL)
+        for row in range(1, batch):
+            mask_BL[row, max(1, length - 2 * row) :] = 0
+        with torch.no_grad():
+            expected_BLD = tiny_student.model.base_model(ids_BL, attention_mask=mask_BL).last_hidden_state
+        found_BLD = run(None, {"input_ids": ids_BL.numpy(), "attention_mask": mask_BL.numpy()})[0]
+        difference_BLD = np.abs(found_BLD - expected_BLD.numpy())
+        assert difference_BLD[mask_BL.numpy() == 1].max() < 1e-4, (length, batch)
+
+
+def test_the_mask_hides_what_is_padded(converted):
+    run = session(converted[0] / "onnx/model.onnx").run
+    ids_BL = np.array([[2, 10, 11, 12, 3, 20, 21]])
+    mask_BL = np.array([[1, 1, 1, 1, 1, 0, 0]])
+    other_BL = np.where(mask_BL, ids_BL, 77)
+    first, second = (run(None, {"input_ids": ids, "attention_mask": mask_BL})[0] for ids in (ids_BL, other_BL))
+    np.testing.assert_allclose(first[:, :5], second[:, :5], atol=1e-6)
+    unmasked = run(None, {"input_ids": ids_BL, "attention_mask": np.ones_like(ids_BL)})[0]
+    assert np.abs(unmasked[:, :5] - first[:, :5]).max() > 1e-2
+
+
+def test_a_bert_keeps_its_token_types(tiny_teacher, tmp_path):
+    export_onnx(tiny_teacher.model, tmp_path / "model.onnx")
+    run = session(tmp_path / "model.onnx").run
+    inputs = tiny_teacher.tokenizer("Кто там?", "Это я.", return_tensors="pt")
+    assert inputs["token_type_ids"].sum() > 0
+    with torch.no_grad():
+        expected_BLD = tiny_teacher.model.base_model(**inputs).last_hidden_state
+    found_BLD = run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+    np.testing.assert_allclose(found_BLD, expected_BLD.numpy(), atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
+
+
+def test_export_leaves_warnings_and_logging_as_they_were(tiny_student, tmp_path, capfd, recwarn):
+    import logging
+
+    handlers = list(logging.getLogger().handlers)
+    export_onnx(tiny_student.model, tmp_path / "model.onnx")
+    assert logging.getLogger().handlers == handlers
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert tiny_student.model.training is False

@@ -1,0 +1,54 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.export
+
+onnx = pytest.importorskip("onnx")
+LAYERS = 2
+
+
+@pytest.fixture(scope="module")
+def graph(converted):
+    return onnx.load(converted[0] / "onnx/model_quantized.onnx").graph
+
+
+def weights_of(graph, operator: str) -> list[np.ndarray]:
+    stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    factor = {"MatMulInteger": 1, "Gather": 0}[operator]
+    return [
+        stored[node.input[factor]] for node in graph.node if node.op_type == operator and node.input[factor] in stored
+    ]
+
+
+def test_products_with_weights_are_int8_and_those_of_attention_are_not(graph):
+    operators = Counter(node.op_type for node in graph.node)
+    assert operators["MatMulInteger"] == 6 * LAYERS
+    assert operators["MatMul"] == 2 * LAYERS
+
+
+def test_weights_cannot_saturate_a_cpu_without_vnni(graph):
+    # VPMADDUBSW adds two products of an unsigned and a signed byte in 16 bits.
+    weights = weights_of(graph, "MatMulInteger")
+    assert len(weights) == 6 * LAYERS
+    for weight in weights:
+        assert weight.dtype == np.int8
+        assert 2 * 255 * np.abs(weight.astype(int)).max() <= np.iinfo(np.int16).max
+
+
+def test_each_output_channel_has_its_own_scale_and_uses_its_range(graph):
+    for weight in weights_of(graph, "MatMulInteger"):
+        assert (np.abs(weight.astype(int)).max(axis=0) >= 60).all()
+
+
+def test_embeddings_are_bytes(graph):
+    tables = [table for table in weights_of(graph, "Gather") if table.ndim == 2 and table.shape[1] == 32]
+    assert len(tables) == 2
+    assert {table.dtype.itemsize for table in tables} == {1}
+
+
+def test_a_quarter_of_the_size(converted):
+    measurements = converted[1]
+    # Tiny graphs are mostly structure; the weights alone shrink to a quarter.
+    assert measurements["onnx-int8"].figures["size_mib"] < 0.7 * measurements["onnx-fp32"].figures["size_mib"]
