@@ -1,0 +1,209 @@
+"""What a user can do wrong, or the Hub can refuse: one line each that says what to do, and no token in it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.push import push_folder
+from distilrubert.pipeline.hub.settings import PublishSettings
+
+from .conftest import HASTY
+from .server import LocalHub
+
+
+def refusal(folder: Path, settings: PublishSettings) -> str:
+    with pytest.raises(UserError) as caught:
+        push_folder(folder, settings, HASTY)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "hf_" not in text, "a token"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"repo_id": None}, "publish.repo_id: is missing"),
+        ({"repo_id": "demo"}, "'demo' is malformed; expected OWNER/NAME"),
+        ({"repo_id": "me/a/b"}, "'me/a/b' is malformed; expected OWNER/NAME"),
+        ({"repo_id": "me/a b"}, "'me/a b' is malformed"),
+        ({"repo_id": "me/--x"}, "'me/--x' is malformed"),
+        ({"repo_id": "me/модель"}, "is malformed"),
+        ({"revision": "bad name"}, "publish.revision: 'bad name' cannot name a branch"),
+        ({"revision": "-x"}, "publish.revision: '-x'"),
+        ({"revision": "a" * 40}, "is a commit, and commits cannot change"),
+        ({"tag": "v 1"}, "publish.tag: 'v 1'"),
+        ({"tag": "v1", "create_pr": True}, "merge it, then publish again"),
+        ({"revision": "refs/pr/1", "create_pr": True}, "is a pull request already"),
+        ({"endpoint": "huggingface.co"}, "publish.endpoint: 'huggingface.co' is no URL"),
+        ({"endpoint": "http://host:port"}, "is no URL"),
+        ({"endpoint": "https://me:hf_secret@host"}, "must not carry a user name or password"),
+    ],
+)
+def test_a_target_that_makes_no_sense(
+    target: PublishSettings, folder: Path, change: dict[str, str], words: str
+) -> None:
+    assert words in refusal(folder, target.model_copy(update=change))
+
+
+def test_no_token(target: PublishSettings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "none"))
+    assert "set HF_TOKEN or run `hf auth login`" in refusal(folder, target)
+
+
+def test_the_stored_login_is_used(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = folder.parent / "token"
+    stored.write_text(local_hub.tokens["me"])
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(stored))
+    assert push_folder(folder, target, HASTY).changed
+
+
+@pytest.mark.parametrize("token", ["hf_сyrillic", "two words", "line\x07"])
+def test_a_token_that_is_none(
+    target: PublishSettings, folder: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    text = refusal(folder, target)
+    assert "copy it again" in text
+    assert token not in text
+
+
+@pytest.mark.parametrize(
+    ("who", "repo_id", "words"),
+    [
+        ("unknown", "me/demo", "refuses the token (Invalid credentials in Authorization header); make a new one"),
+        ("expired", "me/demo", 'refuses the token (User Access Token "publisher" is expired); make a new one'),
+        ("reader", "me/new", "this token may not do that (You don't have the rights to create a model"),
+        ("reader", "me/demo", "this token may not do that (Authorization error.); use a token with write access to me"),
+        ("stranger", "me/demo", "another owner, or propose the change with --create-pr"),
+        ("me", "others/new", "use a token with write access to others"),
+        ("stranger", "me/secret", "this token may not do that (You don't have the rights"),
+    ],
+)
+def test_a_token_that_may_not(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, who: str, repo_id: str, words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    local_hub.storage.create("me/demo", "me")
+    local_hub.storage.create("me/secret", "me", private=True)
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens.get(who, "hf_unknown"))
+    assert words in refusal(folder, target.model_copy(update={"repo_id": repo_id}))
+    assert all(len(repository.history()) == 1 for repository in local_hub.storage.repositories.values())
+
+
+def test_a_stranger_may_propose(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = local_hub.storage.create("me/demo", "me")
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["stranger"])
+    assert push_folder(folder, target.model_copy(update={"create_pr": True}), HASTY).pull_request == 1
+    assert len(repository.history()) == 1
+
+
+def test_a_server_that_quotes_the_token(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_hub.invalid_token_message = "\x1b[31mNo such token: TOKEN"
+    monkeypatch.setenv("HF_TOKEN", "hf_unknown")
+    text = refusal(folder, target)
+    assert "(" in text
+    assert "No such token: ***" in text
+    assert "\x1b" not in text
+
+
+def test_storage_quota(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    repository = local_hub.storage.create("me/demo", "me")
+    repository.quota = 100
+    assert "storage quota is used up (Private repository storage limit reached" in refusal(folder, target)
+    assert len(repository.history()) == 1
+
+
+def test_gated_to_oneself(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_hub.storage.create("me/demo", "me").gated_except = ("me",)
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["colleague"])
+    text = refusal(folder, target)
+    assert "me/demo: is gated and this token has no access" in text
+    assert f"{local_hub.endpoint}/me/demo" in text
+
+
+def test_private_is_not_silently_ignored(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    repository = local_hub.storage.create("me/demo", "me")
+    text = refusal(folder, target.model_copy(update={"private": True}))
+    assert "me/demo exists and is public" in text
+    assert len(repository.history()) == 1
+
+
+def test_revisions_that_cannot_be_published_to(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    repository = local_hub.storage.create("me/demo", "me")
+    repository.tags["v1"] = repository.branches["main"]
+    assert "v1 is a tag" in refusal(folder, target.model_copy(update={"revision": "v1"}))
+    assert "has no refs/pr/7; it has main" in refusal(folder, target.model_copy(update={"revision": "refs/pr/7"}))
+    assert "has no next" in refusal(folder, target.model_copy(update={"revision": "next", "create_pr": True}))
+    assert "does not exist" in refusal(folder, target.model_copy(update={"repo_id": "me/new", "create_pr": True}))
+    assert "v1 exists at" in refusal(folder, target.model_copy(update={"tag": "v1"}))
+    assert len(repository.history()) == 1
+
+
+def test_a_card_that_the_hub_refuses(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: [1, 2]\n---\n")
+    assert "README.md: the Hub refuses its front matter" in refusal(folder, target)
+
+
+def test_an_endpoint_where_nobody_answers(target: PublishSettings, folder: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    text = refusal(folder, target.model_copy(update={"endpoint": endpoint}))
+    assert text.startswith(f"{endpoint}: cannot be reached or broke the connection (Connection refused)")
+    assert "--endpoint" in text
+
+
+def test_an_endpoint_that_is_no_hub(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    settings = target.model_copy(update={"endpoint": f"{local_hub.endpoint}/elsewhere"})
+    assert "404" in refusal(folder, settings)
+
+
+def test_offline(target: PublishSettings) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from distilrubert.pipeline.hub import connection, remote, settings\n"
+        "target = settings.PublishSettings(repo_id='me/demo', endpoint=sys.argv[1])\n"
+        "remote.read_remote(connection.connect(target))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(target.endpoint)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "UserError: HF_HUB_OFFLINE: is set" in found.stderr
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "only ignored", "a file", "unreadable"])
+def test_folders_that_cannot_be_published(target: PublishSettings, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "some"
+    if kind == "a file":
+        folder.write_text("")
+    elif kind != "missing":
+        folder.mkdir()
+    if kind == "only ignored":
+        (folder / ".git").mkdir()
+        (folder / ".git" / "config").write_text("")
+    if kind == "unreadable":
+        (folder / "model.bin").symlink_to(tmp_path / "gone")
+    assert str(folder) in refusal(folder, target)
+
+
+def test_nothing_is_sent_before_the_target_is_checked(local_hub: LocalHub, target: PublishSettings) -> None:
+    connect(target)
+    assert not local_hub.requests

@@ -1,0 +1,154 @@
+"""Publishing to the local Hub by the unmodified client."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.plan import plan_push, render_plan
+from distilrubert.pipeline.hub.push import push, push_folder, render_publication
+from distilrubert.pipeline.hub.settings import PublishSettings
+
+from .conftest import HASTY
+from .server import LocalHub
+
+
+def with_changes(settings: PublishSettings, **changes: object) -> PublishSettings:
+    return settings.model_copy(update=changes)
+
+
+def test_published_once_and_then_left_alone(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    first = push_folder(folder, target, HASTY)
+    repository = local_hub.storage.repositories["me/demo"]
+    assert first.changed
+    assert (first.url, first.revision) == (f"{local_hub.endpoint}/me/demo", repository.branches["main"])
+    published = {path: local_hub.storage.content(entry) for path, entry in repository.tree().items()}
+    published.pop(".gitattributes")
+    expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert published.keys() == expected
+    for path, content in published.items():
+        assert (content if isinstance(content, bytes) else content.read_bytes()) == (folder / path).read_bytes()
+
+    local_hub.requests.clear()
+    second = push_folder(folder, target, HASTY)
+    assert not second.changed
+    assert second.revision == first.revision
+    assert "Nothing changed" in render_publication(second)
+    assert len(repository.history()) == 2
+    assert {method for method, _ in local_hub.requests} == {"GET", "HEAD"}
+
+
+def test_a_change_is_one_commit_that_sends_only_what_changed(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    push_folder(folder, target, HASTY)
+    uploads = len(local_hub.uploads)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nnew\n", encoding="utf-8")
+    (folder / "reports" / "more.json").write_text("[]", encoding="utf-8")
+    plan = plan_push(folder, target, connect(target))
+    assert {file.path: file.action for file in plan.changes} == {"README.md": "replace", "reports/more.json": "add"}
+    assert push(plan, connect(target)).changed
+    repository = local_hub.storage.repositories["me/demo"]
+    assert len(repository.history()) == 3
+    assert repository.tree()["README.md"].content.endswith(b"new\n")
+    assert len(local_hub.uploads) == uploads
+
+
+def test_a_plan_changes_nothing(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    plan = plan_push(folder, target, connect(target))
+    assert plan.creates_repository
+    assert not plan.is_empty
+    assert not local_hub.storage.repositories
+    assert {method for method, _ in local_hub.requests} == {"GET"}
+    text = render_plan(plan)
+    assert "a new public repository" in text
+    assert "+ model.safetensors" in text
+    assert plan.to_dict()["upload_bytes"] == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_deleted_only_with_prune(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    push_folder(folder, target, HASTY)
+    (folder / "reports" / "speed.json").unlink()
+    assert plan_push(folder, target, connect(target)).is_empty
+    pruned = with_changes(target, prune=True)
+    plan = plan_push(folder, pruned, connect(pruned))
+    assert [(file.path, file.action) for file in plan.changes] == [("reports/speed.json", "delete")]
+    push(plan, connect(pruned))
+    tree = local_hub.storage.repositories["me/demo"].tree()
+    assert "reports/speed.json" not in tree
+    assert ".gitattributes" in tree
+
+
+def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    settings = with_changes(target, repo_id="team/demo", private=True, revision="next/v2", tag="v2.0")
+    found = push_folder(folder, settings, HASTY)
+    repository = local_hub.storage.repositories["team/demo"]
+    assert repository.private
+    assert repository.branches["next/v2"] == repository.tags["v2.0"] == found.revision
+    assert repository.tree("main").keys() == {".gitattributes"}
+    assert found.url.endswith("/team/demo/tree/next/v2")
+    assert not push_folder(folder, settings, HASTY).changed
+
+
+def test_a_pull_request_is_opened_once_and_leaves_the_branch(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    push_folder(folder, target, HASTY)
+    (folder / "vocab.txt").write_text("да\n", encoding="utf-8")
+    settings = with_changes(target, create_pr=True)
+    first = push_folder(folder, settings, HASTY)
+    repository = local_hub.storage.repositories["me/demo"]
+    assert (first.changed, first.pull_request) == (True, 1)
+    assert first.url == f"{local_hub.endpoint}/me/demo/discussions/1"
+    assert first.revision == repository.branches["refs/pr/1"] != repository.branches["main"]
+    assert "vocab.txt" not in repository.tree("main")
+    second = push_folder(folder, settings, HASTY)
+    assert (second.changed, second.pull_request, second.revision) == (False, 1, first.revision)
+    assert len(repository.pull_requests) == 1
+    (folder / "vocab.txt").write_text("нет\n", encoding="utf-8")
+    third = push_folder(folder, with_changes(target, revision="refs/pr/1"), HASTY)
+    assert repository.branches["refs/pr/1"] == third.revision != first.revision
+
+
+def test_another_publisher_in_between_is_not_overwritten(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    push_folder(folder, target, HASTY)
+    (folder / "README.md").write_text("mine", encoding="utf-8")
+    plan = plan_push(folder, target, connect(target))
+    (folder / "README.md").write_text("theirs", encoding="utf-8")
+    theirs = push_folder(folder, target, HASTY)
+    (folder / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"someone else published to main meanwhile.*publish again"):
+        push(plan, connect(target))
+    repository = local_hub.storage.repositories["me/demo"]
+    assert repository.branches["main"] == theirs.revision
+    assert push_folder(folder, target, HASTY).changed
+    assert repository.tree()["README.md"].content == b"mine"
+
+
+def test_a_stranger_finds_the_model_by_its_name(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, tmp_path: Path
+) -> None:
+    published = push_folder(folder, target, HASTY)
+    program = (
+        "import sys, torch, transformers\n"
+        "name, revision = sys.argv[1:]\n"
+        "model = transformers.AutoModel.from_pretrained(name, revision=revision)\n"
+        "tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)\n"
+        "print(model(**tokenizer('Привет! Как дела?', return_tensors='pt')).last_hidden_state.shape)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "empty")}
+    found = subprocess.run(
+        [sys.executable, "-c", program, "me/demo", published.revision],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "torch.Size([1, 7, 16])" in found.stdout
