@@ -1,0 +1,131 @@
+"""A Hub, a token, and the patience to try again."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import huggingface_hub
+from huggingface_hub import HfApi
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.errors import explain, is_transient, retry_after_s
+from distilrubert.pipeline.hub.settings import PublishSettings, check_endpoint, require_target
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how long to try again after a lost connection, a 429 or a 5xx.
+
+    Attributes:
+        attempts: how often a request is made at most.
+        first_wait_s: pause after the first failure, seconds; it doubles each time.
+        longest_wait_s: the longest pause that doubling leads to, seconds.
+        longest_retry_after_s: the longest pause that a server may ask for, seconds.
+    """
+
+    attempts: int = 6
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 30.0
+    longest_retry_after_s: float = 300.0
+
+    def wait_s(self, attempt: int, asked_s: float = 0.0) -> float:
+        """Seconds to wait after the failed attempt of that number, counted from 1."""
+        backoff = min(self.first_wait_s * float(2 ** (attempt - 1)), self.longest_wait_s)
+        return max(backoff, min(asked_s, self.longest_retry_after_s))
+
+
+@dataclasses.dataclass(frozen=True)
+class HubConnection:
+    """What every request to one repository needs.
+
+    Attributes:
+        api: the client, bound to the endpoint and the token.
+        repo_id: the repository, OWNER/NAME.
+        retry: how patient to be.
+    """
+
+    api: HfApi
+    repo_id: str
+    retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the Hub, without a closing slash."""
+        return str(self.api.endpoint)
+
+    def call(self, purpose: str, request: Callable[[], T]) -> T:
+        """The result of `request`, tried again while it fails in a way that passes.
+
+        Args:
+            purpose: what it is for, as in "reading the repository"; for the log.
+            request: one or more calls of the client that may be repeated as a whole.
+
+        Raises:
+            UserError: when it fails for good, with what to do.
+        """
+        for attempt in range(1, self.retry.attempts + 1):
+            try:
+                return request()
+            except Exception as error:
+                explained = self.explain(error)
+                if explained is None:
+                    raise
+                if not is_transient(error) or attempt == self.retry.attempts:
+                    # The client's own error may quote the server's answer, and a server may quote the token.
+                    raise explained from None
+                wait_s = self.retry.wait_s(attempt, retry_after_s(error))
+                logger.warning("%s failed: %s. Trying again in %.0f s", purpose, explained, wait_s)
+            time.sleep(wait_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def explain(self, error: Exception) -> UserError | None:
+        """One line for the user, None for an error that no user can cause."""
+        if isinstance(error, UserError):
+            return error
+        return explain(error, endpoint=self.endpoint, repo_id=self.repo_id, token=str(self.api.token))
+
+
+def connect(settings: PublishSettings, retry: RetryPolicy | None = None) -> HubConnection:
+    """Check the target and find the token: HF_TOKEN, or the login that `hf auth login` stored. Nothing is sent.
+
+    Raises:
+        UserError: if the repository id, the revision or the endpoint is malformed, or there is no usable token.
+    """
+    repo_id = require_target(settings)
+    endpoint = check_endpoint(settings.endpoint or huggingface_hub.constants.ENDPOINT)
+    token = huggingface_hub.get_token()
+    if not token:
+        raise UserError(
+            f"HF_TOKEN: there is no token; make one with write access at {endpoint}/settings/tokens, then set HF_TOKEN "
+            "or run `hf auth login`"
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(
+            "HF_TOKEN: holds characters that no token has; copy it again, without quotes or blanks around it"
+        )
+    return HubConnection(HfApi(endpoint=endpoint, token=token), repo_id, retry or RetryPolicy())
+
+
+@contextlib.contextmanager
+def quiet_unless_terminal() -> Iterator[None]:
+    """Keep the client's progress bars out of files and pipes."""
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

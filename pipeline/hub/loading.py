@@ -1,0 +1,68 @@
+"""Loading a published folder as its users do."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+# What from_pretrained reads; `*` also matches a slash, so a folder's own config comes along, which is small.
+LOADED_FILES = ("config.json", "*.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json")
+PROBE = "Привет! Как дела?"
+
+
+def loading_problems(folder: Path) -> list[str]:
+    """Load model and tokenizer from the folder alone and run them once as `model(**tokenizer(text))`.
+
+    Returns:
+        What went wrong, one line each; nothing where the model works and each of its weights came from the file.
+    """
+    with _quiet_transformers():
+        try:
+            model, info = _load_model(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # whatever a broken file makes the loaders raise is a finding
+            return [f"cannot be loaded: {_line(error)}"]
+        problems = [f"{name}: missing from the weights" for name in sorted(info["missing_keys"])]
+        problems += [f"{name}: in the weights, but not in the model" for name in sorted(info["unexpected_keys"])]
+        problems += [f"{item!s}: has another shape in the weights" for item in info["mismatched_keys"]]
+        try:
+            with torch.inference_mode():
+                outputs = model(**tokenizer(PROBE, return_tensors="pt"))
+        except Exception as error:  # as above
+            return [*problems, f"model(**tokenizer(text)) fails: {_line(error)}"]
+    if not torch.isfinite(outputs[0]).all():
+        problems.append("model(**tokenizer(text)) gives values that are not finite")
+    return problems
+
+
+def _load_model(folder: Path) -> tuple[Any, dict[str, Any]]:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    architectures = config.architectures or ["AutoModel"]
+    model_class = getattr(transformers, architectures[0])
+    model, info = model_class.from_pretrained(
+        folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    return model.eval(), info
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """What the loaders would warn about is returned as a problem instead."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,265 @@
+"""What publishing a folder would change, before anything is changed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.hf_api import RepoFile
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import HubConnection
+from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
+from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_remote, read_tree
+from distilrubert.pipeline.hub.settings import PublishSettings
+
+Action = Literal["add", "replace", "delete", "keep"]
+SIGNS: dict[Action, str] = {"add": "+", "replace": "~", "delete": "-"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedFile:
+    """One file and what becomes of it.
+
+    Attributes:
+        path: in the repository.
+        action: what publishing does to it.
+        size: bytes; of the repository's file where it is deleted.
+        digest: what it will hold, None where it is deleted.
+    """
+
+    path: str
+    action: Action
+    size: int
+    digest: FileDigest | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PushPlan:
+    """What publishing would change.
+
+    Attributes:
+        folder: what is published.
+        settings: where to and how.
+        endpoint: URL of the Hub.
+        parent: commit that the plan was made against; None where the repository has to be made.
+        creates_repository: whether the repository has to be made.
+        creates_branch: whether the branch has to be made, from `parent`.
+        creates_tag: whether a tag has to be made.
+        pull_request: number of the open pull request that proposes the same already, if any.
+        files: all files, sorted by path.
+    """
+
+    folder: Path
+    settings: PublishSettings
+    endpoint: str
+    parent: str | None
+    creates_repository: bool
+    creates_branch: bool
+    creates_tag: bool
+    pull_request: int | None
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def repo_id(self) -> str:
+        """The repository, OWNER/NAME."""
+        assert self.settings.repo_id is not None, "a plan is made for a target"
+        return self.settings.repo_id
+
+    @property
+    def changes(self) -> list[PlannedFile]:
+        """The files that a commit touches."""
+        return [file for file in self.files if file.action != "keep"]
+
+    @property
+    def needs_commit(self) -> bool:
+        """Whether there is anything to commit that is not proposed already."""
+        return bool(self.changes) and self.pull_request is None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether publishing would change nothing at all."""
+        return not (self.needs_commit or self.creates_repository or self.creates_branch or self.creates_tag)
+
+    @property
+    def upload_size(self) -> int:
+        """Bytes of all files that are added or replaced."""
+        return sum(file.size for file in self.files if file.action in ("add", "replace"))
+
+    @property
+    def digests(self) -> dict[str, FileDigest]:
+        """What the repository will hold, by path."""
+        return {file.path: file.digest for file in self.files if file.digest is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form for machines (`--dry-run --json`)."""
+        return {
+            "repo_id": self.repo_id,
+            "endpoint": self.endpoint,
+            "revision": self.settings.revision,
+            "parent": self.parent,
+            "folder": str(self.folder),
+            "creates_repository": self.creates_repository,
+            "creates_branch": self.creates_branch,
+            "creates_tag": self.creates_tag,
+            "pull_request": self.pull_request,
+            "is_empty": self.is_empty,
+            "upload_bytes": self.upload_size,
+            "files": [{"path": file.path, "action": file.action, "bytes": file.size} for file in self.files],
+        }
+
+
+def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection) -> PushPlan:
+    """Compare a folder with a repository, by hash. Nothing is changed.
+
+    Raises:
+        UserError: if the folder cannot be read, the Hub cannot be reached or refuses, or the settings do not go
+            with the repository as it is.
+    """
+    digests = local_files(folder)
+    remote = read_remote(connection)
+    if remote is None:
+        _check_new_repository(settings)
+        return PushPlan(
+            folder=folder,
+            settings=settings,
+            endpoint=connection.endpoint,
+            parent=None,
+            creates_repository=True,
+            creates_branch=settings.revision != "main",
+            creates_tag=settings.tag is not None,
+            pull_request=None,
+            files=_planned_files(digests, {}, settings),
+        )
+    _check_repository(settings, remote)
+    creates_branch = settings.revision not in remote.branches
+    parent = remote.branches["main" if creates_branch else settings.revision]
+    files = _planned_files(digests, read_tree(connection, parent), settings)
+    plan = PushPlan(
+        folder,
+        settings,
+        connection.endpoint,
+        parent,
+        creates_repository=False,
+        creates_branch=creates_branch,
+        creates_tag=False,
+        pull_request=None,
+        files=files,
+    )
+    if settings.create_pr and plan.changes:
+        plan = dataclasses.replace(plan, pull_request=find_pull_request(plan, connection))
+    return dataclasses.replace(plan, creates_tag=_creates_tag(plan, remote))
+
+
+def find_pull_request(plan: PushPlan, connection: HubConnection) -> int | None:
+    """The open pull request that proposes exactly what the plan would, None where there is none.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses.
+    """
+    for number, commit in open_pull_requests(connection).items():
+        if is_carried_out(plan, read_tree(connection, commit)):
+            return number
+    return None
+
+
+def is_carried_out(plan: PushPlan, tree: dict[str, RepoFile]) -> bool:
+    """Whether a tree holds what the plan leads to."""
+    deleted = [file.path for file in plan.files if file.action == "delete"]
+    return not differing_files(plan.digests, tree) and not any(path in tree for path in deleted)
+
+
+def render_plan(plan: PushPlan) -> str:
+    """The plan for a person: one line of summary, one line a file that changes."""
+    counts = {
+        action: sum(file.action == action for file in plan.files) for action in ("add", "replace", "delete", "keep")
+    }
+    lines = [
+        f"{plan.repo_id} at {plan.endpoint}, {plan.settings.revision} ({_origin(plan)}): "
+        f"{counts['add']} to add, {counts['replace']} to replace, {counts['delete']} to delete, "
+        f"{counts['keep']} unchanged; {format_size(plan.upload_size)}"
+    ]
+    width = max((len(file.path) for file in plan.changes), default=0)
+    lines += [f"  {SIGNS[file.action]} {file.path:<{width}}  {format_size(file.size):>10}" for file in plan.changes]
+    if plan.creates_tag:
+        lines.append(f"  + tag {plan.settings.tag}")
+    if plan.pull_request is not None:
+        lines.append(f"Pull request {plan.pull_request} proposes this already.")
+    elif plan.is_empty:
+        lines.append("Nothing to do: the repository holds exactly this.")
+    return "\n".join(lines)
+
+
+def render_folder(folder: Path) -> str:
+    """What a folder holds, one line a file; for a run that has no repository to publish to.
+
+    Raises:
+        UserError: as :func:`~distilrubert.pipeline.hub.files.local_files`.
+    """
+    sizes = {path: digest.size for path, digest in local_files(folder).items()}
+    width = max(map(len, sizes))
+    lines = [f"{folder}: {len(sizes)} files, {format_size(sum(sizes.values()))}"]
+    return "\n".join(lines + [f"    {path:<{width}}  {format_size(size):>10}" for path, size in sizes.items()])
+
+
+def _origin(plan: PushPlan) -> str:
+    if plan.creates_repository:
+        return f"a new {'private' if plan.settings.private else 'public'} repository"
+    assert plan.parent is not None
+    if plan.settings.create_pr:
+        return f"as a pull request against {plan.parent[:8]}"
+    return f"{'a new branch from' if plan.creates_branch else 'now'} {plan.parent[:8]}"
+
+
+def _planned_files(
+    digests: dict[str, FileDigest], tree: dict[str, RepoFile], settings: PublishSettings
+) -> tuple[PlannedFile, ...]:
+    differing = set(differing_files(digests, tree))
+
+    def action(path: str) -> Action:
+        if path not in differing:
+            return "keep"
+        return "replace" if path in tree else "add"
+
+    files = [PlannedFile(path, action(path), digest.size, digest) for path, digest in digests.items()]
+    if settings.prune:
+        extra = sorted(tree.keys() - digests.keys() - HUB_FILES)
+        files += [PlannedFile(path, "delete", tree[path].size, None) for path in extra]
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _check_new_repository(settings: PublishSettings) -> None:
+    if settings.create_pr:
+        raise UserError(
+            f"{settings.repo_id}: does not exist or is hidden from this token, so there is nothing to open a pull "
+            "request against; check the name, or leave --create-pr out to make the repository"
+        )
+    if settings.revision.startswith("refs/pr/"):
+        raise UserError(f"publish.revision: {settings.repo_id} does not exist, so it has no {settings.revision}")
+
+
+def _check_repository(settings: PublishSettings, remote: RemoteState) -> None:
+    if settings.private and not remote.private:
+        raise UserError(
+            f"publish.private: {settings.repo_id} exists and is public; make it private in its settings on the Hub, or "
+            "leave --private out"
+        )
+    missing = settings.revision not in remote.branches
+    if missing and settings.revision in remote.tags:
+        raise UserError(
+            f"publish.revision: {settings.revision} is a tag, and tags cannot change; give the name of a branch"
+        )
+    if missing and (settings.create_pr or settings.revision.startswith("refs/pr/")):
+        raise UserError(
+            f"publish.revision: {settings.repo_id} has no {settings.revision}; it has {', '.join(remote.branches)}"
+        )
+
+
+def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
+    tag = plan.settings.tag
+    if tag is None:
+        return False
+    if tag not in remote.tags:
+        return True
+    if remote.tags[tag] == plan.parent and not plan.needs_commit:
+        return False
+    raise UserError(f"publish.tag: {tag} exists at {remote.tags[tag][:8]} and is not moved; choose another tag")

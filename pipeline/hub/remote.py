@@ -1,0 +1,82 @@
+"""What a repository on the Hub looks like now."""
+
+import dataclasses
+
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from distilrubert.pipeline.hub.connection import HubConnection
+from distilrubert.pipeline.hub.errors import status_of
+
+# How many of the newest open pull requests are looked through for one that proposes the same.
+PULL_REQUESTS_SEARCHED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteState:
+    """A repository at one moment.
+
+    Attributes:
+        private: whether only its owner and members see it.
+        branches: commit of each branch, and of each pull request under its ref as in refs/pr/1.
+        tags: commit of each tag.
+    """
+
+    private: bool
+    branches: dict[str, str]
+    tags: dict[str, str]
+
+
+def read_remote(connection: HubConnection) -> RemoteState | None:
+    """Read a repository's visibility and refs; None where there is no such repository for this token.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses.
+    """
+    return connection.call("reading the repository", lambda: _read_remote(connection))
+
+
+def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
+    """The files of a commit by path.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses.
+    """
+
+    def request() -> dict[str, RepoFile]:
+        entries = connection.api.list_repo_tree(connection.repo_id, recursive=True, revision=commit)
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+    return connection.call("reading the list of files", request)
+
+
+def open_pull_requests(connection: HubConnection) -> dict[int, str]:
+    """The commits of the newest open pull requests by number, newest first.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses.
+    """
+    return connection.call("reading the pull requests", lambda: _open_pull_requests(connection))
+
+
+def _read_remote(connection: HubConnection) -> RemoteState | None:
+    api = connection.api
+    try:
+        info = api.model_info(connection.repo_id)
+    except RepositoryNotFoundError as error:
+        if status_of(error) == 404:
+            return None
+        raise
+    refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
+    branches = {ref.name: ref.target_commit for ref in refs.branches}
+    branches |= {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+    return RemoteState(bool(info.private), branches, {ref.name: ref.target_commit for ref in refs.tags})
+
+
+def _open_pull_requests(connection: HubConnection) -> dict[int, str]:
+    api = connection.api
+    refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
+    commits = {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+    discussions = api.get_repo_discussions(connection.repo_id, discussion_type="pull_request", discussion_status="open")
+    numbers = sorted((discussion.num for discussion in discussions), reverse=True)[:PULL_REQUESTS_SEARCHED]
+    return {number: commits[f"refs/pr/{number}"] for number in numbers if f"refs/pr/{number}" in commits}

@@ -1,0 +1,106 @@
+"""Reading a publication back: the same bytes, and a model that loads."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import HubConnection, quiet_unless_terminal
+from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files
+from distilrubert.pipeline.hub.loading import LOADED_FILES, loading_problems
+from distilrubert.pipeline.hub.remote import read_remote, read_tree
+
+LISTED_FILES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was read back.
+
+    Attributes:
+        repo_id: the repository, OWNER/NAME.
+        revision: the commit that was read.
+        url: where a person looks at it.
+        files: how many files hold exactly the bytes of the folder.
+        others: files that the repository holds beside them.
+        loads: whether the model was loaded from an empty cache; None where the folder holds no model.
+    """
+
+    repo_id: str
+    revision: str
+    url: str
+    files: int
+    others: tuple[str, ...]
+    loads: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form for machines (`--json`)."""
+        return dataclasses.asdict(self)
+
+
+def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, revision: str) -> Verification:
+    """Compare a revision with what was to be published, then load the model from an empty cache at that revision.
+
+    Args:
+        digests: what it must hold, by path: `plan.digests`, or `local_files(folder)`.
+        connection: to the repository.
+        revision: a commit, branch, tag, or refs/pr/N.
+
+    Raises:
+        UserError: naming the files that are missing or differ, or why the model does not load.
+    """
+    commit = _commit_of(connection, revision)
+    tree = read_tree(connection, commit)
+    differing = differing_files(digests, tree)
+    if differing:
+        listed = ", ".join(differing[:LISTED_FILES]) + (", …" if len(differing) > LISTED_FILES else "")
+        raise UserError(
+            f"{connection.repo_id}: at {commit} {len(differing)} of {len(digests)} files are not those of the folder "
+            f"({listed}); publish again, and leave the folder alone meanwhile"
+        )
+    loads = _load_from_empty_cache(connection, commit) if "config.json" in digests else None
+    others = tuple(sorted(tree.keys() - digests.keys() - HUB_FILES))
+    url = f"{connection.endpoint}/{connection.repo_id}/tree/{commit}"
+    return Verification(connection.repo_id, commit, url, len(digests), others, loads)
+
+
+def render_verification(verification: Verification) -> str:
+    """The result for a person."""
+    loaded = {True: ", and the model loads from an empty cache", False: "", None: ""}[verification.loads]
+    others = f" It also holds: {', '.join(verification.others)}." if verification.others else ""
+    return (
+        f"Verified: all {verification.files} files of {verification.repo_id} hold the published bytes{loaded}.{others}"
+        f"\n{verification.url}\nRevision {verification.revision}"
+    )
+
+
+def _commit_of(connection: HubConnection, revision: str) -> str:
+    remote = read_remote(connection)
+    if remote is None:
+        raise UserError(f"{connection.repo_id}: not found at {connection.endpoint}, or hidden from this token")
+    refs = remote.tags | remote.branches
+    if revision in refs:
+        return refs[revision]
+    if len(revision) == 40:
+        return revision
+    raise UserError(f"{connection.repo_id}: has no revision {revision}; it has {', '.join(refs)}")
+
+
+def _load_from_empty_cache(connection: HubConnection, commit: str) -> bool:
+    with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
+
+        def download() -> str:
+            return str(
+                connection.api.snapshot_download(
+                    connection.repo_id, revision=commit, cache_dir=cache, allow_patterns=list(LOADED_FILES)
+                )
+            )
+
+        with quiet_unless_terminal():
+            folder = Path(connection.call("downloading the model", download))
+        problems = loading_problems(folder)
+    if problems:
+        raise UserError(f"{connection.repo_id}: at {commit} the model does not load: {'; '.join(problems)}")
+    return True
