@@ -13,7 +13,8 @@ from distilrubert.model_card.citation import bibliography, method_entry, model_e
 from distilrubert.model_card.figures import write_figures
 from distilrubert.model_card.formatting import escape
 from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
-from distilrubert.model_card.prose import describe_model, describe_quality, describe_speed, describe_training
+from distilrubert.model_card.procedure import describe_training
+from distilrubert.model_card.prose import describe_model, describe_quality, describe_speed
 from distilrubert.model_card.scores import Score, task_scores
 from distilrubert.model_card.settings import CardSettings
 from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
@@ -53,7 +54,7 @@ def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
     run = read_card_input(run_folder, settings)
     hub = run_folder / "hub"
     for name in REPORTS:
-        _copy_if_there(run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json")
+        _copy(run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json")
     figures = write_figures(run, hub / "assets")
     write_text(hub / "CITATION.bib", bibliography(run))
     write_text(hub / "README.md", render_card(run, figures))
@@ -78,7 +79,7 @@ def render_card(run: CardInput, figures: Mapping[str, str] | None = None) -> str
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     body = environment.get_template("template.md.jinja").render(**_view(run), figures=figures or {})
     front_matter = card_data(run).to_yaml(line_break="\n")
-    return ModelCard(f"---\n{front_matter}\n---\n\n{_single_blank_lines(body)}").content
+    return str(ModelCard(f"---\n{front_matter}\n---\n\n{_single_blank_lines(body)}").content)
 
 
 def card_data(run: CardInput) -> ModelCardData:
@@ -172,10 +173,13 @@ def _task_licenses(run: CardInput) -> str:
     return "; ".join(f"{escape(title)}: {escape(licence)}" for title, licence in known.items())
 
 
-def _copy_if_there(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
+    """Make `target` what `source` is, also where that is nothing."""
     if source.is_file():
         with atomic_file(target) as beside:
             shutil.copyfile(source, beside)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _single_blank_lines(text: str) -> str:

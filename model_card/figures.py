@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,7 +23,14 @@ from distilrubert.modeling.reports import Measurements, Row
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in grey.
 GREY, BLUE, ORANGE, GREEN, PINK = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, ORANGE, GREEN), strict=True))
-LOSS_TITLES = {"loss": "Total loss", "kl": "KL to the teacher", "mlm": "Masked-token loss", "cosine": "Cosine loss"}
+LOSS_TITLES = {
+    "loss": "Total loss",
+    "kl": "KL to the teacher",
+    "mlm": "Masked-token loss",
+    "cosine": "Cosine distance of hidden states",
+    "hidden": "Squared distance of hidden states",
+    "attention": "Squared distance of attention maps",
+}
 PIXELS_PER_INCH = 160
 
 
@@ -53,11 +61,12 @@ def to_png(picture: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of that size in inches and its row of axes."""
-    picture = Figure(figsize=(width, height), layout="constrained")
+def _canvas(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as a card, `height` inches high, and its panels, two in a row where there are several."""
+    picture = Figure(figsize=(7.6, height), layout="constrained")
     FigureCanvasAgg(picture)
-    axes = [picture.add_subplot(1, columns, column + 1) for column in range(columns)]
+    columns = min(panels, 2)
+    axes = [picture.add_subplot(-(-panels // columns), columns, place + 1) for place in range(panels)]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(color="#E3E3E3", linewidth=0.8)
@@ -71,12 +80,13 @@ def _speed(speed: Measurements | None) -> Figure | None:
     rows = [row for row in speed.rows if _on_cpu(row)] if speed else []
     if not rows:
         return None
-    picture, (axes,) = _canvas(7.6, 4.2)
+    picture, (axes,) = _canvas(4.2)
     points = [(row.figures["size_mib"], row.figures["samples_per_s"]) for row in rows]
     for row, (size, throughput) in zip(rows, points, strict=True):
         case = Case.parse(row.case)
         colour = GREY if case.model == "teacher" else BACKEND_COLOURS.get(case.backend, PINK)
-        axes.scatter(size, throughput, s=90, color=colour, marker="s" if case.model == "teacher" else "o", zorder=3)
+        marker = "s" if case.model == "teacher" else "o"
+        axes.scatter(size, throughput, s=110, color=colour, edgecolor="white", marker=marker, zorder=3)
     _scale(axes, points)
     axes.set_xlabel("Size of the file, MiB (smaller is better)")
     axes.set_ylabel("Throughput on the CPU, samples/s")
@@ -110,7 +120,7 @@ def _label_points(picture: Figure, axes: Axes, points: Sequence[tuple[float, flo
     """Write each label beside its point where it covers neither a point nor another label."""
     picture.draw_without_rendering()
     picture.set_layout_engine("none")
-    taken = [_around(axes.transData.transform(point)) for point in points]
+    taken = [_around(*axes.transData.transform(point)) for point in points]
     for point, label in zip(points, labels, strict=True):
         placed = min(_placements(axes, point, label), key=_crowding(taken, axes.get_window_extent()))
         text, offset, horizontal, vertical = placed[0]
@@ -154,27 +164,40 @@ def _overlap(one: Bbox, other: Bbox) -> float:
     return common.width * common.height if common is not None else 0.0
 
 
-def _around(pixel: Sequence[float], radius: float = 8.0) -> Bbox:
-    x, y = pixel
+def _around(x: float, y: float, radius: float = 8.0) -> Bbox:
     return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
 
 
 def _training(training: Measurements | None) -> Figure | None:
-    """One panel a loss, over the tokens seen."""
+    """One panel a loss, over the tokens seen: on the training text and, where it was measured, on held-out text."""
     curves = training.details.get("curves", []) if training else []
-    losses = [name for name in LOSS_TITLES if sum(point.get(name) is not None for point in curves) > 1]
-    if not losses:
+    losses = [name for name in LOSS_TITLES if len(_points(curves, name)) > 1]
+    if not training or not losses:
         return None
-    picture, panels = _canvas(2.5 * max(len(losses), 2), 2.6, columns=len(losses))
+    held_out = _with_tokens(training.details.get("validation", []), curves)
+    picture, panels = _canvas(0.4 + 2.0 * -(-len(losses) // 2), panels=len(losses))
     for name, axes in zip(losses, panels, strict=True):
-        seen = [(point["tokens"], point[name]) for point in curves if point.get(name) is not None]
-        axes.plot(*zip(*seen, strict=True), color=BLUE, linewidth=1.8)
+        axes.plot(*zip(*_points(curves, name), strict=True), color=BLUE, linewidth=1.6, label="training text")
+        if points := _points(held_out, name):
+            axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1.6, marker="o", label="held-out text")
         axes.set_title(LOSS_TITLES[name], loc="left", fontsize=10)
-        axes.set_xlabel("Tokens seen", fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.set_xlabel("tokens seen", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _ticks(value)))
         axes.margins(x=0.02)
+    panels[0].legend(*panels[-1].get_legend_handles_labels(), frameon=False, fontsize=9)
     return picture
+
+
+def _points(curve: Sequence[dict[str, float]], name: str) -> list[tuple[float, float]]:
+    """The values of a loss by tokens."""
+    return [(point["tokens"], point[name]) for point in curve if point.get(name) is not None]
+
+
+def _with_tokens(validation: Sequence[dict[str, float]], curves: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Measurements on held-out text, which name their update only, with the tokens seen until then."""
+    steps, tokens = [0.0, *(point["step"] for point in curves)], [0.0, *(point["tokens"] for point in curves)]
+    return [{**point, "tokens": float(np.interp(point["step"], steps, tokens))} for point in validation]
 
 
 def _ticks(value: float) -> str:
@@ -182,23 +205,27 @@ def _ticks(value: float) -> str:
 
 
 def _quality(quality: Measurements | None) -> Figure | None:
-    """Bars of each model's mean score on each task, with its standard deviation."""
-    scores = task_scores(quality) if quality else []
-    if not scores:
+    """Bars of each model's mean of each task's main metric, with its standard deviation."""
+    if not quality or not (scores := _main_scores(quality)):
         return None
-    models = [row.case for row in quality.rows if any(row.case in score.values for score in scores)] if quality else []
+    models = [row.case for row in quality.rows if any(row.case in score.values for score in scores)]
     colours = dict(zip(models, (GREY, BLUE, ORANGE, GREEN, PINK), strict=False))
-    picture, (axes,) = _canvas(7.6, 0.9 + 0.34 * len(scores) * (len(models) + 0.6))
+    picture, (axes,) = _canvas(0.9 + 0.3 * len(scores) * (len(models) + 0.7))
     width = 0.84 / len(models)
     for place, model in enumerate(models):
         _bars(axes, scores, model, offset=(place - (len(models) - 1) / 2) * width, width=width, colour=colours[model])
     axes.set_yticks(range(len(scores)), [f"{score.title}\n{score.metric_title}" for score in scores])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.12)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.16)
     axes.set_xlabel("Score (higher is better); the bars are means over seeds, the lines one standard deviation")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), frameon=False, fontsize=9)
     return picture
+
+
+def _main_scores(quality: Measurements) -> list[Score]:
+    """The first metric of each task."""
+    return list({score.task: score for score in reversed(task_scores(quality))}.values())[::-1]
 
 
 def _bars(axes: Axes, scores: Sequence[Score], model: str, *, offset: float, width: float, colour: str) -> None:

@@ -7,16 +7,15 @@ from typing import Any
 
 import yaml
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from pydantic import ValidationError
 
+from distilrubert.model_card.hub_rules import is_repo_id
 from distilrubert.model_card.settings import CardSettings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.reports import Measurements
 
-REPORTS = ("training", "parity", "speed", "quality")
+REPORTS = ("pretraining", "training", "parity", "speed", "quality")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,8 @@ class CardInput:
         repo_id: where the model goes on the Hub; None while that is open.
         manifest: ``corpus/manifest.json``.
         teacher_config: the teacher's ``config.json``, where it is at hand.
-        training, parity, speed, quality: the reports.
+        pretraining: the report on a teacher that the recipe trains itself.
+        training, parity, speed, quality: the other reports.
     """
 
     name: str
@@ -43,6 +43,7 @@ class CardInput:
     repo_id: str | None = None
     manifest: Mapping[str, Any] | None = None
     teacher_config: Mapping[str, Any] | None = None
+    pretraining: Measurements | None = None
     training: Measurements | None = None
     parity: Measurements | None = None
     speed: Measurements | None = None
@@ -58,18 +59,13 @@ class CardInput:
     def teacher_name(self) -> str:
         """What the card calls the teacher. Never a path of the machine that made the card."""
         source = self.recipe["teacher"].get("model")
-        return self.settings.teacher_name or self.teacher_id or (Path(source).name if source else "its teacher")
+        own = "a BERT trained on the same corpus"
+        return self.settings.teacher_name or self.teacher_id or (Path(source).name if source else own)
 
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` can be a repository's id on the Hub and is no folder here."""
-    if Path(name).is_absolute() or Path(name).is_dir():
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+    return is_repo_id(name) and not Path(name).is_dir()
 
 
 def read_card_input(run_folder: Path, settings: CardSettings | None = None) -> CardInput:

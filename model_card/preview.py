@@ -1,6 +1,7 @@
 """The card as a web page on disk, to look at it before it is published."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
@@ -41,7 +42,7 @@ def write_preview(hub_folder: Path) -> Path:
 
 def _summary(card: ModelCard) -> list[tuple[str, str]]:
     """The front matter, a line for each key."""
-    values = card.data.to_dict()
+    values: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
     return [
         (key, value if isinstance(value, str) else yaml.safe_dump(value, allow_unicode=True, sort_keys=False).strip())
         for key, value in values.items()

@@ -3,11 +3,9 @@
 import re
 from typing import Annotated, Any, Self
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from distilrubert.model_card.licenses import LANGUAGES, LICENSES
+from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
 from distilrubert.modeling.configuration import Section
 
 MASK = "[MASK]"
@@ -33,10 +31,8 @@ def _license(identifier: str) -> str:
 
 
 def _dataset(name: str) -> str:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise ValueError("a data set is named by its Hub id, for example user/name") from None
+    if not is_repo_id(name):
+        raise ValueError("a data set is named by its Hub id, for example user/name")
     return name
 
 

@@ -28,7 +28,7 @@ PARITY_COLUMNS = {
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
     """A Markdown table: the first `text_columns` to the left, the others, which hold numbers, to the right."""
-    rules = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
+    rules = [":---"] * text_columns + ["---:"] * (len(head) - text_columns)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rules, *rows))
 
 

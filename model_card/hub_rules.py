@@ -1,4 +1,7 @@
-"""The identifiers that the Hub accepts in a card, so that a card is checked without asking the Hub."""
+"""What the Hub accepts in a card, so that a card is checked without asking it."""
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 # huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
@@ -24,3 +27,12 @@ LANGUAGES = frozenset(
     multilingual code
     """.split()  # noqa: SIM905
 )
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether `name` can be the id of a repository."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
