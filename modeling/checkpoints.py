@@ -44,6 +44,8 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
     Raises:
         UserError: if there is no such folder or model, or the Hub cannot be reached.
     """
+    if not os.fspath(model):
+        raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -72,7 +74,7 @@ def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
 def load_masked_lm(model_class: type[PreTrainedModel], folder: Path, name: str) -> PreTrainedModel:
     """A masked language model with every one of its weights from the checkpoint, in fp32 and evaluation mode.
 
-    Names that share their tensor with a loaded one (the tied decoder) may be absent; left-over pooler and
+    The tied decoder may be absent; left-over pooler and
     next-sentence weights are ignored; the old LayerNorm names ``gamma`` and ``beta`` are understood.
 
     Raises:
@@ -177,9 +179,11 @@ def _snapshot(model: str, revision: str, patterns: list[str]) -> str:
 
 
 def _refuse_untrained(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
-    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    loaded = {weight.data_ptr() for key, weight in model.named_parameters(remove_duplicate=False) if key not in missing}
-    lost = [key for key, weight in model.named_parameters() if key in missing and weight.data_ptr() not in loaded]
+    # transformers 4 lists the names of another shape, 5 lists (name, found, expected).
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    missing = {*info["missing_keys"], *mismatched}
+    # Shared parameters come once, under the name that a checkpoint must have: the embeddings, not the decoder.
+    lost = [key for key, _ in model.named_parameters() if key in missing]
     if not lost:
         return
     listed = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")

@@ -152,7 +152,7 @@ def _clear_write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.filename and not _is_near(Path(str(error.filename)), path):
-            reason = f"{str(error.filename)}: {reason}"
+            reason = f"{error.filename!s}: {reason}"
         raise UserError(f"{path}: cannot be written: {reason}") from error
     # The writers of safetensors and torch report a full disk as errors of their own.
     except (SafetensorError, RuntimeError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
 from distilrubert.modeling.vocabulary import train_wordpiece
 

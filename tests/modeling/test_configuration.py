@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from distilrubert.modeling.configuration import NameOrPath, RecipePath, Section
 from pydantic import Field, ValidationError
+
+from distilrubert.modeling.configuration import NameOrPath, RecipePath, Section
 
 
 class Example(Section):

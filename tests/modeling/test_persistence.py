@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import (
     LEFTOVER_AGE_S,
@@ -47,9 +48,14 @@ def test_a_file_appears_when_its_block_ends(tmp_path: Path) -> None:
 def test_a_failing_block_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_file(target) as beside:
-        beside.write_text("half")
-        _ = 1 / 0
+
+    def fail() -> None:
+        with atomic_file(target) as beside:
+            beside.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert target.read_text() == "old"
     assert names(tmp_path) == ["report.json"]
 
@@ -58,9 +64,14 @@ def test_an_interrupt_keeps_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.mkdir()
     (target / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as beside:
-        (beside / "a").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        with atomic_folder(target) as beside:
+            (beside / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
     assert (target / "a").read_text() == "old"
     assert names(tmp_path) == ["model"]
 
@@ -195,9 +206,9 @@ def test_a_file_in_the_way_of_the_parent_is_named(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_read_in_the_block_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"target: cannot be written: .*/absent\.txt: No such file"):
-        with atomic_file(tmp_path / "target"):
-            (tmp_path / "absent.txt").read_text()
+    reported = pytest.raises(UserError, match=r"target: cannot be written: .*/absent\.txt: No such file")
+    with reported, atomic_file(tmp_path / "target"):
+        (tmp_path / "absent.txt").read_text()
 
 
 def test_other_errors_of_the_block_pass_unchanged(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
