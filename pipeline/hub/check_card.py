@@ -1,0 +1,99 @@
+"""Checks of the card's front matter by the Hub's rules, without asking the Hub."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
+from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+
+CARD = "README.md"
+FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+# huggingface.co/models, for models that read text
+PIPELINE_TAGS = frozenset(
+    {
+        "feature-extraction", "fill-mask", "question-answering", "sentence-similarity", "summarization",
+        "table-question-answering", "text-classification", "text-generation", "text-ranking", "token-classification",
+        "translation", "zero-shot-classification",
+    }
+)  # fmt: skip
+# huggingface.co/docs/hub/models-libraries, those that load what is published here
+LIBRARIES = frozenset({"transformers", "sentence-transformers", "transformers.js", "onnx", "optimum", "openvino"})
+RELATIONS = frozenset({"adapter", "merge", "quantized", "finetune"})
+
+
+def check_card(folder: ModelFolder) -> Iterator[Finding]:
+    """The card is there and its front matter is what the Hub takes."""
+    if CARD not in folder:
+        yield Finding(CARD, "is missing; every published model has a card")
+        return
+    match = FRONT_MATTER.match((folder / CARD).read_text(encoding="utf-8", errors="replace"))
+    if match is None:
+        yield Finding(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
+        return
+    try:
+        metadata = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        yield Finding(CARD, f"front matter is no YAML: {first_line(error)}")
+        return
+    if not isinstance(metadata, dict):
+        yield Finding(CARD, "front matter is no mapping of keys to values")
+        return
+    for message in _front_matter_problems(metadata):
+        yield Finding(CARD, f"front matter: {message}")
+
+
+def _front_matter_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    yield from _license_problems(metadata)
+    for code in _listed(metadata.get("language")):
+        if not isinstance(code, str) or (code not in LANGUAGES and not re.fullmatch(r"[a-z]{3}", code)):
+            # YAML 1.1 reads an unquoted `no` as false.
+            yield f"language: {code!r} is no code of ISO 639; quote it where YAML takes it for something else"
+    if "language" not in metadata:
+        yield "language: is missing"
+    for key, known in (("pipeline_tag", PIPELINE_TAGS), ("library_name", LIBRARIES)):
+        if metadata.get(key) not in known:
+            yield f"{key}: {metadata.get(key)!r} is not one of {', '.join(sorted(known))}"
+    for key in ("base_model", "datasets"):
+        for name in _listed(metadata.get(key)):
+            if not isinstance(name, str) or not is_repo_id(name):
+                yield f"{key}: {name!r} is no id of the Hub, OWNER/NAME"
+    if metadata.get("base_model_relation", "finetune") not in RELATIONS:
+        yield f"base_model_relation: {metadata['base_model_relation']!r} is not one of {', '.join(sorted(RELATIONS))}"
+    for key in ("tags", "metrics"):
+        if not all(isinstance(item, str) and item for item in _listed(metadata.get(key))):
+            yield f"{key}: must be a list of words"
+    yield from _model_index_problems(metadata)
+
+
+def _license_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    identifier = metadata.get("license")
+    if identifier is None:
+        yield "license: is missing"
+    elif identifier not in LICENSES:
+        yield f"license: {identifier!r} is none that the Hub knows; see huggingface.co/docs/hub/repositories-licenses"
+    elif identifier == "other" and not (metadata.get("license_name") and metadata.get("license_link")):
+        yield "license: other needs license_name and license_link"
+
+
+def _model_index_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    index = metadata.get("model-index")
+    if index is None:
+        return
+    try:
+        _, results = model_index_to_eval_results(index)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        yield f"model-index: has not the form that the Hub reads: {error!r}"
+        return
+    for result in results:
+        if not isinstance(result.metric_value, int | float):
+            yield f"model-index: the value of {result.metric_type} is {result.metric_value!r}, no number"
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,111 @@
+"""Checks that configuration, weights and tokenizer are sound and agree."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer
+
+from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+from distilrubert.pipeline.hub.loading import PROBE, loading_problems
+
+WEIGHTS = "model.safetensors"
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
+STUDENT_INPUTS = ["input_ids", "attention_mask"]
+
+
+def check_model(folder: ModelFolder) -> Iterator[Finding]:
+    """Weights finite and of the stated type, sizes and special ids agree, and it loads from the folder alone."""
+    if "config.json" not in folder:
+        yield Finding("config.json", "is missing; the folder holds no model")
+        return
+    config = folder.json_object("config.json")
+    for path in folder.ending(".safetensors"):
+        yield from _check_weights(folder, path, config)
+    if not folder.ending(".safetensors"):
+        yield Finding(WEIGHTS, "is missing")
+        return
+    tokenizer_findings = list(_check_tokenizer(folder, config))
+    yield from tokenizer_findings
+    yield from (Finding("config.json", problem) for problem in _remote_code(config))
+    yield from (Finding(WEIGHTS, problem) for problem in loading_problems(folder.root))
+
+
+def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> Iterator[Finding]:
+    stated = config.get("dtype", config.get("torch_dtype"))
+    try:
+        with safe_open(folder / path, framework="pt") as weights:
+            dtypes = {weights.get_slice(name).get_dtype() for name in weights.keys()} & FLOATING  # noqa: SIM118
+            infinite = [name for name in weights.keys() if not _is_finite(weights.get_tensor(name))]  # noqa: SIM118
+            rows = _embedding_rows(weights)
+    except (SafetensorError, OSError) as error:
+        yield Finding(path, f"cannot be opened: {first_line(error)}")
+        return
+    for name in infinite:
+        yield Finding(path, f"{name} holds NaN or infinity")
+    if stated is not None and dtypes != {DTYPES.get(stated, stated)}:
+        yield Finding(path, f"holds {', '.join(sorted(dtypes))}, but config.json states {stated}")
+    if rows is not None and rows != config.get("vocab_size"):
+        yield Finding(
+            path, f"has {rows} word embeddings, but config.json states a vocab_size of {config.get('vocab_size')}"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _embedding_rows(weights: Any) -> int | None:
+    for name in weights.keys():  # noqa: SIM118 - no mapping
+        if name.endswith("word_embeddings.weight"):
+            return int(weights.get_slice(name).get_shape()[0])
+    return None
+
+
+def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Finding]:
+    if "tokenizer.json" not in folder:
+        yield Finding("tokenizer.json", "is missing")
+        return
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True)
+    except Exception as error:  # whatever a broken file makes the loader raise is a finding
+        yield Finding("tokenizer.json", f"cannot be loaded: {first_line(error)}")
+        return
+    yield from (Finding("tokenizer.json", problem) for problem in _vocabulary_problems(tokenizer, config))
+    yield from (Finding("tokenizer_config.json", problem) for problem in _settings_problems(tokenizer, config))
+    if "vocab.txt" in folder:
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        if words != tokenizer.convert_ids_to_tokens(list(range(len(words)))):
+            yield Finding("vocab.txt", "is not the vocabulary of tokenizer.json")
+
+
+def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
+    if len(tokenizer) != config.get("vocab_size"):
+        yield f"has {len(tokenizer)} pieces, but config.json states a vocab_size of {config.get('vocab_size')}"
+    for kind in SPECIAL_TOKENS:
+        if getattr(tokenizer, f"{kind}_token_id") is None:
+            yield f"has no {kind} token"
+    if tokenizer.pad_token_id != config.get("pad_token_id", tokenizer.pad_token_id):
+        yield f"pads with {tokenizer.pad_token_id}, but config.json states a pad_token_id of {config['pad_token_id']}"
+    ids = tokenizer(PROBE)["input_ids"]
+    if tokenizer.convert_tokens_to_ids(tokenizer.convert_ids_to_tokens(ids)) != ids:
+        yield "does not map its own pieces back to their ids"
+    once = tokenizer.decode(ids, skip_special_tokens=True)
+    if tokenizer.decode(tokenizer(once)["input_ids"], skip_special_tokens=True) != once:
+        yield f"does not read back what it has written: {once!r}"
+
+
+def _settings_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
+    if config.get("model_type") == "distilbert" and tokenizer.model_input_names != STUDENT_INPUTS:
+        yield f"yields {', '.join(tokenizer.model_input_names)}; a DistilBERT takes {', '.join(STUDENT_INPUTS)}"
+    positions = config.get("max_position_embeddings")
+    if positions is not None and tokenizer.model_max_length > positions:
+        yield f"allows {tokenizer.model_max_length} pieces, but the model has {positions} positions"
+
+
+def _remote_code(config: dict[str, Any]) -> Iterator[str]:
+    if "auto_map" in config:
+        yield "auto_map asks for trust_remote_code; a student is a plain DistilBERT"

@@ -1,0 +1,32 @@
+"""Everything about a folder that can be checked before it is published, offline and at once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from distilrubert.pipeline.hub.check_card import check_card
+from distilrubert.pipeline.hub.check_exports import check_exports
+from distilrubert.pipeline.hub.check_files import check_files
+from distilrubert.pipeline.hub.check_model import check_model
+from distilrubert.pipeline.hub.check_references import check_references
+from distilrubert.pipeline.hub.findings import Finding, ModelFolder
+
+CHECKS: tuple[Callable[[ModelFolder], Iterator[Finding]], ...] = (
+    check_files,
+    check_references,
+    check_card,
+    check_model,
+    check_exports,
+)
+
+
+def preflight(folder: Path) -> list[Finding]:
+    """Check a folder that is about to be published.
+
+    Returns:
+        All that must be put right, sorted by file; nothing where the folder may be published.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    model_folder = ModelFolder(folder)
+    return sorted({finding for check in CHECKS for finding in check(model_folder)})
