@@ -1,1 +1,30 @@
-"""The distillation losses, one small module each."""
+"""The losses of distillation, one module each.
+
+Two kinds: those over the vocabulary (`kl`, `mlm`), computed together in :mod:`.vocabulary`, and those over layers,
+which are listed here. A loss is a sum over rows; the objective divides it by a number of rows that may span
+several batches and processes.
+"""
+
+from pydantic import Field
+
+from distilrubert.distill.losses.attention import AttentionLoss
+from distilrubert.distill.losses.cosine import CosineLoss
+from distilrubert.distill.losses.hidden import HiddenLoss
+from distilrubert.distill.losses.layer import LayerLoss
+from distilrubert.modeling.configuration import Section
+
+LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
+
+
+class LossWeights(Section):
+    """How much each loss, as its mean over rows, counts in the total; one that is not named is not computed."""
+
+    kl: float = Field(
+        default=0.0, ge=0, description="Divergence from the teacher's predictions; nats times temperature²."
+    )
+    mlm: float = Field(default=0.0, ge=0, description="Cross-entropy of the hidden tokens, nats.")
+    cosine: float = Field(default=0.0, ge=0, description="Cosine distance of hidden states, 0 to 2.")
+    attention: float = Field(
+        default=0.0, ge=0, description="Squared distance of attention maps, summed over keys, 0 to 2."
+    )
+    hidden: float = Field(default=0.0, ge=0, description="Squared distance of hidden states, summed over dimensions.")

@@ -1,0 +1,110 @@
+"""Squared distance of attention maps.
+
+    Σ_b Σ_h Σ_q mean over pairs Σ_k (student_bhqk - teacher_bhqk)²
+
+where the teacher's map is the mean of the maps of the pair's teacher layers (card of DistilRuBERT small: six
+consecutive layers). Rows are the (head, query) combinations whose query is a real token; padded keys have probability
+0 in both maps. Divided by the rows it is the mean over batch, heads and real queries of the sum over keys; the card
+does not state its normalisation.
+
+The maps are recomputed from queries and keys. Those that transformers returns are taken after dropout in some
+versions and architectures, and asking for them gives up the fused attention kernels.
+
+Axes: B batch, L tokens, Q queries, K keys, D width, H heads.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import BertModel, DistilBertModel, PretrainedConfig
+
+from distilrubert.distill.layer_map import LayerPair
+from distilrubert.distill.losses.layer import Activations, LayerLoss, QueryKey, sum_selected
+from distilrubert.modeling.errors import UserError
+
+_FIELD = "distillation.weights.attention"
+
+
+def attention_map(queries_BLD: Tensor, keys_BLD: Tensor, heads: int, mask_BL: Tensor) -> Tensor:
+    """Attention probabilities before dropout (B, H, Q, K), in float32; 0 for keys that `mask_BL` leaves out."""
+    queries_BHQD, keys_BHKD = (
+        states.float().view(*states.shape[:2], heads, -1).transpose(1, 2) for states in (queries_BLD, keys_BLD)
+    )
+    scores_BHQK = queries_BHQD @ keys_BHKD.transpose(2, 3) * queries_BHQD.shape[-1] ** -0.5
+    # The smallest number and not minus infinity: a sequence of padding alone must not become NaN.
+    lowest = torch.finfo(scores_BHQK.dtype).min
+    return torch.softmax(scores_BHQK.masked_fill(~mask_BL[:, None, None, :], lowest), dim=-1)
+
+
+def map_distance(student_BHQK: Tensor, teacher_BHQK: Tensor, mask_BL: Tensor) -> Tensor:
+    """The distance of one pair of maps, summed over keys, heads and the queries that `mask_BL` selects."""
+    return sum_selected((student_BHQK - teacher_BHQK).square().sum(-1), mask_BL[:, None, :])
+
+
+class AttentionLoss(LayerLoss):
+    """:func:`map_distance`, averaged over the pairs; the pair of the embeddings has no map and is left out.
+
+    Raises:
+        UserError: if the numbers of heads differ, or a pair of blocks names the embeddings.
+    """
+
+    needs = "queries_keys"
+
+    def __init__(self, student: PretrainedConfig, teacher: PretrainedConfig, pairs: Sequence[LayerPair]) -> None:
+        super().__init__(student, teacher, [pair for pair in pairs if pair.student > 0])
+        if student.num_attention_heads != teacher.num_attention_heads:
+            raise UserError(
+                f"{_FIELD}: compares maps head by head, but the student has {student.num_attention_heads} heads and "
+                f"the teacher {teacher.num_attention_heads}; set it to 0 or student.heads to the teacher's"
+            )
+        if any(0 in pair.teacher for pair in self.pairs):
+            raise UserError(f"{_FIELD}: the embeddings, layer 0 in distillation.layer_map, have no attention map")
+        self.heads: int = student.num_attention_heads
+
+    def count(self, mask_BL: Tensor) -> Tensor:
+        """Heads times real tokens."""
+        return self.heads * mask_BL.sum()
+
+    def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
+        """See :class:`LayerLoss`."""
+        distances = []
+        for pair in self.pairs:
+            maps = (attention_map(*teacher.queries_keys[layer - 1], self.heads, mask_BL) for layer in pair.teacher)
+            teacher_BHQK = sum(maps, start=torch.zeros((), device=mask_BL.device)) / len(pair.teacher)
+            student_BHQK = attention_map(*student.queries_keys[pair.student - 1], self.heads, mask_BL)
+            distances.append(map_distance(student_BHQK, teacher_BHQK, mask_BL))
+        return torch.stack(distances).mean()
+
+
+@contextlib.contextmanager
+def record_queries_keys(encoder: nn.Module) -> Iterator[list[QueryKey]]:
+    """Collect the queries and keys of every block of a forward pass of `encoder` inside the block.
+
+    Yields:
+        a list that is filled, in the order of the blocks, when the block ends.
+    """
+    recorded: list[QueryKey] = []
+    outputs: dict[nn.Module, Tensor] = {}
+    projections = _query_key_projections(encoder)
+    hooks = [
+        projection.register_forward_hook(lambda module, _, output: outputs.__setitem__(module, output))
+        for pair in projections
+        for projection in pair
+    ]
+    try:
+        yield recorded
+        recorded.extend((outputs[query], outputs[key]) for query, key in projections)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _query_key_projections(encoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    if isinstance(encoder, BertModel):
+        attentions = [block.attention.self for block in encoder.encoder.layer]
+        return [(attention.query, attention.key) for attention in attentions]
+    if isinstance(encoder, DistilBertModel):
+        return [(block.attention.q_lin, block.attention.k_lin) for block in encoder.transformer.layer]
+    raise TypeError(f"{type(encoder).__name__} is neither BertModel nor DistilBertModel")

@@ -1,0 +1,54 @@
+"""Cosine distance of hidden states.
+
+    Σ_n mean over pairs (1 - cos(student_n, teacher_n))
+
+where teacher_n is the mean of the pair's teacher layers (cards of DistilRuBERT base and small: two or six consecutive
+layers; DistilBERT, arXiv 1910.01108: the last layer alone). Rows are the real tokens.
+
+Axes: B batch, L tokens, D width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from distilrubert.distill.layer_map import LayerPair
+from distilrubert.distill.losses.layer import Activations, LayerLoss, mean_state, sum_selected
+from distilrubert.modeling.errors import UserError
+
+
+def cosine_distance(student_BLD: Tensor, teacher_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """The distance of one pair of states, summed over the tokens that `mask_BL` selects."""
+    return sum_selected(1 - F.cosine_similarity(student_BLD.float(), teacher_BLD.float(), dim=-1), mask_BL)
+
+
+class CosineLoss(LayerLoss):
+    """:func:`cosine_distance`, averaged over the pairs.
+
+    Raises:
+        UserError: if the widths differ.
+    """
+
+    needs = "hidden_states"
+
+    def __init__(self, student: PretrainedConfig, teacher: PretrainedConfig, pairs: Sequence[LayerPair]) -> None:
+        super().__init__(student, teacher, pairs)
+        if student.hidden_size != teacher.hidden_size:
+            raise UserError(
+                f"distillation.weights.cosine: compares states of one width, but the student's is "
+                f"{student.hidden_size} and the teacher's {teacher.hidden_size}; set it to 0 and use "
+                "distillation.weights.hidden, which learns a projection"
+            )
+
+    def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
+        """See :class:`LayerLoss`."""
+        distances = [
+            cosine_distance(
+                student.hidden_states[pair.student], mean_state(teacher.hidden_states, pair.teacher), mask_BL
+            )
+            for pair in self.pairs
+        ]
+        return torch.stack(distances).mean()

@@ -1,0 +1,223 @@
+"""Both losses over the vocabulary at once, from hidden rows, without a tensor of rows × vocabulary.
+
+The sums of :mod:`.kl` and :mod:`.mlm` and their gradients are computed for a chunk of rows at a time. The gradient is
+made in the forward pass, while the chunk's logits are there, so each of the four products with the vocabulary (two for
+the logits, two for the gradients) is done once and nothing is kept for the backward pass but the results.
+
+Inside a chunk the vocabulary is walked in tiles that stay in the processor's caches, twice: first for the logits and
+their normalisers, then for the gradient. With x = z/T for the student's logits z and y = z'/T for the teacher's,
+
+    p = exp(y - log Σ exp y)    q = exp(x - log Σ exp x)      KL = T² Σ p (log p - log q)    dKL/dz = T (q - p)
+                                r = exp(Tx - log Σ exp Tx)    MLM = -log r[label]            dMLM/dz = r - [label]
+
+where r is proportional to q^T, so that one exponential serves both losses.
+
+Chunks are stored vocabulary first (V, C): the weights are then the long operand of the product and each tile of them
+is contiguous.
+
+Axes: N rows, C rows of a chunk, M labelled rows, V vocabulary, D width.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distilrubert.distill.losses.tiles import Arithmetic, Buffers, ChunkLogits, chunk_logits, labels_of_tiles, raised
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """``logits_NV = hidden_ND @ weight_VD.T + bias_V``, not computed yet.
+
+    Attributes:
+        hidden_ND: rows that are to predict a piece of the vocabulary, after the head's transform.
+        weight_VD: output embeddings, tied or not.
+        bias_V: output bias, or None.
+    """
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+
+
+class VocabularyLosses(NamedTuple):
+    """What :class:`VocabularyLoss` returns.
+
+    Attributes:
+        total: the weighted sum of both, the only one with a gradient.
+        kl: the divergence summed over all rows, as in :func:`.kl.kl_divergence`.
+        mlm: the cross-entropy summed over the labelled rows, as in :func:`.mlm.masked_cross_entropy`.
+    """
+
+    total: Tensor
+    kl: Tensor
+    mlm: Tensor
+
+
+class VocabularyLoss:
+    """Fused divergence and cross-entropy; keeps its work space from call to call.
+
+    Under bf16 autocast the products are made in bf16; softmax, sums and the gradients are float32 all the same.
+
+    Args:
+        temperature: T of the divergence.
+        chunk: rows that are worked on at a time; memory is proportional to it times the vocabulary.
+    """
+
+    def __init__(self, temperature: float, chunk: int) -> None:
+        self._temperature, self._chunk, self._buffers = temperature, chunk, Buffers()
+
+    def __call__(
+        self, student: Predictor, teacher: Predictor | None, labels_M: Tensor, kl_scale: float, mlm_scale: float
+    ) -> VocabularyLosses:
+        """Both sums, and their total with the gradient.
+
+        The scales must be known here, as the gradient of each loss is made here: weight / number of rows.
+
+        Args:
+            student: its first M rows have the labels, all of them are compared with the teacher's.
+            teacher: the same rows; None leaves out the divergence. Receives no gradient.
+            labels_M: piece that each of the first M rows should predict.
+            kl_scale: factor of the divergence in the total.
+            mlm_scale: factor of the cross-entropy in the total.
+        """
+        if teacher is None or not kl_scale:
+            # All that is left are the labelled rows, at temperature 1.
+            rows = len(labels_M)
+            student = dataclasses.replace(student, hidden_ND=student.hidden_ND[:rows])
+            task = _Task(None, labels_M, 1.0, 0.0, mlm_scale, self._chunk, self._buffers)
+        else:
+            labels_M = labels_M if mlm_scale else labels_M[:0]
+            task = _Task(teacher, labels_M, self._temperature, kl_scale, mlm_scale, self._chunk, self._buffers)
+        return VocabularyLosses(*_Fused.apply(student.hidden_ND, student.weight_VD, student.bias_V, task))  # type: ignore[no-untyped-call]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """The arguments of one call that are not differentiated."""
+
+    teacher: Predictor | None
+    labels_M: Tensor
+    temperature: float
+    kl_scale: float
+    mlm_scale: float
+    chunk: int
+    buffers: Buffers
+    with_gradient: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, task: _Task
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        needs = [needed and task.with_gradient for needed in ctx.needs_input_grad[:3]]
+        work = _Work(Predictor(hidden_ND, weight_VD, bias_V), task, needs)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for start in range(0, len(hidden_ND), task.chunk):
+                work.add_rows(slice(start, start + task.chunk))
+            ctx.save_for_backward(*work.gradients())
+        ctx.mark_non_differentiable(work.kl, work.mlm)
+        return task.kl_scale * work.kl + task.mlm_scale * work.mlm, work.kl, work.mlm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: tuple[Tensor | None, ...] = ctx.saved_tensors
+        # Spares a pass over the weight's gradient. A GPU is not asked: it would have to be waited for.
+        if gradient.device.type != "cpu" or gradient != 1:
+            gradients = tuple(each if each is None else each * gradient for each in gradients)
+        return *gradients, None
+
+
+class _Work:
+    """The sums and gradients of one call, chunk by chunk.
+
+    The gradient with respect to the logits is held in units of the divergence's, where there is one: what is small,
+    rows and results, is multiplied by the unit, and not the logits.
+    """
+
+    def __init__(self, student: Predictor, task: _Task, needs: Sequence[bool]) -> None:
+        self.student, self.task = student, task
+        self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), task.buffers)
+        self.unit = task.kl_scale * task.temperature if task.teacher else task.mlm_scale
+        self.student_VD = a.narrowed("student weight", student.weight_VD)
+        if task.teacher:
+            self.teacher_VD = a.narrowed("teacher weight", task.teacher.weight_VD)
+        self.kl = torch.zeros((), dtype=a.wide, device=a.device)
+        self.mlm = torch.zeros_like(self.kl)
+        # The first chunk writes every entry, so only a call without rows has anything to clear.
+        new = torch.empty_like if len(student.hidden_ND) else torch.zeros_like
+        self.hidden_ND, self.weight_VD, self.bias_V = (
+            new(tensor, dtype=a.wide) if tensor is not None and needed else None
+            for tensor, needed in zip((student.hidden_ND, student.weight_VD, student.bias_V), needs, strict=True)
+        )
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of hidden rows, weight and bias, each in the type of what it belongs to; None where not needed."""
+        wholes = self.student.hidden_ND, self.student.weight_VD, self.student.bias_V
+        return [
+            None if gradient is None or whole is None else gradient.to(whole.dtype)
+            for gradient, whole in zip((self.hidden_ND, self.weight_VD, self.bias_V), wholes, strict=True)
+        ]
+
+    def add_rows(self, rows: slice) -> None:
+        """Add the losses and gradients of a chunk of rows."""
+        a, task, labels_M = self.arithmetic, self.task, self.task.labels_M[rows]
+        student = self._logits("student", self.student, self.student_VD, rows, len(labels_M))
+        teacher = self._logits("teacher", task.teacher, self.teacher_VD, rows, 0) if task.teacher else None
+        columns_M = torch.arange(len(labels_M), device=a.device)
+        label_logits_M = task.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
+        self.mlm += (student.label_normaliser_M - label_logits_M).sum()
+        with_gradient = any(each is not None for each in (self.hidden_ND, self.weight_VD, self.bias_V))
+        if teacher is None and not with_gradient:
+            return
+        scaled_CD = (self.unit * self.student.hidden_ND[rows]).to(a.narrow)
+        for tile, labels in zip(a.tiles, labels_of_tiles(labels_M, a.tiles), strict=True):
+            gradient_VC = self._compare(tile, student, teacher)
+            if with_gradient:
+                gradient_VC[labels] -= task.mlm_scale / self.unit
+                self._add_gradients(tile, rows, gradient_VC, scaled_CD)
+        if self.hidden_ND is not None:
+            self.hidden_ND[rows] *= self.unit
+
+    def _logits(self, name: str, of: Predictor, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
+        return chunk_logits(
+            self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.task.temperature, labelled
+        )
+
+    def _compare(self, tile: slice, student: ChunkLogits, teacher: ChunkLogits | None) -> Tensor:
+        """Add a tile's part of the divergence; the gradient of both losses, but for the labels' own term, in units."""
+        a = self.arithmetic
+        log_q_VC = a.widened("student tile", student.scaled_VC[tile]).sub_(student.normaliser_C)
+        if teacher is None:
+            return log_q_VC.exp_()
+        log_p_VC = a.widened("teacher tile", teacher.scaled_VC[tile]).sub_(teacher.normaliser_C)
+        p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
+        ratio_VC = log_p_VC.sub_(log_q_VC)
+        self.kl += self.task.temperature**2 * torch.dot(p_VC.view(-1), ratio_VC.view(-1))
+        q_VC = log_q_VC.exp_()
+        labelled = len(student.label_normaliser_M)
+        if not labelled:
+            return q_VC.sub_(p_VC)
+        temperature = self.task.temperature
+        factor_M = (temperature * student.normaliser_C[:labelled] - student.label_normaliser_M).exp_()
+        r_VM = raised(q_VC[:, :labelled], temperature).mul_(factor_M * (self.task.mlm_scale / self.unit))
+        q_VC.sub_(p_VC)
+        q_VC[:, :labelled] += r_VM
+        return q_VC
+
+    def _add_gradients(self, tile: slice, rows: slice, gradient_VC: Tensor, scaled_CD: Tensor) -> None:
+        a, first_rows, first_tile = self.arithmetic, rows.start == 0, tile.start == 0
+        if self.bias_V is not None:
+            sums_V = gradient_VC.sum(dim=1) * self.unit
+            self.bias_V[tile] = sums_V if first_rows else self.bias_V[tile] + sums_V
+        narrow_VC = a.narrowed("gradient tile", gradient_VC)
+        if self.weight_VD is not None:
+            a.add_product(self.weight_VD[tile], narrow_VC, scaled_CD, first=first_rows)
+        if self.hidden_ND is not None:
+            a.add_product(self.hidden_ND[rows], narrow_VC.t(), self.student_VD[tile], first=first_tile)
