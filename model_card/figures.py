@@ -41,9 +41,9 @@ def write_figures(run: CardInput, folder: Path) -> dict[str, str]:
         Alternative text of each picture by its file's name in `folder`.
     """
     drawn = {
-        "speed.png": ("Speed against size of the teacher and of each published file", _speed(run.speed)),
-        "training.png": ("Losses over the tokens of the distillation", _training(run.training)),
-        "quality.png": ("Scores of teacher and student on each task, with error bars", _quality(run.quality)),
+        "speed.png": ("Speed against size of the teacher and of each published file", draw_speed(run.speed)),
+        "training.png": ("Losses over the tokens of the distillation", draw_training(run.training)),
+        "quality.png": ("Scores of teacher and student on each task, with error bars", draw_quality(run.quality)),
     }
     for name, (_, picture) in drawn.items():
         if picture is None:
@@ -75,7 +75,7 @@ def _canvas(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return picture, axes
 
 
-def _speed(speed: Measurements | None) -> Figure | None:
+def draw_speed(speed: Measurements | None) -> Figure | None:
     """Throughput on the CPU over the file's size, a labelled point each."""
     rows = [row for row in speed.rows if _on_cpu(row)] if speed else []
     if not rows:
@@ -168,7 +168,7 @@ def _around(x: float, y: float, radius: float = 8.0) -> Bbox:
     return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
 
 
-def _training(training: Measurements | None) -> Figure | None:
+def draw_training(training: Measurements | None) -> Figure | None:
     """One panel a loss, over the tokens seen: on the training text and, where it was measured, on held-out text."""
     curves = training.details.get("curves", []) if training else []
     losses = [name for name in LOSS_TITLES if len(_points(curves, name)) > 1]
@@ -204,7 +204,7 @@ def _ticks(value: float) -> str:
     return short_count(value).replace(" million", "M").replace(" billion", "B").replace(".0M", "M")
 
 
-def _quality(quality: Measurements | None) -> Figure | None:
+def draw_quality(quality: Measurements | None) -> Figure | None:
     """Bars of each model's mean of each task's main metric, with its standard deviation."""
     if not quality or not (scores := _main_scores(quality)):
         return None

@@ -1,10 +1,12 @@
 """What a card says in sentences about the model and about how its figures were measured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from distilrubert.model_card.cases import Case
 from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.scores import intrinsic_scores, task_scores
 from distilrubert.modeling.reports import Environment, Measurements
 
 LANGUAGE_NAMES = {"ru": "Russian", "en": "English", "uk": "Ukrainian", "be": "Belarusian", "kk": "Kazakh"}
@@ -47,52 +49,62 @@ def _parameters(run: CardInput) -> dict[str, str | None]:
 
 
 def _fastest(speed: Measurements) -> dict[str, str] | None:
-    """The student's file with the best ratio on the CPU."""
+    """The student's file with the lowest latency on the CPU, if that is lower than the teacher's."""
     rows = [
         row
         for row in speed.rows
-        if row.ratio is not None and Case.parse(row.case).model == "student" and not Case.parse(row.case).cuda
+        if row.figures.get("latency_ratio", 0) > 1
+        and Case.parse(row.case).model == "student"
+        and not Case.parse(row.case).cuda
     ]
     if not rows:
         return None
-    best = max(rows, key=lambda row: row.ratio or 0)
-    case = Case.parse(best.case)
+    best = max(rows, key=lambda row: row.figures["latency_ratio"])
     return {
-        "label": case.label.removeprefix("Student, "),
+        "label": Case.parse(best.case).label.removeprefix("Student, "),
         "size": figure(best.figures["size_mib"]),
-        "ratio": figure(best.ratio or 0),
+        "latency": figure(best.figures["latency_ratio"]),
+        "throughput": figure(best.figures["throughput_ratio"]),
     }
 
 
-def describe_speed(run: CardInput, speed: Measurements) -> str:
+def describe_speed(speed: Measurements) -> str:
     """How and where speed was measured."""
-    settings = run.recipe["evaluation"]["speed"]
+    settings, where = speed.details, speed.environment
     batches = settings["batch_sizes"]
-    where = speed.environment
     sentences = [
         f"Random sequences of {settings['sequence_length']} tokens; latency at batch size {min(batches)}, "
         f"throughput at batch size {max(batches)}; medians, each case warmed up in a process of its own.",
+        "× compares with the first line on the CPU: how many times lower the latency and higher the throughput is.",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}, with {_versions(where)}.",
-        f"Speed-up is against {Case.parse(speed.baseline).label}." if speed.baseline else "",
-        "All figures: [reports/speed.json](reports/speed.json).",
+        "Spreads and all other figures: [reports/speed.json](reports/speed.json).",
     ]
-    return "\n".join(filter(None, sentences))
+    return "\n".join(sentences)
 
 
-def describe_quality(run: CardInput, quality: Measurements) -> str:
+def describe_quality(quality: Measurements) -> str:
     """How quality was measured."""
-    seeds = run.recipe["evaluation"].get("seeds", [])
-    tasks = any(row.figures.get("tasks") for row in quality.rows)
+    where = quality.environment
     sentences = [
-        "Held-out text is the part of the corpus that the student was not trained on.",
-        f"On the tasks teacher and student were fine-tuned in the same way, with {words(len(seeds))} "
-        f"seed{'s' if len(seeds) > 1 else ''} each: mean ± standard deviation on the test part."
-        if tasks and seeds
+        "Held-out text is the part of the corpus that the student was not trained on."
+        if intrinsic_scores(quality)
         else "",
-        f"Measured on {machine_of(quality.environment)}, {quality.environment.date}.",
+        _protocol(quality.details["settings"]) if task_scores(quality) else "",
+        f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}.",
         "All figures and the single runs: [reports/quality.json](reports/quality.json).",
     ]
     return "\n".join(filter(None, sentences))
+
+
+def _protocol(settings: Mapping[str, Any]) -> str:
+    """How the tasks were fine-tuned."""
+    seeds, limit = len(settings["seeds"]), settings["finetuning"].get("train_limit")
+    rows = f", on {count(limit)} labelled rows at most" if limit else ""
+    return (
+        f"On the tasks teacher and student were fine-tuned in the same way{rows}, "
+        f"with {words(seeds)} seed{'s' if seeds > 1 else ''}: "
+        f"{'mean ± standard deviation' if seeds > 1 else 'the score'} on the test part."
+    )
 
 
 def machine_of(where: Environment) -> str:

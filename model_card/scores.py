@@ -22,6 +22,8 @@ INTRINSIC_TITLES = {
     "masked_accuracy": "accuracy at masked pieces",
     "masked_cross_entropy_nats": "masked cross-entropy, nats (lower is better)",
     "pseudo_perplexity": "pseudo-perplexity (lower is better)",
+    "kl_to_teacher_nats": "KL to the teacher, nats (lower is better)",
+    "teacher_agreement": "same first choice as the teacher",
 }
 
 
@@ -57,7 +59,7 @@ class Score:
         kind: the kind of task.
         metric: the metric's short name.
         values: by model.
-        about: what else the report says about the task: ``dataset``, ``split``, ``licence``.
+        about: what else the report says about the task, such as its ``licence``.
     """
 
     task: str

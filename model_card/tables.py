@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distilrubert.model_card.cases import FILES, Case, file_of
-from distilrubert.model_card.formatting import cosine, escape, figure
+from distilrubert.model_card.formatting import cosine, escape, figure, score
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, task_scores
-from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.reports import Measurements, Row
 
 MODEL_TITLES = {"teacher": "Teacher", "student": "This model", "bag-of-words": "Bag of words"}
 SPEED_COLUMNS = {
@@ -16,7 +16,8 @@ SPEED_COLUMNS = {
     "cuda_latency_s": "GPU latency, s",
     "samples_per_s": "CPU throughput, samples/s",
     "cuda_samples_per_s": "GPU throughput, samples/s",
-    "ratio": "Speed-up, ×",
+    "latency_ratio": "Latency, ×",
+    "throughput_ratio": "Throughput, ×",
 }
 PARITY_COLUMNS = {
     "maximal_difference": "Largest difference",
@@ -37,7 +38,7 @@ def speed_table(speed: Measurements) -> str:
     merged: dict[str, dict[str, Any]] = {}
     for row in speed.rows:
         case = Case.parse(row.case)
-        figures = {**row.figures, "ratio": row.ratio}
+        figures = row.figures
         if case.cuda:
             figures = {f"cuda_{key}": figures.get(key) for key in ("latency_s", "samples_per_s")}
         merged[case.name] = {**figures, **merged.get(case.name, {})}
@@ -70,7 +71,13 @@ def quality_table(quality: Measurements) -> str:
         [f"{escape(found.title)}: {found.metric_title}", *(_text(found.values.get(model)) for model in models)]
         for found in task_scores(quality)
     ]
-    return markdown_table(head, [*intrinsic, *tasks])
+    relative = ["Mean of the tasks' main metrics, relative to the teacher", *map(_ratio, quality.rows)]
+    summary = [relative] if any(row.ratio is not None for row in quality.rows) else []
+    return markdown_table(head, [*intrinsic, *tasks, *summary])
+
+
+def _ratio(row: Row) -> str:
+    return "–" if row.ratio is None else score(row.ratio)
 
 
 def file_table(files: Mapping[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ RECIPE: dict[str, Any] = {
         "batches_per_update": 8,
         "masking": {"probability": 0.15},
     },
-    "evaluation": {"speed": {"sequence_length": 512, "batch_sizes": [1, 16]}, "seeds": [1, 2, 3]},
     "card": {
         "language": "ru",
         "license": "apache-2.0",
@@ -104,7 +104,7 @@ TRAINING = {
     "details": {
         "settings": {"seed": 42},
         "curves": [_curve(step) for step in range(20, 1881, 20)],
-        "validation": [{"step": 500, "kl": 4.2, "mlm": 3.9, "cosine": 0.17}],
+        "validation": [{**_curve(step), "loss": 1.04 * _curve(step)["loss"]} for step in (500, 1000, 1500, 1872)],
     },
     "rows": [
         {
@@ -135,9 +135,13 @@ def _speed(case: str, size: float, latency: float, samples: float, ratio: float,
         "latency_s": latency,
         "latency_spread_s": latency / 50,
         "samples_per_s": samples,
-        "samples_spread": samples / 60,
+        "samples_spread_per_s": samples / 60,
+        "device": "cpu",
         "parameters": parameters,
         "threads": 2,
+        "latency_ratio": ratio,
+        "throughput_ratio": samples / 1.5414,
+        "ratio_to": "teacher-pytorch-fp32",
         "ratio": ratio,
     }
 
@@ -145,6 +149,7 @@ def _speed(case: str, size: float, latency: float, samples: float, ratio: float,
 SPEED = {
     "environment": ENVIRONMENT,
     "baseline": "teacher-pytorch-fp32",
+    "details": {"sequence_length": 512, "batch_sizes": [1, 16], "threads": 2, "rounds": 5},
     "rows": [
         _speed("teacher-pytorch-fp32", 678.9134, 0.67483, 1.5414, 1.0, 177_853_440),
         _speed("student-pytorch-fp32", 516.6941, 0.32571, 3.2528, 2.0719, 135_445_755),
@@ -176,15 +181,15 @@ PARITY = {
 
 
 def _seeds(*values: float) -> dict[str, Any]:
-    mean = sum(values) / len(values)
-    std = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
-    return {"mean": mean, "std": std, "values": list(values)}
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std, "values": list(values)}
 
 
 QUALITY = {
     "environment": ENVIRONMENT,
     "baseline": "teacher",
     "details": {
+        "settings": {"seeds": [1, 2, 3], "finetuning": {"epochs": 8, "train_limit": None}},
         "tasks": {
             "rusentiment": {
                 "title": "RuSentiment",
@@ -192,7 +197,7 @@ QUALITY = {
                 "licence": "CC BY-NC-SA 4.0",
             },
             "factrueval": {"title": "FactRuEval | NER", "kind": "token-classification", "licence": "MIT"},
-        }
+        },
     },
     "rows": [
         {
@@ -201,7 +206,11 @@ QUALITY = {
             "masked_cross_entropy_nats": 3.2174,
             "pseudo_perplexity": 15.8812,
             "tasks": {
-                "rusentiment": {"f1_weighted": _seeds(0.7743, 0.7719, 0.7751), "accuracy": _seeds(0.771, 0.769, 0.774)},
+                "rusentiment": {
+                    "f1_weighted": _seeds(0.7743, 0.7719, 0.7751),
+                    "accuracy": _seeds(0.771, 0.769, 0.774),
+                    "run": {"learning_rate": 3e-5, "test_rows": 2967},
+                },
                 "factrueval": {"span_f1": _seeds(0.8812, 0.8847, 0.8795)},
             },
             "ratio": 1.0,
@@ -211,6 +220,9 @@ QUALITY = {
             "masked_accuracy": 0.37702,
             "masked_cross_entropy_nats": 3.5521,
             "pseudo_perplexity": 22.4106,
+            "kl_to_teacher_nats": 0.6183,
+            "teacher_agreement": 0.7129,
+            "hidden_cosine": [0.98, 0.97, 0.96, 0.95, 0.95, 0.96],
             "tasks": {
                 "rusentiment": {"f1_weighted": _seeds(0.7645, 0.7601, 0.7688), "accuracy": _seeds(0.761, 0.758, 0.766)},
                 "factrueval": {"span_f1": _seeds(0.8533, 0.8571, 0.8502)},

@@ -1,0 +1,344 @@
+import ast
+import copy
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from distilrubert.model_card import CardInput, read_card_input, render_card, write_card
+from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
+from distilrubert.modeling.errors import UserError
+from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, write_run
+
+GOLDEN = Path(__file__).parent / "golden" / "README.md"
+FIGURES = {name: f"picture {name}" for name in ("speed.png", "training.png", "quality.png")}
+
+
+@pytest.fixture
+def run(run_folder: Path) -> CardInput:
+    """The run with the teacher's config at hand, as after a download."""
+    return dataclasses.replace(read_card_input(run_folder), teacher_config={"num_hidden_layers": 12})
+
+
+def _changed(**sections: Any) -> dict[str, Any]:
+    """The recipe with sections replaced, or updated where they are mappings."""
+    recipe = copy.deepcopy(RECIPE)
+    for name, value in sections.items():
+        recipe[name] = recipe[name] | value if isinstance(value, dict) else value
+    return recipe
+
+
+def _headings(card: str) -> list[str]:
+    return re.findall(r"^## (.+)$", card, re.MULTILINE)
+
+
+def _tokens(card: str) -> Iterator[Token]:
+    for token in MarkdownIt("commonmark").enable("table").parse(ModelCard(card).text):
+        yield token
+        yield from token.children or []
+
+
+def _table(card: str, heading: str) -> list[list[str]]:
+    """Cells, as shown, of the first table below a heading."""
+    section = card.split(f"## {heading}\n")[1]
+    rows: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(section):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and rows:
+            rows[-1].append("".join(child.content for child in token.children or []))
+        elif token.type == "table_close":
+            break
+    return rows
+
+
+def test_card_is_the_golden_one(run: CardInput) -> None:
+    card = render_card(run, FIGURES)
+    if os.environ.get("DISTILRUBERT_UPDATE_GOLDEN"):
+        GOLDEN.write_text(card, encoding="utf-8")
+    assert card == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_front_matter_is_what_the_hub_reads(run: CardInput) -> None:
+    data = ModelCard(render_card(run)).data
+    assert isinstance(data, ModelCardData)
+    assert (data.language, data.license, data.library_name) == ("ru", "apache-2.0", "transformers")
+    assert data.pipeline_tag == "fill-mask"
+    assert (data.base_model, data.base_model_relation) == ("DeepPavlov/rubert-base-cased-conversational", "finetune")
+    assert data.datasets == ["open_subtitles"]
+    assert data.tags == ["distilbert", "knowledge-distillation", "onnx", "russian"]
+
+
+def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput) -> None:
+    data = ModelCard(render_card(run)).data
+    found = {
+        (result.task_type, result.dataset_name, result.metric_name): result.metric_value
+        for result in data.eval_results or []
+    }
+    assert found == {
+        ("text-classification", "RuSentiment", "weighted F1"): 0.7645,  # (0.7645 + 0.7601 + 0.7688) / 3
+        ("text-classification", "RuSentiment", "accuracy"): 0.7617,
+        ("token-classification", "FactRuEval | NER", "span F1"): 0.8535,
+    }
+
+
+def test_speed_table_has_the_reference_cards_columns(run: CardInput) -> None:
+    head, teacher, *_, int8 = _table(render_card(run), "Speed")
+    assert head == [
+        "Model", "Size, MiB", "CPU latency, s", "CPU throughput, samples/s", "Latency, ×", "Throughput, ×",
+    ]  # fmt: skip
+    assert teacher == ["Teacher, PyTorch fp32", "679", "0.675", "1.54", "1.00", "1.00"]
+    assert int8 == ["Student, ONNX Runtime int8", "129", "0.118", "7.74", "5.70", "5.02"]
+
+
+def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None:
+    assert run.speed is not None
+    on_gpu = dataclasses.replace(
+        run.speed.rows[0], case="teacher-pytorch-fp32-cuda", figures={"latency_s": 0.031, "samples_per_s": 36.4902}
+    )
+    speed = dataclasses.replace(run.speed, rows=[*run.speed.rows, on_gpu])
+    head, teacher, student, *_ = _table(render_card(dataclasses.replace(run, speed=speed)), "Speed")
+    assert dict(zip(head, teacher, strict=True)) == {
+        "Model": "Teacher, PyTorch fp32",
+        "Size, MiB": "679",
+        "CPU latency, s": "0.675",
+        "GPU latency, s": "0.0310",
+        "CPU throughput, samples/s": "1.54",
+        "GPU throughput, samples/s": "36.5",
+        "Latency, ×": "1.00",
+        "Throughput, ×": "1.00",
+    }
+    assert student[head.index("GPU latency, s")] == "–"
+
+
+def test_quality_table_puts_teacher_and_bag_of_words_beside_the_student(run: CardInput) -> None:
+    table = _table(render_card(run), "Quality")
+    assert table[0] == ["Measure", "Teacher", "This model", "Bag of words"]
+    assert ["RuSentiment: weighted F1", "0.774 ± 0.002", "0.764 ± 0.004", "0.669"] in table
+    assert ["FactRuEval | NER: span F1", "0.882 ± 0.003", "0.854 ± 0.003", "–"] in table
+    assert table[-1] == ["Mean of the tasks' main metrics, relative to the teacher", "1.000", "0.970", "–"]
+
+
+def test_no_claim_of_speed_where_there_is_none(run: CardInput) -> None:
+    assert (
+        "Its fastest file here, ONNX Runtime int8, takes 129 MiB; on the same CPU its latency is 5.70 times"
+        in render_card(run)
+    )
+    assert run.speed is not None
+    slower = [dataclasses.replace(row, figures=row.figures | {"latency_ratio": 0.9}) for row in run.speed.rows]
+    assert "fastest file" not in render_card(
+        dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=slower))
+    )
+
+
+def test_a_short_protocol_is_told(run: CardInput) -> None:
+    assert "with three seeds: mean ± standard deviation on the test part" in render_card(run)
+    assert run.quality is not None
+    settings = {"seeds": [1], "finetuning": {"train_limit": 2000}}
+    quality = dataclasses.replace(run.quality, details=run.quality.details | {"settings": settings})
+    card = render_card(dataclasses.replace(run, quality=quality))
+    assert "on 2,000 labelled rows at most, with one seed: the score on the test part" in card
+
+
+@pytest.mark.parametrize(
+    ("report", "sections"),
+    [
+        ("training", {"Environmental cost"}),
+        ("speed", {"Speed"}),
+        ("quality", {"Quality"}),
+        ("parity", {"Agreement of the files"}),
+    ],
+)
+def test_a_section_without_its_report_is_left_out(tmp_path: Path, report: str, sections: set[str]) -> None:
+    complete = write_card(write_run(tmp_path / "complete")).read_text(encoding="utf-8")
+    card = write_card(write_run(tmp_path / "less", without=(report,))).read_text(encoding="utf-8")
+    assert set(_headings(complete)) - set(_headings(card)) == sections
+    assert f"reports/{report}.json" in complete
+    assert f"reports/{report}.json" not in card
+    assert f"assets/{report}.png" not in card
+
+
+def test_a_run_without_any_report_still_has_a_card(tmp_path: Path) -> None:
+    card = write_card(write_run(tmp_path, without=tuple(REPORTS))).read_text(encoding="utf-8")
+    assert ModelCard(card).data.eval_results is None
+    assert _headings(card) == [
+        "How to use", "Files", "How it was distilled", "Intended use and limits", "Licences", "Citation",
+    ]  # fmt: skip
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _leaves(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    elif not isinstance(value, bool) and value is not None:
+        yield value
+
+
+def _digits(text: str) -> set[str]:
+    """The numbers of a text; those inside names such as int8 and e5-small are none."""
+    return set(re.findall(r"(?<![\w.-])\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?!\w)", text))
+
+
+def test_every_number_comes_from_a_report(run_folder: Path) -> None:
+    card = write_card(run_folder).read_text(encoding="utf-8")
+    prose = ModelCard(card).text.split("## Citation")[0]
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", prose, flags=re.DOTALL)
+    known: set[str] = set()
+    stated = [
+        RECIPE,
+        CONFIG,
+        MANIFEST,
+        *REPORTS.values(),
+        {name: len(text) / 2**20 for name, text in HUB_FILES.items()},
+    ]
+    for leaf in _leaves(stated):
+        if isinstance(leaf, str):
+            known |= _digits(leaf)
+            continue
+        for written in (figure, count, short_count, score, duration, cosine, "{:g}".format):
+            known |= _digits(written(leaf))
+    known |= {
+        "1.31",  # 177,853,440 / 135,445,755 parameters
+        "27.3",  # 98,312.6 s in hours
+        "4.92",  # those at 180 W, kWh
+        "32,768",  # 4,096 tokens × 8 batches
+        "5", "15",  # warm-up and masking in percent
+        "1", "3", "8", "10", "12",  # layers 0, 2, 4, 7, 9, 11 counted from one
+    }  # fmt: skip
+    deviations = {
+        f"{metric['std']:.3f}"
+        for row in REPORTS["quality"]["rows"]
+        for task in row["tasks"].values()
+        for metric in task.values()
+        if metric.get("std")
+    }
+    assert _digits(prose) - known - deviations == set()
+
+
+def test_links_and_pictures_are_files_of_the_repository(run_folder: Path) -> None:
+    card = write_card(run_folder).read_text(encoding="utf-8")
+    targets = [token.attrs.get("src") or token.attrs.get("href") for token in _tokens(card)]
+    local = {str(target) for target in targets if target and not str(target).startswith("https://")}
+    assert {"assets/speed.png", "assets/training.png", "assets/quality.png", "CITATION.bib"} <= local
+    assert [target for target in local if not (run_folder / "hub" / target).is_file()] == []
+
+
+def test_paths_of_the_machine_stay_on_it(tmp_path: Path) -> None:
+    recipe = _changed(teacher={"model": "/home/anna/models/teacher"})
+    card = write_card(write_run(tmp_path, recipe)).read_text(encoding="utf-8")
+    assert "/home/anna" not in card
+    assert "distilled from teacher." in card
+    assert "base_model" not in ModelCard(card).data.to_dict()
+
+
+def test_a_teacher_of_the_recipes_own_is_told_of(tmp_path: Path) -> None:
+    recipe = _changed(teacher={"model": None, "pretrain": {"layers": 12}})
+    folder = write_run(tmp_path, recipe)
+    own = (folder / "reports" / "training.json").read_text(encoding="utf-8").replace("distillation", "pretraining")
+    (folder / "reports" / "pretraining.json").write_text(own, encoding="utf-8")
+    card = write_card(folder).read_text(encoding="utf-8")
+    assert "distilled from a BERT trained on the same corpus." in card
+    assert "the mean of two consecutive hidden states of the teacher" in card
+    assert "The teacher was trained first, on the same corpus: 1,872 updates" in card
+    assert "**9.83 kWh**" in card  # twice 98,312.6 s at 180 W
+
+
+@pytest.mark.parametrize(
+    ("layer_map", "layers", "words"),
+    [
+        ("block-mean", 12, "the mean of two consecutive hidden states of the teacher"),
+        ("block-mean", 24, "the mean of four consecutive hidden states of the teacher"),
+        ("block-mean", 15, "the mean of two or three consecutive hidden states of the teacher"),
+        ("block-mean", 6, "the teacher's at the same depth"),
+        ("last-of-block", 12, "the last of its block of consecutive hidden states of the teacher"),
+        ([[1], [2], [3], [4], [5], [6]], 12, "the mean of those hidden states of the teacher that the recipe lists"),
+    ],
+)
+def test_layer_map_in_words(run: CardInput, layer_map: Any, layers: int, words: str) -> None:
+    recipe = _changed(distillation={"layer_map": layer_map})
+    card = render_card(dataclasses.replace(run, recipe=recipe, teacher_config={"num_hidden_layers": layers}))
+    assert f"Cosine distance between each hidden state of the student and {words}" in card
+
+
+def test_an_unpublished_card_speaks_of_its_folder(tmp_path: Path) -> None:
+    card = write_card(write_run(tmp_path, _changed(publish={"repo_id": None}))).read_text(encoding="utf-8")
+    assert "`distilrubert-base-cased-conversational` stands for the folder that holds this card" in card
+    assert "me/distilrubert-base" not in card
+
+
+def test_only_what_lies_in_the_repository_is_explained(run: CardInput) -> None:
+    assert "OpenVINO" not in render_card(run)
+    files = {"config.json": 1, "model.safetensors": 2**20, "openvino/openvino_model.xml": 1}
+    card = render_card(dataclasses.replace(run, files=files | {"openvino/openvino_model.bin": 2**20}))
+    assert 'subfolder="openvino", file_name="openvino_model.xml"' in card
+    assert "The OpenVINO files hold the encoder" in card
+    assert "### ONNX Runtime" not in card
+    assert "### Sentence Transformers" not in card
+    assert "openvino" in (ModelCard(card).data.tags or [])
+
+
+def test_code_in_the_card_is_python(run: CardInput) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", render_card(run), re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        ast.parse(block)
+
+
+def test_names_cannot_break_the_card(run: CardInput) -> None:
+    card_settings = run.settings.model_copy(
+        update={
+            "title": "A | *b* <script>",
+            "teacher_name": "x](y) [z",
+            "example": 'Он "сказал" [MASK]',
+            "language": ["xal"],
+        }
+    )
+    card = render_card(dataclasses.replace(run, settings=card_settings))
+    texts = [token.content for token in _tokens(card) if token.type == "text"]
+    assert "A | *b* <script>" in texts
+    assert "x](y) [z" in texts
+    assert r'fill_mask("Он \"сказал\" [MASK]")' in card
+
+
+def test_writing_again_changes_nothing_and_drops_what_is_no_longer_measured(run_folder: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        hub = run_folder / "hub"
+        return {path.relative_to(hub).as_posix(): path.read_bytes() for path in hub.rglob("*") if path.is_file()}
+
+    write_card(run_folder)
+    first = contents()
+    assert first["reports/speed.json"] == (run_folder / "reports" / "speed.json").read_bytes()
+    write_card(run_folder)
+    assert contents() == first
+    (run_folder / "reports" / "quality.json").unlink()
+    write_card(run_folder)
+    assert first.keys() - contents().keys() == {"assets/quality.png", "reports/quality.json"}
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"recipe.yaml: cannot be read"):
+        write_card(tmp_path)
+    run = write_run(tmp_path / "run", _changed(card={"license": "apache"}))
+    with pytest.raises(UserError, match=r"recipe.yaml: card.license: .*apache-2.0"):
+        write_card(run)
+    (run / "recipe.yaml").write_text(yaml.safe_dump([1]), encoding="utf-8")
+    with pytest.raises(UserError, match="is no resolved recipe"):
+        write_card(run)
+    run = write_run(tmp_path / "broken")
+    (run / "reports" / "speed.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"speed.json: is no measurement file"):
+        write_card(run)
+    (run / "hub" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config.json: cannot be read"):
+        write_card(run)

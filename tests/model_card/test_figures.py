@@ -1,0 +1,115 @@
+import dataclasses
+import struct
+from pathlib import Path
+
+import pytest
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from distilrubert.model_card import CardInput, read_card_input
+from distilrubert.model_card.figures import PIXELS_PER_INCH, draw_quality, draw_speed, draw_training, write_figures
+from distilrubert.modeling.reports import Measurements, Row
+from tests.model_card.conftest import write_run
+
+
+@pytest.fixture
+def run(run_folder: Path) -> CardInput:
+    return read_card_input(run_folder)
+
+
+def test_figures_are_pngs_of_card_width_and_the_same_each_time(run: CardInput, tmp_path: Path) -> None:
+    assert write_figures(run, tmp_path / "one").keys() == {"speed.png", "training.png", "quality.png"}
+    write_figures(run, tmp_path / "two")
+    for picture in (tmp_path / "one").iterdir():
+        content = picture.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        (width,) = struct.unpack(">I", content[16:20])
+        assert width == round(7.6 * PIXELS_PER_INCH)
+        assert b"matplotlib" not in content.lower()
+        assert content == (tmp_path / "two" / picture.name).read_bytes()
+
+
+def test_a_figure_without_its_report_is_removed(run: CardInput, tmp_path: Path) -> None:
+    assets = tmp_path / "assets"
+    write_figures(run, assets)
+    left = write_figures(dataclasses.replace(run, speed=None, quality=None), assets)
+    assert left.keys() == {"training.png"}
+    assert [path.name for path in assets.iterdir()] == ["training.png"]
+
+
+def _with_speeds(run: CardInput, points: list[tuple[str, float, float]]) -> Measurements:
+    assert run.speed is not None
+    rows = [Row(case, {"size_mib": size, "samples_per_s": samples}) for case, size, samples in points]
+    return dataclasses.replace(run.speed, rows=rows)
+
+
+FAMILY = [
+    ("teacher-pytorch-fp32", 679, 1.54),
+    ("student-pytorch-fp32", 517, 3.25),
+    ("student-onnx-fp32", 514, 3.38),
+    ("student-onnx-int8", 129, 7.74),
+    ("student-openvino-fp32", 514, 3.6),
+    ("student-openvino-int8", 129, 12.3),
+]
+TINY = [
+    ("teacher-pytorch-fp32", 679, 1.54),
+    ("student-pytorch-fp32", 41, 31.0),
+    ("student-onnx-fp32", 39, 36.0),
+    ("student-onnx-int8", 10, 54.0),
+    ("student-openvino-int8", 9, 92.0),
+]
+DEMO = [
+    ("teacher-pytorch-fp32", 12.1, 40.0),
+    ("student-pytorch-fp32", 8.4, 77.0),
+    ("student-onnx-fp32", 7.9, 98.0),
+    ("student-onnx-int8", 2.1, 120.0),
+]
+
+
+@pytest.mark.parametrize("points", [FAMILY, TINY, DEMO])
+def test_labels_cover_neither_each_other_nor_points_and_stay_inside(
+    run: CardInput, points: list[tuple[str, float, float]]
+) -> None:
+    picture = draw_speed(_with_speeds(run, points))
+    assert picture is not None
+    picture.draw_without_rendering()
+    (axes,) = picture.axes
+    labels = [child for child in axes.get_children() if isinstance(child, Annotation)]
+    assert len(labels) == len(points)
+    boxes = [label.get_window_extent() for label in labels]
+    for place, box in enumerate(boxes):
+        assert not any(Bbox.intersection(box, other) for other in boxes[place + 1 :])
+        assert not any(box.contains(*axes.transData.transform(point[1:])) for point in points)
+        assert picture.bbox.containsx(box.x0)
+        assert picture.bbox.containsx(box.x1)
+        assert picture.bbox.containsy(box.y0)
+        assert picture.bbox.containsy(box.y1)
+
+
+def test_training_curves_run_over_tokens_with_held_out_text_at_its_place(run: CardInput) -> None:
+    picture = draw_training(run.training)
+    assert picture is not None
+    assert [axes.get_title(loc="left") for axes in picture.axes] == [
+        "Total loss", "KL to the teacher", "Masked-token loss", "Cosine distance of hidden states",
+    ]  # fmt: skip
+    training, held_out = picture.axes[1].get_lines()
+    assert training.get_xdata()[-1] == 1880 * 9_411
+    assert held_out.get_xdata()[0] == 500 * 9_411  # the measurement after update 500
+
+
+def test_quality_bars_carry_their_values(run: CardInput) -> None:
+    picture = draw_quality(run.quality)
+    assert picture is not None
+    (axes,) = picture.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "RuSentiment\nweighted F1", "FactRuEval | NER\nspan F1",
+    ]  # fmt: skip
+    written = {child.get_text() for child in axes.get_children() if isinstance(child, Annotation)}
+    assert written == {"0.774 ± 0.002", "0.764 ± 0.004", "0.669", "0.882 ± 0.003", "0.854 ± 0.003"}
+    assert len(axes.patches) == 5
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    bare = read_card_input(write_run(tmp_path, without=("speed", "training", "quality")))
+    assert write_figures(bare, tmp_path / "assets") == {}
+    assert not (tmp_path / "assets").exists()

@@ -1,0 +1,49 @@
+import pytest
+from pydantic import ValidationError
+
+from distilrubert.model_card import CardSettings
+from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES
+
+
+@pytest.mark.parametrize("language", ["ru", ["ru", "en"], "rus", "multilingual"])
+def test_languages_that_the_hub_knows(language: str | list[str]) -> None:
+    settings = CardSettings(language=language, license="mit")
+    assert settings.language == ([language] if isinstance(language, str) else language)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"language": "Russian"}, "ISO 639"),
+        ({"language": "RU"}, "ISO 639"),
+        ({"language": "qq"}, "ISO 639"),
+        ({"language": []}, "at least 1"),
+        ({"license": "apache 2.0"}, "apache-2.0"),
+        ({"license": "other"}, "license_name and license_link"),
+        ({"license": "other", "license_name": "mine"}, "license_name and license_link"),
+        ({"license_name": "mine"}, "license other only"),
+        ({"datasets": ["a/b/c"]}, "Hub id"),
+        ({"example": "Без маски"}, r"exactly one \[MASK\]"),
+        ({"example": "[MASK] и [MASK]"}, r"exactly one \[MASK\]"),
+        ({"watts": 0}, "greater than 0"),
+        ({"licence": "mit"}, "Extra inputs"),
+    ],
+)
+def test_what_the_hub_would_refuse(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CardSettings.model_validate({"language": "ru", "license": "mit"} | values)
+
+
+def test_a_licence_outside_the_list() -> None:
+    settings = CardSettings(language="ru", license="other", license_name="Ours", license_link="LICENSE")
+    assert settings.license_name == "Ours"
+
+
+def test_every_field_is_described() -> None:
+    assert [name for name, field in CardSettings.model_fields.items() if not field.description] == []
+
+
+def test_identifiers_are_well_formed() -> None:
+    assert {"apache-2.0", "cc-by-nc-sa-4.0", "openrail++", "other"} <= LICENSES
+    assert all(code.islower() for code in LICENSES | LANGUAGES)
+    assert {len(code) for code in LANGUAGES - {"multilingual", "code"}} == {2}

@@ -1,0 +1,79 @@
+"""The code that a card shows does what it says, on a tiny model."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distilrubert.conversion import ConversionSettings, convert
+from distilrubert.model_card import write_card
+from distilrubert.modeling import StudentArchitecture, Teacher, build_student, save_student
+from tests.model_card.conftest import RECIPE, REPORTS, write_run
+
+NAME = RECIPE["name"]
+
+
+def _publish(tmp_path: Path, teacher: Teacher, onnx: list[str], sentences: list[str]) -> str:
+    """A run with a real model; its card, and the model under the name that the card calls it by."""
+    save_student(build_student(teacher, StudentArchitecture(layers=2)), tmp_path / "student")
+    recipe = {**RECIPE, "publish": {"repo_id": None}}
+    run = write_run(tmp_path / "run", recipe, without=(*REPORTS, "config.json", "model.safetensors"))
+    convert(tmp_path / "student", tmp_path / NAME, ConversionSettings(onnx=onnx), sentences)
+    (run / "hub").rename(run / "unused")
+    (tmp_path / NAME).rename(run / "hub")
+    card = write_card(run).read_text(encoding="utf-8")
+    (run / "hub").rename(tmp_path / NAME)
+    return card
+
+
+def _blocks(card: str) -> dict[str, list[str]]:
+    """The Python blocks by the heading that they stand under."""
+    sections = re.split(r"^### ", card.split("## Files")[0], flags=re.MULTILINE)[1:]
+    return {section.splitlines()[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL) for section in sections}
+
+
+def _run(block: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names
+
+
+def test_transformers_blocks_run(
+    tmp_path: Path,
+    tiny_teacher: Teacher,
+    sentences: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    card = _publish(tmp_path, tiny_teacher, [], sentences)
+    monkeypatch.chdir(tmp_path)
+    fill_mask, hidden_states = _blocks(card)["Transformers"]
+    _run(fill_mask)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    names = _run(hidden_states)
+    assert names["hidden_states"].shape[0] == len(names["sentences"])
+    assert names["hidden_states"].shape[2] == tiny_teacher.model.config.hidden_size
+
+
+@pytest.mark.export
+def test_onnx_and_sentence_transformers_blocks_run(
+    tmp_path: Path, tiny_teacher: Teacher, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    card = _publish(tmp_path, tiny_teacher, ["fp32"], sentences)
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks(card)
+    assert list(blocks) == ["Transformers", "ONNX Runtime", "Sentence Transformers"]
+    truth = _run(blocks["Transformers"][1])
+    onnx = _run(blocks["ONNX Runtime"][0])
+    torch.testing.assert_close(onnx["hidden_states"], truth["hidden_states"], atol=1e-4, rtol=0)
+    embeddings = _run(blocks["Sentence Transformers"][0])["embeddings"]
+    assert embeddings.shape == (2, tiny_teacher.model.config.hidden_size)
+    (said,) = re.findall(r"On ONNX Runtime, add `(.*)`", card)
+    on_onnx = eval(f"SentenceTransformer(name, {said})", {"SentenceTransformer": SentenceTransformer, "name": NAME})
+    torch.testing.assert_close(
+        torch.tensor(on_onnx.encode(truth["sentences"])), torch.tensor(embeddings), atol=1e-4, rtol=0
+    )
