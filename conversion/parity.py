@@ -5,6 +5,7 @@ Axes: B batch, L padded length, T tokens of a sentence, D width.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class _Comparison:
     mean_difference: float
     token_cosines_T: Hidden
     pooled_cosine: float
+
+
+def default_sentences() -> list[str]:
+    """Sentences of various lengths, Russian and English, for those who have none of their own at hand."""
+    return (resources.files("distilrubert.conversion") / "sentences.txt").read_text(encoding="utf-8").splitlines()
 
 
 def measure_parity(

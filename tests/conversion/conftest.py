@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.conversion.convert import convert
+from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.reports import Measurements

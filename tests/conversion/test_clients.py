@@ -58,7 +58,7 @@ def test_fill_mask_pipeline(converted_checkpoint, sentences):
 
 @pytest.fixture(scope="module")
 def converted_checkpoint(tiny_student_folder, sentences, tmp_path_factory):
-    from distilrubert.conversion.convert import convert
+    from distilrubert.conversion.model_folder import convert
     from distilrubert.conversion.settings import ConversionSettings
 
     output = tmp_path_factory.mktemp("checkpoint") / "hub"

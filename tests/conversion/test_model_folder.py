@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from distilrubert.conversion.convert import convert
+from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import sha256_of
@@ -137,7 +137,7 @@ def test_the_same_model_gives_the_same_bytes(converted, tiny_student_folder, sen
 @pytest.mark.export
 def test_a_fresh_process_gives_the_same_bytes_and_a_clean_terminal(converted, tiny_student_folder, tmp_path):
     program = (
-        "from distilrubert.conversion.convert import convert\n"
+        "from distilrubert.conversion.model_folder import convert\n"
         "from distilrubert.conversion.settings import ConversionSettings\n"
         f"convert({str(tiny_student_folder)!r}, 'hub', ConversionSettings(), ['Да.'])\n"
     )

@@ -1,0 +1,48 @@
+"""How large a model is: its weights file and the parameters in it."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from distilrubert.modeling.errors import UserError
+
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def find_file(folder: Path, names: tuple[str, ...] = WEIGHTS_FILES) -> Path:
+    """The first of `names` that is in the folder.
+
+    Raises:
+        UserError: if none is.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: holds no {' or '.join(names)}")
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the weights file of a model folder, heads included, a tied matrix once.
+
+    Raises:
+        UserError: if there is no weights file, or it cannot be read.
+    """
+    path = find_file(folder)
+    try:
+        return _in_safetensors(path) if path.suffix == ".safetensors" else _in_pickle(path)
+    # What a damaged file makes the readers raise is not one family: SafetensorError, UnpicklingError, RuntimeError.
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _in_safetensors(path: Path) -> int:
+    with safe_open(path, "pt") as weights:
+        shapes = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118  (no mapping)
+        return sum(torch.Size(shape.get_shape()).numel() for shape in shapes if "F" in shape.get_dtype())
+
+
+def _in_pickle(path: Path) -> int:
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    floating = {tensor.data_ptr(): tensor.numel() for tensor in weights.values() if tensor.is_floating_point()}
+    return sum(floating.values())

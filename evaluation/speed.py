@@ -1,0 +1,199 @@
+"""Latency and throughput of models on random sequences, as the reference card measures them.
+
+What the figures rest on: each case has a process of its own, so threads, memory and the state of its runtime are its
+own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all;
+passes are timed from the inputs in place (on a GPU: on it) to the finished output.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from tqdm import tqdm
+
+from distilrubert.evaluation.backends import BACKENDS, Backend
+from distilrubert.evaluation.size import find_file
+from distilrubert.evaluation.speed_process import SpeedProcess
+from distilrubert.evaluation.speed_rows import Run, speed_rows
+from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.configuration import Section
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import read_json
+from distilrubert.modeling.reports import Environment, Measurements
+
+logger = logging.getLogger(__name__)
+
+
+class SpeedSettings(Section):
+    """How speed is measured."""
+
+    sequence_length: int = Field(
+        default=512, ge=1, description="Tokens of each sequence; at most the positions of the shortest model measured."
+    )
+    batch_sizes: list[int] = Field(
+        default=[1, 16],
+        min_length=1,
+        description="Sequences in a pass: the smallest gives the latency, the largest the throughput.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: the CPU, and PyTorch also on the GPU where there is one."
+    )
+    threads: int | None = Field(default=None, ge=1, description="Threads on the CPU; all cores where it is not given.")
+    rounds: int = Field(default=5, ge=1, description="Turns of each case at each batch size.")
+    warmup: int = Field(default=2, ge=0, description="Passes before the first turn that do not count.")
+    minimum_time_s: float = Field(
+        default=0.5, ge=0, description="A turn is as many passes as fill this time, at least one; seconds."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the random token ids.")
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _are_positive(cls, sizes: list[int]) -> list[int]:
+        if min(sizes) < 1:
+            raise ValueError("a batch has at least one sequence")
+        return sorted(set(sizes))
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedCase:
+    """A model in a runtime.
+
+    Attributes:
+        name: of the row, for example ``student-onnx-int8``.
+        folder: of the model, or its Hub id where the backend is PyTorch.
+        backend: a key of :data:`~distilrubert.evaluation.backends.BACKENDS`.
+    """
+
+    name: str
+    folder: str | os.PathLike[str]
+    backend: str
+
+
+def cases_of(
+    name: str,
+    model: str | os.PathLike[str],
+    backends: Sequence[str] = ("pytorch-fp32", "onnx-fp32", "onnx-int8"),
+) -> list[SpeedCase]:
+    """A case for each of the backends whose file the model has, named ``<name>-<backend>``.
+
+    Args:
+        name: of the model in the report.
+        model: its folder; from a Hub id only the checkpoint is taken.
+        backends: keys of :data:`~distilrubert.evaluation.backends.BACKENDS`.
+
+    Raises:
+        UserError: if there is no such model or backend, or no file that any of the backends runs.
+    """
+    folder = checkpoint_folder(model)
+    cases = [
+        SpeedCase(f"{name}-{backend}", folder, backend)
+        for backend in backends
+        if any((folder / file).is_file() for file in _backend(backend).files)
+    ]
+    if not cases:
+        raise UserError(f"{model}: holds no file for {', '.join(backends)}")
+    return cases
+
+
+def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measurements:
+    """Measure the cases against each other.
+
+    Args:
+        cases: the first one is the baseline (the teacher in PyTorch fp32, in a report for the card). On a GPU only
+            those that can run there are measured, as rows ``<name>-cuda``.
+        settings: how.
+
+    Returns:
+        A row for each, with the figures of :func:`~distilrubert.evaluation.speed_rows.speed_rows`; details hold the
+        settings as they were in effect.
+
+    Raises:
+        UserError: if a case's model or backend is not there, there is no GPU where one is asked for, or a
+            process dies.
+    """
+    if not cases:
+        raise UserError("speed: there is nothing to measure")
+    threads = settings.threads or Environment.capture().cores
+    runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device))]
+    if not runs:
+        raise UserError(f"speed: none of {', '.join(case.backend for case in cases)} runs on {settings.device}")
+    length = _sequence_length(runs, settings)
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(SpeedProcess(run.name, threads)) for run in runs]
+        _measure(runs, processes, settings, length, threads)
+    details = {**settings.model_dump(), "sequence_length": length, "threads": threads}
+    return Measurements(Environment.capture(threads), speed_rows(runs, threads), baseline=runs[0].name, details=details)
+
+
+def _devices(settings: SpeedSettings) -> list[str]:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("speed.device: cuda was asked for, and this machine has no GPU that torch can use; cpu or auto")
+    if settings.device == "auto":
+        return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return [settings.device]
+
+
+def _prepare(case: SpeedCase, device: str) -> Run | None:
+    backend = _backend(case.backend)
+    if device not in backend.devices:
+        return None
+    folder = checkpoint_folder(case.folder)
+    find_file(folder, backend.files)
+    name = case.name if device == "cpu" else f"{case.name}-{device}"
+    config = read_json(folder / "config.json")
+    for key in ("vocab_size", "max_position_embeddings"):
+        if not isinstance(config, dict) or not isinstance(config.get(key), int):
+            raise UserError(f"{case.folder}: config.json has no {key}; a BERT-like encoder is needed")
+    return Run(name, folder, case.backend, device, config["vocab_size"], config["max_position_embeddings"])
+
+
+def _sequence_length(runs: Sequence[Run], settings: SpeedSettings) -> int:
+    """One length for all, or their figures could not be compared."""
+    longest = min(run.positions for run in runs)
+    if settings.sequence_length > longest:
+        logger.warning(
+            "speed is measured on sequences of %d tokens, not %d: a model has no more positions",
+            longest,
+            settings.sequence_length,
+        )
+    return min(settings.sequence_length, longest)
+
+
+def _measure(
+    runs: Sequence[Run], processes: Sequence[SpeedProcess], settings: SpeedSettings, length: int, threads: int
+) -> None:
+    # Loading overlaps, measuring never does.
+    for run, process in zip(runs, processes, strict=True):
+        process.send("open", folder=str(run.folder), backend=run.backend, device=run.device, threads=threads)
+    for process in processes:
+        process.receive()
+    turns = [(size, turn) for size in settings.batch_sizes for turn in range(settings.rounds)]
+    with tqdm(total=len(turns) * len(runs), desc="speed", unit="turns", disable=None, leave=False) as bar:
+        for size, turn in turns:
+            # There and back, so that no case always follows the same other one.
+            for run, process in list(zip(runs, processes, strict=True))[:: 1 if turn % 2 == 0 else -1]:
+                bar.set_postfix_str(f"{run.name}, batch {size}")
+                answer = process.ask(
+                    "measure",
+                    batch_size=size,
+                    sequence_length=length,
+                    vocabulary=run.vocabulary,
+                    seed=settings.seed,
+                    warmup=settings.warmup if turn == 0 else 0,
+                    minimum_time_s=settings.minimum_time_s,
+                )
+                run.seconds[size] += answer["seconds"]
+                bar.update()
+    for run, process in zip(runs, processes, strict=True):
+        run.memory = process.ask("memory")
+
+
+def _backend(name: str) -> Backend:
+    if name not in BACKENDS:
+        raise UserError(f"speed: no such backend: {name}; {', '.join(BACKENDS)} are known")
+    return BACKENDS[name]
