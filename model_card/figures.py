@@ -1,15 +1,14 @@
 """The pictures of a card: speed against size, the course of training, quality with error bars."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -21,8 +20,9 @@ from distilrubert.modeling.persistence import atomic_file
 from distilrubert.modeling.reports import Measurements, Row
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in grey.
-GREY, BLUE, ORANGE, GREEN, PINK = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, ORANGE, GREEN), strict=True))
+GREY, BLUE, ORANGE, GREEN, PINK, RED = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
+# Dark enough for text.
+BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))
 LOSS_TITLES = {
     "loss": "Total loss",
     "kl": "KL to the teacher",
@@ -32,6 +32,13 @@ LOSS_TITLES = {
     "attention": "Squared distance of attention maps",
 }
 PIXELS_PER_INCH = 160
+
+Place = tuple[Literal["left", "center", "right"], Literal["bottom", "center", "top"]]
+# Which part of a label touches its point, the best first: a label whose left touches it stands to the right.
+PLACES: tuple[Place, ...] = (
+    ("left", "center"), ("right", "center"), ("center", "bottom"), ("center", "top"),
+    ("left", "bottom"), ("right", "bottom"), ("left", "top"), ("right", "top"),
+)  # fmt: skip
 
 
 def write_figures(run: CardInput, folder: Path) -> dict[str, str]:
@@ -83,16 +90,19 @@ def draw_speed(speed: Measurements | None) -> Figure | None:
     picture, (axes,) = _canvas(4.2)
     points = [(row.figures["size_mib"], row.figures["samples_per_s"]) for row in rows]
     for row, (size, throughput) in zip(rows, points, strict=True):
-        case = Case.parse(row.case)
-        colour = GREY if case.model == "teacher" else BACKEND_COLOURS.get(case.backend, PINK)
-        marker = "s" if case.model == "teacher" else "o"
-        axes.scatter(size, throughput, s=110, color=colour, edgecolor="white", marker=marker, zorder=3)
+        marker = "s" if Case.parse(row.case).model == "teacher" else "o"
+        axes.scatter(size, throughput, s=110, color=_colour(row), edgecolor="white", marker=marker, zorder=3)
     _scale(axes, points)
     axes.set_xlabel("Size of the file, MiB (smaller is better)")
     axes.set_ylabel("Throughput on the CPU, samples/s")
     axes.set_title("Speed against size: up and left is better", loc="left", fontsize=11)
-    _label_points(picture, axes, points, [_speed_label(row) for row in rows])
+    _label_points(picture, axes, points, [(_speed_label(row), _colour(row)) for row in rows])
     return picture
+
+
+def _colour(row: Row) -> str:
+    case = Case.parse(row.case)
+    return GREY if case.model == "teacher" else BACKEND_COLOURS.get(case.backend, RED)
 
 
 def _on_cpu(row: Row) -> bool:
@@ -116,45 +126,39 @@ def _scale(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
             axes.set(**{f"{name}lim": (0, high * 1.22)})
 
 
-def _label_points(picture: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
-    """Write each label beside its point where it covers neither a point nor another label."""
+def _label_points(
+    picture: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[tuple[str, str]]
+) -> None:
+    """Write each label, in its colour, beside its point where it covers neither a point nor another label."""
     picture.draw_without_rendering()
     picture.set_layout_engine("none")
     taken = [_around(*axes.transData.transform(point)) for point in points]
-    for point, label in zip(points, labels, strict=True):
-        placed = min(_placements(axes, point, label), key=_crowding(taken, axes.get_window_extent()))
-        text, offset, horizontal, vertical = placed[0]
-        axes.annotate(
-            text, point, offset, textcoords="offset points", ha=horizontal, va=vertical, fontsize=9, linespacing=1.15
-        )
-        taken.append(placed[1])
+    for point, (text, colour) in zip(points, labels, strict=True):
+        crowding = _crowding(taken, axes.get_window_extent())
+        best = min(PLACES, key=lambda place: crowding(_annotate(axes, point, text, colour, place, remove=True)))
+        taken.append(_annotate(axes, point, text, colour, best))
 
 
-Placement = tuple[tuple[str, tuple[float, float], Any, Any], Bbox]
+def _annotate(
+    axes: Axes, point: tuple[float, float], text: str, colour: str, place: Place, *, remove: bool = False
+) -> Bbox:
+    """Write a label at a place beside its point, or only try to, and return the box that it fills."""
+    horizontal, vertical = place
+    offset = {"left": 9, "right": -9}.get(horizontal, 0), {"bottom": 9, "top": -9}.get(vertical, 0)
+    label = axes.annotate(
+        text, point, offset, textcoords="offset points", ha=horizontal, va=vertical, color=colour, fontsize=9
+    )
+    box = label.get_window_extent()
+    if remove:
+        label.remove()
+    return box
 
 
-def _placements(axes: Axes, point: tuple[float, float], label: str) -> Iterator[Placement]:
-    """The places for a label around its point, the best first, each with the box that it would fill."""
-    for horizontal, vertical in (
-        ("left", "center"), ("right", "center"), ("center", "bottom"), ("center", "top"),
-        ("left", "bottom"), ("right", "bottom"), ("left", "top"), ("right", "top"),
-    ):  # fmt: skip
-        offset = ({"left": 9, "right": -9}.get(horizontal, 0), {"bottom": 9, "top": -9}.get(vertical, 0))
-        trial: Annotation = axes.annotate(
-            label, point, offset, textcoords="offset points", ha=horizontal, va=vertical, fontsize=9, linespacing=1.15
-        )
-        box = trial.get_window_extent()
-        trial.remove()
-        yield (label, offset, horizontal, vertical), box
+def _crowding(taken: Sequence[Bbox], frame: Bbox) -> Callable[[Bbox], float]:
+    """Area, in pixels, of a label's box that covers what is there or lies outside the frame."""
 
-
-def _crowding(taken: Sequence[Bbox], frame: Bbox) -> Callable[[Placement], float]:
-    """Area, in pixels, that a placement covers of what is there, or lies outside the frame."""
-
-    def area(placement: Placement) -> float:
-        box = placement[1]
-        covered = sum(_overlap(box, other) for other in taken)
-        return covered + box.width * box.height - _overlap(box, frame)
+    def area(box: Bbox) -> float:
+        return sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
 
     return area
 
@@ -215,7 +219,7 @@ def draw_quality(quality: Measurements | None) -> Figure | None:
     for place, model in enumerate(models):
         _bars(axes, scores, model, offset=(place - (len(models) - 1) / 2) * width, width=width, colour=colours[model])
     axes.set_yticks(range(len(scores)), [f"{score.title}\n{score.metric_title}" for score in scores])
-    axes.invert_yaxis()
+    axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.16)
     axes.set_xlabel("Score (higher is better); the bars are means over seeds, the lines one standard deviation")
@@ -230,15 +234,11 @@ def _main_scores(quality: Measurements) -> list[Score]:
 
 def _bars(axes: Axes, scores: Sequence[Score], model: str, *, offset: float, width: float, colour: str) -> None:
     """One model's bars, each with its value at the end."""
-    shown = [(place, score, score.values[model]) for place, score in enumerate(scores) if model in score.values]
-    places = [place + offset for place, _, _ in shown]
-    means = [value.mean for _, _, value in shown]
-    spreads = [value.std or 0.0 for _, _, value in shown]
-    label = model.capitalize().replace("-", " ")
-    axes.barh(places, means, width * 0.92, color=colour, label=label)
-    axes.errorbar(means, places, xerr=spreads, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
-    for place, value in zip(places, (value for _, _, value in shown), strict=True):
-        axes.annotate(
-            value.text, (value.mean + (value.std or 0.0), place), (5, 0), textcoords="offset points", va="center",
-            fontsize=9,
-        )  # fmt: skip
+    shown = [(place + offset, score.values[model]) for place, score in enumerate(scores) if model in score.values]
+    places, means = zip(*((place, value.mean) for place, value in shown), strict=True)
+    axes.barh(places, means, width * 0.92, color=colour, label=model.capitalize().replace("-", " "))
+    for place, value in shown:
+        if value.std is not None:
+            axes.errorbar(value.mean, place, xerr=value.std, ecolor="black", elinewidth=1.2, capsize=3)
+        end = value.mean + (value.std or 0.0), place
+        axes.annotate(value.text, end, (5, 0), textcoords="offset points", va="center", fontsize=9)

@@ -93,7 +93,8 @@ def _optimisation(settings: Mapping[str, Any]) -> str:
     sentences = [
         f"AdamW at a peak learning rate of {settings['learning_rate']:g}, reached after {100 * settings['warmup']:g} % "
         f"of the updates; up to {count(settings['batch_tokens'] * settings['batches_per_update'])} tokens an update.",
-        f"{100 * masking['probability']:g} % of the pieces are to be predicted, rare ones more often."
+        f"{100 * masking['probability']:g} % of the pieces are to be predicted"
+        f"{', rare ones more often' if masking.get('smoothing') else ''}."
         if masking
         else "",
     ]
@@ -102,7 +103,8 @@ def _optimisation(settings: Mapping[str, Any]) -> str:
 
 def _corpus(run: CardInput) -> str:
     """What the corpus is, from the settings and the manifest."""
-    return "\n\n".join(filter(None, [run.settings.corpus_description, _counts(run.manifest) if run.manifest else ""]))
+    parts = [run.settings.corpus_description, _counts(run.manifest) if run.manifest else None]
+    return "\n".join(["**Corpus.**", *filter(None, parts)]) if any(parts) else ""
 
 
 def _counts(manifest: Mapping[str, Any]) -> str:
@@ -111,9 +113,10 @@ def _counts(manifest: Mapping[str, Any]) -> str:
     origins = [origin for source in manifest["sources"] for origin in source["origins"]]
     names = [f"`{_origin_name(origin)}`" for origin in origins]
     named = listing(names) if len(names) <= MOST_ORIGINS else f"{count(len(names))} files"
+    sequences, held_out = count(total["train_sequences"]), count(total["validation_sequences"])
     return (
-        f"Corpus: {named}; {short_count(total['train_tokens'])} tokens in {count(total['train_sequences'])} sequences "
-        f"of at most {manifest['settings']['max_length']}, and {count(total['validation_sequences'])} held out. "
+        f"Read from {named}: {short_count(total['train_tokens'])} tokens in {sequences} sequences "
+        f"of at most {manifest['settings']['max_length']}, and {held_out} sequences held out. "
         f"Of {count(total['texts'])} texts, {count(total['duplicates'])} exact duplicates were dropped."
     )
 

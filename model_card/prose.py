@@ -75,7 +75,7 @@ def describe_speed(speed: Measurements) -> str:
     sentences = [
         f"Random sequences of {settings['sequence_length']} tokens; latency at batch size {min(batches)}, "
         f"throughput at batch size {max(batches)}; medians, each case warmed up in a process of its own.",
-        "× compares with the first line on the CPU: how many times lower the latency and higher the throughput is.",
+        "Gains are against the first line, on the CPU: how many times lower the latency and higher the throughput is.",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}, with {_versions(where)}.",
         "Spreads and all other figures: [reports/speed.json](reports/speed.json).",
     ]

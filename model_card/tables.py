@@ -16,8 +16,8 @@ SPEED_COLUMNS = {
     "cuda_latency_s": "GPU latency, s",
     "samples_per_s": "CPU throughput, samples/s",
     "cuda_samples_per_s": "GPU throughput, samples/s",
-    "latency_ratio": "Latency, ×",
-    "throughput_ratio": "Throughput, ×",
+    "latency_ratio": "Latency gain, ×",
+    "throughput_ratio": "Throughput gain, ×",
 }
 PARITY_COLUMNS = {
     "maximal_difference": "Largest difference",

@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
         "warmup": 0.05,
         "batch_tokens": 4096,
         "batches_per_update": 8,
-        "masking": {"probability": 0.15},
+        "masking": {"probability": 0.15, "smoothing": 0.7},
     },
     "card": {
         "language": "ru",

@@ -93,7 +93,7 @@ def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput
 def test_speed_table_has_the_reference_cards_columns(run: CardInput) -> None:
     head, teacher, *_, int8 = _table(render_card(run), "Speed")
     assert head == [
-        "Model", "Size, MiB", "CPU latency, s", "CPU throughput, samples/s", "Latency, ×", "Throughput, ×",
+        "Model", "Size, MiB", "CPU latency, s", "CPU throughput, samples/s", "Latency gain, ×", "Throughput gain, ×",
     ]  # fmt: skip
     assert teacher == ["Teacher, PyTorch fp32", "679", "0.675", "1.54", "1.00", "1.00"]
     assert int8 == ["Student, ONNX Runtime int8", "129", "0.118", "7.74", "5.70", "5.02"]
@@ -113,8 +113,8 @@ def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None
         "GPU latency, s": "0.0310",
         "CPU throughput, samples/s": "1.54",
         "GPU throughput, samples/s": "36.5",
-        "Latency, ×": "1.00",
-        "Throughput, ×": "1.00",
+        "Latency gain, ×": "1.00",
+        "Throughput gain, ×": "1.00",
     }
     assert student[head.index("GPU latency, s")] == "–"
 
