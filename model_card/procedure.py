@@ -76,12 +76,13 @@ def _start(run: CardInput) -> str:
 
 
 def _effort(training: Measurements) -> dict[str, str]:
-    figures = training.rows[0].figures
+    figures, where = training.rows[0].figures, training.environment
+    processes, hardware = figures.get("processes", 1), escape(where.gpu) if where.gpu else machine_of(where)
     return {
         "steps": count(figures["steps"]),
         "tokens": short_count(figures["tokens"]),
         "time": duration(figures["wall_time_s"]),
-        "hardware": training.environment.gpu or machine_of(training.environment),
+        "hardware": f"{processes} × {hardware}" if processes > 1 else hardware,
         "precision": str(figures.get("precision", "fp32")),
         "tokens_per_s": count(figures["tokens_per_s"]),
     }
@@ -130,11 +131,11 @@ def _energy(run: CardInput) -> dict[str, str] | None:
     if run.settings.watts is None or run.training is None:
         return None
     reports = filter(None, (run.pretraining, run.training))
-    hours = sum(report.rows[0].figures["wall_time_s"] for report in reports) / 3600
+    seconds = sum(report.rows[0].figures["wall_time_s"] for report in reports)
     return {
         "what": "training of the teacher and of the student" if run.pretraining else "distillation",
         "left_out": "" if run.pretraining else "the training of the teacher, ",
-        "hours": figure(hours),
+        "time": duration(seconds),
         "watts": figure(run.settings.watts),
-        "kwh": figure(hours * run.settings.watts / 1000),
+        "kwh": figure(seconds / 3600 * run.settings.watts / 1000),
     }

@@ -28,6 +28,12 @@ def run(run_folder: Path) -> CardInput:
     return dataclasses.replace(read_card_input(run_folder), teacher_config={"num_hidden_layers": 12})
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The card of a run with all reports."""
+    return write_card(write_run(tmp_path_factory.mktemp("run"))).read_text(encoding="utf-8")
+
+
 def _changed(**sections: Any) -> dict[str, Any]:
     """The recipe with sections replaced, or updated where they are mappings."""
     recipe = copy.deepcopy(RECIPE)
@@ -157,9 +163,10 @@ def test_a_short_protocol_is_told(run: CardInput) -> None:
         ("parity", {"Agreement of the files"}),
     ],
 )
-def test_a_section_without_its_report_is_left_out(tmp_path: Path, report: str, sections: set[str]) -> None:
-    complete = write_card(write_run(tmp_path / "complete")).read_text(encoding="utf-8")
-    card = write_card(write_run(tmp_path / "less", without=(report,))).read_text(encoding="utf-8")
+def test_a_section_without_its_report_is_left_out(
+    tmp_path: Path, complete: str, report: str, sections: set[str]
+) -> None:
+    card = write_card(write_run(tmp_path, without=(report,))).read_text(encoding="utf-8")
     assert set(_headings(complete)) - set(_headings(card)) == sections
     assert f"reports/{report}.json" in complete
     assert f"reports/{report}.json" not in card
@@ -210,8 +217,7 @@ def test_every_number_comes_from_a_report(run_folder: Path) -> None:
             known |= _digits(written(leaf))
     known |= {
         "1.31",  # 177,853,440 / 135,445,755 parameters
-        "27.3",  # 98,312.6 s in hours
-        "4.92",  # those at 180 W, kWh
+        "4.92",  # 98,312.6 s at 180 W, kWh
         "32,768",  # 4,096 tokens × 8 batches
         "5", "15",  # warm-up and masking in percent
         "1", "3", "8", "10", "12",  # layers 0, 2, 4, 7, 9, 11 counted from one
@@ -293,6 +299,14 @@ def test_code_in_the_card_is_python(run: CardInput) -> None:
     assert len(blocks) == 4
     for block in blocks:
         ast.parse(block)
+
+
+def test_hardware_counts_the_gpus(run: CardInput) -> None:
+    assert run.training is not None
+    environment = dataclasses.replace(run.training.environment, gpu="NVIDIA H100")
+    row = dataclasses.replace(run.training.rows[0], figures=run.training.rows[0].figures | {"processes": 8})
+    training = dataclasses.replace(run.training, environment=environment, rows=[row])
+    assert "27.3 hours on 8 × NVIDIA H100, in bf16" in render_card(dataclasses.replace(run, training=training))
 
 
 def test_names_cannot_break_the_card(run: CardInput) -> None:
