@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import huggingface_hub
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -104,7 +104,7 @@ def connect(settings: PublishSettings, retry: RetryPolicy | None = None) -> HubC
         UserError: if the repository id, the revision or the endpoint is malformed, or there is no usable token.
     """
     repo_id = require_target(settings)
-    endpoint = check_endpoint(settings.endpoint or huggingface_hub.constants.ENDPOINT)
+    endpoint = check_endpoint(settings.endpoint or constants.ENDPOINT)
     token = huggingface_hub.get_token()
     if not token:
         raise UserError(

@@ -5,7 +5,14 @@ import json
 import re
 from collections.abc import Iterator
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from distilrubert.modeling.errors import UserError
 
@@ -13,6 +20,8 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # 409 and 412 answer a commit whose parent is no longer the head.
 CONFLICT_STATUSES = frozenset({409, 412})
 LONGEST_SERVER_MESSAGE = 300
+# How the client's RuntimeError begins when a large file could not be sent.
+BROKEN_UPLOAD = "Error while uploading"
 # How the client's ValueError begins when the Hub's validate-yaml refuses a card.
 INVALID_CARD = "Invalid metadata in README.md."
 
@@ -60,9 +69,26 @@ def is_transient(error: BaseException) -> bool:
     if is_offline(error):
         return False
     status = status_of(error)
-    if status is not None:
+    if status is not None and not _is_broken_upload(error):
         return status in TRANSIENT_STATUSES
-    return any(isinstance(link, (*CONNECTION_ERRORS, json.JSONDecodeError)) for link in chain(error))
+    return is_connection_error(error) or _is_senseless_answer(error)
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Whether the Hub was not reached, or went away in the middle."""
+    return any(isinstance(link, CONNECTION_ERRORS) for link in chain(error))
+
+
+def _is_broken_upload(error: BaseException) -> bool:
+    """Whether sending one large file failed; another attempt gets new addresses, and skips what has arrived."""
+    return any(isinstance(link, RuntimeError) and str(link).startswith(BROKEN_UPLOAD) for link in chain(error))
+
+
+def _is_senseless_answer(error: BaseException) -> bool:
+    """Whether an answer lacks what it must hold, as when it was cut off, or comes from something that is no Hub."""
+    # The client reads fields and headers by their names, and lets the KeyError of a missing one through.
+    senseless = (json.JSONDecodeError, KeyError, FileMetadataError, LocalEntryNotFoundError)
+    return _is_broken_upload(error) or any(isinstance(link, senseless) for link in chain(error))
 
 
 def retry_after_s(error: BaseException) -> float:
@@ -90,13 +116,13 @@ def _reason(error: BaseException, endpoint: str, repo_id: str, message: str) -> 
         return f"README.md: the Hub refuses its front matter: {_clean(str(error).removeprefix(INVALID_CARD))}"
     if status is not None:
         return _reason_of_status(error, status, endpoint, repo_id, message)
-    if any(isinstance(link, json.JSONDecodeError) for link in chain(error)):
-        return f"{endpoint}: does not answer as a Hub does; check --endpoint or HF_ENDPOINT, and any proxy in between"
-    if any(isinstance(link, CONNECTION_ERRORS) for link in chain(error)):
+    if is_connection_error(error):
         return (
             f"{endpoint}: cannot be reached or broke the connection ({_cause(error)}); check the network and "
             "--endpoint or HF_ENDPOINT, then repeat: what has arrived is not sent again"
         )
+    if _is_senseless_answer(error):
+        return f"{endpoint}: does not answer as a Hub does; check --endpoint or HF_ENDPOINT, and any proxy in between"
     return None
 
 

@@ -30,12 +30,7 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny DistilBERT as a model repository, with a card and a file in a folder below. Not to be changed."""
-    folder = tmp_path_factory.mktemp("model") / "hub"
-    save_tiny_model(folder)
-    (folder / "README.md").write_text(CARD, encoding="utf-8")
-    (folder / "reports").mkdir()
-    (folder / "reports" / "speed.json").write_text("{}\n", encoding="utf-8")
-    return folder
+    return save_model_folder(tmp_path_factory.mktemp("model") / "hub")
 
 
 @pytest.fixture
@@ -48,6 +43,14 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
 def target(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> PublishSettings:
     monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
     return PublishSettings(repo_id="me/demo", endpoint=local_hub.endpoint)
+
+
+def save_model_folder(folder: Path) -> Path:
+    save_tiny_model(folder)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    (folder / "reports").mkdir()
+    (folder / "reports" / "speed.json").write_text("{}\n", encoding="utf-8")
+    return folder
 
 
 def save_tiny_model(folder: Path) -> None:

@@ -55,6 +55,7 @@ class FaultPlan:
         fault: what befalls them.
         first: the first index that fails.
         count: how many in a row fail.
+        path: only requests whose path holds this count.
         slowness_s: how long a slow answer takes, seconds.
         outage_s: how long connections are refused, seconds.
         victim: process id of the client that is killed.
@@ -64,6 +65,7 @@ class FaultPlan:
     fault: Fault
     first: int
     count: int = 1
+    path: str = ""
     slowness_s: float = 0.05
     outage_s: float = 0.1
     victim: int | None = None

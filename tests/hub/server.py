@@ -56,6 +56,8 @@ class LocalHub:
         self.part_size = 2**24
         self.invalid_token_message = "Invalid credentials in Authorization header"
         self._index = 0
+        self._up = threading.Event()
+        self._up.set()
         self._lock = threading.Lock()
         self._commit_barrier: threading.Barrier | None = None
         self._server = _Server(("127.0.0.1", 0), self)
@@ -102,17 +104,22 @@ class LocalHub:
 
     def be_down(self, duration_s: float) -> None:
         """Refuse connections for that long; those that are open and idle are closed."""
+        self._up.clear()
         self._stop()
         threading.Timer(duration_s, self._come_back).start()
+
+    def wait_until_up(self) -> None:
+        """Wait for the end of an outage."""
+        assert self._up.wait(timeout=30)
 
     def arrival(self, request: Request) -> tuple[Fault | None, bool]:
         """Count a request: what befalls it, and whether the Hub goes down right after it."""
         with self._lock:
-            index, plan = self._index, self.faults
-            self._index += 1
             self.requests.append((request.method, request.path))
-            if plan is None:
+            index, plan = self._index, self.faults
+            if plan is None or plan.path not in request.path:
                 return None, False
+            self._index += 1
             if plan.fault is Fault.REFUSED:
                 return None, plan.at(index + 1) is not None
             return plan.at(index), False
@@ -128,6 +135,7 @@ class LocalHub:
     def _come_back(self) -> None:
         self._server = _Server(("127.0.0.1", self.port), self)
         self._serve()
+        self._up.set()
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

@@ -1,0 +1,123 @@
+"""One fault at every request of a publish: the repository is old or new, and a repeat ends at the new one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import RetryPolicy
+from distilrubert.pipeline.hub.settings import PublishSettings
+
+from .faults import Fault
+from .server import LocalHub
+from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, Victim, push_once, survive
+
+PASSING = (
+    Fault.REFUSED,
+    Fault.DROPPED_BEFORE_BODY,
+    Fault.DROPPED_AFTER_BODY,
+    Fault.TRUNCATED,
+    Fault.BAD_GATEWAY_DONE,
+    Fault.RATE_LIMITED,
+)
+NEVER = 10**6
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Victim]:
+    with Victim() as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny models are loaded here; threads of torch would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trial(hub: LocalHub, model_folder: Path, tmp_path: Path, scenario: Scenario, victim: Victim | None = None) -> Trial:
+    return Trial(hub, model_folder, tmp_path, scenario, victim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "fault"),
+    [pytest.param(s, f, id=f"{s.ref} {f.value}") for f in Fault for s in SCENARIOS if f in s.kinds],
+)
+def test_a_fault_at_every_request(
+    local_hub: LocalHub, model_folder: Path, tmp_path: Path, victim: Victim, scenario: Scenario, fault: Fault
+) -> None:
+    outcomes = survive(trial(local_hub, model_folder, tmp_path, scenario, victim), fault)
+    assert len(outcomes) >= 17, "12 kinds of faults, of which each makes at least 17, are at least 200"
+    # The fault before the commit and the one after it tell that the matrix reaches both sides.
+    assert any(outcome.changed_before_repeat for outcome in outcomes)
+    if fault is not Fault.SLOW:
+        assert any(not outcome.changed_before_repeat for outcome in outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.value)
+def test_patience_publishes_at_once(local_hub: LocalHub, model_folder: Path, tmp_path: Path, fault: Fault) -> None:
+    outcomes = survive(trial(local_hub, model_folder, tmp_path, SCENARIOS[0]), fault, PATIENT)
+    assert outcomes
+    assert [outcome.index for outcome in outcomes if not outcome.published] == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.ref)
+@pytest.mark.parametrize("retry", [ONCE, PATIENT], ids=["once", "patient"])
+def test_the_answer_to_a_commit_is_lost(
+    local_hub: LocalHub, model_folder: Path, tmp_path: Path, scenario: Scenario, retry: RetryPolicy
+) -> None:
+    some_trial = trial(local_hub, model_folder, tmp_path, scenario)
+    for fault in (Fault.DROPPED_AFTER_BODY, Fault.SERVER_ERROR_DONE, Fault.BAD_GATEWAY_DONE):
+        outcome = some_trial.run(fault, 0, retry, path="/commit/")
+        assert outcome is not None
+        assert outcome.published, "what was committed is recognised"
+
+
+def test_a_client_killed_right_after_its_commit(
+    local_hub: LocalHub, model_folder: Path, tmp_path: Path, victim: Victim
+) -> None:
+    some_trial = trial(local_hub, model_folder, tmp_path, SCENARIOS[0], victim)
+    after = some_trial.run(Fault.KILLED_AFTER, 0, path="/commit/")
+    before = some_trial.run(Fault.KILLED_BEFORE, 0, path="/commit/")
+    assert after is not None
+    assert before is not None
+    assert (after.changed_before_repeat, before.changed_before_repeat) == (True, False)
+
+
+def test_a_hub_that_stays_broken(local_hub: LocalHub, model_folder: Path, target: PublishSettings) -> None:
+    plan = local_hub.fail(Fault.BAD_GATEWAY, 0, count=NEVER)
+    with pytest.raises(UserError, match=r"answers with 502 again and again \(502\); repeat later"):
+        push_once(model_folder, target, RetryPolicy(attempts=3, first_wait_s=0.01))
+    assert plan.fired == 3
+
+
+def test_a_repeat_sends_only_what_is_missing(local_hub: LocalHub, folder: Path, target: PublishSettings) -> None:
+    local_hub.multipart_threshold, local_hub.part_size = 400, 300
+    (folder / "first.bin").write_bytes(b"1" * 100)
+    (folder / "second.bin").write_bytes(b"2" * 500)
+    push_once(folder, target, ONCE)
+    sent = list(local_hub.uploads)
+    assert len(sent) == len(set(sent)) >= 4
+    again = target.model_copy(update={"repo_id": "me/again"})
+    (folder / "third.bin").write_bytes(b"3" * 100)
+    local_hub.fail(Fault.SERVER_ERROR, path="/commit/", count=NEVER)
+    with pytest.raises(UserError):
+        push_once(folder, again, ONCE)
+    local_hub.heal()
+    assert push_once(folder, again, ONCE).changed
+    assert len(local_hub.uploads) == len(sent) + 1, "only third.bin, and once"
+
+
+def test_waiting_as_long_as_the_hub_asks() -> None:
+    policy = RetryPolicy(attempts=6, first_wait_s=1, longest_wait_s=8, longest_retry_after_s=60)
+    assert [policy.wait_s(attempt) for attempt in range(1, 6)] == [1, 2, 4, 8, 8]
+    assert policy.wait_s(1, asked_s=20) == 20
+    assert policy.wait_s(4, asked_s=2) == 8
+    assert policy.wait_s(1, asked_s=3600) == 60
