@@ -12,4 +12,4 @@ except ModuleNotFoundError as error:
     sys.exit(f"publish.py: {error.msg}: run `make setup`, then .venv/bin/python publish.py")
 
 if __name__ == "__main__":
-    sys.exit(main(["publish", *sys.argv[1:]], program="publish.py"))
+    sys.exit(main(program="publish.py"))

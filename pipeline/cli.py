@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     options = _parser(program).parse_args(arguments)
     _configure_logging()
     # Imported here so that --help and a mistyped option answer at once: torch takes seconds to import.
-    from distilrubert.modeling import UserError
+    from distilrubert.modeling.errors import UserError
     from distilrubert.pipeline import commands
 
     try:
@@ -154,7 +154,7 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence-length", type=int, default=512, metavar="TOKENS", help="default: 512")
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16], metavar="N", help="default: 1 16")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the cores of this machine)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help="default: cpu")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 
@@ -186,7 +186,7 @@ _COMMANDS = {
 _EXAMPLES = {
     "distill": "distilrubert distill recipes/demo.yaml --set distillation.max_steps=100",
     "convert": "distilrubert convert runs/demo/student --output /tmp/exported --onnx fp32 int8",
-    "evaluate": "distilrubert evaluate runs/demo/student --task recipes/demo/intents.yaml --seeds 1 2 --output quality.json",
+    "evaluate": "distilrubert evaluate runs/demo/student --task recipes/demo/intents.yaml --output scores.json",
     "benchmark": "distilrubert benchmark runs/demo/teacher runs/demo/hub --batch-size 1 16 --output speed.json",
     "card": "distilrubert card runs/demo --preview",
     "publish": "distilrubert publish recipes/demo.yaml --repo-id USER/NAME --dry-run",

@@ -5,18 +5,24 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from distilrubert.conversion import ConversionSettings
-from distilrubert.distill import CorpusSettings, DistillationSettings, PretrainingSettings
-from distilrubert.evaluation import FinetuningSettings, IntrinsicSettings, SpeedSettings
-from distilrubert.model_card import CardSettings
-from distilrubert.modeling import NameOrPath, Section, StudentArchitecture, UserError
-from distilrubert.pipeline.hub import PublishSettings
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.distill.corpus import CorpusSettings
+from distilrubert.distill.settings import DistillationSettings, PretrainingSettings
+from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings
+from distilrubert.evaluation.speed import SpeedSettings
+from distilrubert.model_card.settings import CardSettings
+from distilrubert.modeling.configuration import NameOrPath, Section
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.pipeline.hub.settings import PublishSettings
+
+S = TypeVar("S", bound=Section)
 
 
 class TeacherSettings(Section):
@@ -95,9 +101,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(values, override)
     try:
-        return Recipe.model_validate(values, context={"folder": path.parent.resolve()})
+        return validated(Recipe, values, folder=path.parent.resolve())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def validated(section: type[S], values: Mapping[str, Any], folder: Path | None = None) -> S:
+    """A section with these values.
+
+    Args:
+        section: its class.
+        values: plain values by key.
+        folder: where relative paths start.
+
+    Raises:
+        UserError: naming the field that is missing, unknown or of the wrong kind.
+    """
+    try:
+        return section.model_validate(values, context={"folder": folder})
     except ValidationError as error:
-        raise UserError(f"{path}: {_one_line(error, Recipe)}") from None
+        raise UserError(_one_line(error, section)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -176,17 +199,17 @@ def _keys_at(location: Sequence[int | str], model: type[BaseModel]) -> list[str]
     """The keys of the section at `location` below `model`."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
-            model = next(_sections_in(model.model_fields[part].annotation), model)
+            model = next(sections_in(model.model_fields[part].annotation), model)
     return list(model.model_fields)
 
 
-def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The sections named in a field's type, also inside lists and optional types."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
         for argument in typing.get_args(annotation):
-            yield from _sections_in(argument)
+            yield from sections_in(argument)
 
 
 def resolved(recipe: Recipe) -> Mapping[str, Any]:

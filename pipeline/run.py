@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from distilrubert.modeling import UserError
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json, write_json, write_text
 from distilrubert.modeling.reports import installed_versions
 from distilrubert.pipeline.recipe import Recipe, resolved
@@ -73,7 +73,7 @@ class Stage:
     Attributes:
         name: short name, as in the stamps and in messages.
         title: what it does, for the progress lines.
-        after: names of the stages whose results it reads.
+        after: names of the stages whose results it reads, where the recipe needs those.
         inputs: everything else that decides its result, as plain JSON values.
         outputs: files and folders that are there when it is done.
         work: files and folders that only an unfinished stage keeps, so that it can continue.
@@ -107,7 +107,10 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
         fingerprints: dict[str, str] = {}
         performed = []
         for stage in stages:
-            inputs = {**_plain(stage.inputs(run)), "after": {name: fingerprints[name] for name in stage.after}}
+            inputs = {
+                **_plain(stage.inputs(run)),
+                "after": {n: fingerprints[n] for n in stage.after if n in fingerprints},
+            }
             fingerprints[stage.name] = _fingerprint(inputs)
             if _prepare(run, stage, inputs):
                 started = time.monotonic()

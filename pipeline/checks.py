@@ -1,0 +1,40 @@
+"""What can be known to be wrong before any work is done or anything is written."""
+
+import tempfile
+from pathlib import Path
+
+from distilrubert.conversion.onnx import require_onnx
+from distilrubert.distill.sources import open_source
+from distilrubert.distill.tracking import check_trackers
+from distilrubert.evaluation.task import load_task
+from distilrubert.modeling.presets import student_config
+from distilrubert.modeling.teacher import load_teacher
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.run import Run
+
+
+def check_before_work(run: Run, *, push: bool = False) -> None:
+    """Refuse a run that would fail later: hours later, where its teacher is large.
+
+    Args:
+        run: the run; its folder is only read.
+        push: whether the result is to be pushed, so that target and token are looked at too.
+
+    Raises:
+        UserError: naming the first thing that is wrong.
+    """
+    recipe = run.recipe
+    if push:
+        connect(recipe.publish)
+    with tempfile.TemporaryDirectory() as unused:
+        for source in recipe.corpus.sources:
+            open_source(source, Path(unused))
+    for task in recipe.evaluation.tasks:
+        load_task(task)
+    if recipe.conversion.onnx:
+        require_onnx()
+    check_trackers(recipe.distillation.trackers, "distillation")
+    # A finished student has had its teacher, which takes seconds to load.
+    if recipe.teacher.model and not run.student.exists():
+        teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
+        student_config(recipe.student, teacher.model.config)

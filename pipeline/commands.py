@@ -1,0 +1,126 @@
+"""What each command of the command line does."""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from distilrubert.conversion.model_folder import convert as convert_model
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.settings import QualitySettings
+from distilrubert.evaluation.speed import SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.task import load_task
+from distilrubert.model_card.card import write_card
+from distilrubert.model_card.preview import write_preview
+from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.plan import plan_push, render_folder, render_plan
+from distilrubert.pipeline.hub.push import push_folder, render_publication
+from distilrubert.pipeline.recipe import Recipe, load_recipe, validated
+from distilrubert.pipeline.run import Run, bring_up_to_date
+from distilrubert.pipeline.stages import stages_of
+from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, speed_table
+
+
+def distill(options: argparse.Namespace) -> None:
+    """Bring a run up to the finished student checkpoint."""
+    run = _run(load_recipe(options.recipe, options.overrides), options.run_dir)
+    check_before_work(run)
+    stages = stages_of(run)
+    last = next(index for index, stage in enumerate(stages) if stage.name == "student")
+    bring_up_to_date(run, stages[: last + 1])
+    print(f"The student is in {run.student}")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Export one model."""
+    settings = validated(ConversionSettings, {"onnx": options.onnx})
+    sentences = _lines(options.sentences) if options.sentences else default_sentences()
+    parity = convert_model(options.model, options.output, settings, sentences)
+    parity.save(options.output / "reports" / "parity.json")
+    Console().print(parity_table(parity))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Fine-tune one model on tasks."""
+    quality = measure_quality(
+        {"model": checkpoint_folder(options.model)},
+        [load_task(name) for name in options.task],
+        validated(QualitySettings, {"seeds": options.seeds}),
+        held_out=[],
+        # Beside the output, so that the same command continues where it was stopped.
+        cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
+    )
+    quality.save(options.output)
+    Console().print(quality_table(quality))
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    """Measure the speed of models, file by file."""
+    settings = validated(
+        SpeedSettings,
+        {
+            "sequence_length": options.sequence_length,
+            "batch_sizes": options.batch_size,
+            "threads": options.threads,
+            "device": options.device,
+        },
+    )
+    cases = [case for model in options.models for case in cases_of(Path(model).name, model)]
+    speed = measure_speed(cases, settings)
+    speed.save(options.output)
+    Console().print(speed_table(speed))
+
+
+def card(options: argparse.Namespace) -> None:
+    """Render a run's card again."""
+    path = write_card(options.run_dir)
+    print(f"The card is in {path}")
+    if options.preview:
+        print(f"A preview is in {write_preview(options.run_dir / 'hub')}")
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Bring a run up to the card, then push its model repository."""
+    recipe = load_recipe(options.recipe, [*options.overrides, *_publishing(options)])
+    run = _run(recipe, options.run_dir)
+    check_before_work(run, push=recipe.publish.repo_id is not None)
+    bring_up_to_date(run, stages_of(run))
+    print_tables(run)
+    if recipe.publish.repo_id is None:
+        print(render_folder(run.hub))
+        print(next_steps(run, options.recipe))
+    elif options.dry_run:
+        print(render_plan(plan_push(run.hub, recipe.publish, connect(recipe.publish))))
+    else:
+        print(render_publication(push_folder(run.hub, recipe.publish)))
+
+
+def _publishing(options: argparse.Namespace) -> list[str]:
+    """The command line's publishing options as overrides of the recipe."""
+    given = {
+        "repo_id": options.repo_id,
+        "endpoint": options.endpoint,
+        "revision": options.revision,
+        "private": options.private or None,
+        "create_pr": options.create_pr or None,
+    }
+    # JSON is YAML, and quotes what would otherwise be read as a number or a mapping.
+    return [f"publish.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def _run(recipe: Recipe, folder: Path | None) -> Run:
+    return Run(recipe, (folder or Path("runs") / recipe.name).resolve())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--sentences {path}: cannot be read as UTF-8 text: {error}") from error
+    return [line for line in lines if line]

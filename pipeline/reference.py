@@ -1,0 +1,84 @@
+"""The reference page of the recipe, docs/recipe.md, made from the descriptions of its fields.
+
+``python -m distilrubert.pipeline.reference`` prints it; a test keeps the committed page equal to it.
+"""
+
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from distilrubert.pipeline.recipe import Recipe, sections_in
+
+INTRODUCTION = """\
+# The recipe
+
+One YAML file says everything that a run needs; unknown keys are refused. A relative path starts at the recipe's
+folder, and `${NAME}` in a path is an environment variable. `--set KEY=VALUE` on the command line overrides one
+field, with dots between the levels: `--set distillation.max_steps=200`.
+
+`recipes/demo.yaml` is a small complete example. This page is made from the code:
+`python -m distilrubert.pipeline.reference > docs/recipe.md`.
+"""
+
+
+def reference_page() -> str:
+    """The page, in Markdown: a table for each section, in the order in which a recipe has them."""
+    return "\n".join([INTRODUCTION, *_tables("", Recipe)])
+
+
+def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:
+    yield f"## {path or 'top level'}\n"
+    yield f"{_summary(section)}\n"
+    yield "| key | kind | default | meaning |\n|---|---|---|---|"
+    for key, field in section.model_fields.items():
+        yield f"| `{key}` | {_kind(field.annotation)} | {_default(field)} | {_escaped(field.description or '')} |"
+    yield ""
+    for key, field in section.model_fields.items():
+        for inner in sections_in(field.annotation):
+            yield from _tables(f"{path}.{key}".removeprefix("."), inner)
+
+
+def _summary(section: type[BaseModel]) -> str:
+    paragraphs = (section.__doc__ or "").strip().split("\n\n")
+    return " ".join(" ".join(paragraphs[0].split()).split())
+
+
+def _kind(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _kind(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if kind is type(None) else _kind(kind) for kind in arguments)
+    if origin in (list, tuple):
+        return f"list of {_kind(arguments[0])}"
+    if origin is dict:
+        return f"mapping to {_kind(arguments[1])}"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}[annotation.__name__]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined or isinstance(default, BaseModel):
+        return ""
+    return f"`{_escaped(json.dumps(default, ensure_ascii=False))}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference_page())

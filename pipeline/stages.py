@@ -1,0 +1,250 @@
+"""The stages of the road, from the corpus to the card."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from distilrubert.conversion.model_folder import convert
+from distilrubert.distill.corpus import build_corpus, load_corpus
+from distilrubert.distill.distillation import distill, pretrain_teacher
+from distilrubert.distill.sources import iterate_texts, open_source
+from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.settings import QualitySettings
+from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.task import load_task
+from distilrubert.model_card.card import write_card
+from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.persistence import atomic_folder
+from distilrubert.modeling.student import build_student, load_student, save_student
+from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
+from distilrubert.modeling.tokenizer_files import save_tokenizer
+from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.pipeline.run import Run, Stage
+
+PARITY_SENTENCES = 64
+
+
+def stages_of(run: Run) -> list[Stage]:
+    """The stages that a recipe needs, in order."""
+    pretrained = run.recipe.teacher.pretrain is not None
+    return [stage for stage in _STAGES if pretrained or stage.name not in ("vocabulary", "teacher")]
+
+
+def teacher_of(run: Run) -> Teacher:
+    """The recipe's teacher: the one it names, or the one it has trained."""
+    teacher = run.recipe.teacher
+    return load_teacher(run.teacher) if teacher.pretrain else load_teacher(teacher.model, teacher.revision)
+
+
+def _teacher_folder(run: Run) -> Path:
+    teacher = run.recipe.teacher
+    return run.teacher if teacher.pretrain else checkpoint_folder(teacher.model, teacher.revision)
+
+
+def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -> list[str]:
+    """Held-out text to compare exported files on, back from its tokens."""
+    return tokenizer.batch_decode(sequences[:PARITY_SENTENCES], skip_special_tokens=True)
+
+
+# What decides each stage's result
+
+
+def _source_inputs(run: Run) -> dict[str, Any]:
+    """The sources and the identity of each file, by size and time of change, as make goes by."""
+    with tempfile.TemporaryDirectory() as unused:
+        origins = [open_source(source, Path(unused)) for source in run.recipe.corpus.sources]
+    return {
+        "sources": [source.model_dump(mode="json") for source in run.recipe.corpus.sources],
+        "files": [origin.identity for source in origins for origin in source],
+    }
+
+
+def _vocabulary_inputs(run: Run) -> Mapping[str, Any]:
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    return {"corpus": _source_inputs(run), "teacher": {"pretrain": {"vocabulary_size": pretrain.vocabulary_size}}}
+
+
+def _corpus_inputs(run: Run) -> Mapping[str, Any]:
+    form = run.recipe.corpus.model_dump(mode="json", exclude={"sources", "processes"})
+    return {"corpus": form | _source_inputs(run), "seed": run.recipe.seed, **_named_teacher(run)}
+
+
+def _named_teacher(run: Run) -> dict[str, Any]:
+    teacher = run.recipe.teacher
+    return {"teacher": {"model": teacher.model, "revision": teacher.revision}} if teacher.model else {}
+
+
+def _teacher_inputs(run: Run) -> Mapping[str, Any]:
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    return {"teacher": {"pretrain": pretrain.trajectory()}, "seed": run.recipe.seed}
+
+
+def _student_inputs(run: Run) -> Mapping[str, Any]:
+    return {
+        "seed": run.recipe.seed,
+        "student": run.recipe.student.model_dump(mode="json"),
+        "distillation": run.recipe.distillation.trajectory(),
+        **_named_teacher(run),
+    }
+
+
+def _conversion_inputs(run: Run) -> Mapping[str, Any]:
+    return {"conversion": run.recipe.conversion.model_dump(mode="json")}
+
+
+def _speed_inputs(run: Run) -> Mapping[str, Any]:
+    return {"evaluation": {"speed": run.recipe.evaluation.speed.model_dump(mode="json")}, **_named_teacher(run)}
+
+
+def _quality_inputs(run: Run) -> Mapping[str, Any]:
+    evaluation = run.recipe.evaluation
+    tasks = [load_task(name).model_dump(mode="json") for name in evaluation.tasks]
+    return {"evaluation": evaluation.model_dump(mode="json", exclude={"speed"}) | {"tasks": tasks}}
+
+
+def _card_inputs(run: Run) -> Mapping[str, Any]:
+    return {"card": run.recipe.card.model_dump(mode="json"), "repo_id": run.recipe.publish.repo_id}
+
+
+# The stages themselves
+
+
+def _train_vocabulary(run: Run) -> None:
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    tokenizer = train_wordpiece(
+        iterate_texts(run.recipe.corpus.sources), pretrain.vocabulary_size, pretrain.max_positions
+    )
+    with atomic_folder(run.vocabulary) as beside:
+        save_tokenizer(tokenizer, beside)
+
+
+def _build_corpus(run: Run) -> None:
+    tokenizer = (
+        AutoTokenizer.from_pretrained(run.vocabulary) if run.recipe.teacher.pretrain else teacher_of(run).tokenizer
+    )
+    build_corpus(run.recipe.corpus, tokenizer, run.corpus, run.recipe.seed)
+
+
+def _pretrain_teacher(run: Run) -> None:
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    teacher = new_teacher(
+        AutoTokenizer.from_pretrained(run.vocabulary),
+        layers=pretrain.layers,
+        dim=pretrain.dim,
+        heads=pretrain.heads,
+        hidden_dim=pretrain.hidden_dim,
+        seed=run.recipe.seed,
+    )
+    report = pretrain_teacher(teacher, load_corpus(run.corpus), pretrain, run.folder / "pretraining", run.recipe.seed)
+    report.save(run.reports / "pretraining.json")
+    save_teacher(teacher, run.teacher)
+
+
+def _distill(run: Run) -> None:
+    teacher = teacher_of(run)
+    student = build_student(teacher, run.recipe.student, run.recipe.seed)
+    report = distill(teacher, student, load_corpus(run.corpus), run.recipe.distillation, run.folder, run.recipe.seed)
+    report.save(run.reports / "training.json")
+    save_student(student, run.student)
+
+
+def _convert(run: Run) -> None:
+    sentences = sentences_of(load_student(run.student).tokenizer, load_corpus(run.corpus).validation)
+    convert(run.student, run.hub, run.recipe.conversion, sentences).save(run.reports / "parity.json")
+
+
+def _measure_speed(run: Run) -> None:
+    cases = [SpeedCase("teacher-pytorch-fp32", _teacher_folder(run), "pytorch-fp32"), *cases_of("student", run.hub)]
+    measure_speed(cases, run.recipe.evaluation.speed).save(run.reports / "speed.json")
+
+
+def _measure_quality(run: Run) -> None:
+    evaluation = run.recipe.evaluation
+    measure_quality(
+        {"teacher": _teacher_folder(run), "student": run.student},
+        [load_task(name) for name in evaluation.tasks],
+        QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
+        load_corpus(run.corpus).validation,
+        run.folder / "scores",
+    ).save(run.reports / "quality.json")
+
+
+def _write_card(run: Run) -> None:
+    write_card(run.folder)
+
+
+_STAGES = (
+    Stage(
+        name="vocabulary",
+        title="training the teacher's vocabulary",
+        after=(),
+        inputs=_vocabulary_inputs,
+        outputs=lambda run: [run.vocabulary],
+        perform=_train_vocabulary,
+    ),
+    Stage(
+        name="corpus",
+        title="tokenising the corpus",
+        after=("vocabulary",),
+        inputs=_corpus_inputs,
+        outputs=lambda run: [run.corpus],
+        perform=_build_corpus,
+    ),
+    Stage(
+        name="teacher",
+        title="pretraining the teacher",
+        after=("corpus",),
+        inputs=_teacher_inputs,
+        outputs=lambda run: [run.teacher, run.reports / "pretraining.json"],
+        work=lambda run: [run.folder / "pretraining"],
+        perform=_pretrain_teacher,
+    ),
+    Stage(
+        name="student",
+        title="distilling the student",
+        after=("corpus", "teacher"),
+        inputs=_student_inputs,
+        outputs=lambda run: [run.student, run.reports / "training.json"],
+        work=lambda run: [run.folder / "checkpoints"],
+        perform=_distill,
+    ),
+    Stage(
+        name="conversion",
+        title="exporting the student and proving that the files agree",
+        after=("student",),
+        inputs=_conversion_inputs,
+        outputs=lambda run: [run.hub / "model.safetensors", run.reports / "parity.json"],
+        perform=_convert,
+    ),
+    Stage(
+        name="speed",
+        title="measuring speed",
+        after=("teacher", "conversion"),
+        inputs=_speed_inputs,
+        outputs=lambda run: [run.reports / "speed.json"],
+        perform=_measure_speed,
+    ),
+    Stage(
+        name="quality",
+        title="measuring quality",
+        after=("teacher", "student"),
+        inputs=_quality_inputs,
+        outputs=lambda run: [run.reports / "quality.json"],
+        perform=_measure_quality,
+    ),
+    Stage(
+        name="card",
+        title="writing the model card",
+        after=("student", "conversion", "speed", "quality"),
+        inputs=_card_inputs,
+        outputs=lambda run: [run.hub / "README.md"],
+        perform=_write_card,
+    ),
+)

@@ -1,0 +1,101 @@
+"""What the terminal shows at the end of a run."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distilrubert.modeling.reports import Measurements
+from distilrubert.pipeline.run import Run
+
+
+def print_tables(run: Run) -> None:
+    """Print the speed and the quality of the run's models."""
+    console = Console()
+    console.print(speed_table(Measurements.load(run.reports / "speed.json")))
+    console.print(quality_table(Measurements.load(run.reports / "quality.json")))
+
+
+def speed_table(speed: Measurements) -> Table:
+    """A row for each measured file; times and throughput with their ratio to the baseline."""
+    environment = speed.environment
+    table = Table(title=f"Speed on {environment.cpu}, {environment.threads} threads", title_justify="left")
+    table.add_column("model, runtime")
+    for heading in ("size, MiB", "latency, ms", "×", "samples/s", "×"):
+        table.add_column(heading, justify="right")
+    for row in speed.rows:
+        figures = row.figures
+        table.add_row(
+            row.case,
+            f"{figures['size_mib']:.1f}",
+            f"{1000 * figures['latency_s']:.1f}",
+            f"{figures['latency_ratio']:.1f}",
+            f"{figures['samples_per_s']:.1f}",
+            f"{figures['throughput_ratio']:.1f}",
+        )
+    return table
+
+
+def quality_table(quality: Measurements) -> Table:
+    """A row for each model: prediction of held-out text, then each task's main score as mean ± deviation."""
+    tasks: Mapping[str, Any] = quality.details["tasks"]
+    table = Table(title="Quality", title_justify="left")
+    table.add_column("model")
+    table.add_column("masked accuracy, %", justify="right")
+    for name, task in tasks.items():
+        table.add_column(f"{name}, {task['main_metric']}, %", justify="right")
+    for row in quality.rows:
+        scores = (_score(row.figures["tasks"].get(name), task["main_metric"]) for name, task in tasks.items())
+        table.add_row(row.case, _percent(row.figures.get("masked_accuracy")), *scores)
+    return table
+
+
+def parity_table(parity: Measurements) -> Table:
+    """A row for each file; how far it is from the checkpoint."""
+    table = Table(title="Agreement with the checkpoint", title_justify="left")
+    table.add_column("file")
+    for heading in ("size, MiB", "largest difference", "mean token cosine", "least token cosine"):
+        table.add_column(heading, justify="right")
+    for row in parity.rows:
+        figures = row.figures
+        table.add_row(
+            figures["path"],
+            f"{figures['size_mib']:.1f}",
+            f"{figures['maximal_difference']:.2g}",
+            f"{figures['token_cosine']:.5f}",
+            f"{figures['minimal_token_cosine']:.5f}",
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _score(task: Mapping[str, Any] | None, metric: str) -> str:
+    if task is None:
+        return ""
+    score = task[metric]
+    deviation = "" if score["std"] is None else f" ± {100 * score['std']:.1f}"
+    return f"{100 * score['mean']:.1f}{deviation}"
+
+
+def next_steps(run: Run, recipe: Path) -> str:
+    """Where the model repository is, how to try it and how to push it."""
+    python, hub = _short(Path(sys.executable)), _short(run.hub)
+    return (
+        f"The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
+        f'  {python} -c "from transformers import pipeline; '
+        f"print(pipeline('fill-mask', '{hub}')('{run.recipe.card.example}')[0])\"\n\n"
+        f"and push it:\n\n"
+        f"  {python} publish.py {_short(recipe)} --repo-id USER/{run.recipe.name}"
+    )
+
+
+def _short(path: Path) -> Path:
+    """The path as one would type it here; links, as those of a virtual environment, are left alone."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

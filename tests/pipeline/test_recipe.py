@@ -1,0 +1,137 @@
+"""Reading recipes: what is right is filled in, what is wrong is said in one line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.recipe import load_recipe, resolved
+
+ROOT = Path(__file__).parents[2]
+
+MINIMAL = """
+name: small-one
+teacher: {model: some/teacher}
+corpus: {sources: [{path: texts/*.txt}]}
+student: {layers: 2}
+card: {language: ru, license: apache-2.0}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str = MINIMAL) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def message_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_are_those_of_the_reference(write):
+    recipe = load_recipe(write())
+    assert recipe.distillation.temperature == 2.0
+    assert (recipe.distillation.weights.kl, recipe.distillation.weights.mlm, recipe.distillation.weights.cosine) == (
+        5,
+        2,
+        1,
+    )
+    assert recipe.distillation.layer_map == "block-mean"
+    assert recipe.evaluation.speed.sequence_length == 512
+    assert recipe.evaluation.speed.batch_sizes == [1, 16]
+
+
+def test_paths_start_at_the_recipes_folder_and_variables_are_expanded(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTS", "/somewhere")
+    path = write()
+    assert load_recipe(path).corpus.sources[0].path == str(tmp_path / "texts/*.txt")
+    assert load_recipe(path, ["corpus.sources=[{path: '${TEXTS}/a.txt'}]"]).corpus.sources[0].path == "/somewhere/a.txt"
+
+
+def test_a_hub_id_stays_and_a_folder_beside_the_recipe_is_found(write, tmp_path):
+    path = write()
+    assert load_recipe(path).teacher.model == "some/teacher"
+    (tmp_path / "some/teacher").mkdir(parents=True)
+    assert load_recipe(path).teacher.model == str(tmp_path / "some/teacher")
+
+
+def test_the_resolved_recipe_is_a_recipe_again(write, tmp_path):
+    recipe = load_recipe(write(), ["seed=7", "distillation.max_steps=3"])
+    again = tmp_path / "elsewhere.yaml"
+    again.write_text(yaml.safe_dump(dict(resolved(recipe)), allow_unicode=True))
+    assert load_recipe(again) == recipe
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
+    monkeypatch.setenv("DISTILRUBERT_DATA", "/data")
+    monkeypatch.setenv("DISTILRUBERT_CORPUS", "/corpus")
+    assert load_recipe(recipe).name
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("distillation.temprature=3", "unknown key distillation.temprature: did you mean temperature?"),
+        ("distillation.weights.kll=3", "unknown key distillation.weights.kll: did you mean kl?"),
+        ("corpus.sources=[{pth: a.txt}]", "unknown key corpus.sources.0.pth: did you mean path?"),
+        ("zzz=1", "unknown key zzz; known here: name, seed, teacher, corpus"),
+        ("distillation.temperature=warm", "distillation.temperature: input should be a valid number"),
+        ("distillation.temperature=warm", "found 'warm'"),
+        ("distillation.temperature=-1", "distillation.temperature: input should be greater than 0"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, found -1"),
+        ("name=a/b", "name: string should match pattern"),
+        ("name=a--b", "name: the Hub refuses names with '--'"),
+        ("teacher.pretrain={}", "teacher: give either model (a Hub id or folder) or pretrain"),
+        ("corpus.sources=[{path: '${NOT_SET_ANYWHERE}/a'}]", "the environment variable NOT_SET_ANYWHERE is not set"),
+        ("card.license=gnu", "card.license"),
+        ("student.layers=0", "student.layers: input should be greater than or equal to 1, found 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(write, override, said):
+    message = message_of(write(), override)
+    assert said in message
+    assert message.startswith(str(write()))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("distillation.max_steps", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("name.x=3", "name holds a str, not a section"),
+        ("seed=[1", "the value is no YAML"),
+    ],
+)
+def test_a_malformed_override_is_refused(write, override, said):
+    assert said in message_of(write(), override)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [1", "line 1, column 9: invalid YAML"),
+        ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
+        ("", "a recipe is a mapping of keys to values, found nothing"),
+        (MINIMAL.replace("student: {layers: 2}", ""), "student is missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(write, text, said):
+    assert said in message_of(write(text))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    assert "No such file" in message_of(tmp_path / "none.yaml")
+    assert "cannot be read" in message_of(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert "is no UTF-8 text" in message_of(binary)
