@@ -1,0 +1,80 @@
+"""What is to be trained, on what, how and where."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrubert.distill.corpus import Corpus
+from distilrubert.distill.masking import Masker
+from distilrubert.distill.objective import Objective
+from distilrubert.distill.settings import OptimizationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything that a training run needs.
+
+    Attributes:
+        case: ``distillation`` or ``pretraining``: the name of the run in its report and trackers.
+        section: where the settings stand in a recipe, for messages.
+        objective: the module that holds the trained model and computes its losses.
+        corpus: the tokenised text.
+        masker: draws the tokens to be predicted.
+        settings: optimisation and bookkeeping.
+        folder: gets ``checkpoints/`` and ``trackers/``.
+        seed: of everything that is drawn.
+        origin: what else decides the result (the name of the teacher, say), as plain values.
+        leaves_weights_out: whether no loss reaches some of the weights, as without kl and mlm those of the head.
+    """
+
+    case: str
+    section: str
+    objective: Objective
+    corpus: Corpus
+    masker: Masker
+    settings: OptimizationSettings
+    folder: Path
+    seed: int
+    origin: Mapping[str, Any]
+    leaves_weights_out: bool = False
+
+    def all_settings(self) -> dict[str, Any]:
+        """The settings and the seed as plain values."""
+        return {"seed": self.seed, **self.settings.model_dump(mode="json")}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the trained weights, as JSON holds it; a checkpoint of another identity is not resumed."""
+        return {
+            self.section: self.settings.trajectory(),
+            "seed": self.seed,
+            "corpus": _identity_of(self.corpus),
+            "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
+            **self.origin,
+        }
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first entry in which two identities differ, in words; empty where they agree."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for key in before | after:
+        if before.get(key) != after.get(key):
+            return f"{key} was {before.get(key)} and is {after.get(key)}"
+    return ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _identity_of(corpus: Corpus) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(corpus.train.lengths).data)
+    digest.update(np.ascontiguousarray(corpus.token_counts).data)
+    return {"sequences": len(corpus.train), "tokens": int(corpus.train.lengths.sum()), "sha256": digest.hexdigest()}

@@ -1,0 +1,103 @@
+"""How far a run has come: what a checkpoint remembers besides the tensors, and what the report is made from."""
+
+import contextlib
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+import torch
+
+Activity = Literal["validation", "checkpoint"]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Counters, clocks and curves of a run, over all its processes and resumptions.
+
+    Attributes:
+        step: updates done.
+        tokens: real tokens trained on, with repetition.
+        positions: the same with padding.
+        resumes: how often the run went on from a checkpoint.
+        wall_time_s: seconds from the first update of each call on, up to its last checkpoint.
+        validation_time_s: of these, for validation.
+        checkpoint_time_s: of these, for checkpoints.
+        peak_memory_mib: largest main memory of a process.
+        peak_gpu_memory_mib: largest memory on an accelerator, 0 without one.
+        curves: points of the training curves.
+        validation: losses on held-out text.
+        window: sums of each figure since the last point of the curves.
+        window_updates: number of updates in `window`.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    positions: int = 0
+    resumes: int = 0
+    wall_time_s: float = 0.0
+    validation_time_s: float = 0.0
+    checkpoint_time_s: float = 0.0
+    peak_memory_mib: float = 0.0
+    peak_gpu_memory_mib: float = 0.0
+    curves: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    window_updates: int = 0
+
+    to_dict = dataclasses.asdict
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+    @property
+    def training_time_s(self) -> float:
+        """The wall time without validation and checkpoints."""
+        return self.wall_time_s - self.validation_time_s - self.checkpoint_time_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Real tokens per second of training time."""
+        return self.tokens / self.training_time_s if self.training_time_s > 0 else 0.0
+
+    @contextlib.contextmanager
+    def timed(self, activity: Activity) -> Iterator[None]:
+        """Add the time that the block takes to that activity's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            name = f"{activity}_time_s"
+            setattr(self, name, getattr(self, name) + time.monotonic() - started)
+
+    def add_update(self, losses: Mapping[str, float], tokens: int, positions: int) -> None:
+        """Count one update."""
+        self.step += 1
+        self.tokens += tokens
+        self.positions += positions
+        self.window_updates += 1
+        for name, value in losses.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+
+    def add_point(self, learning_rate: float) -> dict[str, float]:
+        """Close the current stretch of the curves with a point, the mean over its updates, and return it."""
+        means = {name: total / self.window_updates for name, total in self.window.items()}
+        point = {"step": self.step, "tokens": self.tokens, **means, "learning_rate": learning_rate}
+        self.curves.append(point)
+        self.window, self.window_updates = {}, 0
+        return point
+
+
+def peak_memory_mib() -> float:
+    """The largest main memory that this process has held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peak_gpu_memory_mib(device: torch.device) -> float:
+    """The largest memory that tensors have taken on the accelerator, in MiB; 0 without one."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0

@@ -1,0 +1,92 @@
+"""The training sections of a recipe."""
+
+from typing import Any, Literal
+
+from accelerate.utils import LoggerType
+from pydantic import Field, field_validator
+
+from distilrubert.distill.masking import MaskingSettings
+from distilrubert.distill.objective import ObjectiveSettings
+from distilrubert.modeling.configuration import Section
+
+TRACKERS = sorted(str(name) for name in LoggerType if name is not LoggerType.ALL)
+
+
+class BookkeepingSettings(Section):
+    """What is kept and shown while training goes on; none of it changes the weights that come out."""
+
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Updates between checkpoints; null leaves it to checkpoint_minutes."
+    )
+    checkpoint_minutes: float | None = Field(
+        15.0, gt=0, description="Minutes between checkpoints; null leaves it to checkpoint_every."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
+    validation_tokens: int = Field(
+        100_000, ge=1, description="Held-out text that is measured at most, in padded tokens; the same each time."
+    )
+    log_every: int = Field(20, ge=1, description="Updates between points of the curves and lines of the log.")
+    trackers: list[str] = Field(
+        [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."
+    )
+    num_workers: int = Field(0, ge=0, description="Processes that mask and pad batches; 0 does it in the training one.")
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"unknown tracker {name!r}; allowed are {', '.join(TRACKERS)}")
+        return names
+
+
+class OptimizationSettings(BookkeepingSettings):
+    """How a model is trained: data, optimiser, precision. The defaults are those of DistilBERT where it has one."""
+
+    learning_rate: float = Field(5e-4, gt=0, description="Highest learning rate, reached at the end of the warm-up.")
+    warmup: float = Field(0.05, ge=0, le=1, description="Share of all updates in which the learning rate rises from 0.")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="Course of the learning rate after the warm-up: down to 0 on a line or a cosine, or flat."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
+    )
+    betas: tuple[float, float] = Field((0.9, 0.98), description="Decay rates of AdamW's two moments.")
+    epsilon: float = Field(1e-6, gt=0, description="Term that keeps AdamW's division stable.")
+    clip: float = Field(5.0, gt=0, description="Largest norm of the gradient of an update, over all trained weights.")
+    epochs: int = Field(3, ge=1, description="Passes over the corpus.")
+    max_steps: int | None = Field(None, ge=1, description="Updates after which training ends, if the epochs hold more.")
+    batch_tokens: int = Field(4096, ge=8, description="Padded tokens of a batch at most, on one process.")
+    batches_per_update: int = Field(
+        8,
+        ge=1,
+        description="Batches of an update over all processes; a multiple of their number. The rest is accumulated.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the matrix products; auto is bf16 where the processor has it natively."
+    )
+    dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
+    masking: MaskingSettings = Field(MaskingSettings(), description="Which tokens are to be predicted.")
+
+    def trajectory(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain values."""
+        return self.model_dump(mode="json", exclude=set(BookkeepingSettings.model_fields))
+
+
+class DistillationSettings(ObjectiveSettings, OptimizationSettings):
+    """Losses and optimisation of the student."""
+
+
+class PretrainingSettings(OptimizationSettings):
+    """A teacher of the recipe's own: its size and how it is trained on the recipe's corpus."""
+
+    layers: int = Field(12, ge=1, description="Transformer blocks.")
+    dim: int = Field(384, ge=1, description="Width of the hidden states.")
+    heads: int = Field(6, ge=1, description="Attention heads of a block; they divide dim.")
+    hidden_dim: int = Field(1536, ge=1, description="Width inside the feed-forward networks.")
+    vocabulary_size: int = Field(8000, ge=100, description="Most WordPiece tokens of the vocabulary trained for it.")
+    max_positions: int = Field(512, ge=8, description="Longest sequence in tokens, [CLS] and [SEP] included.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
+    )

@@ -1,0 +1,38 @@
+"""Stopping well: a signal asks the training loop to save its work and end."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Self
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal after its work had been saved; the same call goes on from there.
+
+    A :class:`KeyboardInterrupt`, so that whatever stops at Ctrl-C stops here too (exit status 130).
+    """
+
+
+class StopRequest:
+    """A context in which SIGTERM and SIGINT only set :attr:`received`; a second SIGINT stops at once.
+
+    Outside the main thread, where Python delivers no signals, it changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True

@@ -1,0 +1,243 @@
+"""The training loop, on accelerate, for distillation and for the pretraining of a teacher alike.
+
+Everything random is a function of the seed and the place in the course (epoch, batch): order, masks, dropout.
+So a run that is stopped at any moment and resumed ends with the same weights, bit for bit, and the number of
+processes changes a result only by rounding.
+"""
+
+import atexit
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from tqdm import tqdm
+
+from distilrubert.distill.batching import build_loader
+from distilrubert.distill.checkpoints import Checkpoints, read_state, restore
+from distilrubert.distill.course import Course, Stretch
+from distilrubert.distill.job import Job, difference
+from distilrubert.distill.progress import Progress, peak_gpu_memory_mib, peak_memory_mib
+from distilrubert.distill.ranks import destroy_process_group, largest, on_main, total
+from distilrubert.distill.report import TrainingReport
+from distilrubert.distill.signals import Interrupted, StopRequest
+from distilrubert.distill.tracking import check_trackers, finish_trackers, start_trackers
+from distilrubert.distill.update import Batch, NotFiniteError, Update, Updater
+from distilrubert.distill.validation import Validation
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Environment
+
+logger = logging.getLogger(__name__)
+
+
+def train(job: Job) -> TrainingReport:
+    """Train the job's model in place, going on from its newest checkpoint; it ends on the device where it began.
+
+    Under torchrun or ``accelerate launch`` every process makes this call, and all see the same folder.
+
+    Raises:
+        UserError: if `batches_per_update` is no multiple of the number of processes, a tracker is not installed, the
+            folder cannot be written, a checkpoint in it belongs to another run, or a loss is no longer finite. The
+            newest checkpoint stays in each case.
+        Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
+    """
+    check_trackers(job.settings.trackers, f"{job.section}.trackers")
+    accelerator = Accelerator(
+        # Unless told so, accelerate leaves processes on CPUs alone with themselves, each a run of its own.
+        cpu=not torch.accelerator.is_available(),
+        # Autocast is entered where it is needed; accelerate's own precision would hold for the whole process.
+        mixed_precision="no",
+        log_with=job.settings.trackers or None,
+        project_dir=str(job.folder / "trackers"),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=job.leaves_weights_out)],
+    )
+    # Left to the interpreter's end, a process group can abort it.
+    atexit.register(destroy_process_group)
+    if job.settings.batches_per_update % accelerator.num_processes:
+        # Whoever leaves while others are still arriving breaks their start.
+        accelerator.wait_for_everyone()
+        raise UserError(
+            f"{job.section}.batches_per_update: {job.settings.batches_per_update} is no multiple of the number of "
+            f"processes, {accelerator.num_processes}"
+        )
+    home = next(job.objective.parameters()).device
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), StopRequest() as stop:
+        try:
+            return _Run(job, accelerator, stop).execute()
+        finally:
+            finish_trackers(accelerator)
+            job.objective.to(home).eval()
+
+
+class _Run:
+    """One call of :func:`train` on one process."""
+
+    def __init__(self, job: Job, accelerator: Accelerator, stop: StopRequest) -> None:
+        self.job, self.settings, self.accelerator, self.stop = job, job.settings, accelerator, stop
+        self.checkpoints = Checkpoints(job.folder / "checkpoints", job.settings.keep_checkpoints)
+        self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
+        self.course = Course(job.corpus.train.lengths, job.settings, job.seed)
+        self.validation = Validation(job.corpus.validation, job.masker, job.settings, job.seed, accelerator)
+        job.objective.to(accelerator.device)
+        self.update = Updater(accelerator, job.objective, job.settings, self.course.total_steps, job.seed)
+        self.progress = Progress()
+
+    def execute(self) -> TrainingReport:
+        """Train what is left and report; a finished run only reports."""
+        state = self._resume(self.newest) if self.newest else {}
+        if self.progress.step < self.course.total_steps:
+            self._begin()
+            with self._bar() as bar:
+                for stretch in self.course.after(self.progress.step):
+                    for indices, batches in self._batches(stretch):
+                        self._advance(stretch.epoch, indices, batches, bar)
+            state = self._save()
+        if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
+            raise Interrupted(f"{self.job.case}: stopped when it had finished; {self._kept()}")
+        return TrainingReport.from_checkpoint(self.job.case, state)
+
+    def _resume(self, checkpoint: Path) -> dict[str, Any]:
+        """Load a checkpoint and return its state."""
+        state = read_state(checkpoint)
+        changed = difference(state["identity"], self.job.identity())
+        if changed:
+            raise UserError(
+                f"{checkpoint}: belongs to another run: {changed}; remove {checkpoint.parent} to start anew, or go "
+                "back to what it was made with"
+            )
+        restore(checkpoint, self.job.objective, self.update.optimizer)
+        self.progress = Progress.from_dict(state["progress"])
+        self._tell("going on from %s", checkpoint)
+        return state
+
+    def _begin(self) -> None:
+        """Start the clocks and trackers of this call."""
+        if self.progress.step:
+            self.progress.resumes += 1
+        now = time.monotonic()
+        # A beginning that lies back by the time of the calls before.
+        self.began, self.saved_at = now - self.progress.wall_time_s, now
+        start_trackers(self.accelerator, self.job.case, self.job.all_settings())
+        self._tell(
+            "%d updates of %d batches, %s, %d process(es)",
+            self.course.total_steps,
+            self.settings.batches_per_update,
+            self.update.precision,
+            self.accelerator.num_processes,
+        )
+
+    def _batches(self, stretch: Stretch) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
+        """This process's batches of each update, with their places in the plan of the epoch."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        loader = build_loader(
+            self.job.corpus.train,
+            self.job.masker,
+            stretch.batches[rank::processes],
+            epoch=stretch.epoch,
+            num_workers=self.settings.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        each = self.settings.batches_per_update // processes
+        # One iterator, taken `each` times: consecutive groups.
+        indices = zip(*[itertools.count(stretch.first + rank, processes)] * each, strict=True)
+        return zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False)
+
+    def _advance(self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], bar: "tqdm[NoReturn]") -> None:
+        """Make one update and whatever is due after it."""
+        progress, settings = self.progress, self.settings
+        flags = {"stop": self.stop.received, "save": self._is_time_to_save()}
+        try:
+            done = self.update(progress.step, epoch, indices, batches, flags)
+        except NotFiniteError as error:
+            raise UserError(
+                f"{self.job.section}: not finite at step {progress.step + 1}: {error}; {self._kept()}; a lower "
+                f"{self.job.section}.learning_rate or a longer warmup may help"
+            ) from error
+        progress.add_update(done.losses, done.tokens, done.positions)
+        progress.wall_time_s = time.monotonic() - self.began
+        self._show(done, bar)
+        is_last = progress.step == self.course.total_steps
+        if is_last or progress.step % settings.log_every == 0:
+            self._log(progress.add_point(done.learning_rate))
+        if is_last or progress.step % settings.validate_every == 0:
+            self._validate()
+        every = settings.checkpoint_every
+        if not is_last and (any(done.flags.values()) or (every and progress.step % every == 0)):
+            self._save()
+        if not is_last and done.flags["stop"]:
+            raise Interrupted(f"{self.job.case}: stopped at step {progress.step}; {self._kept()}")
+
+    def _is_time_to_save(self) -> bool:
+        minutes = self.settings.checkpoint_minutes
+        # One clock decides for all.
+        if minutes is None or not self.accelerator.is_main_process:
+            return False
+        return time.monotonic() - self.saved_at > minutes * 60
+
+    def _log(self, point: Mapping[str, float]) -> None:
+        self._tell("%s, %.0f tokens/s", _in_words(point), self.progress.tokens_per_s)
+        self.accelerator.log(dict(point), step=self.progress.step)
+
+    def _validate(self) -> None:
+        with self.progress.timed("validation"):
+            losses = self.validation.measure(self.job.objective, self.update.precision)
+        if losses:
+            self.progress.validation.append({"step": self.progress.step, **losses})
+            self._tell("held-out text: %s", _in_words(losses))
+            self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
+
+    def _save(self) -> dict[str, Any]:
+        """Write a checkpoint and return its state."""
+        progress, accelerator = self.progress, self.accelerator
+        progress.wall_time_s = time.monotonic() - self.began
+        progress.peak_memory_mib = max(progress.peak_memory_mib, largest(accelerator, peak_memory_mib()))
+        gpu_peak = largest(accelerator, peak_gpu_memory_mib(accelerator.device))
+        progress.peak_gpu_memory_mib = max(progress.peak_gpu_memory_mib, gpu_peak)
+        state = {
+            "identity": self.job.identity(),
+            "settings": self.job.all_settings(),
+            "environment": Environment.capture().to_dict(),
+            "precision": self.update.precision,
+            "processes": accelerator.num_processes,
+            "progress": progress.to_dict(),
+        }
+        with progress.timed("checkpoint"):
+            self.newest = on_main(
+                accelerator,
+                lambda: self.checkpoints.save(progress.step, self.job.objective, self.update.optimizer, state),
+            )
+        self.saved_at = time.monotonic()
+        return state
+
+    def _tell(self, message: str, *values: object) -> None:
+        if self.accelerator.is_main_process:
+            logger.info(f"{self.job.case}: {message}", *values)
+
+    def _kept(self) -> str:
+        return f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
+
+    def _bar(self) -> "tqdm[NoReturn]":
+        return tqdm(
+            total=self.course.total_steps,
+            initial=self.progress.step,
+            desc=self.job.case,
+            unit="update",
+            # None: only where standard error is a terminal.
+            disable=None if self.accelerator.is_main_process else True,
+        )
+
+    def _show(self, done: Update, bar: "tqdm[NoReturn]") -> None:
+        bar.set_postfix_str(f"{self.progress.tokens_per_s:.0f} tokens/s, {_in_words(done.losses)}", refresh=False)
+        bar.update()
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+    )

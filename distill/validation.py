@@ -1,0 +1,66 @@
+"""The losses on held-out text, measured the same way each time."""
+
+import collections
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from distilrubert.distill.batching import build_loader, plan_epoch
+from distilrubert.distill.corpus import TokenizedText
+from distilrubert.distill.masking import Masker
+from distilrubert.distill.objective import Objective
+from distilrubert.distill.precision import Precision
+from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.distill.update import Batch, autocast, count_rows, to_device
+
+# No run comes to this epoch, so none trains on the masks of the validation.
+_EPOCH = 2**32 - 1
+
+
+class Validation:
+    """Held-out batches with fixed masks, shared among the processes.
+
+    Args:
+        text: the held-out part of the corpus; at most `validation_tokens` of it are used.
+        masker: draws the tokens to be predicted.
+        settings: batch size and limit.
+        seed: of the choice of sequences.
+        accelerator: the processes.
+    """
+
+    def __init__(
+        self, text: TokenizedText, masker: Masker, settings: OptimizationSettings, seed: int, accelerator: Accelerator
+    ) -> None:
+        order = np.random.default_rng(seed).permutation(len(text))
+        chosen = order[np.cumsum(text.lengths[order]) <= settings.validation_tokens]
+        plan = (
+            plan_epoch(
+                text.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0
+            )
+            if len(chosen)
+            else []
+        )
+        mine = [chosen[batch] for batch in plan][accelerator.process_index :: accelerator.num_processes]
+        self._batches: list[Batch] = list(build_loader(text, masker, mine, epoch=_EPOCH))
+        self._accelerator = accelerator
+
+    def measure(self, objective: Objective, precision: Precision) -> dict[str, float]:
+        """The mean of each loss over its rows; empty where no text is held out."""
+        counts = self._total(count_rows(objective, self._batches))
+        device = self._accelerator.device
+        losses: collections.Counter[str] = collections.Counter()
+        objective.eval()
+        with torch.no_grad(), autocast(device, precision):
+            for batch in self._batches:
+                losses.update({name: float(loss) for name, loss in objective(to_device(batch, device), counts).items()})
+        return self._total(losses)
+
+    def _total(self, values: Mapping[str, float]) -> dict[str, float]:
+        # Exchanged by name: a process that has no batch does not know which losses there are.
+        totals: collections.Counter[str] = collections.Counter()
+        for part in gather_object([dict(values)]):
+            totals.update(part)
+        return dict(totals)

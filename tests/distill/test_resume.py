@@ -1,0 +1,79 @@
+"""A run that was stopped, however and whenever, ends as one that never was."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).with_name("training_worker.py")
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json"]
+STOPS = {
+    "in an update": ["checkpoint-00000002"],
+    "before the moments are written": ["checkpoint-00000002"],
+    "before the state is written": ["checkpoint-00000002"],
+    "before old checkpoints are removed": ["checkpoint-00000002", "checkpoint-00000004", "checkpoint-00000006"],
+    "while an old checkpoint is removed": ["checkpoint-00000004", "checkpoint-00000006"],
+}
+
+
+def scenario(name: str, folder: Path, **environment: str) -> dict[str, Any]:
+    command = [sys.executable, str(WORKER), name, str(folder)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return scenario("stops", tmp_path_factory.mktemp("stops"))
+
+
+def assert_as_if_never_stopped(resumed: dict[str, Any], straight: dict[str, Any]) -> None:
+    for key in ("digest", "curves", "validation", "tokens", "steps"):
+        assert resumed[key] == straight[key], key
+
+
+@pytest.mark.parametrize("moment", STOPS)
+def test_after_a_kill_the_result_is_the_same_to_the_bit(results: dict[str, Any], moment: str) -> None:
+    stopped = results[moment]
+    assert stopped["status"] == -9
+    assert stopped["resumed"] == 0
+    assert stopped["resumes"] == 1
+    assert_as_if_never_stopped(stopped, results["straight"])
+
+
+@pytest.mark.parametrize(("moment", "names"), STOPS.items())
+def test_a_kill_leaves_complete_checkpoints_only(results: dict[str, Any], moment: str, names: list[str]) -> None:
+    assert results[moment]["left"] == dict.fromkeys(names, FILES)
+    assert results[moment]["hidden"] == []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_asked_to_stop_it_saves_and_goes_on_later(results: dict[str, Any], name: str) -> None:
+    stopped = results[name]
+    assert stopped["status"] == 130
+    assert stopped["left"] == {"checkpoint-00000006": FILES}
+    assert stopped["resumed"] == 0
+    assert_as_if_never_stopped(stopped, results["straight"])
+
+
+def test_a_resumed_run_masks_no_example_that_it_had_trained_on(results: dict[str, Any]) -> None:
+    def of_second_half(visits: list[list[int]]) -> list[list[int]]:
+        training = [visit for visit in visits if visit[0] < 2]
+        return training[-len(of_resumed) :]
+
+    of_resumed = [visit for visit in results["SIGTERM"]["visits"] if visit[0] < 2]
+    assert 0 < len(of_resumed) < 2 * 90
+    assert of_resumed == of_second_half(results["straight"]["visits"])
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
+    for processes in scenario("random_kills", tmp_path, KILLS="10").values():
+        assert set(processes["resumed"]) == {0}
+        assert_as_if_never_stopped(processes, processes["straight"])
+        assert all(files == FILES for left in processes["left"] for files in left.values())
