@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.model_card.formatting import count, duration, figure, listing, short_count, words
+from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
