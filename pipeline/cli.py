@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command continues from here", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{program}: {str(error) or 'interrupted'}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.

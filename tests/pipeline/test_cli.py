@@ -1,0 +1,132 @@
+"""The command line: help, and mistakes that are one line on standard error with exit status 2."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilrubert.pipeline.cli import main
+
+from .test_recipe import MINIMAL
+
+ROOT = Path(__file__).parents[2]
+VERBS = ("distill", "convert", "evaluate", "benchmark", "card", "publish")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working folder of its own, no token, no way to a real Hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_teacher_folder) -> Path:
+    """A recipe that could run: a real small teacher and some text."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("Привет, как дела?\nХорошо, а у тебя?\n" * 3, encoding="utf-8")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(MINIMAL.replace("some/teacher", str(tiny_teacher_folder)), encoding="utf-8")
+    return path
+
+
+def mistake(capsys, *arguments: object) -> str:
+    """The one line that a command says about a mistake; nothing may have been written."""
+    before = sorted(Path.cwd().rglob("*"))
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:  # argparse's own mistakes
+        status = exit_.code
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert status == 2
+    assert len(lines) == 1, captured.err
+    assert captured.out == ""
+    assert sorted(Path.cwd().rglob("*")) == before
+    return lines[0]
+
+
+def test_help_names_every_command_and_each_shows_an_example(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    overview = capsys.readouterr().out
+    for verb in VERBS:
+        assert verb in overview
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, "--help"])
+        assert f"example: distilrubert {verb} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["destill", "a.yaml"], "invalid choice: 'destill'"),
+        (["publish", "--repo"], "expected one argument"),
+        (["publish", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["distill"], "the following arguments are required: RECIPE"),
+        (["distill", "none.yaml"], "none.yaml: the recipe cannot be read: No such file or directory"),
+        (["benchmark", "none", "--output", "x.json"], "none"),
+        (["convert", "./none", "--output", "out"], "./none: there is no such folder"),
+        (["convert", ".", "--output", "out"], "holds no model"),
+        (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
+        (["card", "none"], "none/recipe.yaml"),
+    ],
+)
+def test_mistakes_on_the_command_line(capsys, arguments, said):
+    assert said in mistake(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("distillation.wieghts={}", "unknown key distillation.wieghts: did you mean weights?"),
+        ("corpus.sources=[{path: 'none/*.txt'}]", "no file matches path"),
+        ("student.layers=9", "student.layers"),
+        ("student.initialise_from=[0, 17]", "student.initialise_from"),
+        ("evaluation.tasks=[rusentimant]", "rusentiment"),
+        ("teacher.model=./texts", "holds no config.json"),
+        ("teacher.model=nobody/nothing", "nobody/nothing"),
+        ("distillation.trackers=[notebook]", "unknown tracker 'notebook'"),
+        ("publish.repo_id=a/b/c", "publish.repo_id: 'a/b/c' is malformed"),
+        ("publish.repo_id=me/demo", "HF_TOKEN: there is no token"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_found_before_any_work(capsys, recipe, override, said):
+    assert said in mistake(capsys, "publish", recipe, "--set", override)
+
+
+def test_an_endpoint_that_is_no_url(capsys, recipe):
+    assert "publish.endpoint" in mistake(capsys, "publish", recipe, "--repo-id", "me/demo", "--endpoint", "nonsense")
+
+
+def test_a_run_directory_that_cannot_be_written(capsys, recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = mistake(capsys, "publish", recipe, "--run-dir", tmp_path / "file" / "run")
+    assert "the run directory cannot be written" in said
+
+
+def test_a_teacher_without_its_head(capsys, recipe, tmp_path, tiny_teacher):
+    tiny_teacher.model.bert.save_pretrained(tmp_path / "headless")
+    tiny_teacher.tokenizer.save_pretrained(tmp_path / "headless")
+    said = mistake(capsys, "publish", recipe, "--set", "teacher.model=./headless")
+    assert "no trained masked-language head" in said
+    assert "cls.predictions" in said
+
+
+def test_the_front_door_answers_without_importing_torch():
+    """`--help` is there at once."""
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "publish.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--repo-id" in shown.stdout
+    assert " torch\n" not in shown.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    command = f"{sys.executable} -m distilrubert.pipeline --help | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert "Traceback" not in done.stderr

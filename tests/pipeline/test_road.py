@@ -1,0 +1,154 @@
+"""The whole road on a small scale: from the demo's recipe to a repository on a (local) Hub, and back from there."""
+
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from distilrubert.pipeline.cli import main
+
+from ..hub.conftest import local_hub  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+CAN_EXPORT = importlib.util.find_spec("optimum") is not None
+SMALL = {
+    "teacher.pretrain.layers": 4,
+    "teacher.pretrain.dim": 32,
+    "teacher.pretrain.hidden_dim": 64,
+    "teacher.pretrain.vocabulary_size": 600,
+    "teacher.pretrain.max_steps": 3,
+    "student.layers": 2,
+    "distillation.max_steps": 3,
+    "conversion.onnx": "[fp32, int8]" if CAN_EXPORT else "[]",
+    "evaluation.speed": "{sequence_length: 32, rounds: 1, minimum_time_s: 0}",
+    "evaluation.seeds": "[1]",
+    "evaluation.finetuning": "{epochs: 1, learning_rates: [1.0e-3], train_limit: 60}",
+    "evaluation.intrinsic": "{sequences: 20, sentences: 3}",
+}
+TEXT = "Ну что, как дела?"
+
+
+def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
+    settings = {**SMALL, **{key.replace("__", "."): value for key, value in overrides.items()}}
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return main(["publish", str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir), *given, *arguments])
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("road") / "demo"
+    assert publish(folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(run_dir) -> Path:
+    return run_dir / "hub"
+
+
+def stages_done(caplog) -> list[str]:
+    return [record.args[0] for record in caplog.records if record.msg == "%s: done in %.0f s"]
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    # The command line keeps its messages to itself; here they are listened to.
+    monkeypatch.setattr("distilrubert.pipeline.cli._configure_logging", lambda: None)
+    logging.getLogger("distilrubert").propagate = True
+    caplog.set_level(logging.INFO, logger="distilrubert")
+    return caplog
+
+
+@pytest.mark.slow
+def test_the_hub_folder_holds_what_the_design_says(hub):
+    files = {path.relative_to(hub).as_posix() for path in hub.rglob("*") if path.is_file()}
+    expected = {
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "vocab.txt", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "CITATION.bib",
+        "reports/training.json", "reports/parity.json", "reports/speed.json", "reports/quality.json",
+    }  # fmt: skip
+    if CAN_EXPORT:
+        expected |= {"onnx/model.onnx", "onnx/model_quantized.onnx"}
+    assert expected <= files
+    assert not [name for name in files - expected if not name.startswith(("assets/", "reports/"))]
+
+
+@pytest.mark.slow
+def test_the_reports_say_what_was_done(run_dir):
+    training = json.loads((run_dir / "reports/training.json").read_text())
+    (row,) = training["rows"]
+    assert row["steps"] == 3
+    assert row["tokens"] > 0
+    assert set(row["losses"]) >= {"kl", "mlm", "cosine"}
+    quality = json.loads((run_dir / "reports/quality.json").read_text())
+    assert [row["case"] for row in quality["rows"]] == ["teacher", "student", "bag-of-words"]
+    speed = json.loads((run_dir / "reports/speed.json").read_text())
+    assert speed["baseline"] == speed["rows"][0]["case"] == "teacher-pytorch-fp32"
+    assert speed["rows"][0]["ratio"] == 1
+
+
+@pytest.mark.slow
+def test_a_user_loads_it_as_users_do(hub):
+    tokenizer = AutoTokenizer.from_pretrained(hub)
+    inputs = tokenizer(TEXT, return_tensors="pt")
+    hidden = AutoModel.from_pretrained(hub)(**inputs).last_hidden_state
+    assert hidden.shape == (1, inputs["input_ids"].shape[1], 32)
+    assert AutoModelForMaskedLM.from_pretrained(hub)(**inputs).logits.shape[-1] == len(tokenizer)
+    guesses = pipeline("fill-mask", model=str(hub))("Ну что, как [MASK]?")
+    assert len(guesses) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.export
+@pytest.mark.parametrize(("file", "tolerance"), [("model.onnx", 1e-4), ("model_quantized.onnx", 0.3)])
+def test_the_onnx_files_give_the_same_vectors(hub, file, tolerance):
+    import onnxruntime
+    from optimum.onnxruntime import ORTModelForFeatureExtraction
+
+    tokenizer = AutoTokenizer.from_pretrained(hub)
+    inputs = tokenizer([TEXT, "Хорошо"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(hub)(**inputs).last_hidden_state.numpy()
+    real = inputs["attention_mask"].numpy().astype(bool)
+    optimum = ORTModelForFeatureExtraction.from_pretrained(hub, subfolder="onnx", file_name=file)
+    assert np.abs(optimum(**inputs).last_hidden_state.numpy() - expected)[real].max() < tolerance
+    session = onnxruntime.InferenceSession(hub / "onnx" / file, providers=["CPUExecutionProvider"])
+    (plain,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    assert np.abs(plain - expected)[real].max() < tolerance
+
+
+@pytest.mark.slow
+def test_a_second_run_does_no_stage_and_leaves_every_byte(run_dir, hub, log):
+    before = {path: path.read_bytes() for path in hub.rglob("*") if path.is_file()}
+    assert publish(run_dir) == 0
+    assert stages_done(log) == []
+    assert {path: path.read_bytes() for path in hub.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_changed_recipe_redoes_what_it_changes(run_dir, log, tmp_path):
+    assert publish(run_dir, card__title="Another title") == 0
+    assert stages_done(log) == ["card"]
+    assert "# Another title" in (run_dir / "hub/README.md").read_text()
+    assert publish(run_dir) == 0
+
+
+@pytest.mark.slow
+def test_publishing_twice_changes_nothing_the_second_time(run_dir, hub, local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    target = ("--repo-id", "me/demo", "--endpoint", local_hub.endpoint)
+    assert publish(run_dir, *target, "--dry-run") == 0
+    assert "me/demo" in capsys.readouterr().out
+    assert "me/demo" not in local_hub.storage.repositories
+    assert publish(run_dir, *target) == 0
+    first = capsys.readouterr().out
+    assert "Published" in first
+    assert publish(run_dir, *target) == 0
+    assert "Nothing changed" in capsys.readouterr().out
+    assert local_hub.tokens["me"] not in first
