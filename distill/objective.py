@@ -119,9 +119,10 @@ class Objective(nn.Module):
         student = encode(self.student, batch, self._needs)
         total = torch.zeros((), device=mask_BL.device)
         means = {}
-        for name, loss in self._layer_losses.items():
-            means[name] = scales[name] * loss(student, teacher, mask_BL)
-            total = total + self._weights[name] * means[name]
+        with torch.autocast(mask_BL.device.type, enabled=False):
+            for name, loss in self._layer_losses.items():
+                means[name] = scales[name] * loss(student, teacher, mask_BL)
+                total = total + self._weights[name] * means[name]
         if "kl" in self._weights or "mlm" in self._weights:
             student_rows = _predictor(mlm_head_of(self.student), student, rows_N)
             kl_scale, mlm_scale = (self._weights.get(name, 0.0) * scales.get(name, 0.0) for name in ("kl", "mlm"))

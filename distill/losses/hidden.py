@@ -48,7 +48,9 @@ class HiddenLoss(LayerLoss):
         """See :class:`LayerLoss`."""
         distances = [
             squared_distance(
-                project(student.hidden_states[pair.student]), mean_state(teacher.hidden_states, pair.teacher), mask_BL
+                project(student.hidden_states[pair.student].float()),
+                mean_state(teacher.hidden_states, pair.teacher),
+                mask_BL,
             )
             for project, pair in zip(self.projections, self.pairs, strict=True)
         ]

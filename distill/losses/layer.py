@@ -32,7 +32,7 @@ class Activations:
 
 
 class LayerLoss(nn.Module):
-    """A loss over pairs of layers: the mean over the pairs, summed over rows.
+    """A loss over pairs of layers: the mean over the pairs, summed over rows, in float32.
 
     Subclasses check in their constructor that student and teacher fit, and own what is trained with them.
 
@@ -66,5 +66,5 @@ def mean_state(states: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
 
 
 def sum_selected(values: Tensor, mask: Tensor) -> Tensor:
-    """The sum of `values` where `mask` is true; what stands elsewhere reaches neither it nor a gradient."""
+    """The sum of `values` where `mask` is true; other numbers reach neither it nor a gradient."""
     return torch.where(mask, values, 0).sum()

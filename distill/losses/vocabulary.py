@@ -85,14 +85,13 @@ class VocabularyLoss:
             kl_scale: factor of the divergence in the total.
             mlm_scale: factor of the cross-entropy in the total.
         """
+        temperature = self._temperature
+        labels_M = labels_M if mlm_scale else labels_M[:0]
         if teacher is None or not kl_scale:
-            # All that is left are the labelled rows, at temperature 1.
-            rows = len(labels_M)
-            student = dataclasses.replace(student, hidden_ND=student.hidden_ND[:rows])
-            task = _Task(None, labels_M, 1.0, 0.0, mlm_scale, self._chunk, self._buffers)
-        else:
-            labels_M = labels_M if mlm_scale else labels_M[:0]
-            task = _Task(teacher, labels_M, self._temperature, kl_scale, mlm_scale, self._chunk, self._buffers)
+            # What is left are the labelled rows, at their own temperature.
+            teacher, temperature, kl_scale = None, 1.0, 0.0
+            student = dataclasses.replace(student, hidden_ND=student.hidden_ND[: len(labels_M)])
+        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._chunk, self._buffers)
         return VocabularyLosses(*_Fused.apply(student.hidden_ND, student.weight_VD, student.bias_V, task))  # type: ignore[no-untyped-call]
 
 
