@@ -1,10 +1,10 @@
 """Latency and throughput of models on random sequences, as the reference card measures them.
 
 What the figures rest on: each case has a process of its own, so threads, memory and the state of its runtime are its
-own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all. The
-processes stay loaded between their turns, which costs memory only: waiting, each took at most 1 % of a core (PyTorch and
-ONNX Runtime, base shapes, with ONNX Runtime's spinning left on as users have it).
-Passes are timed from the inputs in place (on a GPU: on it) to the finished output.
+own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all.
+The processes stay loaded between their turns, which costs memory only: waiting, each took at most 1 % of a core
+(PyTorch and ONNX Runtime, base shapes, with ONNX Runtime's spinning left on as users have it). Passes are timed from
+the inputs in place (on a GPU: on it) to the finished output.
 """
 
 import contextlib
