@@ -3,8 +3,6 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.parts import Block, Counts, Part, Position, read_blocks, read_part, resume_parts, write_part
-from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source
+from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source, quiet_datasets
 from distilrubert.distill.store import COUNTS, MANIFEST, Corpus, TokenizedText, load_corpus
 from distilrubert.distill.tokenisation import SequenceEncoder, tokenizer_sha256
 from distilrubert.modeling.errors import UserError
@@ -68,13 +66,12 @@ def build_corpus(
     """
     folder = Path(folder)
     workplace = folder.with_name(f".{folder.name}.parts")
-    encoder = SequenceEncoder(tokenizer, settings.max_length)
-    sources = [open_source(source, workplace / "hub") for source in settings.sources]
     plan = _plan(settings, tokenizer, seed)
-    with _quiet_datasets():
-        builder = _Builder(settings, encoder, tokenizer.unk_token_id, seed, workplace)
-        builder.parts = resume_parts(workplace, plan, sources)
+    builder = _Builder(settings, tokenizer, seed, workplace)
+    with quiet_datasets():
         try:
+            sources = [open_source(source, workplace / "hub") for source in settings.sources]
+            builder.parts = resume_parts(workplace, plan, sources)
             builder.build(sources, block_characters)
         finally:
             if not any(part.counts.train_sequences for part in builder.parts):
@@ -92,12 +89,12 @@ class _Builder:
     """Makes one part after another."""
 
     def __init__(
-        self, settings: CorpusSettings, encoder: SequenceEncoder, unknown_id: int | None, seed: int, workplace: Path
+        self, settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: int, workplace: Path
     ) -> None:
         self.parts: list[Part] = []
         self._settings = settings
-        self._encoder = encoder
-        self._unknown_id = -1 if unknown_id is None else unknown_id
+        self._encoder = SequenceEncoder(tokenizer, settings.max_length)
+        self._unknown_id = tokenizer.unk_token_id
         self._seed = seed
         self._workplace = workplace
         self._processes = settings.processes or len(os.sched_getaffinity(0))
@@ -148,9 +145,7 @@ class _Builder:
                 batched=True,
                 with_rank=True,
                 num_proc=processes if processes > 1 else None,
-                features=datasets.Features(
-                    input_ids=datasets.List(datasets.Value("int32")), index=datasets.Value("int64")
-                ),
+                features=TOKENS,
                 cache_file_name=str(scratch / "tokens.arrow"),
                 load_from_cache_file=False,
                 new_fingerprint="tokens",
@@ -167,8 +162,9 @@ class _Builder:
             "train": np.repeat(np.arange(len(lengths)), np.where(kept & ~held_out[index], copies[index], 0)),
             "validation": np.flatnonzero(kept & held_out[index]),
         }
+        # One file each: the library cannot load what it saved of no rows unless it is told so.
         for split in SPLITS:
-            tokens.select(rows[split]).select_columns("input_ids").save_to_disk(folder / split)
+            tokens.select(rows[split]).select_columns("input_ids").save_to_disk(folder / split, num_shards=1)
         return Counts(
             split=int(np.sum(np.bincount(index) > 1)),
             too_short=int(np.sum(~kept)),
@@ -223,21 +219,10 @@ def _refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
 
 def _merge(parts: list[Part], folder: Path, vocabulary_size: int) -> None:
     for split in SPLITS:
-        tokens = datasets.concatenate_datasets([part.tokens(split) for part in parts if part.has_tokens()])
-        tokens.save_to_disk(folder / split)
+        merged = datasets.concatenate_datasets([part.tokens(split) for part in parts if part.has_tokens()])
+        # Its own fingerprint depends on when the parts were written; equal corpora shall be equal files.
+        datasets.Dataset(merged.data, info=merged.info, fingerprint=split).save_to_disk(folder / split, num_shards=1)
     counts = np.zeros(vocabulary_size, dtype=np.int64)
     for ids in TokenizedText(folder / "train").values():
         counts += np.bincount(ids, minlength=vocabulary_size)
     np.save(folder / COUNTS, counts)
-
-
-@contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """No bars of the `datasets` library, one for each part, beside our own."""
-    were_disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_disabled:
-            datasets.enable_progress_bars()

@@ -126,7 +126,7 @@ class Masker:
         self, lengths_B: NDArray[np.int64], epoch: int, indices: Sequence[int]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """One number an example and three a token, from the streams that belong to (seed, epoch, index)."""
-        stream = np.random.Philox(key=[self._seed, epoch % 2**64])
+        stream = np.random.Philox(key=np.array([self._seed, epoch % 2**64], dtype=np.uint64))
         generator = np.random.Generator(stream)
         state = stream.state
         end_B = np.cumsum(lengths_B + 1)

@@ -157,7 +157,7 @@ def read_part(folder: Path) -> Part:
 def resume_parts(workplace: Path, plan: dict[str, Any], sources: list[list[TextOrigin]]) -> list[Part]:
     """The parts that an interrupted build of the same plan left, as far as the files they come from are unchanged.
 
-    All else in the workplace is removed.
+    Other parts are removed, and half-written ones.
     """
     parts: list[Part] = []
     if (workplace / "plan.json").is_file() and read_json(workplace / "plan.json") == plan:
@@ -167,9 +167,8 @@ def resume_parts(workplace: Path, plan: dict[str, Any], sources: list[list[TextO
                 break
             parts.append(part)
     kept = {part.folder for part in parts}
-    for entry in workplace.iterdir() if workplace.is_dir() else ():
-        if entry.is_dir() and entry not in kept:
-            shutil.rmtree(entry)
+    for folder in set(workplace.glob("*part-*")) - kept:
+        shutil.rmtree(folder)
     write_json(workplace / "plan.json", plan)
     if parts:
         logger.info("%s: %d parts of an interrupted build are taken over", workplace, len(parts))

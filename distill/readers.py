@@ -116,7 +116,7 @@ class TextFile:
 
     def _parquet_records(self) -> Iterator[str | None]:
         # Without pre-buffering and with a small buffer a row group of any size is read in pieces.
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             self.check_column(schema.names)
             kind = schema.field(self.column).type
@@ -191,9 +191,7 @@ def _documents(lines: Iterator[str], file: TextFile) -> Iterator[str]:
             document.append(turn)
             characters += len(turn)
             if characters > MAXIMAL_TEXT_BYTES:
-                raise UserError(
-                    f"{file.path}:{number}: no blank line for {characters} characters; try documents: lines"
-                )
+                raise UserError(f"{file.path}:{number}: no blank line in {characters} characters; set documents: lines")
         elif document:
             yield "\n".join(document)
             document, characters = [], 0
@@ -211,9 +209,7 @@ def _jsonl(lines: Iterator[str], file: TextFile) -> Iterator[str | None]:
         except json.JSONDecodeError as error:
             raise UserError(f"{place}: no JSON: {error.msg} at column {error.colno}") from error
         if not isinstance(record, dict):
-            raise UserError(
-                f"{place}: a JSON {type(record).__name__}; an object with the key {file.column!r} is needed"
-            )
+            raise UserError(f"{place}: a JSON {type(record).__name__}; an object with key {file.column!r} is needed")
         file.check_column(list(record), number)
         text = record[file.column]
         if not isinstance(text, str | None):

@@ -3,6 +3,7 @@
 import glob
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -10,7 +11,7 @@ import datasets
 from pydantic import Field, model_validator
 
 from distilrubert.distill.readers import Documents, TextFile
-from distilrubert.modeling.configuration import Section
+from distilrubert.modeling.configuration import RecipePath, Section
 from distilrubert.modeling.errors import UserError
 
 
@@ -23,7 +24,7 @@ class CorpusSource(Section):
     most once, and thinned alike where the weight is below 1.
     """
 
-    path: str | None = Field(
+    path: RecipePath | None = Field(
         None, description="Files by name or glob (** for any depth): .txt .jsonl .csv, also .gz or .zst, or .parquet."
     )
     dataset: str | None = Field(None, description="Hub id of a data set, instead of a path.")
@@ -43,8 +44,9 @@ class CorpusSource(Section):
     def _one_place(self) -> Self:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("a source is either a path or a dataset: give exactly one of the two")
-        foreign = {"documents"} if self.dataset else {"config", "revision", "split", "streaming"}
-        if mistaken := sorted(foreign & self.model_fields_set):
+        foreign = ("documents",) if self.dataset else ("config", "revision", "split", "streaming")
+        # By value, not by being set: a source written out with all its defaults can be read in again.
+        if mistaken := [name for name in foreign if getattr(self, name) != type(self).model_fields[name].default]:
             raise ValueError(f"{', '.join(mistaken)}: not for a {'dataset' if self.dataset else 'path'}")
         return self
 
@@ -91,50 +93,54 @@ class TextOrigin(Protocol):
 
 
 class HubSplit:
-    """One split of a data set, by its id on the Hub."""
+    """One split of a data set, by its id on the Hub.
+
+    The files that the Hub hands out stay in the Hub client's cache, as those of a model do; what the `datasets`
+    library makes of them goes to `cache`.
+
+    Raises:
+        UserError: if the data set, its configuration or its split cannot be had.
+    """
 
     size = 0
 
     def __init__(self, source: CorpusSource, cache: Path) -> None:
         self._source = source
-        self._cache = cache
         self.bytes_read = 0
-
-    @property
-    def identity(self) -> list[str | int]:
-        """What was asked for; a branch that moves is not noticed."""
-        return [str(value) for value in self._place().values()]
-
-    def describe(self) -> dict[str, Any]:
-        """The data set's entry in the manifest."""
-        return self._place()
-
-    def records(self) -> Iterator[str | None]:
-        """Yield the text of every row.
-
-        Raises:
-            UserError: if the data set, configuration or split cannot be had, or the column is missing or no text.
-        """
-        source = self._source
-        # The client's errors have no common base (its own, fsspec's, the HTTP library's, ValueError for a wrong split).
-        try:
-            rows = datasets.load_dataset(
+        with self._clear_errors():
+            self._rows = datasets.load_dataset(
                 source.dataset,
                 name=source.config,
                 split=source.split,
                 revision=source.revision,
                 streaming=source.streaming,
-                cache_dir=str(self._cache),
-                download_config=datasets.DownloadConfig(cache_dir=self._cache / "downloads"),
+                cache_dir=str(cache),
             )
-            for batch in rows.iter(batch_size=1000):
-                if source.column not in batch:
-                    raise UserError(f"{source.dataset}: no column {source.column!r}; there are {', '.join(batch)}")
-                yield from self._checked(batch[source.column])
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"corpus: dataset {source.dataset!r} cannot be read: {error}") from error
+            if source.column in (self._rows.column_names or ()):
+                self._rows = self._rows.select_columns(source.column)
+
+    @property
+    def identity(self) -> list[str | int]:
+        """What was asked for; that a branch has moved is not noticed."""
+        return [str(value) for value in self.describe().values()]
+
+    def describe(self) -> dict[str, Any]:
+        """The data set's entry in the manifest."""
+        return self._source.model_dump(include={"dataset", "config", "revision", "split"})
+
+    def records(self) -> Iterator[str | None]:
+        """Yield the text of every row.
+
+        Raises:
+            UserError: if the column is missing or no text, or reading breaks off.
+        """
+        with self._clear_errors():
+            for batch in self._rows.iter(batch_size=1000):
+                if self._source.column not in batch:
+                    raise UserError(
+                        f"{self._source.dataset}: no column {self._source.column!r}; there are {', '.join(batch)}"
+                    )
+                yield from self._checked(batch[self._source.column])
 
     def _checked(self, texts: list[Any]) -> list[str | None]:
         for text in texts:
@@ -143,8 +149,15 @@ class HubSplit:
                 raise UserError(f"{self._source.dataset}: column {self._source.column!r} holds {found}; text is needed")
         return texts
 
-    def _place(self) -> dict[str, Any]:
-        return self._source.model_dump(include={"dataset", "config", "revision", "split"})
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        # The client's errors have no common base: its own, fsspec's, the HTTP library's, ValueError for a wrong split.
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {error}") from error
 
 
 def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:
@@ -152,14 +165,26 @@ def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:
 
     Args:
         source: what to read.
-        cache: folder for what the `datasets` library downloads.
+        cache: folder for what the `datasets` library makes of a downloaded data set.
 
     Raises:
-        UserError: if no file matches, or one has an unsupported extension.
+        UserError: if no file matches, one has an unsupported extension, or the data set cannot be had.
     """
     if source.path is None:
         return [HubSplit(source, cache)]
     return [TextFile(path, source.column, source.documents) for path in _matching_files(source.path)]
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Keep the `datasets` library from drawing bars, on whatever standard error is."""
+    were_disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_disabled:
+            datasets.enable_progress_bars()
 
 
 def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:
@@ -168,7 +193,7 @@ def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:
     Raises:
         UserError: as `open_source`, and whatever is wrong in a file.
     """
-    with tempfile.TemporaryDirectory(prefix="distilrubert-") as cache:
+    with tempfile.TemporaryDirectory(prefix="distilrubert-") as cache, quiet_datasets():
         for origin in [origin for source in sources for origin in open_source(source, Path(cache))]:
             for record in origin.records():
                 if text := (record or "").strip():

@@ -29,7 +29,7 @@ class TokenizedText(Sequence[NDArray[np.int32]]):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        column = datasets.load_from_disk(str(self.folder)).data.column("input_ids")
+        column = datasets.load_from_disk(str(self.folder), keep_in_memory=False).data.column("input_ids")
         # Arrow keeps a list column as one array of values with offsets: views of both, without a copy.
         chunks = [chunk for chunk in column.chunks if len(chunk)]
         self._values = [chunk.values.to_numpy(zero_copy_only=True) for chunk in chunks]
