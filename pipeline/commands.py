@@ -21,6 +21,7 @@ from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.plan import plan_push, render_folder, render_plan
 from distilrubert.pipeline.hub.push import push_folder, render_publication
+from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, load_recipe, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of
@@ -34,7 +35,8 @@ def distill(options: argparse.Namespace) -> None:
     stages = stages_of(run)
     last = next(index for index, stage in enumerate(stages) if stage.name == "student")
     bring_up_to_date(run, stages[: last + 1])
-    print(f"The student is in {run.student}")
+    if run.launch.leads:
+        print(f"The student is in {run.student}")
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -91,6 +93,12 @@ def publish(options: argparse.Namespace) -> None:
     run = _run(recipe, options.run_dir)
     check_before_work(run, push=recipe.publish.repo_id is not None)
     bring_up_to_date(run, stages_of(run))
+    if run.launch.leads:
+        _push(run, options)
+
+
+def _push(run: Run, options: argparse.Namespace) -> None:
+    recipe = run.recipe
     print_tables(run)
     if recipe.publish.repo_id is None:
         print(render_folder(run.hub))
@@ -115,7 +123,7 @@ def _publishing(options: argparse.Namespace) -> list[str]:
 
 
 def _run(recipe: Recipe, folder: Path | None) -> Run:
-    return Run(recipe, (folder or Path("runs") / recipe.name).resolve())
+    return Run(recipe, (folder or Path("runs") / recipe.name).resolve(), Launch.of_this_process())
 
 
 def _lines(path: Path) -> list[str]:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json, write_json, write_text
 from distilrubert.modeling.reports import installed_versions
+from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, resolved
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A recipe and the folder that everything made from it goes to."""
+    """A recipe, the folder that everything made from it goes to, and the processes that work on it."""
 
     recipe: Recipe
     folder: Path
+    launch: Launch = dataclasses.field(default_factory=Launch)
 
     @property
     def vocabulary(self) -> Path:
@@ -78,6 +80,7 @@ class Stage:
         outputs: files and folders that are there when it is done.
         work: files and folders that only an unfinished stage keeps, so that it can continue.
         perform: does it; called again after an interruption, it continues.
+        collective: whether all processes of a launch perform it together, not the leading one alone.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Stage:
     outputs: Callable[[Run], Sequence[Path]]
     perform: Callable[[Run], None]
     work: Callable[[Run], Sequence[Path]] = lambda _: ()
+    collective: bool = False
 
 
 def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
@@ -97,28 +101,41 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
         stages: the stages, each behind those it comes after.
 
     Returns:
-        The names of the stages that were performed.
+        The names of the stages that this process performed.
 
     Raises:
         UserError: if the folder cannot be written, or another process is working in it.
     """
+    if not run.launch.leads:
+        return _follow(run, stages)
     with _locked(run.folder):
         _write_recipe(run)
         fingerprints: dict[str, str] = {}
         performed = []
         for stage in stages:
-            inputs = {
-                **_plain(stage.inputs(run)),
-                "after": {n: fingerprints[n] for n in stage.after if n in fingerprints},
-            }
+            after = {name: fingerprints[name] for name in stage.after if name in fingerprints}
+            inputs = {**_plain(stage.inputs(run)), "after": after}
             fingerprints[stage.name] = _fingerprint(inputs)
-            if _prepare(run, stage, inputs):
+            needed = _prepare(run, stage, inputs)
+            if stage.collective:
+                run.launch.announce(stage.name, perform=needed)
+            if needed:
                 started = time.monotonic()
                 stage.perform(run)
                 _stamp(run, stage, inputs, complete=True)
                 logger.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
                 performed.append(stage.name)
         return performed
+
+
+def _follow(run: Run, stages: Sequence[Stage]) -> list[str]:
+    """Join the leading process in the stages that all perform together."""
+    performed = []
+    for stage in stages:
+        if stage.collective and run.launch.hear(stage.name):
+            stage.perform(run)
+            performed.append(stage.name)
+    return performed
 
 
 def _prepare(run: Run, stage: Stage, inputs: Mapping[str, Any]) -> bool:

@@ -36,17 +36,17 @@ def stages_of(run: Run) -> list[Stage]:
 def teacher_of(run: Run) -> Teacher:
     """The recipe's teacher: the one it names, or the one it has trained."""
     teacher = run.recipe.teacher
-    return load_teacher(run.teacher) if teacher.pretrain else load_teacher(teacher.model, teacher.revision)
+    return load_teacher(teacher.model, teacher.revision) if teacher.model else load_teacher(run.teacher)
 
 
 def _teacher_folder(run: Run) -> Path:
     teacher = run.recipe.teacher
-    return run.teacher if teacher.pretrain else checkpoint_folder(teacher.model, teacher.revision)
+    return checkpoint_folder(teacher.model, teacher.revision) if teacher.model else run.teacher
 
 
 def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -> list[str]:
     """Held-out text to compare exported files on, back from its tokens."""
-    return tokenizer.batch_decode(sequences[:PARITY_SENTENCES], skip_special_tokens=True)
+    return list(tokenizer.batch_decode(sequences[:PARITY_SENTENCES], skip_special_tokens=True))
 
 
 # What decides each stage's result
@@ -143,16 +143,18 @@ def _pretrain_teacher(run: Run) -> None:
         seed=run.recipe.seed,
     )
     report = pretrain_teacher(teacher, load_corpus(run.corpus), pretrain, run.folder / "pretraining", run.recipe.seed)
-    report.save(run.reports / "pretraining.json")
-    save_teacher(teacher, run.teacher)
+    if run.launch.leads:
+        report.save(run.reports / "pretraining.json")
+        save_teacher(teacher, run.teacher)
 
 
 def _distill(run: Run) -> None:
     teacher = teacher_of(run)
     student = build_student(teacher, run.recipe.student, run.recipe.seed)
     report = distill(teacher, student, load_corpus(run.corpus), run.recipe.distillation, run.folder, run.recipe.seed)
-    report.save(run.reports / "training.json")
-    save_student(student, run.student)
+    if run.launch.leads:
+        report.save(run.reports / "training.json")
+        save_student(student, run.student)
 
 
 def _convert(run: Run) -> None:
@@ -205,6 +207,7 @@ _STAGES = (
         outputs=lambda run: [run.teacher, run.reports / "pretraining.json"],
         work=lambda run: [run.folder / "pretraining"],
         perform=_pretrain_teacher,
+        collective=True,
     ),
     Stage(
         name="student",
@@ -214,6 +217,7 @@ _STAGES = (
         outputs=lambda run: [run.student, run.reports / "training.json"],
         work=lambda run: [run.folder / "checkpoints"],
         perform=_distill,
+        collective=True,
     ),
     Stage(
         name="conversion",

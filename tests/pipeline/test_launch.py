@@ -1,0 +1,50 @@
+"""Several processes on one run: they train together, and the rest is the leading one's."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from .test_road import ROOT, SMALL
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def distil(run_dir: Path, *launcher: str) -> str:
+    settings = SMALL | {"teacher.pretrain.batches_per_update": 2, "distillation.batches_per_update": 2}
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    command = ["-m", "distilrubert.pipeline", "distill", str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir)]
+    done = subprocess.run(
+        [sys.executable, *launcher, *command, *given],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()))
+    said = distil(tmp_path / "two", *torchrun)
+    assert said.count("The student is in") == 1
+    distil(tmp_path / "one")
+    two, one = (load_file(tmp_path / name / "student/model.safetensors") for name in ("two", "one"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert (two[name] - tensor).abs().max() < 1e-5, name
+    report = json.loads((tmp_path / "two/reports/training.json").read_text())
+    assert report["rows"][0]["processes"] == 2
+    again = distil(tmp_path / "two", *torchrun[:-1], str(free_port()))
+    assert "The student is in" in again
