@@ -53,7 +53,7 @@ def test_a_fault_at_every_request(
     local_hub: LocalHub, model_folder: Path, tmp_path: Path, victim: Victim, scenario: Scenario, fault: Fault
 ) -> None:
     outcomes = survive(trial(local_hub, model_folder, tmp_path, scenario, victim), fault)
-    assert len(outcomes) >= 17, "12 kinds of faults, of which each makes at least 17, are at least 200"
+    assert len(outcomes) >= 10, "with 22 cases of this test that makes the 200 faults at least"
     # The fault before the commit and the one after it tell that the matrix reaches both sides.
     assert any(outcome.changed_before_repeat for outcome in outcomes)
     if fault is not Fault.SLOW:
