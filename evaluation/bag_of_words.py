@@ -1,0 +1,49 @@
+"""The line that every model should beat: TF-IDF of words and characters, and a logistic regression."""
+
+from typing import Any
+
+from datasets import Dataset
+from scipy import sparse  # type: ignore[import-untyped]
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion, make_union
+
+from distilrubert.evaluation.metrics import compute_metrics
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.task_data import TaskRows
+
+REGULARISATION = 3.0  # scikit-learn's C: the best of 1, 3 and 10 on the validation part of RuSentiment
+WORD = r"(?u)\b\w+\b"  # also one letter: «я», «в», «и» are words
+MANY_ROWS = 1000  # from here on, terms of a single text are left out: they make most of the features
+
+
+def applies_to(task: TaskDefinition) -> bool:
+    """Whether there is such a baseline for a task: where it classifies sentences or pairs."""
+    return "text" in task.task_kind.columns
+
+
+def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, float]:
+    """The task's metrics on the test part, of the baseline fitted on the training part; it has no randomness."""
+    vectorizer = _vectorizer(rows.train)
+    classifier = LogisticRegression(C=REGULARISATION, max_iter=300, tol=1e-3)
+    classifier.fit(_features(vectorizer, rows.train), rows.train["label"][:])
+    predictions = classifier.predict(_features(vectorizer, rows.test)).tolist()
+    return compute_metrics(task.metrics, predictions, rows.test["label"][:])
+
+
+def _vectorizer(rows: Dataset) -> FeatureUnion:
+    rarest = 2 if len(rows) >= MANY_ROWS else 1
+    union = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest, token_pattern=WORD),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=rarest),
+    )
+    return union.fit([text for column in ("text", "text_pair") if column in rows.column_names for text in rows[column]])
+
+
+def _features(vectorizer: FeatureUnion, rows: Dataset) -> Any:
+    """The vector of a sentence; of a pair, what its two vectors share and where they differ."""
+    first = vectorizer.transform(rows["text"][:])
+    if "text_pair" not in rows.column_names:
+        return first
+    second = vectorizer.transform(rows["text_pair"][:])
+    return sparse.hstack([first.multiply(second), abs(first - second)]).tocsr()

@@ -1,0 +1,280 @@
+"""Fine-tuning a model on a task with transformers' Trainer: one protocol for every model."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from distilrubert.evaluation.metrics import compute_metrics
+from distilrubert.evaluation.settings import FinetuningSettings
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.task_data import TaskRows
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Environment
+
+logger = logging.getLogger(__name__)
+
+PADDING_MULTIPLE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningResult:
+    """What one run gave.
+
+    Attributes:
+        validation: the task's metrics on the validation part, at the best epoch.
+        test: the task's metrics on the test part, at the best epoch.
+        epochs: epochs that were run.
+        seconds: wall time of training, with its validations.
+    """
+
+    validation: dict[str, float]
+    test: dict[str, float]
+    epochs: int
+    seconds: float
+
+    to_dict = dataclasses.asdict
+
+
+def finetune(
+    model_folder: str | os.PathLike[str],
+    task: TaskDefinition,
+    rows: TaskRows,
+    settings: FinetuningSettings,
+    *,
+    learning_rate: float,
+    seed: int,
+    work_folder: str | os.PathLike[str] | None = None,
+) -> FinetuningResult:
+    """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same result.
+
+    Args:
+        model_folder: a checkpoint of any architecture that transformers knows, with its tokenizer.
+        task: what to learn.
+        rows: its rows, from :func:`~distilrubert.evaluation.task_data.load_rows`.
+        settings: the protocol.
+        learning_rate: the peak learning rate.
+        seed: seed of the new head, of the order of the rows and of dropout.
+        work_folder: where the best epoch's weights lie for a while; a temporary folder where None.
+
+    Raises:
+        UserError: if the folder holds no model that can be loaded, or the rows do not go with it.
+    """
+    with quiet_libraries(), _scratch(work_folder) as scratch:
+        set_seed(seed)
+        model, tokenizer = _load(model_folder, task, settings)
+        train, validation, test = (
+            _encode(task, part, model, tokenizer) for part in (rows.train, rows.validation, rows.test)
+        )
+        trainer = _QuietTrainer(
+            model=model,
+            args=_arguments(task, settings, learning_rate, seed, len(train), scratch),
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=task.task_kind.collator(tokenizer, pad_to_multiple_of=PADDING_MULTIPLE),
+            compute_metrics=_scorer(task, rows.validation, validation),
+            callbacks=[EarlyStoppingCallback(settings.patience), _Bar(f"{task.name} {learning_rate:.0e} seed {seed}")],
+        )
+        # These print a line or a table on every evaluation; _Bar replaces them.
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+        best = _scores(trainer.evaluate(), task)
+        trainer.compute_metrics = _scorer(task, rows.test, test)
+        return FinetuningResult(
+            validation=best,
+            test=_scores(trainer.predict(test, metric_key_prefix="eval").metrics, task),
+            epochs=round(trainer.state.epoch),
+            seconds=round(seconds, 2),
+        )
+
+
+def _load(
+    folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if task.classes:
+            config.id2label = dict(enumerate(task.classes))
+            config.label2id = {name: index for index, name in enumerate(task.classes)}
+        if settings.dropout is not None:
+            _set_dropout(config, settings.dropout)
+        model = task.task_kind.model_class.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True
+        )
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be loaded as a model to fine-tune: {error}") from error
+
+
+def _set_dropout(config: Any, probability: float) -> None:
+    """Set every dropout of a BERT or DistilBERT, which name theirs differently."""
+    for field in (
+        "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+        "dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout",
+    ):  # fmt: skip
+        if hasattr(config, field):
+            setattr(config, field, probability)
+
+
+def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Features, shortest first: neighbours that are alike in length waste no time on padding."""
+    longest = min(task.max_length, model.config.max_position_embeddings)
+    try:
+        features = task.task_kind.encode(rows, tokenizer, longest)
+    except ValueError as error:
+        raise UserError(f"task {task.name}: {error}") from error
+    return features.select(np.argsort(features["length"][:], kind="stable"))
+
+
+def _arguments(
+    task: TaskDefinition, settings: FinetuningSettings, learning_rate: float, seed: int, rows: int, folder: Path
+) -> TrainingArguments:
+    updates = settings.epochs * math.ceil(rows / settings.batch_size)
+    return TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=learning_rate,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,
+        warmup_steps=math.ceil(settings.warmup * updates),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=computes_in_bf16(settings),
+        seed=seed,
+        eval_strategy="epoch",
+        # Only the best epoch is ever on disk, without the optimiser's state.
+        save_strategy="best",
+        save_only_model=True,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=task.main_metric,
+        greater_is_better=True,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def computes_in_bf16(settings: FinetuningSettings) -> bool:
+    """Whether runs with these settings compute matrix products in bf16 on this machine."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(Environment.capture().instruction_sets)
+
+
+def _scorer(task: TaskDefinition, rows: Dataset, features: Dataset) -> Callable[[EvalPrediction], dict[str, float]]:
+    def score(prediction: EvalPrediction) -> dict[str, float]:
+        decoded = task.task_kind.decode(rows, features, prediction.predictions, task.classes)
+        return compute_metrics(task.metrics, *decoded)
+
+    return score
+
+
+def _scores(metrics: dict[str, float], task: TaskDefinition) -> dict[str, float]:
+    return {name: metrics[f"eval_{name}"] for name in task.metrics}
+
+
+class _QuietTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer whose batches hold rows of similar length, and whose evaluations keep the order of the rows.
+
+    The option for the first was renamed in transformers 5 (`group_by_length`, `train_sampling_strategy`), and
+    in both versions it shuffles the evaluations too.
+    """
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int]:
+        lengths = self.train_dataset["length"][:]
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)  # type: ignore[no-any-return]
+
+
+class _Bar(TrainerCallback):  # type: ignore[misc]
+    """A progress bar of the updates on standard error, when that is a terminal."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="update", leave=False, disable=_no_terminal())
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        assert self.bar is not None
+        self.bar.update()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        assert self.bar is not None
+        self.bar.close()
+
+
+def _no_terminal() -> bool:
+    return not sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def _scratch(work_folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """A folder for the best epoch, removed at the end."""
+    if work_folder is not None:
+        Path(work_folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="finetuning-", dir=work_folder))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence what transformers and datasets say on their own account: new heads, loading bars, tables."""
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            # Of a checkpoint's age, which plays no part where only one is kept.
+            warnings.filterwarnings("ignore", message="mtime may not be reliable")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
+        datasets.enable_progress_bars()
