@@ -1,0 +1,44 @@
+import pytest
+from datasets import Dataset
+
+from distilrubert.evaluation.bag_of_words import applies_to, score_bag_of_words
+from distilrubert.evaluation.task import TaskDefinition, TaskFiles
+from distilrubert.evaluation.task_data import TaskRows, load_rows
+
+
+def test_it_learns_a_class_told_by_a_word(noun_task: TaskDefinition) -> None:
+    rows = load_rows(noun_task)
+    assert applies_to(noun_task)
+    scores = score_bag_of_words(noun_task, rows)
+    assert scores["accuracy"] == 1
+    assert score_bag_of_words(noun_task, rows) == scores
+
+
+def test_of_a_pair_it_sees_whether_the_texts_are_alike() -> None:
+    words = ["кот", "хлеб", "дождь", "газета", "поезд", "сад", "лист", "река"]
+    pairs = [(first, second) for first in words for second in words]
+    pairs += [(word, word) for word in words] * 7
+    rows = Dataset.from_list([{"text": a, "text_pair": b, "label": int(a == b)} for a, b in pairs])
+    task = TaskDefinition(
+        name="same",
+        title="Same",
+        kind="sentence-pair-classification",
+        files=TaskFiles(train="unused"),
+        labels=["different", "same"],
+        test_share=0.5,
+        metrics=["accuracy"],
+        licence="CC0-1.0",
+        source="here",
+    )
+    held_out = Dataset.from_list(
+        [
+            {"text": "новый текст", "text_pair": "новый текст", "label": 1},
+            {"text": "кот и газета", "text_pair": "сад и река", "label": 0},
+        ]
+    )
+    assert score_bag_of_words(task, TaskRows(rows, rows, held_out)) == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize(("kind", "applies"), [("question-answering", False), ("sentence-classification", True)])
+def test_it_is_for_sentences(noun_task: TaskDefinition, kind: str, applies: bool) -> None:
+    assert applies_to(noun_task.model_copy(update={"kind": kind})) is applies
