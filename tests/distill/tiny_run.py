@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distilrubert.distill.corpus import Corpus
 from distilrubert.distill.distillation import distill
@@ -41,22 +42,31 @@ def tiny_teacher() -> Teacher:
     tokenizer = train_wordpiece(TEXTS, size=66, max_length=32)
     teacher = new_teacher(tokenizer, layers=2, dim=16, heads=2, hidden_dim=32, seed=SEED)
     teacher.model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(SEED)
+    for parameter in teacher.model.parameters():
+        # Large enough that its predictions are far from even, and that half its layers do not make them.
+        parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     return teacher
 
 
-def tiny_corpus(teacher: Teacher, sequences: int = 90) -> Corpus:
-    """Random sequences of 3 to 20 tokens; the longest, which share batches, hold none that could be predicted."""
+def tiny_corpus(teacher: Teacher, sequences: int = 90, held_out: int = 12) -> Corpus:
+    """Random sequences of 3 to 20 tokens, some tokens much more frequent than others.
+
+    The longest sequences, which share batches, hold no token that could be predicted.
+    """
     generator = np.random.default_rng(SEED)
     tokenizer = teacher.tokenizer
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+    frequencies = 0.7 ** np.arange(len(ordinary))
+    frequencies /= frequencies.sum()
 
     def text(count: int) -> Text:
-        inner = [generator.choice(ordinary, generator.integers(1, 19)) for _ in range(count)]
+        inner = [generator.choice(ordinary, generator.integers(1, 19), p=frequencies) for _ in range(count)]
         inner = [ids if len(ids) < 15 else np.full_like(ids, tokenizer.unk_token_id) for ids in inner]
         ends = [[tokenizer.cls_token_id], [tokenizer.sep_token_id]]
         return Text(np.concatenate([ends[0], ids, ends[1]]).astype(np.int32) for ids in inner)
 
-    train, validation = text(sequences), text(12)
+    train, validation = text(sequences), text(held_out)
     return Corpus(train, validation, {}, np.bincount(np.concatenate(train), minlength=len(tokenizer)))
 
 
@@ -64,12 +74,15 @@ def tiny_student(teacher: Teacher) -> Student:
     return build_student(teacher, StudentArchitecture(layers=1), SEED)
 
 
+def settings(**overrides: Any) -> DistillationSettings:
+    return DistillationSettings(**{**SETTINGS, **overrides})
+
+
 def run(folder: Path, **overrides: Any) -> tuple[Student, TrainingReport]:
     """The tiny run, from the start or from where it stopped."""
     teacher = tiny_teacher()
     student = tiny_student(teacher)
-    settings = DistillationSettings(**{**SETTINGS, **overrides})
-    return student, distill(teacher, student, tiny_corpus(teacher), settings, folder, SEED)
+    return student, distill(teacher, student, tiny_corpus(teacher), settings(**overrides), folder, SEED)
 
 
 def digest(student: Student) -> str:
