@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -17,7 +18,18 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.distill.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.parts import Block, Counts, Part, Position, read_blocks, read_part, resume_parts, write_part
 from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source, quiet_datasets
-from distilrubert.distill.store import COUNTS, MANIFEST, Corpus, TokenizedText, load_corpus
+from distilrubert.distill.store import (
+    BATCH_ROWS,
+    COUNTS,
+    MANIFEST,
+    SCHEMA,
+    SPLITS,
+    Corpus,
+    TokenizedText,
+    load_corpus,
+    read_sequences,
+    write_sequences,
+)
 from distilrubert.distill.tokenisation import SequenceEncoder, tokenizer_sha256
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder, write_json
@@ -26,7 +38,6 @@ __all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_co
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation")
 # Text that each process is given at a time: enough to make its start cheap, little enough for its memory.
 BLOCK_CHARACTERS = 8_000_000
 # Arrow addresses 2 GiB of text in a column, and a character takes up to four bytes.
@@ -42,7 +53,7 @@ def build_corpus(
     seed: int,
     block_characters: int = BLOCK_CHARACTERS,
 ) -> Corpus:
-    """Tokenise the sources into `folder`: `train/`, `validation/` (Arrow), `token_counts.npy` and `manifest.json`.
+    """Tokenise the sources into `folder`: train.arrow, validation.arrow, token_counts.npy and manifest.json.
 
     The folder appears whole or not at all. Until then finished parts are kept in `.<name>.parts` beside it; a build
     that was interrupted goes on from there, reading again only the file it was in, as long as settings, tokenizer and
@@ -79,7 +90,7 @@ def build_corpus(
         manifest = plan | _counted(builder.parts, len(sources))
         _refuse_empty(settings, manifest["total"])
         with atomic_folder(folder) as beside:
-            _merge(builder.parts, beside, len(tokenizer))
+            _merge(builder.parts, beside)
             write_json(beside / MANIFEST, manifest)
     shutil.rmtree(workplace)
     return load_corpus(folder)
@@ -95,6 +106,7 @@ class _Builder:
         self._settings = settings
         self._encoder = SequenceEncoder(tokenizer, settings.max_length)
         self._unknown_id = tokenizer.unk_token_id
+        self._vocabulary_size = len(tokenizer)
         self._seed = seed
         self._workplace = workplace
         self._processes = settings.processes or len(os.sched_getaffinity(0))
@@ -127,15 +139,16 @@ class _Builder:
         held_out = as_fraction(keys[taken, 1]) < self._settings.validation
         with atomic_folder(self._workplace / f"part-{len(self.parts):06d}") as folder:
             np.save(folder / "keys.npy", keys[fresh, 0])
-            if taken.any():
-                tokens = self._tokenise([block.texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
-                counts += self._save_splits(tokens, copies[taken], held_out, folder)
-                shutil.rmtree(folder / "scratch")
+            tokens = self._tokenise([block.texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
+            counts += self._save(tokens, copies[taken], held_out, folder)
+            shutil.rmtree(folder / "scratch", ignore_errors=True)
             write_part(folder, block, counts)
         return read_part(self._workplace / f"part-{len(self.parts):06d}")
 
-    def _tokenise(self, texts: list[str], scratch: Path) -> datasets.Dataset:
+    def _tokenise(self, texts: list[str], scratch: Path) -> pa.Table:
         """Rows of `input_ids` and the `index` of their text, in the order of the texts."""
+        if not texts:
+            return TOKENS.arrow_schema.empty_table()
         processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
         return (
             datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))})
@@ -150,33 +163,32 @@ class _Builder:
                 load_from_cache_file=False,
                 new_fingerprint="tokens",
             )
+            .data.table
         )
 
-    def _save_splits(
-        self, tokens: datasets.Dataset, copies: NDArray[np.int64], held_out: NDArray[np.bool_], folder: Path
-    ) -> Counts:
-        lengths = pc.list_value_length(tokens.data.column("input_ids")).to_numpy()
-        index = tokens.data.column("index").to_numpy()
+    def _save(self, tokens: pa.Table, copies: NDArray[np.int64], held_out: NDArray[np.bool_], folder: Path) -> Counts:
+        """Write the sequences of a part to its files of either split, and their token counts."""
+        index = tokens["index"].to_numpy()
+        lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
         kept = lengths >= self._settings.minimum_length
-        rows = {
+        chosen = {
             "train": np.repeat(np.arange(len(lengths)), np.where(kept & ~held_out[index], copies[index], 0)),
             "validation": np.flatnonzero(kept & held_out[index]),
         }
-        # One file each: the library cannot load what it saved of no rows unless it is told so.
-        for split in SPLITS:
-            tokens.select(rows[split]).select_columns("input_ids").save_to_disk(folder / split, num_shards=1)
+        ids = {}
+        for split, rows in chosen.items():
+            table = tokens.select(["input_ids"]).take(rows).cast(SCHEMA)
+            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS))
+            ids[split] = np.bincount(pc.list_flatten(table["input_ids"]).to_numpy(), minlength=self._vocabulary_size)
+        np.save(folder / COUNTS, ids["train"])
         return Counts(
             split=int(np.sum(np.bincount(index) > 1)),
             too_short=int(np.sum(~kept)),
-            train_sequences=len(rows["train"]),
-            train_tokens=int(lengths[rows["train"]].sum()),
-            validation_sequences=len(rows["validation"]),
-            validation_tokens=int(lengths[rows["validation"]].sum()),
-            unknown_tokens=sum(
-                int(np.sum(ids == self._unknown_id))
-                for split in SPLITS
-                for ids in TokenizedText(folder / split).values()
-            ),
+            train_sequences=len(chosen["train"]),
+            train_tokens=int(ids["train"].sum()),
+            validation_sequences=len(chosen["validation"]),
+            validation_tokens=int(ids["validation"].sum()),
+            unknown_tokens=int(sum(counts[self._unknown_id] for counts in ids.values())),
         )
 
 
@@ -217,12 +229,8 @@ def _refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
         )
 
 
-def _merge(parts: list[Part], folder: Path, vocabulary_size: int) -> None:
+def _merge(parts: list[Part], folder: Path) -> None:
     for split in SPLITS:
-        merged = datasets.concatenate_datasets([part.tokens(split) for part in parts if part.has_tokens()])
-        # Its own fingerprint depends on when the parts were written; equal corpora shall be equal files.
-        datasets.Dataset(merged.data, info=merged.info, fingerprint=split).save_to_disk(folder / split, num_shards=1)
-    counts = np.zeros(vocabulary_size, dtype=np.int64)
-    for ids in TokenizedText(folder / "train").values():
-        counts += np.bincount(ids, minlength=vocabulary_size)
-    np.save(folder / COUNTS, counts)
+        files = (part.folder / f"{split}.arrow" for part in parts)
+        write_sequences(folder / f"{split}.arrow", (batch for file in files for batch in read_sequences(file)))
+    np.save(folder / COUNTS, sum(part.token_counts() for part in parts))

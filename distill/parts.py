@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrubert.distill.sources import TextOrigin
+from distilrubert.distill.store import COUNTS
 from distilrubert.modeling.persistence import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -122,13 +122,9 @@ class Part:
         """Identities of the texts that are new in it."""
         return np.asarray(np.load(self.folder / "keys.npy", allow_pickle=False))
 
-    def has_tokens(self) -> bool:
-        """Whether any text in it was new and taken."""
-        return (self.folder / "train").is_dir()
-
-    def tokens(self, split: str) -> datasets.Dataset:
-        """Its sequences in `train` or `validation`."""
-        return datasets.load_from_disk(str(self.folder / split))
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id stands in its training sequences, (V,)."""
+        return np.asarray(np.load(self.folder / COUNTS, allow_pickle=False))
 
 
 def write_part(folder: Path, block: Block, counts: Counts) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -52,8 +53,14 @@ def as_lists(text: TokenizedText) -> list[list[int]]:
     return [ids.tolist() for ids in text]
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+def contents(folder: Path) -> dict[str, Any]:
+    corpus = load_corpus(folder)
+    return {
+        "manifest": corpus.manifest,
+        "train": as_lists(corpus.train),
+        "validation": as_lists(corpus.validation),
+        "token_counts": corpus.token_counts.tolist(),
+    }
 
 
 def test_every_text_is_in_one_of_the_parts_as_the_tokenizer_gives_it(
@@ -124,7 +131,7 @@ def test_short_lines_of_a_dialogue_stay_and_shorter_than_the_minimum_go(
 
 
 @pytest.mark.parametrize("change", [{"processes": 2}, {"block": 9000}, {"block": 10**6}])
-def test_processes_and_blocks_change_no_byte(
+def test_processes_and_blocks_change_nothing(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str], change: dict[str, int]
 ) -> None:
     sources = [write(tmp_path / "a.txt", texts[:1500]), {**write(tmp_path / "b.txt", texts[1000:]), "weight": 1.5}]
@@ -193,7 +200,11 @@ def test_a_corpus_is_reached_from_disk_and_by_pickle_without_copies(
     built = build_corpus(
         settings(write(tmp_path / "talk.txt", texts)), tokenizer, tmp_path / "corpus", seed=1, block_characters=20_000
     )
-    assert {path.suffix for path in (tmp_path / "corpus").rglob("*") if path.is_file()} == {".arrow", ".json", ".npy"}
+    files = {"train.arrow", "validation.arrow", "token_counts.npy", "manifest.json"}
+    assert {path.name for path in (tmp_path / "corpus").iterdir()} == files
+    # Not only we can read it.
+    plain = datasets.Dataset.from_file(str(tmp_path / "corpus" / "train.arrow"))
+    assert plain["input_ids"][:] == as_lists(built.train)
     loaded = load_corpus(tmp_path / "corpus")
     assert loaded.manifest == built.manifest == json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     pickled = pickle.dumps(loaded.train)
@@ -332,7 +343,12 @@ def test_loading_what_is_no_corpus(tmp_path: Path, tokenizer: PreTrainedTokenize
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
         load_corpus(tmp_path)
     build_corpus(settings(write(tmp_path / "a.txt", ["Да."]), validation=0), tokenizer, tmp_path / "corpus", seed=1)
-    next((tmp_path / "corpus" / "train").glob("*.arrow")).unlink()
+    path = tmp_path / "corpus" / "train.arrow"
+    for content in (path.read_bytes()[:-50], b"text", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="no complete corpus"):
+            load_corpus(tmp_path / "corpus")
+    path.unlink()
     with pytest.raises(UserError, match="no complete corpus"):
         load_corpus(tmp_path / "corpus")
 
