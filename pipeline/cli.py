@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
 def _configure_logging() -> None:
     """Our own messages on standard error; the libraries only where something is wrong."""
     # Libraries read these while they are imported.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

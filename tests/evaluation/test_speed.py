@@ -106,7 +106,8 @@ def test_a_gpu_row_has_ratios_on_its_own_device(student_folder):
 
 @pytest.mark.export
 def test_every_file_is_a_case(student_folder, tiny_teacher_folder, sentences, tmp_path):
-    from distilrubert.conversion import ConversionSettings, convert
+    from distilrubert.conversion.model_folder import convert
+    from distilrubert.conversion.settings import ConversionSettings
 
     convert(student_folder, tmp_path, ConversionSettings(), sentences[:3])
     cases = [*cases_of("teacher", tiny_teacher_folder), *cases_of("student", tmp_path)]
@@ -124,7 +125,8 @@ def test_every_file_is_a_case(student_folder, tiny_teacher_folder, sentences, tm
 
 @pytest.mark.export
 def test_backends_compute_the_same_model(student_folder, sentences, tmp_path):
-    from distilrubert.conversion import ConversionSettings, convert
+    from distilrubert.conversion.model_folder import convert
+    from distilrubert.conversion.settings import ConversionSettings
 
     convert(student_folder, tmp_path, ConversionSettings(), sentences[:3])
     ids_BL = np.random.default_rng(0).integers(5, 100, (2, 9))

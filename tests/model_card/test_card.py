@@ -13,8 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from distilrubert.model_card import CardInput, read_card_input, render_card, write_card
+from distilrubert.model_card.card import render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
+from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.modeling.errors import UserError
 from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, write_run
 

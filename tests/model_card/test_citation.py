@@ -2,8 +2,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from distilrubert.model_card import read_card_input
 from distilrubert.model_card.citation import bibliography, method_entry, model_entry
+from distilrubert.model_card.inputs import read_card_input
 
 
 def _entries(text: str) -> dict[str, str]:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.model_card import write_card, write_preview
+from distilrubert.model_card.card import write_card
+from distilrubert.model_card.preview import write_preview
 from distilrubert.modeling.errors import UserError
 
 

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from distilrubert.model_card import CardSettings
 from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES
+from distilrubert.model_card.settings import CardSettings
 
 
 @pytest.mark.parametrize("language", ["ru", ["ru", "en"], "rus", "multilingual"])

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from distilrubert.conversion import ConversionSettings, convert
-from distilrubert.model_card import write_card
-from distilrubert.modeling import StudentArchitecture, Teacher, build_student, save_student
+from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.model_card.card import write_card
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.student import build_student, save_student
+from distilrubert.modeling.teacher import Teacher
 from tests.model_card.conftest import RECIPE, REPORTS, write_run
 
 NAME = RECIPE["name"]

@@ -26,7 +26,8 @@ api.upload_folder(repo_id=repo, folder_path=folder, revision=branch)
 """
 LOAD = """
 import json, sys
-from distilrubert.modeling import UserError, load_teacher
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.teacher import load_teacher
 outcomes = []
 for model, revision in json.loads(sys.argv[1]):
     try:
