@@ -6,8 +6,10 @@ processes changes a result only by rounding.
 """
 
 import atexit
+import contextlib
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from distilrubert.distill.batching import build_loader
 from distilrubert.distill.checkpoints import Checkpoints, read_state, restore
@@ -27,7 +30,7 @@ from distilrubert.distill.ranks import destroy_process_group, largest, on_main, 
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.signals import Interrupted, StopRequest
 from distilrubert.distill.tracking import check_trackers, finish_trackers, start_trackers
-from distilrubert.distill.update import Batch, NotFiniteError, Update, Updater
+from distilrubert.distill.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment
@@ -54,7 +57,9 @@ def train(job: Job) -> TrainingReport:
         mixed_precision="no",
         log_with=job.settings.trackers or None,
         project_dir=str(job.folder / "trackers"),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=job.leaves_weights_out)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=job.leaves_weights_out, gradient_as_bucket_view=True)
+        ],
     )
     # Left to the interpreter's end, a process group can abort it.
     atexit.register(destroy_process_group)
@@ -153,7 +158,9 @@ class _Run:
         progress, settings = self.progress, self.settings
         flags = {"stop": self.stop.received, "save": self._is_time_to_save()}
         try:
-            done = self.update(progress.step, epoch, indices, batches, flags)
+            done = self.update(progress.step, epoch, indices, batches, flags, self._is_unwanted)
+        except AbandonedUpdate:
+            self._stop()
         except NotFiniteError as error:
             raise UserError(
                 f"{self.job.section}: not finite at step {progress.step + 1}: {error}; {self._kept()}; a lower "
@@ -168,10 +175,20 @@ class _Run:
         if is_last or progress.step % settings.validate_every == 0:
             self._validate()
         every = settings.checkpoint_every
-        if not is_last and (any(done.flags.values()) or (every and progress.step % every == 0)):
+        if is_last:
+            return
+        if done.flags["stop"]:
+            self._stop()
+        if done.flags["save"] or (every and progress.step % every == 0):
             self._save()
-        if not is_last and done.flags["stop"]:
-            raise Interrupted(f"{self.job.case}: stopped at step {progress.step}; {self._kept()}")
+
+    def _is_unwanted(self) -> bool:
+        # Several processes would have to agree before every batch; they finish the update.
+        return self.stop.received and self.accelerator.num_processes == 1
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        raise Interrupted(f"{self.job.case}: stopped at step {self.progress.step}; {self._kept()}")
 
     def _is_time_to_save(self) -> bool:
         minutes = self.settings.checkpoint_minutes
@@ -222,15 +239,17 @@ class _Run:
     def _kept(self) -> str:
         return f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
 
-    def _bar(self) -> "tqdm[NoReturn]":
-        return tqdm(
-            total=self.course.total_steps,
-            initial=self.progress.step,
-            desc=self.job.case,
-            unit="update",
-            # None: only where standard error is a terminal.
-            disable=None if self.accelerator.is_main_process else True,
-        )
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator["tqdm[NoReturn]"]:
+        """A progress bar on standard error if that is a terminal, with the lines of the log above it."""
+        hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
+        total, done = self.course.total_steps, self.progress.step
+        with contextlib.ExitStack() as stack:
+            if not hidden:
+                stack.enter_context(logging_redirect_tqdm([logging.getLogger("distilrubert")]))
+            yield stack.enter_context(
+                tqdm(total=total, initial=done, desc=self.job.case, unit="update", dynamic_ncols=True, disable=hidden)
+            )
 
     def _show(self, done: Update, bar: "tqdm[NoReturn]") -> None:
         bar.set_postfix_str(f"{self.progress.tokens_per_s:.0f} tokens/s, {_in_words(done.losses)}", refresh=False)

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ Batch = dict[str, Tensor]
 
 class NotFiniteError(ArithmeticError):
     """A loss or the gradient is infinite or no number; the weights are as they were before the update."""
+
+
+class AbandonedUpdate(Exception):  # noqa: N818 - nothing has gone wrong
+    """An update was given up between two batches; the weights are as they were before it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,13 @@ class Updater:
         self._model = accelerator.prepare_model(objective)
 
     def __call__(
-        self, step: int, epoch: int, indices: Sequence[int], batches: Sequence[Batch], flags: Mapping[str, bool]
+        self,
+        step: int,
+        epoch: int,
+        indices: Sequence[int],
+        batches: Sequence[Batch],
+        flags: Mapping[str, bool],
+        is_unwanted: Callable[[], bool] = lambda: False,
     ) -> Update:
         """Make one update.
 
@@ -82,12 +92,14 @@ class Updater:
             indices: place of each batch in the epoch's plan.
             batches: this process's batches.
             flags: what else the processes tell each other on the way.
+            is_unwanted: asked before each batch whether to give up, the same on every process.
 
         Raises:
             NotFiniteError: with the losses, on every process.
+            AbandonedUpdate: if it became unwanted.
         """
         counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
-        sums = self._accumulate(epoch, indices, batches, counts)
+        sums = self._accumulate(epoch, indices, batches, counts, is_unwanted)
         # Of gradients that are exchanged already, so it is the same everywhere.
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.clip)
         summed = total(self._accelerator, {**sums, **flags}, torch.float32)
@@ -102,13 +114,21 @@ class Updater:
         return Update(losses, rate, counts["tokens"], counts["positions"], {name: summed[name] > 0 for name in flags})
 
     def _accumulate(
-        self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], counts: Mapping[str, int]
+        self,
+        epoch: int,
+        indices: Sequence[int],
+        batches: Sequence[Batch],
+        counts: Mapping[str, int],
+        is_unwanted: Callable[[], bool],
     ) -> dict[str, Tensor]:
         """Run the backward pass of every batch; the sums of the losses on this process."""
         accelerator = self._accelerator
         sums: dict[str, Tensor] = {}
         self._model.train(self._settings.dropout)
         for position, (index, batch) in enumerate(zip(indices, batches, strict=True)):
+            if is_unwanted():
+                self.optimizer.zero_grad()
+                raise AbandonedUpdate
             is_last = position == len(batches) - 1
             torch.manual_seed(_dropout_seed(self._seed, epoch, index))
             with contextlib.nullcontext() if is_last else accelerator.no_sync(self._model):

@@ -56,7 +56,8 @@ def test_a_kill_leaves_complete_checkpoints_only(results: dict[str, Any], moment
 def test_asked_to_stop_it_saves_and_goes_on_later(results: dict[str, Any], name: str) -> None:
     stopped = results[name]
     assert stopped["status"] == 130
-    assert stopped["left"] == {"checkpoint-00000006": FILES}
+    # It came in the fifth update, which was given up.
+    assert stopped["left"] == {"checkpoint-00000004": FILES}
     assert stopped["resumed"] == 0
     assert_as_if_never_stopped(stopped, results["straight"])
 

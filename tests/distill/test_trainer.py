@@ -1,7 +1,9 @@
 """One process: what is optimised, what is reported, what is refused."""
 
 import logging
+import os
 import runpy
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
+from distilrubert.distill import trainer
 from distilrubert.distill.batching import build_loader
 from distilrubert.distill.checkpoints import Checkpoints
 from distilrubert.distill.corpus import Corpus
@@ -26,6 +29,7 @@ from distilrubert.distill.optimizer import build_optimizer, build_schedule, para
 from distilrubert.distill.precision import choose_precision
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.settings import TRACKERS, DistillationSettings, OptimizationSettings, PretrainingSettings
+from distilrubert.distill.signals import Interrupted
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.distill.update import Updater
 from distilrubert.distill.validation import Validation
@@ -300,6 +304,20 @@ def test_a_finished_run_is_only_loaded(finished: SimpleNamespace) -> None:
     assert tiny.digest(student) == finished.digest
     assert report == finished.report
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*.*")}.items() <= before.items()
+
+
+def test_asked_to_stop_before_the_first_update_it_begins_from_there(
+    finished: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "start_trackers", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match=r"stopped at step 0; the newest checkpoint is .*checkpoint-00000000"):
+            tiny.run(tmp_path)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    student, report = tiny.run(tmp_path)
+    assert tiny.digest(student) == finished.digest
+    assert report.curves == finished.report.curves
 
 
 def test_a_checkpoint_holds_the_student_and_no_teacher(finished: SimpleNamespace) -> None:
