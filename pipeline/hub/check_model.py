@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
+from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
 from distilrubert.pipeline.hub.loading import PROBE, loading_problems
 
@@ -28,8 +29,7 @@ def check_model(folder: ModelFolder) -> Iterator[Finding]:
     if not folder.ending(".safetensors"):
         yield Finding(WEIGHTS, "is missing")
         return
-    tokenizer_findings = list(_check_tokenizer(folder, config))
-    yield from tokenizer_findings
+    yield from _check_tokenizer(folder, config)
     yield from (Finding("config.json", problem) for problem in _remote_code(config))
     yield from (Finding(WEIGHTS, problem) for problem in loading_problems(folder.root))
 
@@ -70,7 +70,8 @@ def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Fi
         yield Finding("tokenizer.json", "is missing")
         return
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True)
     except Exception as error:  # whatever a broken file makes the loader raise is a finding
         yield Finding("tokenizer.json", f"cannot be loaded: {first_line(error)}")
         return

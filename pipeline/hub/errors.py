@@ -20,8 +20,6 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # 409 and 412 answer a commit whose parent is no longer the head.
 CONFLICT_STATUSES = frozenset({409, 412})
 LONGEST_SERVER_MESSAGE = 300
-# How the client's RuntimeError begins when a large file could not be sent.
-BROKEN_UPLOAD = "Error while uploading"
 # How the client's ValueError begins when the Hub's validate-yaml refuses a card.
 INVALID_CARD = "Invalid metadata in README.md."
 
@@ -71,7 +69,7 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None and not _is_broken_upload(error):
         return status in TRANSIENT_STATUSES
-    return is_connection_error(error) or _is_senseless_answer(error)
+    return is_connection_error(error) or _is_broken_upload(error) or _is_senseless_answer(error)
 
 
 def is_connection_error(error: BaseException) -> bool:
@@ -80,15 +78,18 @@ def is_connection_error(error: BaseException) -> bool:
 
 
 def _is_broken_upload(error: BaseException) -> bool:
-    """Whether sending one large file failed; another attempt gets new addresses, and skips what has arrived."""
-    return any(isinstance(link, RuntimeError) and str(link).startswith(BROKEN_UPLOAD) for link in chain(error))
+    """Whether sending a large file failed, by LFS or Xet: either raises RuntimeError.
+
+    Another attempt is always worth while, even after a refusal: it gets new addresses, and skips what has arrived.
+    """
+    return any(isinstance(link, RuntimeError) for link in chain(error))
 
 
 def _is_senseless_answer(error: BaseException) -> bool:
     """Whether an answer lacks what it must hold, as when it was cut off, or comes from something that is no Hub."""
     # The client reads fields and headers by their names, and lets the KeyError of a missing one through.
     senseless = (json.JSONDecodeError, KeyError, FileMetadataError, LocalEntryNotFoundError)
-    return _is_broken_upload(error) or any(isinstance(link, senseless) for link in chain(error))
+    return any(isinstance(link, senseless) for link in chain(error))
 
 
 def retry_after_s(error: BaseException) -> float:
@@ -121,6 +122,8 @@ def _reason(error: BaseException, endpoint: str, repo_id: str, message: str) -> 
             f"{endpoint}: cannot be reached or broke the connection ({_cause(error)}); check the network and "
             "--endpoint or HF_ENDPOINT, then repeat: what has arrived is not sent again"
         )
+    if _is_broken_upload(error):
+        return f"{endpoint}: sending a file failed ({_cause(error)}); repeat: what has arrived is not sent again"
     if _is_senseless_answer(error):
         return f"{endpoint}: does not answer as a Hub does; check --endpoint or HF_ENDPOINT, and any proxy in between"
     return None
@@ -176,4 +179,4 @@ def _cause(error: BaseException) -> str:
     *_, innermost = chain(error)
     if isinstance(innermost, OSError) and innermost.strerror:
         return _clean(innermost.strerror)
-    return _clean(type(innermost).__name__)
+    return _clean(f"{type(innermost).__name__}: {innermost}").removesuffix(": ")

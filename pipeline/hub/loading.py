@@ -1,14 +1,13 @@
 """Loading a published folder as its users do."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+
+from distilrubert.modeling.checkpoints import quiet_transformers
 
 # What from_pretrained reads; `*` also matches a slash, so a folder's own config comes along, which is small.
 LOADED_FILES = ("config.json", "*.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json")
@@ -21,7 +20,7 @@ def loading_problems(folder: Path) -> list[str]:
     Returns:
         What went wrong, one line each; nothing where the model works and each of its weights came from the file.
     """
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, info = _load_model(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -48,20 +47,6 @@ def _load_model(folder: Path) -> tuple[Any, dict[str, Any]]:
         folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
     return model.eval(), info
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """What the loaders would warn about is returned as a problem instead."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def _line(error: Exception) -> str:

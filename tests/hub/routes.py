@@ -285,6 +285,8 @@ def lfs_batch(hub: "LocalHub", request: Request, repo: str) -> Response:
             403,
             "Private repository storage limit reached, please upgrade your plan to increase your private storage limit",
         )
+    if hub.has_xet and "xet" in wanted["transfers"]:
+        return Response.json({"transfer": "xet", "objects": wanted["objects"]})
     return Response.json(
         {
             "transfer": "multipart" if any(item["size"] > hub.multipart_threshold for item in missing) else "basic",

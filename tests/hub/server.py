@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from . import xet  # noqa: F401 - registers its routes
 from .faults import Fault, FaultPlan
 from .routes import dispatch
 from .storage import Account, Refusal, Storage
@@ -38,6 +39,7 @@ class LocalHub:
         page_size: entries on a page of a listing.
         multipart_threshold: size in bytes above which a large file is sent in parts.
         part_size: size of a part in bytes.
+        has_xet: whether large files may come the way of Xet.
         invalid_token_message: what an unknown token is answered with; TOKEN stands for the token.
     """
 
@@ -54,6 +56,7 @@ class LocalHub:
         self.page_size = 1000
         self.multipart_threshold = 2**26
         self.part_size = 2**24
+        self.has_xet = False
         self.invalid_token_message = "Invalid credentials in Authorization header"
         self._index = 0
         self._up = threading.Event()
