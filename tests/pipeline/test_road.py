@@ -68,8 +68,9 @@ def log(caplog, monkeypatch):
 def test_the_hub_folder_holds_what_the_design_says(hub):
     files = {path.relative_to(hub).as_posix() for path in hub.rglob("*") if path.is_file()}
     expected = {
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "vocab.txt", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "CITATION.bib",
+        "README.md", "config.json", "model.safetensors", "CITATION.bib",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+        "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
         "reports/training.json", "reports/parity.json", "reports/speed.json", "reports/quality.json",
     }  # fmt: skip
     if CAN_EXPORT:
