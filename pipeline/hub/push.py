@@ -11,9 +11,13 @@ from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, con
 from distilrubert.pipeline.hub.errors import CONFLICT_STATUSES, TRANSIENT_STATUSES, status_of
 from distilrubert.pipeline.hub.files import HUB_FILES
 from distilrubert.pipeline.hub.plan import PushPlan, find_pull_request, is_carried_out, plan_push
-from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_remote, read_tree
+from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_history, read_remote, read_tree
 from distilrubert.pipeline.hub.settings import PublishSettings
 from distilrubert.pipeline.hub.verify import verify_push
+
+# How the ValueError begins that the client 0.36 raises after a commit at an endpoint that is not HF_ENDPOINT: it cannot
+# read the URL of the commit in the answer.
+UNREADABLE_ANSWER = "Unable to retrieve user and repo ID"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +158,14 @@ def _commit(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str]
 def _settle(plan: PushPlan, connection: HubConnection, error: Exception) -> tuple[int | None, str]:
     """After a commit without a clear answer, find out whether it was made; the error again where it was not.
 
-    The answer to a commit can be lost although the commit was made; then a repeat finds its parent outdated. The client
-    0.36 also raises ValueError after a commit at an endpoint that is not HF_ENDPOINT, unable to read its own URL.
+    The answer to a commit can be lost although the commit was made; then a repeat finds its parent outdated.
     """
     status = status_of(error)
     if status is not None and status not in CONFLICT_STATUSES | TRANSIENT_STATUSES:
         raise error
-    found = _find_published(plan, connection)
+    was_made = isinstance(error, ValueError) and str(error).startswith(UNREADABLE_ANSWER)
+    find = _find_pull_request if plan.settings.create_pr else _find_commit
+    found = find(plan, connection, was_made=was_made)
     if found is not None:
         return found
     if status in CONFLICT_STATUSES:
@@ -168,14 +173,21 @@ def _settle(plan: PushPlan, connection: HubConnection, error: Exception) -> tupl
     raise error
 
 
-def _find_published(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str] | None:
-    if plan.settings.create_pr:
-        number = find_pull_request(plan, connection)
-        return None if number is None else (number, open_pull_requests(connection)[number])
-    head = _existing(connection).branches.get(plan.settings.revision)
-    if head is None or head == plan.parent or not is_carried_out(plan, read_tree(connection, head)):
+def _find_commit(plan: PushPlan, connection: HubConnection, *, was_made: bool) -> tuple[None, str] | None:
+    """The commit that was made on the planned parent, unless it is somebody else's."""
+    history = read_history(connection, plan.settings.revision)
+    if plan.parent not in history[1:]:
         return None
-    return None, head
+    commit = history[history.index(plan.parent) - 1]
+    if was_made or is_carried_out(plan, read_tree(connection, commit)):
+        return None, commit
+    return None
+
+
+def _find_pull_request(plan: PushPlan, connection: HubConnection, *, was_made: bool) -> tuple[int, str] | None:
+    commits = open_pull_requests(connection)
+    number = next(iter(commits)) if was_made else find_pull_request(plan, connection)
+    return None if number is None else (number, commits[number])
 
 
 def _existing(connection: HubConnection) -> RemoteState:

@@ -50,6 +50,18 @@ def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
     return connection.call("reading the list of files", request)
 
 
+def read_history(connection: HubConnection, revision: str) -> list[str]:
+    """The commits of a revision, newest first.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses.
+    """
+    commits = connection.call(
+        "reading the history", lambda: connection.api.list_repo_commits(connection.repo_id, revision=revision)
+    )
+    return [commit.commit_id for commit in commits]
+
+
 def open_pull_requests(connection: HubConnection) -> dict[int, str]:
     """The commits of the newest open pull requests by number, newest first.
 

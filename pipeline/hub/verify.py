@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.modeling.errors import UserError
-from distilrubert.pipeline.hub.connection import HubConnection, quiet_unless_terminal
-from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files
+from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
+from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.loading import LOADED_FILES, loading_problems
 from distilrubert.pipeline.hub.remote import read_remote, read_tree
+from distilrubert.pipeline.hub.settings import PublishSettings
 
 LISTED_FILES = 5
 
@@ -64,6 +65,16 @@ def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, re
     others = tuple(sorted(tree.keys() - digests.keys() - HUB_FILES))
     url = f"{connection.endpoint}/{connection.repo_id}/tree/{commit}"
     return Verification(connection.repo_id, commit, url, len(digests), others, loads)
+
+
+def verify_folder(folder: Path, settings: PublishSettings, retry: RetryPolicy | None = None) -> Verification:
+    """Compare a folder with what is published under its settings (`publish --verify-only`). Nothing is changed.
+
+    Raises:
+        UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable.
+    """
+    connection = connect(settings, retry)
+    return verify_push(local_files(folder), connection, settings.revision)
 
 
 def render_verification(verification: Verification) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from distilrubert.pipeline.hub.settings import PublishSettings
 
 from .faults import Fault
 from .server import LocalHub
+from .storage import Commit, Entry
 from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, Victim, push_once, survive
 
 PASSING = (
@@ -121,3 +123,25 @@ def test_waiting_as_long_as_the_hub_asks() -> None:
     assert policy.wait_s(1, asked_s=20) == 20
     assert policy.wait_s(4, asked_s=2) == 8
     assert policy.wait_s(1, asked_s=3600) == 60
+
+
+def test_a_commit_with_a_lost_answer_is_known_under_a_later_one(
+    local_hub: LocalHub, folder: Path, target: PublishSettings
+) -> None:
+    push_once(folder, target, ONCE)
+    repository = local_hub.storage.repositories["me/demo"]
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nmine")
+    commit = repository.commit
+
+    def commit_and_let_another_follow(*arguments: Any) -> Commit:
+        repository.commit = commit  # type: ignore[method-assign]
+        made = commit(*arguments)
+        commit("main", {**made.tree, "README.md": Entry(b"theirs")}, made.oid, "theirs", "colleague")
+        return made
+
+    repository.commit = commit_and_let_another_follow  # type: ignore[method-assign, assignment]
+    local_hub.fail(Fault.DROPPED_AFTER_BODY, path="/commit/")
+    found = push_once(folder, target, ONCE)
+    assert found.changed
+    assert found.revision == repository.history()[1].oid
+    assert repository.tree(found.revision)["README.md"].content.endswith(b"mine")

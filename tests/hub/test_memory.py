@@ -1,0 +1,50 @@
+"""Publishing takes no more memory however large the files are."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .server import LocalHub
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from distilrubert.pipeline.hub.push import push_folder
+from distilrubert.pipeline.hub.settings import PublishSettings
+push_folder(Path(sys.argv[1]), PublishSettings(repo_id=sys.argv[2], endpoint=sys.argv[3]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak_memory_mib(hub: LocalHub, folder: Path, repo_id: str) -> int:
+    environment = os.environ | {"HF_TOKEN": hub.tokens["me"], "HF_HUB_DISABLE_XET": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), repo_id, hub.endpoint],
+        env=environment, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return int(found.stdout)
+
+
+@pytest.mark.slow
+def test_a_gigabyte_in_flat_memory(
+    local_hub: LocalHub, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    sizes = {"small": 2**10, "large": 2**30}
+    peaks = {}
+    for name, size in sizes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with (folder / "model.safetensors").open("wb") as file:
+            file.write(os.urandom(2**10))
+            file.truncate(size)
+        peaks[name] = peak_memory_mib(local_hub, folder, f"me/{name}")
+    stored = local_hub.storage.repositories["me/large"].tree()["model.safetensors"]
+    assert stored.lfs_size == 2**30
+    assert len(local_hub.uploads) == 1 + 2**30 // local_hub.part_size, "in parts"
+    record_property("peak_memory_mib", peaks)
+    assert peaks["large"] - peaks["small"] < 150

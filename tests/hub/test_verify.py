@@ -1,0 +1,81 @@
+"""Reading back what was published."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.plan import plan_push
+from distilrubert.pipeline.hub.push import push
+from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.verify import render_verification, verify_folder, verify_push
+
+from .conftest import HASTY
+from .server import LocalHub
+from .storage import Entry
+from .survival import push_once
+
+
+def test_what_was_published_is_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    revision = push_once(folder, target, HASTY).revision
+    local_hub.requests.clear()
+    found = verify_folder(folder, target, HASTY)
+    assert {method for method, _ in local_hub.requests} <= {"GET", "HEAD"}
+    assert (found.revision, found.loads, found.others) == (revision, True, ())
+    assert found.files == sum(path.is_file() for path in folder.rglob("*"))
+    text = render_verification(found)
+    assert f"all {found.files} files of me/demo" in text
+    assert "loads from an empty cache" in text
+    assert text.endswith(revision)
+    assert json.loads(json.dumps(found.to_dict()))["url"] == f"{local_hub.endpoint}/me/demo/tree/{revision}"
+
+
+def test_what_differs_is_named(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    push_once(folder, target, HASTY)
+    repository = local_hub.storage.repositories["me/demo"]
+    tree = dict(repository.tree())
+    tree |= {"README.md": Entry(b"tampered"), "other.txt": Entry(b"other")}
+    del tree["config.json"]
+    repository.commit("main", tree, repository.branches["main"], "tampering", "colleague")
+    with pytest.raises(UserError, match=r"2 of \d+ files are not those of the folder \(README\.md, config\.json\)"):
+        verify_folder(folder, target, HASTY)
+    for name in ("README.md", "config.json"):
+        (folder / name).unlink()
+    found = verify_folder(folder, target, HASTY)
+    assert (found.others, found.loads) == (("README.md", "other.txt"), None)
+    assert "It also holds: README.md, other.txt." in render_verification(found)
+
+
+def test_any_revision_can_be_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    first = push_once(folder, target.model_copy(update={"tag": "v1"}), HASTY)
+    connection = connect(target, HASTY)
+    digests = plan_push(folder, target, connection).digests
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    push_once(folder, target, HASTY)
+    for revision in ("v1", first.revision):
+        assert verify_push(digests, connection, revision).revision == first.revision
+    with pytest.raises(UserError, match="has no revision v2; it has v1, main"):
+        verify_push(digests, connection, "v2")
+    with pytest.raises(UserError, match="me/none: not found"):
+        verify_folder(folder, target.model_copy(update={"repo_id": "me/none"}), HASTY)
+
+
+def test_a_file_that_changes_while_it_is_published(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    connection = connect(target, HASTY)
+    plan = plan_push(folder, target, connection)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nchanged too late")
+    revision = push(plan, connection).revision
+    with pytest.raises(UserError, match=r"\(README\.md\); publish again, and leave the folder alone"):
+        verify_push(plan.digests, connection, revision)
+
+
+def test_a_model_that_does_not_load(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("distilbert.transformer.layer.0.ffn.lin1.bias")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    push_once(folder, target, HASTY)
+    with pytest.raises(UserError, match=r"the model does not load: .*lin1\.bias: missing from the weights"):
+        verify_folder(folder, target, HASTY)
