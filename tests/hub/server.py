@@ -43,7 +43,7 @@ class LocalHub:
         invalid_token_message: what an unknown token is answered with; TOKEN stands for the token.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self.storage = Storage(folder)
         # Made here, so that no text of the project holds anything that looks like a token.
         self.tokens = {name: f"hf_{name}".ljust(37, "X") for name in ACCOUNTS}
@@ -63,7 +63,7 @@ class LocalHub:
         self._up.set()
         self._lock = threading.Lock()
         self._commit_barrier: threading.Barrier | None = None
-        self._server = _Server(("127.0.0.1", 0), self)
+        self._server = _Server(("127.0.0.1", port), self)
         self.port = self._server.server_address[1]
 
     @property
