@@ -11,16 +11,27 @@ carried:
   trained on; distillation has to mend that. The embeddings output (hidden state 0) is still the teacher's, and
   so is the state after student block k as long as the list begins 0, 1, ..., k.
 
-Another width or vocabulary would leave weights random, so it is refused until there is a function for it.
+**Another vocabulary**: :func:`respelt_weights`. A piece that the teacher has too keeps its embedding and bias; another
+one gets the mean over the teacher's pieces that it helps to spell, each as often as the corpus has it. Where nothing
+counted needs it, it is the mean of the pieces that spell it; where nothing does, of all pieces.
+
+**A smaller width**: :func:`sliced_weights`. The student keeps whole dimensions: of the hidden states those that the
+LayerNorms of the teacher scale most, of each head and feed-forward network those with the largest weights. A basis of
+principal components keeps more variance and was tried: LayerNorm works on each dimension, so turning the basis costs
+more than it keeps (docs/vocabulary.md has the figures).
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.presets import ResolvedArchitecture
+from distilrubert.modeling.presets import ResolvedArchitecture, spread_layers
+from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 
 EMBEDDINGS = {
     "bert.embeddings.word_embeddings.weight": "distilbert.embeddings.word_embeddings.weight",
@@ -44,25 +55,45 @@ HEAD = {
 }
 
 
-def initial_weights(teacher: BertForMaskedLM, shape: ResolvedArchitecture) -> dict[str, Tensor]:
+WORD_EMBEDDINGS = "distilbert.embeddings.word_embeddings.weight"
+
+
+def initial_weights(
+    teacher: BertForMaskedLM, shape: ResolvedArchitecture, averaging_VT: Tensor | None = None
+) -> dict[str, Tensor]:
     """Every weight of a student of that shape, by its name in ``DistilBertForMaskedLM``.
 
+    Args:
+        teacher: it is left as it is.
+        shape: what the student is to look like.
+        averaging_VT: for a vocabulary of the student's own, :func:`averaging_matrix`.
+
     Raises:
-        UserError: if the shape differs from the teacher's in more than the number of layers.
+        UserError: if the student is to be larger than the teacher in any of its sizes, or has another vocabulary
+            without a matrix for it.
     """
     config = teacher.config
     asked = {
         "width (dim)": (shape.dim, config.hidden_size),
         "heads": (shape.heads, config.num_attention_heads),
         "hidden_dim": (shape.hidden_dim, config.intermediate_size),
-        "vocabulary": (shape.vocabulary_size, config.vocab_size),
+        "width of a head": (shape.dim // shape.heads, config.hidden_size // config.num_attention_heads),
     }
-    if differing := [f"{what} {own} (teacher: {its})" for what, (own, its) in asked.items() if own != its]:
+    if larger := [f"{what} {own} (teacher: {its})" for what, (own, its) in asked.items() if own > its]:
         raise UserError(
-            f"student: {', '.join(differing)}: a student starts as a copy of its teacher's layers, so for now it "
-            "needs the teacher's width, heads, hidden_dim and vocabulary; only layers may differ"
+            f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
+            "sizes may be larger"
         )
-    return copied_weights(teacher, shape.initialise_from)
+    if averaging_VT is None and shape.vocabulary_size != config.vocab_size:
+        raise UserError(
+            f"student: vocabulary {shape.vocabulary_size} (teacher: {config.vocab_size}): a vocabulary of its own is "
+            "needed; student.vocabulary says which"
+        )
+    weights = copied_weights(teacher, shape.initialise_from)
+    if averaging_VT is not None:
+        weights = respelt_weights(weights, averaging_VT)
+    is_narrower = any(own < its for own, its in asked.values())
+    return sliced_weights(weights, teacher, shape) if is_narrower else weights
 
 
 def copied_weights(teacher: BertForMaskedLM, layers: Sequence[int]) -> dict[str, Tensor]:
@@ -82,3 +113,109 @@ def copied_weights(teacher: BertForMaskedLM, layers: Sequence[int]) -> dict[str,
         weights[f"{own}.weight"] = source[f"{its}.weight"]
         weights[f"{own}.bias"] = source[f"{its}.bias"]
     return weights
+
+
+def averaging_matrix(
+    teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, counts_T: NDArray[np.int64] | None = None
+) -> Tensor:
+    """For each piece of the student the share of each of the teacher's in its embedding, sparse (V, T); rows sum to 1.
+
+    Args:
+        teacher: its tokenizer.
+        student: its tokenizer.
+        counts_T: how often the corpus has each piece of the teacher; None counts each once.
+    """
+    spelt, spelling = split_vocabulary(teacher, student), split_vocabulary(student, teacher)
+    weight_T = np.ones(len(teacher)) if counts_T is None else counts_T.astype(np.float64)
+    its, own = shared_pieces(teacher, student)
+    # Ways to make a row, the best first: rows, columns and weights.
+    ways = [
+        (own, its, np.ones(len(own))),
+        (spelt.piece_K, spelt.row_K, weight_T[spelt.row_K]),
+        (spelling.row_K, spelling.piece_K, np.ones(len(spelling.piece_K))),
+    ]
+    is_made_V = np.zeros(len(student), dtype=bool)
+    entries = []
+    for rows, columns, weights in ways:
+        sums_V = np.bincount(rows, weights, len(student))
+        is_new = ~is_made_V[rows] & (sums_V[rows] > 0)
+        entries.append((rows[is_new], columns[is_new], weights[is_new] / sums_V[rows[is_new]]))
+        is_made_V[rows[is_new]] = True
+    left = np.flatnonzero(~is_made_V)
+    every = np.repeat(left, len(teacher)), np.tile(np.arange(len(teacher)), len(left))
+    entries.append((*every, np.full(len(every[0]), 1 / len(teacher))))
+    rows, columns, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    places = torch.from_numpy(np.stack((rows, columns)))
+    shares = torch.from_numpy(weights.astype(np.float32))
+    return torch.sparse_coo_tensor(places, shares, (len(student), len(teacher)), check_invariants=True).coalesce()
+
+
+def respelt_weights(weights: dict[str, Tensor], averaging_VT: Tensor) -> dict[str, Tensor]:
+    """The weights over the vocabulary that the rows of `averaging_VT` make up."""
+    # A teacher may have rows that no piece of its tokenizer uses.
+    used = averaging_VT.shape[1]
+    embeddings_VD = torch.sparse.mm(averaging_VT, weights[WORD_EMBEDDINGS][:used])
+    bias_V1 = torch.sparse.mm(averaging_VT, weights["vocab_projector.bias"][:used, None])
+    return weights | {
+        WORD_EMBEDDINGS: embeddings_VD,
+        "vocab_projector.weight": embeddings_VD,
+        "vocab_projector.bias": bias_V1[:, 0],
+    }
+
+
+def sliced_weights(
+    weights: dict[str, Tensor], teacher: BertForMaskedLM, shape: ResolvedArchitecture
+) -> dict[str, Tensor]:
+    """The weights of a student of the teacher's width, cut down to `shape`.
+
+    Queries are scaled such that attention scores stay as large as they were: with fewer products in the sum, and a
+    smaller root of the width of a head to divide it by.
+    """
+    kept = _strongest(_scales(teacher), shape.dim)
+    sliced = {
+        name: weight[kept] if weight.dim() == 1 else weight[:, kept]
+        for name, weight in weights.items()
+        if "layer_norm" in name or ".embeddings." in name or name == "vocab_projector.weight"
+    }
+    sliced["vocab_projector.bias"] = weights["vocab_projector.bias"]
+    sliced |= _linear(weights, "vocab_transform", kept, kept)
+    heads, its_heads = shape.heads, teacher.config.num_attention_heads
+    width, its_width = shape.dim // heads, teacher.config.hidden_size // its_heads
+    for layer in range(shape.layers):
+        block = f"distilbert.transformer.layer.{layer}."
+        rows = {name: weights[f"{block}attention.{name}_lin.weight"].norm(dim=1) for name in ("q", "k", "v")}
+        rows["out"] = weights[f"{block}attention.out_lin.weight"].norm(dim=0)
+        chosen: dict[str, list[Tensor]] = {"qk": [], "vo": []}
+        for head in spread_layers(heads, its_heads):
+            within = slice(head * its_width, (head + 1) * its_width)
+            for pair, (one, other) in {"qk": ("q", "k"), "vo": ("v", "out")}.items():
+                strength = rows[one][within] * rows[other][within]
+                chosen[pair].append(head * its_width + _strongest(strength, width))
+        scores, values = torch.cat(chosen["qk"]), torch.cat(chosen["vo"])
+        sliced |= _linear(weights, f"{block}attention.q_lin", scores, kept, scale=(its_width / width) ** 0.5)
+        sliced |= _linear(weights, f"{block}attention.k_lin", scores, kept)
+        sliced |= _linear(weights, f"{block}attention.v_lin", values, kept)
+        sliced |= _linear(weights, f"{block}attention.out_lin", kept, values)
+        strength = weights[f"{block}ffn.lin1.weight"].norm(dim=1) * weights[f"{block}ffn.lin2.weight"].norm(dim=0)
+        inner = _strongest(strength, shape.hidden_dim)
+        sliced |= _linear(weights, f"{block}ffn.lin1", inner, kept)
+        sliced |= _linear(weights, f"{block}ffn.lin2", kept, inner)
+    return sliced
+
+
+def _scales(teacher: BertForMaskedLM) -> Tensor:
+    """How much the LayerNorms scale each dimension of the hidden states: squares, added up."""
+    norms = [module for module in teacher.modules() if isinstance(module, torch.nn.LayerNorm)]
+    return torch.stack([norm.weight.detach() for norm in norms]).square().sum(dim=0)
+
+
+def _strongest(strength: Tensor, number: int) -> Tensor:
+    """The places of the largest values, in order."""
+    return strength.argsort(descending=True, stable=True)[:number].sort().values
+
+
+def _linear(
+    weights: dict[str, Tensor], name: str, outputs: Tensor, inputs: Tensor, scale: float = 1.0
+) -> dict[str, Tensor]:
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return {f"{name}.weight": scale * weight[outputs][:, inputs], f"{name}.bias": scale * bias[outputs]}

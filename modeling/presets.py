@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import BertConfig, DistilBertConfig
 
 from distilrubert.modeling.configuration import Section
@@ -63,6 +63,35 @@ class ResolvedArchitecture:
     initialise_from: tuple[int, ...]
 
 
+class TrimSettings(Section):
+    """The teacher's vocabulary without the pieces that the corpus does not need."""
+
+    minimum_count: Count = Field(
+        1, description="Times that the training text must need a piece for it to stay; characters always stay."
+    )
+
+
+class TrainedVocabularySettings(Section):
+    """A WordPiece vocabulary trained on the corpus."""
+
+    size: int = Field(ge=100, description="Pieces, special tokens included; fewer where the corpus gives fewer.")
+
+
+class VocabularySettings(Section):
+    """A vocabulary of the student's own: a part of the teacher's, or a new one."""
+
+    trim: TrimSettings | None = Field(None, description="Keep of the teacher's vocabulary what the corpus needs.")
+    train: TrainedVocabularySettings | None = Field(
+        None, description="Train a new vocabulary; distillation then works across two vocabularies."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.trim is None) == (self.train is None):
+            raise ValueError("give either trim or train")
+        return self
+
+
 class StudentArchitecture(Section):
     """What the student looks like. Every size that is not given is the preset's, or else the teacher's."""
 
@@ -80,14 +109,31 @@ class StudentArchitecture(Section):
         description="For each student block the teacher block (counted from 0) that it starts from; by default "
         "evenly spread from the first to the last.",
     )
+    vocabulary: VocabularySettings | None = Field(
+        None,
+        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), or the teacher's.",
+    )
 
-    def resolve(self, teacher: BertConfig) -> ResolvedArchitecture:
+    def own_vocabulary(self) -> VocabularySettings | None:
+        """The vocabulary that is to be made for the student; None where it has the teacher's."""
+        if self.vocabulary or not self.preset or not PRESETS[self.preset].vocabulary_size:
+            return self.vocabulary
+        size = PRESETS[self.preset].vocabulary_size
+        return VocabularySettings.model_validate({"train": {"size": size}})
+
+    def resolve(self, teacher: BertConfig, vocabulary_size: int | None = None) -> ResolvedArchitecture:
         """Decide everything that was left open.
+
+        Args:
+            teacher: gives what is left open.
+            vocabulary_size: pieces of the student's own vocabulary, when it has been made.
 
         Raises:
             UserError: if the settings contradict themselves or the teacher.
         """
         preset = PRESETS[self.preset] if self.preset else Preset(teacher.num_hidden_layers)
+        own = self.own_vocabulary()
+        expected_size = own.train.size if own and own.train else teacher.vocab_size
         layers = self.layers or preset.layers
         dim = self.dim or preset.dim or teacher.hidden_size
         heads = self.heads or preset.heads or teacher.num_attention_heads
@@ -100,7 +146,7 @@ class StudentArchitecture(Section):
             dim=dim,
             heads=heads,
             hidden_dim=self.hidden_dim or preset.hidden_dim or teacher.intermediate_size,
-            vocabulary_size=preset.vocabulary_size or teacher.vocab_size,
+            vocabulary_size=vocabulary_size or expected_size,
             initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
         )
 
@@ -136,7 +182,10 @@ def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
 
 
 def student_config(
-    architecture: StudentArchitecture, teacher: BertConfig, pad_token_id: int | None = None
+    architecture: StudentArchitecture,
+    teacher: BertConfig,
+    pad_token_id: int | None = None,
+    vocabulary_size: int | None = None,
 ) -> DistilBertConfig:
     """The config.json of a student: learned positions, tied embeddings, dropout 0.1, as in the published family.
 
@@ -144,11 +193,12 @@ def student_config(
         architecture: its shape.
         teacher: gives what `architecture` leaves open, the number of positions and the activation.
         pad_token_id: of the tokenizer; the teacher's config by default.
+        vocabulary_size: pieces of the student's own vocabulary, when it has been made.
 
     Raises:
         UserError: if `architecture` contradicts itself or the teacher.
     """
-    shape = architecture.resolve(teacher)
+    shape = architecture.resolve(teacher, vocabulary_size)
     return DistilBertConfig(
         vocab_size=shape.vocabulary_size,
         max_position_embeddings=teacher.max_position_embeddings,

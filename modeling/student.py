@@ -3,7 +3,9 @@
 import dataclasses
 import os
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import DistilBertForMaskedLM, PreTrainedTokenizerFast
 
 from distilrubert.modeling.checkpoints import (
@@ -13,7 +15,7 @@ from distilrubert.modeling.checkpoints import (
     quiet_transformers,
     read_config,
 )
-from distilrubert.modeling.initialisation import initial_weights
+from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.presets import StudentArchitecture, student_config
 from distilrubert.modeling.teacher import Teacher
@@ -33,27 +35,40 @@ class Student:
     tokenizer: PreTrainedTokenizerFast
 
 
-def build_student(teacher: Teacher, architecture: StudentArchitecture, seed: int = 0) -> Student:
+def build_student(
+    teacher: Teacher,
+    architecture: StudentArchitecture,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    token_counts: NDArray[np.int64] | None = None,
+) -> Student:
     """Make a student whose every weight comes from the teacher.
 
-    With all of the teacher's layers it computes the teacher's hidden states and logits;
-    :mod:`~distilrubert.modeling.initialisation` says what is lost with fewer.
+    With all of the teacher's layers, width and vocabulary it computes the teacher's hidden states and logits;
+    :mod:`~distilrubert.modeling.initialisation` says what is lost with less.
 
     Args:
         teacher: it is left as it is; the student's weights are copies.
         architecture: the student's shape.
         seed: of what starts random; the global generator is left alone.
+        tokenizer: a trained vocabulary of the student's own; by default it is the teacher's. For a trimmed one,
+            the teacher is trimmed: :func:`~distilrubert.modeling.trimming.trim_teacher`.
+        token_counts: how often the corpus has each piece of the teacher, (T,): weights of the pieces that an
+            embedding in another vocabulary is made of. None counts each once.
 
     Raises:
         UserError: if no such student can be made from this teacher.
     """
-    config = student_config(architecture, teacher.model.config, teacher.tokenizer.pad_token_id)
-    weights = initial_weights(teacher.model, architecture.resolve(teacher.model.config))
+    its = teacher.model.config
+    own = tokenizer or teacher.tokenizer
+    size = len(tokenizer) if tokenizer else None
+    averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
+    weights = initial_weights(teacher.model, architecture.resolve(its, size), averaging_VT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DistilBertForMaskedLM(config)
+        model = DistilBertForMaskedLM(student_config(architecture, its, own.pad_token_id, size))
     model.load_state_dict(weights)
-    return Student(model.eval(), student_tokenizer(teacher.tokenizer))
+    return Student(model.eval(), student_tokenizer(own))
 
 
 def save_student(student: Student, folder: str | os.PathLike[str]) -> None:

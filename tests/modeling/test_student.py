@@ -111,10 +111,12 @@ def test_building_leaves_the_global_generator_alone(tiny_teacher: Teacher) -> No
 @pytest.mark.parametrize(
     ("architecture", "named"),
     [
-        (StudentArchitecture(preset="tiny"), r"width \(dim\) 264 \(teacher: 32\).*vocabulary 30522 \(teacher: 220\)"),
-        (StudentArchitecture(dim=16), r"width \(dim\) 16 \(teacher: 32\)"),
+        (StudentArchitecture(preset="tiny"), r"width \(dim\) 264 \(teacher: 32\), heads 12 \(teacher: 4\)"),
+        (StudentArchitecture(dim=64), r"width \(dim\) 64 \(teacher: 32\), width of a head 16 \(teacher: 8\)"),
         (StudentArchitecture(heads=8), r"heads 8 \(teacher: 4\)"),
-        (StudentArchitecture(hidden_dim=32), r"hidden_dim 32 \(teacher: 64\)"),
+        (StudentArchitecture(heads=2), r"width of a head 16 \(teacher: 8\)"),
+        (StudentArchitecture(hidden_dim=65), r"hidden_dim 65 \(teacher: 64\)"),
+        (StudentArchitecture(preset="tiny", dim=16, heads=4, hidden_dim=32), r"vocabulary 30522 \(teacher: 220\)"),
     ],
 )
 def test_what_would_start_random_is_refused(

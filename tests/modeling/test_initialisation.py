@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.modeling.initialisation import averaging_matrix, copied_weights, initial_weights
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.splitting import split_vocabulary
+from distilrubert.modeling.student import build_student
+from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.trimming import count_pieces, pieces_of
+from distilrubert.modeling.vocabulary import train_wordpiece
+
+NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
+
+
+@pytest.fixture(scope="module")
+def small(sentences: list[str]) -> PreTrainedTokenizerFast:
+    return train_wordpiece(sentences, size=150, max_length=64)
+
+
+def test_a_piece_of_both_keeps_its_embedding(tiny_teacher: Teacher, small: PreTrainedTokenizerFast) -> None:
+    student = build_student(tiny_teacher, StudentArchitecture(layers=2), tokenizer=small)
+    own, its = student.model.vocab_projector, tiny_teacher.model.cls.predictions.decoder
+    for piece in ("[MASK]", "[CLS]", "а", "##а", "."):
+        here, there = small.convert_tokens_to_ids(piece), tiny_teacher.tokenizer.convert_tokens_to_ids(piece)
+        assert torch.equal(own.weight[here], its.weight[there])
+        assert own.bias[here] == its.bias[there]
+    assert student.model.vocab_projector.weight is student.model.distilbert.embeddings.word_embeddings.weight
+
+
+def test_other_pieces_are_counted_means(sentences: list[str]) -> None:
+    """A teacher of whole words, a student of characters and one fragment."""
+    teacher = train_wordpiece(["аба бба аба", "аб"], size=16)
+    student = train_wordpiece(["аба бба аба", "аб"], size=10)
+    assert "аба" in pieces_of(teacher)
+    new = [piece for piece in pieces_of(student) if piece not in pieces_of(teacher)]
+    counts = np.arange(1, len(teacher) + 1)
+    split = split_vocabulary(teacher, student)
+    matrix = averaging_matrix(teacher, student, counts).to_dense()
+    torch.testing.assert_close(matrix.sum(dim=1), torch.ones(len(student)))
+    for piece in new:
+        row = student.convert_tokens_to_ids(piece)
+        expected = torch.tensor(
+            [counts[i] * int((split[i] == row).sum()) for i in range(len(teacher))], dtype=torch.float32
+        )
+        torch.testing.assert_close(matrix[row], expected / expected.sum())
+
+
+def test_a_piece_that_spells_nothing_is_the_mean_of_what_spells_it(sentences: list[str]) -> None:
+    teacher = train_wordpiece(["абв"] * 1 + ["а б в"], size=11)  # characters alone
+    student = train_wordpiece(["абв абв"], size=13)
+    assert "абв" in pieces_of(student)
+    row = averaging_matrix(teacher, student).to_dense()[student.convert_tokens_to_ids("абв")]
+    parts = teacher.convert_tokens_to_ids(["а", "##б", "##в"])
+    expected = torch.zeros(len(teacher))
+    expected[parts] = 1 / 3
+    torch.testing.assert_close(row, expected)
+
+
+def test_a_slice_of_everything_is_the_copy(tiny_teacher: Teacher) -> None:
+    """Slicing one size leaves what has nothing to do with it alone."""
+    shape = StudentArchitecture(layers=2, hidden_dim=40).resolve(tiny_teacher.model.config)
+    weights, whole = initial_weights(tiny_teacher.model, shape), copied_weights(tiny_teacher.model, (0, 3))
+    assert weights.keys() == whole.keys()
+    for name, weight in weights.items():
+        if "lin1" in name:
+            assert weight.shape[0] == 40
+        elif "lin2.weight" in name:
+            assert weight.shape[1] == 40
+        elif not name.endswith(("layer_norm.weight",)) and "attention" not in name:
+            assert torch.equal(weight, whole[name]), name
+
+
+def test_heads_stay_heads(tiny_teacher: Teacher) -> None:
+    """Trap 13: leading rows of all heads together would mix them; each student head is a part of one teacher head."""
+    weights = initial_weights(tiny_teacher.model, NARROW.resolve(tiny_teacher.model.config))
+    whole = copied_weights(tiny_teacher.model, (0, 3))
+    for layer in range(2):
+        for name in ("k", "v"):
+            key = f"distilbert.transformer.layer.{layer}.attention.{name}_lin.bias"
+            for head in range(4):
+                own, its = weights[key][head * 4 : head * 4 + 4], whole[key][head * 8 : head * 8 + 8]
+                assert torch.isin(own, its).all()
+
+
+def test_scores_stay_as_large(tiny_teacher: Teacher) -> None:
+    """Half of the products, divided by √4 and not √8: with √(8/4) the expected score is the teacher's."""
+    weights = initial_weights(tiny_teacher.model, NARROW.resolve(tiny_teacher.model.config))
+    whole = copied_weights(tiny_teacher.model, (0, 3))
+    key = "distilbert.transformer.layer.1.attention.q_lin.bias"
+    distance = (weights[key][:, None] / 2**0.5 - whole[key]).abs().amin(dim=1)
+    assert distance.max() < 1e-6
+
+
+def test_a_narrow_student_over_its_own_vocabulary_works(
+    tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]
+) -> None:
+    counts = count_pieces(tiny_teacher.tokenizer, sentences)
+    student = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=counts)
+    config = student.model.config
+    assert (config.dim, config.hidden_dim, config.vocab_size, config.n_heads) == (16, 32, len(small), 4)
+    with torch.no_grad():
+        logits = student.model(**student.tokenizer(sentences[:3], padding=True, return_tensors="pt")).logits
+    assert logits.shape[-1] == len(small)
+    assert logits.isfinite().all()
