@@ -6,18 +6,14 @@ import logging
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-import transformers
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
@@ -37,6 +33,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distilrubert.evaluation.metrics import compute_metrics
+from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
@@ -235,7 +232,7 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="update", leave=False, disable=_no_terminal())
+        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="update", leave=False, disable=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         assert self.bar is not None
@@ -244,10 +241,6 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         assert self.bar is not None
         self.bar.close()
-
-
-def _no_terminal() -> bool:
-    return not sys.stderr.isatty()
 
 
 @contextlib.contextmanager
@@ -260,23 +253,3 @@ def _scratch(work_folder: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Silence what transformers and datasets say on their own account: new heads, loading bars, tables."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            # Of a checkpoint's age, which plays no part where only one is kept.
-            warnings.filterwarnings("ignore", message="mtime may not be reliable")
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
-        datasets.enable_progress_bars()

@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.evaluation.bag_of_words import applies_to, score_bag_of_words
-from distilrubert.evaluation.finetuning import computes_in_bf16, finetune, quiet_libraries
+from distilrubert.evaluation.finetuning import computes_in_bf16, finetune
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
+from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows, load_rows

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_dataset
+from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+from distilrubert.evaluation.quiet import without_bars
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.errors import UserError
 
@@ -94,9 +95,8 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
 
 def _read_raw(task: TaskDefinition, part: str, where: str) -> Dataset:
     # `datasets` copies what it reads into a cache; these are small, and nothing is to stay in the user's home.
-    disable_progress_bars()
     try:
-        with tempfile.TemporaryDirectory() as cache:
+        with without_bars(), tempfile.TemporaryDirectory() as cache:
             if task.dataset:
                 return load_dataset(
                     task.dataset.id,
@@ -110,8 +110,6 @@ def _read_raw(task: TaskDefinition, part: str, where: str) -> Dataset:
             )
     except (OSError, ValueError, DatasetsError) as error:
         raise UserError(f"{where}: cannot be read: {_reason(error)}") from error
-    finally:
-        enable_progress_bars()
 
 
 def _reader(path: Path, where: str) -> dict[str, Any]:
