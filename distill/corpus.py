@@ -16,12 +16,14 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.deduplication import SeenKeys, as_fraction, text_keys
+from distilrubert.distill.pairs import PairEncoder
 from distilrubert.distill.parts import Block, Counts, Part, Position, read_blocks, read_part, resume_parts, write_part
 from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source, quiet_datasets
 from distilrubert.distill.store import (
     BATCH_ROWS,
     COUNTS,
     MANIFEST,
+    PAIR_SCHEMA,
     SCHEMA,
     SPLITS,
     Corpus,
@@ -43,7 +45,7 @@ BLOCK_CHARACTERS = 8_000_000
 # Arrow addresses 2 GiB of text in a column, and a character takes up to four bytes.
 MAXIMAL_BLOCK_CHARACTERS = 500_000_000
 TEXTS_WORTH_A_PROCESS = 1_000
-TOKENS = datasets.Features(input_ids=datasets.List(datasets.Value("int32")), index=datasets.Value("int64"))
+TOKENS = datasets.List(datasets.Value("int32"))
 
 
 def build_corpus(
@@ -52,6 +54,7 @@ def build_corpus(
     folder: str | os.PathLike[str],
     seed: int,
     block_characters: int = BLOCK_CHARACTERS,
+    student_tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Corpus:
     """Tokenise the sources into `folder`: train.arrow, validation.arrow, token_counts.npy and manifest.json.
 
@@ -60,6 +63,9 @@ def build_corpus(
     the files read are the same. What comes out depends on settings, tokenizer, seed and text alone, not on processes
     or interruptions. Memory: some 10 bytes for each character of the `block_characters` of each process, and 8 bytes
     a text to recognise duplicates.
+
+    With a `student_tokenizer` each sequence is kept in both tokenisations, with the spans of text that they share, and
+    `student_token_counts.npy` counts the student's.
 
     manifest.json holds the seed, the settings, the tokenizer (name, sha256, vocabulary_size), for each source its
     origins (path, bytes, sha256; or what was asked of the Hub) and `Counts`, the `total` of these counts, and
@@ -71,6 +77,7 @@ def build_corpus(
         folder: where the corpus is to be; an older one is replaced.
         seed: decides which texts are held out, and which of them a fractional weight takes.
         block_characters: text that each process is given at a time; has no influence on the result.
+        student_tokenizer: the student's, where it has a vocabulary of its own.
 
     Raises:
         UserError: if a source cannot be read, or there is no text for one of the parts.
@@ -78,7 +85,9 @@ def build_corpus(
     folder = Path(folder)
     workplace = folder.with_name(f".{folder.name}.parts")
     plan = _plan(settings, tokenizer, seed)
-    builder = _Builder(settings, tokenizer, seed, workplace)
+    if student_tokenizer:
+        plan["student_tokenizer"] = _identity_of(student_tokenizer)
+    builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer)
     with quiet_datasets():
         try:
             sources = [open_source(source, workplace / "hub") for source in settings.sources]
@@ -90,7 +99,7 @@ def build_corpus(
         manifest = plan | _counted(builder.parts, len(sources))
         _refuse_empty(settings, manifest["total"])
         with atomic_folder(folder) as beside:
-            _merge(builder.parts, beside)
+            builder.merge(beside)
             write_json(beside / MANIFEST, manifest)
     shutil.rmtree(workplace)
     return load_corpus(folder)
@@ -100,13 +109,26 @@ class _Builder:
     """Makes one part after another."""
 
     def __init__(
-        self, settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: int, workplace: Path
+        self,
+        settings: CorpusSettings,
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+        workplace: Path,
+        student_tokenizer: PreTrainedTokenizerFast | None,
     ) -> None:
         self.parts: list[Part] = []
         self._settings = settings
-        self._encoder = SequenceEncoder(tokenizer, settings.max_length)
+        self._encoder: SequenceEncoder | PairEncoder
+        if student_tokenizer:
+            self._encoder = PairEncoder(tokenizer, student_tokenizer, settings.max_length)
+            self._schema = PAIR_SCHEMA
+        else:
+            self._encoder = SequenceEncoder(tokenizer, settings.max_length)
+            self._schema = SCHEMA
+        self._sizes = {"input_ids": len(tokenizer)}
+        if student_tokenizer:
+            self._sizes["student_ids"] = len(student_tokenizer)
         self._unknown_id = tokenizer.unk_token_id
-        self._vocabulary_size = len(tokenizer)
         self._seed = seed
         self._workplace = workplace
         self._processes = settings.processes or len(os.sched_getaffinity(0))
@@ -146,9 +168,10 @@ class _Builder:
         return read_part(self._workplace / f"part-{len(self.parts):06d}")
 
     def _tokenise(self, texts: list[str], scratch: Path) -> pa.Table:
-        """Rows of `input_ids` and the `index` of their text, in the order of the texts."""
+        """Rows of the schema's columns and the `index` of their text, in the order of the texts."""
+        features = datasets.Features(dict.fromkeys(self._schema.names, TOKENS) | {"index": datasets.Value("int64")})
         if not texts:
-            return TOKENS.arrow_schema.empty_table()
+            return features.arrow_schema.empty_table()
         processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
         return (
             datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))})
@@ -158,7 +181,7 @@ class _Builder:
                 batched=True,
                 with_rank=True,
                 num_proc=processes if processes > 1 else None,
-                features=TOKENS,
+                features=features,
                 cache_file_name=str(scratch / "tokens.arrow"),
                 load_from_cache_file=False,
                 new_fingerprint="tokens",
@@ -177,10 +200,16 @@ class _Builder:
         }
         ids = {}
         for split, rows in chosen.items():
-            table = tokens.select(["input_ids"]).take(rows).cast(SCHEMA)
-            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS))
-            ids[split] = np.bincount(pc.list_flatten(table["input_ids"]).to_numpy(), minlength=self._vocabulary_size)
-        np.save(folder / COUNTS, ids["train"])
+            table = tokens.select(self._schema.names).take(rows).cast(self._schema)
+            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS), self._schema)
+            counted = {
+                column: np.bincount(pc.list_flatten(table[column]).to_numpy(), minlength=size)
+                for column, size in self._sizes.items()
+            }
+            ids[split] = counted["input_ids"]
+            if split == "train":
+                for column, counts in counted.items():
+                    np.save(folder / COUNTS[column], counts)
         return Counts(
             split=int(np.sum(np.bincount(index) > 1)),
             too_short=int(np.sum(~kept)),
@@ -191,17 +220,30 @@ class _Builder:
             unknown_tokens=int(sum(counts[self._unknown_id] for counts in ids.values())),
         )
 
+    def merge(self, folder: Path) -> None:
+        """Put the parts together into the corpus's files."""
+        for split in SPLITS:
+            files = (part.folder / f"{split}.arrow" for part in self.parts)
+            batches = (batch for file in files for batch in read_sequences(file))
+            write_sequences(folder / f"{split}.arrow", batches, self._schema)
+        for column in self._sizes:
+            np.save(folder / COUNTS[column], sum(part.token_counts(column) for part in self.parts))
+
 
 def _plan(settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> dict[str, Any]:
     """All that decides what becomes of a text."""
     return {
         "seed": seed,
         "settings": settings.model_dump(mode="json", exclude={"processes"}),
-        "tokenizer": {
-            "name": tokenizer.name_or_path,
-            "sha256": tokenizer_sha256(tokenizer),
-            "vocabulary_size": len(tokenizer),
-        },
+        "tokenizer": _identity_of(tokenizer),
+    }
+
+
+def _identity_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "name": tokenizer.name_or_path,
+        "sha256": tokenizer_sha256(tokenizer),
+        "vocabulary_size": len(tokenizer),
     }
 
 
@@ -227,10 +269,3 @@ def _refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
         raise UserError(
             f"corpus.validation: {settings.validation} of {total['texts']} texts holds out none; raise it, or set 0"
         )
-
-
-def _merge(parts: list[Part], folder: Path) -> None:
-    for split in SPLITS:
-        files = (part.folder / f"{split}.arrow" for part in parts)
-        write_sequences(folder / f"{split}.arrow", (batch for file in files for batch in read_sequences(file)))
-    np.save(folder / COUNTS, sum(part.token_counts() for part in parts))

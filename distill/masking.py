@@ -91,7 +91,7 @@ class Masker:
         """
         lengths_B = np.array([len(ids) for ids in examples])
         ids_N = np.concatenate(examples)
-        rounding_B, uniform_N3 = self._uniform(lengths_B, epoch, indices)
+        rounding_B, uniform_N3 = draw_uniform(self._seed, lengths_B, epoch, indices)
         target_n = np.flatnonzero(self._is_target(ids_N, lengths_B, uniform_N3[:, 0], rounding_B))
         action_n, substitute_n = uniform_N3[target_n, 1], uniform_N3[target_n, 2]
         masked_N, labels_N = ids_N.copy(), np.full_like(ids_N, IGNORED)
@@ -122,20 +122,21 @@ class Masker:
         is_target_N[order_N] = np.arange(len(ids_N)) - first_B[example_N] < count_B[example_N]
         return is_target_N
 
-    def _uniform(
-        self, lengths_B: NDArray[np.int64], epoch: int, indices: Sequence[int]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """One number an example and three a token, from the streams that belong to (seed, epoch, index)."""
-        stream = np.random.Philox(key=np.array([self._seed, epoch % 2**64], dtype=np.uint64))
-        generator = np.random.Generator(stream)
-        state = stream.state
-        end_B = np.cumsum(lengths_B + 1)
-        uniform = np.empty((end_B[-1], 3))
-        for end, length, index in zip(end_B.tolist(), lengths_B.tolist(), indices, strict=True):
-            # Moving one stream costs a tenth of making a new one; starts are 2^192 blocks apart.
-            state["state"]["counter"][3] = index
-            stream.state = state
-            generator.random(out=uniform[end - length - 1 : end])
-        is_token = np.ones(len(uniform), dtype=bool)
-        is_token[end_B - lengths_B - 1] = False
-        return uniform[~is_token, 0], uniform[is_token]
+
+def draw_uniform(
+    seed: int, lengths_B: NDArray[np.int64], epoch: int, indices: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One number an example and three for each of its rows, from the streams that belong to (seed, epoch, index)."""
+    stream = np.random.Philox(key=np.array([seed, epoch % 2**64], dtype=np.uint64))
+    generator = np.random.Generator(stream)
+    state = stream.state
+    end_B = np.cumsum(lengths_B + 1)
+    uniform = np.empty((end_B[-1], 3))
+    for end, length, index in zip(end_B.tolist(), lengths_B.tolist(), indices, strict=True):
+        # Moving one stream costs a tenth of making a new one; starts are 2^192 blocks apart.
+        state["state"]["counter"][3] = index
+        stream.state = state
+        generator.random(out=uniform[end - length - 1 : end])
+    is_token = np.ones(len(uniform), dtype=bool)
+    is_token[end_B - lengths_B - 1] = False
+    return uniform[~is_token, 0], uniform[is_token]

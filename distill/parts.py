@@ -122,9 +122,9 @@ class Part:
         """Identities of the texts that are new in it."""
         return np.asarray(np.load(self.folder / "keys.npy", allow_pickle=False))
 
-    def token_counts(self) -> NDArray[np.int64]:
-        """How often each id stands in its training sequences, (V,)."""
-        return np.asarray(np.load(self.folder / COUNTS, allow_pickle=False))
+    def token_counts(self, column: str) -> NDArray[np.int64]:
+        """How often each id stands in a column of its training sequences, (V,)."""
+        return np.asarray(np.load(self.folder / COUNTS[column], allow_pickle=False))
 
 
 def write_part(folder: Path, block: Block, counts: Counts) -> None:

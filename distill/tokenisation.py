@@ -47,7 +47,7 @@ class SequenceEncoder:
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one a text; one of two ids holds no token of the text."""
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(pieces_of_text(text)) for text in texts]
         ids = self._ids([piece for text in pieces for piece in text])
         return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in pieces]
 
@@ -102,7 +102,7 @@ def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
     return [*ends[1:], len(starts)]
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces_of_text(text: str) -> Iterator[str]:
     """Cut a very long text at white space, where every BERT tokenizer separates words anyway."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
