@@ -19,7 +19,7 @@ class FinetuningSettings(Section):
         [3e-5, 1e-4, 3e-4], min_length=1, description="Peak learning rates to choose from on the validation part."
     )
     epochs: int = Field(8, ge=1, description="Passes over the training part, at most.")
-    patience: int = Field(2, ge=1, description="Stop after this many epochs without a better validation score.")
+    patience: int = Field(3, ge=1, description="Stop after this many epochs without a better validation score.")
     batch_size: int = Field(32, ge=1, description="Examples of one update.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of all updates over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay (none on biases and LayerNorms).")
