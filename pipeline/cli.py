@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-USER_ERROR = 2
-INTERRUPTED = 130
+from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     from distilrubert.pipeline import commands
 
     try:
-        return int(getattr(commands, options.command)(options) or 0)
+        return int(getattr(commands, options.command)(options) or DONE)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return USER_ERROR
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return DONE
 
 
 def _configure_logging() -> None:
@@ -170,7 +169,11 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--private", action="store_true", help="create the repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
+    parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
+    parser.add_argument("--prune", action="store_true", help="delete what the repository holds and the folder does not")
     parser.add_argument("--dry-run", action="store_true", help="say what would be pushed, and push nothing")
+    parser.add_argument("--verify-only", action="store_true", help="compare what is published with the folder")
+    parser.add_argument("--json", action="store_true", help="print the plan and the result as JSON")
     return parser
 
 

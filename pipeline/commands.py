@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +20,16 @@ from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.plan import plan_push, render_folder, render_plan
-from distilrubert.pipeline.hub.push import push_folder, render_publication
+from distilrubert.pipeline.hub.findings import render_findings
+from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_folder, render_plan
+from distilrubert.pipeline.hub.preflight import preflight
+from distilrubert.pipeline.hub.push import Publication, push, render_publication
+from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, load_recipe, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
-from distilrubert.pipeline.stages import stages_of
+from distilrubert.pipeline.stages import stages_of, training_stages_of
+from distilrubert.pipeline.status import DONE, USER_ERROR
 from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, speed_table
 
 
@@ -32,9 +37,7 @@ def distill(options: argparse.Namespace) -> None:
     """Bring a run up to the finished student checkpoint."""
     run = _run(load_recipe(options.recipe, options.overrides), options.run_dir)
     check_before_work(run)
-    stages = stages_of(run)
-    last = next(index for index, stage in enumerate(stages) if stage.name == "student")
-    bring_up_to_date(run, stages[: last + 1])
+    bring_up_to_date(run, training_stages_of(run))
     if run.launch.leads:
         print(f"The student is in {run.student}")
 
@@ -87,26 +90,50 @@ def card(options: argparse.Namespace) -> None:
         print(f"A preview is in {write_preview(options.run_dir / 'hub')}")
 
 
-def publish(options: argparse.Namespace) -> None:
+def publish(options: argparse.Namespace) -> int:
     """Bring a run up to the card, then push its model repository."""
     recipe = load_recipe(options.recipe, [*options.overrides, *_publishing(options)])
     run = _run(recipe, options.run_dir)
+    if options.verify_only:
+        verification = verify_folder(run.hub, recipe.publish)
+        _show(render_verification(verification), options, verification=verification)
+        return DONE
     check_before_work(run, push=recipe.publish.repo_id is not None)
+    if run.launch.processes > 1:
+        bring_up_to_date(run, training_stages_of(run))
+        if not run.launch.leads:
+            return DONE
+        run.launch.go_on_alone()
     bring_up_to_date(run, stages_of(run))
-    if run.launch.leads:
-        _push(run, options)
-
-
-def _push(run: Run, options: argparse.Namespace) -> None:
-    recipe = run.recipe
-    print_tables(run)
+    if not options.json:
+        print_tables(run)
     if recipe.publish.repo_id is None:
-        print(render_folder(run.hub))
-        print(next_steps(run, options.recipe))
-    elif options.dry_run:
-        print(render_plan(plan_push(run.hub, recipe.publish, connect(recipe.publish))))
-    else:
-        print(render_publication(push_folder(run.hub, recipe.publish)))
+        print(f"{render_folder(run.hub)}\n{next_steps(run, options.recipe)}")
+        return DONE
+    return _push(run, options)
+
+
+def _push(run: Run, options: argparse.Namespace) -> int:
+    """Check the folder, compare it with the Hub, and unless it is a dry run commit it and read it back."""
+    findings = preflight(run.hub)
+    if findings:
+        print(render_findings(findings), file=sys.stderr)
+        return USER_ERROR
+    connection = connect(run.recipe.publish)
+    plan = plan_push(run.hub, run.recipe.publish, connection)
+    if options.dry_run:
+        _show(render_plan(plan), options, plan=plan)
+        return DONE
+    publication = push(plan, connection)
+    verification = verify_push(plan.digests, connection, publication.revision)
+    said = f"{render_publication(publication)}\n{render_verification(verification)}"
+    _show(said, options, plan=plan, publication=publication, verification=verification)
+    return DONE
+
+
+def _show(text: str, options: argparse.Namespace, **results: PushPlan | Publication | Verification) -> None:
+    """Print the results for a person, or for a machine."""
+    print(json.dumps({name: result.to_dict() for name, result in results.items()}) if options.json else text)
 
 
 def _publishing(options: argparse.Namespace) -> list[str]:
@@ -117,6 +144,8 @@ def _publishing(options: argparse.Namespace) -> list[str]:
         "revision": options.revision,
         "private": options.private or None,
         "create_pr": options.create_pr or None,
+        "tag": options.tag,
+        "prune": options.prune or None,
     }
     # JSON is YAML, and quotes what would otherwise be read as a number or a mapping.
     return [f"publish.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]

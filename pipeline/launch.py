@@ -8,10 +8,18 @@ tokenised.
 import dataclasses
 import datetime
 import os
+import sys
 from typing import Self
 
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
+from distilrubert.distill.ranks import destroy_process_group
+
+# What torchrun and accelerate launch set for the processes that they start.
+LAUNCHER_VARIABLES = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "MASTER_",
+    "TORCHELASTIC_", "TORCH_NCCL_", "ACCELERATE_",
+)  # fmt: skip
 PATIENCE = datetime.timedelta(days=30)
 
 
@@ -47,6 +55,17 @@ class Launch:
         store = self._store()
         store.wait([stage], PATIENCE)
         return bool(store.get(stage) == b"perform")
+
+    def go_on_alone(self) -> None:
+        """Leave the launch: the leading process begins its command anew, without the others.
+
+        Libraries that see the launcher's variables or its process group wait for processes that have ended. What is
+        done already is not done again, so beginning anew only costs the imports.
+        """
+        if self.processes > 1:
+            destroy_process_group()
+            alone = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)}
+            os.execve(sys.executable, sys.orig_argv, alone)  # noqa: S606  our own command
 
     def _store(self) -> Store:
         store, _, _ = next(rendezvous("env://", self.rank, self.processes, timeout=PATIENCE))

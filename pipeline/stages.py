@@ -33,6 +33,12 @@ def stages_of(run: Run) -> list[Stage]:
     return [stage for stage in _STAGES if pretrained or stage.name not in ("vocabulary", "teacher")]
 
 
+def training_stages_of(run: Run) -> list[Stage]:
+    """Those of :func:`stages_of` up to the finished student."""
+    stages = stages_of(run)
+    return stages[: 1 + max(index for index, stage in enumerate(stages) if stage.collective)]
+
+
 def teacher_of(run: Run) -> Teacher:
     """The recipe's teacher: the one it names, or the one it has trained."""
     teacher = run.recipe.teacher

@@ -19,10 +19,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def distil(run_dir: Path, *launcher: str) -> str:
+def start(verb: str, run_dir: Path, *launcher: str) -> str:
     settings = SMALL | {"teacher.pretrain.batches_per_update": 2, "distillation.batches_per_update": 2}
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = ["-m", "distilrubert.pipeline", "distill", str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir)]
+    command = ["-m", "distilrubert.pipeline", verb, str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir)]
     done = subprocess.run(
         [sys.executable, *launcher, *command, *given],
         capture_output=True,
@@ -35,16 +35,15 @@ def distil(run_dir: Path, *launcher: str) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(tmp_path):
+def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()))
-    said = distil(tmp_path / "two", *torchrun)
-    assert said.count("The student is in") == 1
-    distil(tmp_path / "one")
+    said = start("publish", tmp_path / "two", *torchrun)
+    assert said.count("The model repository is in") == 1
+    assert (tmp_path / "two/hub/README.md").exists()
+    start("distill", tmp_path / "one")
     two, one = (load_file(tmp_path / name / "student/model.safetensors") for name in ("two", "one"))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         assert (two[name] - tensor).abs().max() < 1e-5, name
     report = json.loads((tmp_path / "two/reports/training.json").read_text())
     assert report["rows"][0]["processes"] == 2
-    again = distil(tmp_path / "two", *torchrun[:-1], str(free_port()))
-    assert "The student is in" in again
