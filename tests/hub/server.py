@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from . import xet  # noqa: F401 - registers its routes
+from . import routes_lfs, routes_read, routes_write, routes_xet  # noqa: F401 - they register their routes
 from .faults import Fault, FaultPlan
-from .routes import dispatch
+from .routing import dispatch
 from .storage import Account, Refusal, Storage
 from .wire import Body, Request, Response
 

@@ -6,16 +6,13 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import huggingface_hub
 import torch
@@ -28,9 +25,10 @@ from distilrubert.pipeline.hub.push import Publication, push, push_folder
 from distilrubert.pipeline.hub.settings import PublishSettings
 
 from .faults import Fault
-from .routes import is_large
+from .routes_write import is_large
 from .server import LocalHub
 from .storage import Entry, Repository
+from .victim import Victim
 
 ONCE = RetryPolicy(attempts=1)
 PATIENT = RetryPolicy(attempts=6, first_wait_s=0.05, longest_wait_s=0.2)
@@ -83,41 +81,6 @@ def push_once(folder: Path, settings: PublishSettings, retry: RetryPolicy) -> Pu
     """Publish without reading back."""
     connection = connect(settings, retry)
     return push(plan_push(folder, settings, connection), connection)
-
-
-class Victim:
-    """The process of victim.py."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("victim.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
-
-    def prepare(self, folder: Path, settings: PublishSettings, token: str) -> int:
-        """Make a process that is ready to publish, and tell its id."""
-        self._tell(json.dumps({"folder": str(folder), "settings": settings.model_dump(), "token": token}))
-        return self._number()
-
-    def publish(self) -> int:
-        """Let it publish, and tell its exit status; minus the number of the signal that killed it."""
-        self._tell("go")
-        return self._number()
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def _number(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
 
 
 class Trial:

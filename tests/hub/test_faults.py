@@ -14,7 +14,8 @@ from distilrubert.pipeline.hub.settings import PublishSettings
 from .faults import Fault
 from .server import LocalHub
 from .storage import Commit, Entry
-from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, Victim, push_once, survive
+from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, push_once, survive
+from .victim import Victim
 
 PASSING = (
     Fault.REFUSED,

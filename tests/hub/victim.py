@@ -7,8 +7,10 @@ starting one takes seconds.
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from huggingface_hub import constants
@@ -16,6 +18,41 @@ from huggingface_hub import constants
 from distilrubert.pipeline.hub.connection import RetryPolicy
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.settings import PublishSettings
+
+
+class Victim:
+    """This file as a process, from the side of the test."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)
+
+    def prepare(self, folder: Path, settings: PublishSettings, token: str) -> int:
+        """Make a process that is ready to publish, and tell its id."""
+        self._tell(json.dumps({"folder": str(folder), "settings": settings.model_dump(), "token": token}))
+        return self._number()
+
+    def publish(self) -> int:
+        """Let it publish, and tell its exit status; minus the number of the signal that killed it."""
+        self._tell("go")
+        return self._number()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _number(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
 
 
 def main() -> None:
@@ -35,7 +72,7 @@ def main() -> None:
         os.close(begun)
 
 
-def _publish(task: dict) -> int:
+def _publish(task: dict[str, Any]) -> int:
     os.environ["HF_TOKEN"] = task["token"]
     try:
         torch.set_num_threads(1)

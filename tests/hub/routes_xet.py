@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .routes import REPO, REVISION, find_writable, route
+from .routing import REPO, REVISION, find_writable, route
 from .storage import Refusal
 from .wire import Request, Response
 
