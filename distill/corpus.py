@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,10 +175,9 @@ class _Builder:
         if not texts:
             return features.arrow_schema.empty_table()
         processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
-        return (
-            datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))})
-            .with_format("arrow")
-            .map(
+        rows = datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))}).with_format("arrow")
+        with _plain_interrupt():
+            tokens = rows.map(
                 self._encoder,
                 batched=True,
                 with_rank=True,
@@ -186,8 +187,7 @@ class _Builder:
                 load_from_cache_file=False,
                 new_fingerprint="tokens",
             )
-            .data.table
-        )
+        return tokens.data.table
 
     def _save(self, tokens: pa.Table, copies: NDArray[np.int64], held_out: NDArray[np.bool_], folder: Path) -> Counts:
         """Write the sequences of a part to its files of either split, and their token counts."""
@@ -228,6 +228,17 @@ class _Builder:
             write_sequences(folder / f"{split}.arrow", batches, self._schema)
         for column in self._sizes:
             np.save(folder / COUNTS[column], sum(part.token_counts(column) for part in self.parts))
+
+
+@contextmanager
+def _plain_interrupt() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt; what the library does after it ends in an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _plan(settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Axes: L tokens of one side of an example.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -14,7 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.store import PAIR_SCHEMA, Pair, Side
-from distilrubert.distill.tokenisation import pieces_of_text
+from distilrubert.distill.tokenisation import become_worker, pieces_of_text
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.errors import UserError
 
@@ -79,9 +78,7 @@ class PairEncoder:
 
         Takes columns `text` and `index`; gives one row an example: those of `PAIR_SCHEMA`, and the `index` of its text.
         """
-        if rank is not None:
-            # One thread for each of the worker processes; without this the tokenizer warns about the fork.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        become_worker(rank)
         texts = self.encode(batch["text"].to_pylist())
         pairs = [pair for text in texts for pair in text]
         lists = (

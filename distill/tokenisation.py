@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -56,9 +57,7 @@ class SequenceEncoder:
 
         Takes columns `text` and `index`; gives one row a sequence, `input_ids` and the `index` of its text.
         """
-        if rank is not None:
-            # One thread for each of the worker processes; without this the tokenizer warns about the fork.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        become_worker(rank)
         sequences = self.encode(batch["text"].to_pylist())
         flat = [sequence for text in sequences for sequence in text]
         offsets = np.zeros(len(flat) + 1, dtype=np.int32)
@@ -112,6 +111,15 @@ def pieces_of_text(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
+
+
+def become_worker(rank: int | None) -> None:
+    """Settle down as one of several tokenising processes; `rank` None is the only one, and stays as it is."""
+    if rank is not None:
+        # One thread each; without this the tokenizer warns about the fork.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        # Ctrl-C reaches them all; the main process ends the others.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -287,6 +287,38 @@ build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, bloc
 """
 
 
+INTERRUPTED = """
+import sys
+from transformers import AutoTokenizer
+from distilrubert.distill.corpus import CorpusSettings, build_corpus
+settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:]
+try:
+    build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, block_characters=100_000)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_processes_and_keeps_the_work(
+    tmp_path: Path, tiny_teacher_folder: Path, texts: list[str]
+) -> None:
+    source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(20) for text in texts])
+    folder, workplace = tmp_path / "corpus", tmp_path / ".corpus.parts"
+    chosen = settings(source, processes=2)
+    command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]
+    # As in a terminal, all processes of the session get the signal.
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
+        while not list(workplace.glob("part-*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert b"TimeoutError" not in errors
+    assert not folder.exists()
+    assert all(entry.name.startswith(("part-", "plan.json")) for entry in workplace.iterdir())
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_comes_out_the_same(
     tmp_path: Path, tiny_teacher_folder: Path, texts: list[str]
