@@ -133,7 +133,7 @@ class _Builder:
         self._unknown_id = tokenizer.unk_token_id
         self._seed = seed
         self._workplace = workplace
-        self._processes = settings.processes or len(os.sched_getaffinity(0))
+        self._processes = settings.processes or _available_cores()
         self._seen = SeenKeys()
 
     def build(self, sources: list[list[TextOrigin]], block_characters: int) -> None:
@@ -228,6 +228,11 @@ class _Builder:
             write_sequences(folder / f"{split}.arrow", batches, self._schema)
         for column in self._sizes:
             np.save(folder / COUNTS[column], sum(part.token_counts(column) for part in self.parts))
+
+
+def _available_cores() -> int:
+    # Those of this process, where the system (Linux) says which they are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
