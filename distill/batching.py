@@ -1,11 +1,11 @@
-"""Batches of similar lengths within a budget of tokens; who computes which; padding.
+"""Batches of similar lengths within a budget of tokens; who computes which.
 
 Legend: N examples, B rows of a batch, L its padded width.
 """
 
 import heapq
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,18 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from distilrubert.distill.masking import IGNORED, Masker
+from distilrubert.distill.padding import WIDTH_STEP, padded_widths
 from distilrubert.modeling.errors import UserError
 
-# Tensor cores want widths that are multiples of this.
-WIDTH_STEP = 8
-
-Integer = TypeVar("Integer", bound=np.integer[Any])
+Example = TypeVar("Example")
+Example_contra = TypeVar("Example_contra", contravariant=True)
 
 
-def padded_widths(lengths: NDArray[Integer]) -> NDArray[Integer]:
-    """Lengths rounded up to a multiple of `WIDTH_STEP`."""
-    return -(-lengths // WIDTH_STEP) * WIDTH_STEP
+class Masks(Protocol[Example_contra]):
+    """Makes a batch of examples of which some tokens are to be predicted."""
+
+    def batch(self, examples: Sequence[Example_contra], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Mask and pad examples, each as if it were alone.
+
+        Args:
+            examples: what the text holds at the indices.
+            epoch: pass over the corpus.
+            indices: each example's place in the corpus.
+        """
+        ...
 
 
 def plan_epoch(
@@ -109,62 +116,28 @@ def _split_largest(
     return [*whole, *(batch for _, _, batch in heap)]
 
 
-def collate(
-    ids_N: NDArray[np.int32], labels_N: NDArray[np.int32], lengths_B: NDArray[np.int64], pad_id: int
-) -> dict[str, Tensor]:
-    """Pad examples to the longest of them, rounded up to a multiple of `WIDTH_STEP`.
-
-    Args:
-        ids_N: ids of all examples, one after another.
-        labels_N: their labels.
-        lengths_B: tokens of each example.
-        pad_id: id at padded positions; attention leaves them out, so it decides nothing.
-
-    Returns:
-        `input_ids`, `attention_mask` (1 at tokens, 0 at padding) and `labels` (-100 at padding), all int64 (B, L).
-    """
-    is_token_BL = np.arange(padded_widths(lengths_B).max()) < lengths_B[:, None]
-    ids_BL = np.full(is_token_BL.shape, pad_id, dtype=np.int64)
-    labels_BL = np.full(is_token_BL.shape, IGNORED, dtype=np.int64)
-    ids_BL[is_token_BL] = ids_N
-    labels_BL[is_token_BL] = labels_N
-    return {
-        "input_ids": torch.from_numpy(ids_BL),
-        "attention_mask": torch.from_numpy(is_token_BL.astype(np.int64)),
-        "labels": torch.from_numpy(labels_BL),
-    }
-
-
-class MaskedBatches(Dataset[dict[str, Tensor]]):
+class MaskedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
     """The given batches of an epoch, masked and padded when they are asked for."""
 
     def __init__(
-        self,
-        text: Sequence[NDArray[np.int32]],
-        masker: Masker,
-        batches: Sequence[NDArray[np.int64]],
-        epoch: int,
-        pad_id: int,
+        self, text: Sequence[Example], masker: Masks[Example], batches: Sequence[NDArray[np.int64]], epoch: int
     ) -> None:
-        self._text, self._masker, self._batches, self._epoch, self._pad_id = text, masker, batches, epoch, pad_id
+        self._text, self._masker, self._batches, self._epoch = text, masker, batches, epoch
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         indices = self._batches[number].tolist()
-        examples = [self._text[index] for index in indices]
-        masked_N, labels_N = self._masker.mask_batch(examples, self._epoch, indices)
-        return collate(masked_N, labels_N, np.array([len(ids) for ids in examples]), self._pad_id)
+        return self._masker.batch([self._text[index] for index in indices], self._epoch, indices)
 
 
 def build_loader(
-    text: Sequence[NDArray[np.int32]],
-    masker: Masker,
+    text: Sequence[Example],
+    masker: Masks[Example],
     batches: Sequence[NDArray[np.int64]],
     *,
     epoch: int,
-    pad_id: int = 0,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[dict[str, Tensor]]:
@@ -177,12 +150,11 @@ def build_loader(
         masker: draws the targets, from its seed, `epoch` and each example's index in `text`.
         batches: indices in `text` of the examples of each batch: a plan, or a slice of one.
         epoch: pass over the corpus.
-        pad_id: id at padded positions.
         num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.
         pin_memory: put batches into pinned memory, for copies to a GPU that nobody waits for.
     """
     return DataLoader(
-        MaskedBatches(text, masker, batches, epoch, pad_id),
+        MaskedBatches(text, masker, batches, epoch),
         batch_size=None,
         num_workers=num_workers,
         pin_memory=pin_memory,

@@ -1,17 +1,24 @@
 """The public verbs: distil a student, pretrain a teacher."""
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from distilrubert.distill.batching import Masks
 from distilrubert.distill.corpus import Corpus
 from distilrubert.distill.job import Job
 from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.masking import Masker
 from distilrubert.distill.objective import Objective, ObjectiveSettings
+from distilrubert.distill.paired_objective import AnyObjective, PairedObjective
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.settings import DistillationSettings, OptimizationSettings
+from distilrubert.distill.span_masking import SpanMasker
+from distilrubert.distill.store import PairedCorpus
+from distilrubert.distill.tokenisation import tokenizer_sha256
 from distilrubert.distill.trainer import train
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.student import Student
@@ -33,8 +40,8 @@ def distill(
 
     Args:
         teacher: it is only read.
-        student: with the teacher's vocabulary.
-        corpus: text in the teacher's tokens.
+        student: with the teacher's vocabulary, or one of its own.
+        corpus: text in the teacher's tokens, and in the student's where it has a vocabulary of its own.
         settings: losses, optimisation, bookkeeping.
         folder: gets ``checkpoints/`` and, with trackers, ``trackers/``.
         seed: of order, masks and dropout.
@@ -42,18 +49,32 @@ def distill(
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.distill.trainer.train`.
     """
+    origin: dict[str, Any] = {"teacher": {"name": teacher.name, "revision": teacher.revision}}
+    weights = settings.weights
+    is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
+    objective: AnyObjective
+    masker: Masks[Any]
+    if is_paired:
+        objective = PairedObjective(student, teacher, settings)
+        pairs = _pairs_of(corpus, student)
+        corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
+        origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
+        masker = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
+    else:
+        objective = Objective(student.model, teacher.model, settings)
+        masker = _masker(corpus, student.tokenizer, settings, seed)
     return train(
         Job(
             case="distillation",
             section="distillation",
-            objective=Objective(student.model, teacher.model, settings),
+            objective=objective,
             corpus=corpus,
-            masker=_masker(corpus, student.tokenizer, settings, seed),
+            masker=masker,
             settings=settings,
             folder=Path(folder),
             seed=seed,
-            origin={"teacher": {"name": teacher.name, "revision": teacher.revision}},
-            leaves_weights_out=not (settings.weights.kl or settings.weights.mlm),
+            origin=origin,
+            leaves_weights_out=not (weights.kl or weights.mlm or weights.match or weights.reduce_map),
         )
     )
 
@@ -107,3 +128,13 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Optimi
         len(tokenizer),
         seed,
     )
+
+
+def _pairs_of(corpus: Corpus, student: Student) -> PairedCorpus:
+    pieces = len(corpus.pairs.token_counts) if corpus.pairs else 0
+    if corpus.pairs is None or pieces != len(student.tokenizer):
+        raise UserError(
+            f"corpus: the student has a vocabulary of its own, {len(student.tokenizer)} pieces, and the corpus "
+            f"{'was not tokenised with it' if not pieces else f'was tokenised with one of {pieces}'}"
+        )
+    return corpus.pairs

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from distilrubert.distill.batching import Masks
 from distilrubert.distill.corpus import Corpus
-from distilrubert.distill.masking import Masker
-from distilrubert.distill.objective import Objective
+from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.settings import OptimizationSettings
 
 
@@ -33,9 +33,9 @@ class Job:
 
     case: str
     section: str
-    objective: Objective
+    objective: AnyObjective
     corpus: Corpus
-    masker: Masker
+    masker: Masks[Any]
     settings: OptimizationSettings
     folder: Path
     seed: int

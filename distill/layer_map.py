@@ -10,7 +10,7 @@ from typing import Literal
 
 from distilrubert.modeling.errors import UserError
 
-LayerMap = Literal["block-mean", "last-of-block"] | list[list[int]]
+LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
 
 FIELD = "distillation.layer_map"
 
@@ -39,8 +39,10 @@ def pair_layers(
 
     Args:
         layer_map: ``block-mean`` (the mean of the block, as the cards of DistilRuBERT base and small describe),
-            ``last-of-block`` (its last layer, as in TinyBERT, arXiv 1909.10351), or for each student layer a list of
-            teacher layers to average, 0 being the embeddings; an empty list leaves the student layer without a pair.
+            ``last-of-block`` (its last layer, as in TinyBERT, arXiv 1909.10351), ``all-mean`` (one pair: the mean of
+            all states on either side, embeddings included, which then stands in the place of the states), or for
+            each student layer a list of teacher layers to average, 0 being the embeddings; an empty list leaves the
+            student layer without a pair.
         student_layers: K.
         teacher_layers: L.
         embeddings_pair: pair the embeddings' outputs too.
@@ -48,6 +50,8 @@ def pair_layers(
     Raises:
         UserError: if there are fewer teacher than student layers to make blocks of, or the lists do not fit.
     """
+    if layer_map == "all-mean":
+        return [LayerPair(0, (0,))]
     if isinstance(layer_map, str):
         teachers = _blocks(layer_map, student_layers, teacher_layers)
     else:

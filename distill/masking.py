@@ -9,10 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from distilrubert.distill.losses.mlm import IGNORED
+from distilrubert.distill.padding import collate
 from distilrubert.modeling.configuration import Section
 
-IGNORED = -100
+__all__ = ["IGNORED", "Masker", "MaskingSettings", "draw_uniform"]
 
 
 class MaskingSettings(Section):
@@ -74,6 +77,12 @@ class Masker:
     def __call__(self, ids_L: NDArray[np.int32], epoch: int, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Mask one example: `mask_batch` of it alone."""
         return self.mask_batch([ids_L], epoch, [index])
+
+    def batch(self, examples: Sequence[NDArray[np.int32]], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
+        """`mask_batch`, padded: `input_ids`, `attention_mask` and `labels` as :func:`.padding.collate` makes them."""
+        masked_N, labels_N = self.mask_batch(examples, epoch, indices)
+        # Attention leaves out what is padded, so the id there decides nothing.
+        return collate(masked_N, labels_N, np.array([len(ids) for ids in examples]), pad_id=0)
 
     def mask_batch(
         self, examples: Sequence[NDArray[np.int32]], epoch: int, indices: Sequence[int]

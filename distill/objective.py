@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distilrubert.distill.encoding import FrozenModel, encode
 from distilrubert.distill.layer_map import LayerMap, pair_layers
 from distilrubert.distill.losses import LAYER_LOSSES, LossWeights
-from distilrubert.distill.losses.layer import Activations, LayerLoss
+from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
 from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
 from distilrubert.modeling.configuration import Section
@@ -37,7 +37,8 @@ class ObjectiveSettings(Section):
     layer_map: LayerMap = Field(
         default="block-mean",
         description="Teacher layers that a student layer is compared with: block-mean (the mean of its share of "
-        "consecutive layers), last-of-block (the last of them), or for each student layer a list of layers to "
+        "consecutive layers), last-of-block (the last of them), all-mean (the mean of all states, the embeddings "
+        "among them, with that of the student's), or for each student layer a list of layers to "
         "average, counted from 1 with 0 for the embeddings; an empty list leaves the student layer out.",
     )
     embeddings_pair: bool = Field(
@@ -46,6 +47,11 @@ class ObjectiveSettings(Section):
     kl_positions: Literal["all", "masked"] = Field(
         default="all",
         description="Tokens whose predictions are compared: all real ones, or those hidden for MLM alone (faster).",
+    )
+    match_rest: bool = Field(
+        default=True,
+        description="In the match loss, keep what a model predicts outside the common pieces as one class; false "
+        "renormalises both models over the common pieces.",
     )
     vocabulary_chunk: int = Field(
         default=512,
@@ -75,11 +81,17 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student_model
         self._weights = {name: weight for name, weight in settings.weights if weight > 0}
+        self._averages = settings.layer_map == "all-mean"
         self._kl_everywhere = settings.kl_positions == "all"
         self._vocabulary = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
         self._teacher: FrozenModel | None = None
         if not self._weights:
             raise UserError("distillation.weights: all are 0; at least one loss must have a weight above 0")
+        if strange := [name for name in self._weights if name not in ("kl", "mlm", *LAYER_LOSSES)]:
+            raise UserError(
+                f"distillation.weights: {', '.join(strange)} compare two vocabularies, but the student has its "
+                f"teacher's; for that there are kl, mlm, {', '.join(LAYER_LOSSES)}"
+            )
         if set(self._weights) != {"mlm"}:
             if teacher_model is None:
                 raise UserError(f"distillation.weights: of {', '.join(self._weights)} only mlm works without a teacher")
@@ -120,6 +132,8 @@ class Objective(nn.Module):
         total = torch.zeros((), device=mask_BL.device)
         means = {}
         with torch.autocast(mask_BL.device.type, enabled=False):
+            if self._averages and teacher:
+                student, teacher = averaged(student), averaged(teacher)
             for name, loss in self._layer_losses.items():
                 means[name] = scales[name] * loss(student, teacher, mask_BL)
                 total = total + self._weights[name] * means[name]

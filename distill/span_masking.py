@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.distill.batching import collate
 from distilrubert.distill.masking import IGNORED, MaskingSettings, draw_uniform
+from distilrubert.distill.padding import collate
 from distilrubert.distill.store import Pair, Side
 from distilrubert.modeling.splitting import shared_pieces
 

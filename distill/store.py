@@ -157,8 +157,8 @@ class Corpus:
         pairs: the same parts in two vocabularies, where the student has one of its own; else None.
     """
 
-    train: TokenizedText
-    validation: TokenizedText
+    train: TokenizedText | PairedText
+    validation: TokenizedText | PairedText
     manifest: dict[str, Any]
     token_counts: NDArray[np.int64]
     pairs: "PairedCorpus | None" = None

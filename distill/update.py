@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distilrubert.distill.objective import Objective
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
+from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.precision import Precision, choose_precision
 from distilrubert.distill.ranks import total
 from distilrubert.distill.settings import OptimizationSettings
@@ -64,7 +64,7 @@ class Updater:
     def __init__(
         self,
         accelerator: Accelerator,
-        objective: Objective,
+        objective: AnyObjective,
         settings: OptimizationSettings,
         total_steps: int,
         seed: int,
@@ -141,7 +141,7 @@ class Updater:
         return sums
 
 
-def count_rows(objective: Objective, batches: Iterable[Batch]) -> dict[str, int]:
+def count_rows(objective: AnyObjective, batches: Iterable[Batch]) -> dict[str, int]:
     """Rows of each loss in all `batches`, with their ``tokens`` and ``positions`` (tokens and padding)."""
     counts: collections.Counter[str] = collections.Counter()
     for batch in batches:

@@ -2,18 +2,18 @@
 
 import collections
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from distilrubert.distill.batching import build_loader, plan_epoch
-from distilrubert.distill.corpus import TokenizedText
-from distilrubert.distill.masking import Masker
-from distilrubert.distill.objective import Objective
+from distilrubert.distill.batching import Masks, build_loader, plan_epoch
+from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.precision import Precision
 from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.distill.store import PairedText, TokenizedText
 from distilrubert.distill.update import Batch, autocast, count_rows, to_device
 
 # No run comes to this epoch, so none trains on the masks of the validation.
@@ -32,7 +32,12 @@ class Validation:
     """
 
     def __init__(
-        self, text: TokenizedText, masker: Masker, settings: OptimizationSettings, seed: int, accelerator: Accelerator
+        self,
+        text: TokenizedText | PairedText,
+        masker: Masks[Any],
+        settings: OptimizationSettings,
+        seed: int,
+        accelerator: Accelerator,
     ) -> None:
         order = np.random.default_rng(seed).permutation(len(text))
         chosen = order[np.cumsum(text.lengths[order]) <= settings.validation_tokens]
@@ -47,7 +52,7 @@ class Validation:
         self._batches: list[Batch] = list(build_loader(text, masker, mine, epoch=_EPOCH))
         self._accelerator = accelerator
 
-    def measure(self, objective: Objective, precision: Precision) -> dict[str, float]:
+    def measure(self, objective: AnyObjective, precision: Precision) -> dict[str, float]:
         """The mean of each loss over its rows; empty where no text is held out."""
         counts = self._total(count_rows(objective, self._batches))
         device = self._accelerator.device

@@ -1,8 +1,9 @@
 """The losses of distillation, one module each.
 
 Two kinds: those over the vocabulary (`kl`, `mlm`), computed together in :mod:`.vocabulary`, and those over layers,
-which are listed here. A loss is a sum over rows; the objective divides it by a number of rows that may span
-several batches and processes.
+which are listed here. Where the student has a vocabulary of its own, `match` and `reduce_map` stand in the place of
+`kl`, `reduce` and `reduce_cosine` in that of the losses over layers. A loss is a sum over rows; the objective divides
+it by a number of rows that may span several batches and processes.
 """
 
 from pydantic import Field
@@ -11,9 +12,11 @@ from distilrubert.distill.losses.attention import AttentionLoss
 from distilrubert.distill.losses.cosine import CosineLoss
 from distilrubert.distill.losses.hidden import HiddenLoss
 from distilrubert.distill.losses.layer import LayerLoss
+from distilrubert.distill.losses.reduce import ReduceCosineLoss, ReduceLoss
 from distilrubert.modeling.configuration import Section
 
 LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
+PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}
 
 
 class LossWeights(Section):
@@ -28,3 +31,24 @@ class LossWeights(Section):
         default=0.0, ge=0, description="Squared distance of attention maps, summed over keys, 0 to 2."
     )
     hidden: float = Field(default=0.0, ge=0, description="Squared distance of hidden states, summed over dimensions.")
+    match: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the pieces that both have, where both texts have the same "
+        "piece; nats times temperature².",
+    )
+    reduce_map: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the teacher's whole vocabulary, each of its pieces predicted "
+        "through those that spell it; nats times temperature².",
+    )
+    reduce: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: squared distance of a token's state and the mean state of the pieces that "
+        "face it, summed over dimensions.",
+    )
+    reduce_cosine: float = Field(
+        default=0.0, ge=0, description="Across vocabularies: cosine distance of the same states, 0 to 2."
+    )

@@ -47,7 +47,7 @@ class AttentionLoss(LayerLoss):
     """:func:`map_distance`, averaged over the pairs; the pair of the embeddings has no map and is left out.
 
     Raises:
-        UserError: if the numbers of heads differ, or a pair of blocks names the embeddings.
+        UserError: if the numbers of heads differ, there is no pair of blocks, or one names the embeddings.
     """
 
     needs = "queries_keys"
@@ -59,6 +59,8 @@ class AttentionLoss(LayerLoss):
                 f"{_FIELD}: compares maps head by head, but the student has {student.num_attention_heads} heads and "
                 f"the teacher {teacher.num_attention_heads}; set it to 0 or student.heads to the teacher's"
             )
+        if not self.pairs:
+            raise UserError(f"{_FIELD}: distillation.layer_map pairs no blocks, whose maps could be compared")
         if any(0 in pair.teacher for pair in self.pairs):
             raise UserError(f"{_FIELD}: the embeddings, layer 0 in distillation.layer_map, have no attention map")
         self.heads: int = student.num_attention_heads

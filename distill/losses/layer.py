@@ -68,3 +68,9 @@ def mean_state(states: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
 def sum_selected(values: Tensor, mask: Tensor) -> Tensor:
     """The sum of `values` where `mask` is true; other numbers reach neither it nor a gradient."""
     return torch.where(mask, values, 0).sum()
+
+
+def averaged(activations: Activations) -> Activations:
+    """The mean of all hidden states as the only one, for the layer map ``all-mean``."""
+    states = activations.hidden_states
+    return dataclasses.replace(activations, hidden_states=(mean_state(states, range(len(states))),) if states else ())

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distilrubert.distill.batching import build_loader, collate, padded_widths, padding_share, plan_epoch
+from distilrubert.distill.batching import build_loader, padding_share, plan_epoch
 from distilrubert.distill.masking import IGNORED, Masker, MaskingSettings
+from distilrubert.distill.padding import collate, padded_widths
 from distilrubert.modeling.errors import UserError
 
 VOCABULARY = 50

@@ -1,0 +1,80 @@
+"""Divergence of predictions over the pieces that both vocabularies have.
+
+    T² · Σ_n Σ_m p_nm · (log p_nm - log q_nm),   p = softmax(teacher / T),   q = softmax(student / T)
+
+where m runs over the pieces of both and one class more, "rest": what either model gives to pieces that the other does
+not have. With it the probabilities are those of the whole vocabularies, and a student learns how much of them lies
+elsewhere. Without it both are renormalised over the common pieces, as in the code of "Knowledge Distillation of
+Russian Language Models with Reduction of Vocabulary" (arXiv 2205.02340), and the rest is lost without a word.
+
+Rows are the positions where both tokenisations have the same piece, by their place in the text.
+
+Axes: C rows, V pieces of the student, T pieces of the teacher, M common pieces, R other pieces of the student.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# In place of the logarithm of 0, where its product with 0 is wanted.
+LOWEST = -1e4
+
+
+class MatchComparison(nn.Module):
+    """The divergence and its gradient, for rows that fit into memory.
+
+    Where the student has no piece of its own, nothing that it could predict is the rest, and the teacher's predictions
+    are renormalised.
+
+    Args:
+        teacher_ids: ids of the common pieces in the teacher's vocabulary, (M,).
+        student_ids: the same pieces in the student's, (M,).
+        sizes: pieces of the teacher and of the student.
+        temperature: T.
+        with_rest: whether there is a class for the rest.
+    """
+
+    def __init__(
+        self,
+        teacher_ids: NDArray[np.int64],
+        student_ids: NDArray[np.int64],
+        sizes: tuple[int, int],
+        temperature: float,
+        with_rest: bool = True,
+    ) -> None:
+        super().__init__()
+        self.teacher_common: Tensor
+        self.teacher_rest: Tensor
+        self.student_common: Tensor
+        self.student_rest: Tensor
+        self._temperature = temperature
+        self._with_rest = with_rest and len(student_ids) < sizes[1]
+        for name, ids, size in (("teacher", teacher_ids, sizes[0]), ("student", student_ids, sizes[1])):
+            others = np.setdiff1d(np.arange(size), ids)
+            self.register_buffer(f"{name}_common", torch.from_numpy(ids), persistent=False)
+            self.register_buffer(f"{name}_rest", torch.from_numpy(others), persistent=False)
+
+    def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits."""
+        log_p_CM, _ = self._classes(teacher_CT, self.teacher_common, self.teacher_rest)
+        log_q_CM, rest_CR = self._classes(student_CV, self.student_common, self.student_rest)
+        p_CM = log_p_CM.exp()
+        loss = (p_CM * (log_p_CM - log_q_CM)).sum()
+        difference_CM = (log_q_CM.exp() - p_CM).mul_(self._temperature)
+        gradient_CV = torch.zeros_like(student_CV)
+        common = len(self.student_common)
+        gradient_CV[:, self.student_common] = difference_CM[:, :common]
+        if self._with_rest:
+            # Within the rest nothing is compared: its gradient goes to each piece by its share.
+            gradient_CV[:, self.student_rest] = rest_CR.softmax(dim=1) * difference_CM[:, common:]
+        return self._temperature**2 * loss, gradient_CV
+
+    def _classes(self, logits: Tensor, common_ids: Tensor, rest_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes, and the softened logits of the rest."""
+        common = logits[:, common_ids] / self._temperature
+        if not self._with_rest:
+            return common.log_softmax(dim=1), common
+        rest = logits[:, rest_ids] / self._temperature
+        other = rest.logsumexp(dim=1, keepdim=True).clamp_min(LOWEST)
+        return torch.cat((common, other), dim=1).log_softmax(dim=1), rest

@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distilrubert.distill.losses.chunks import sum_in_chunks
+from distilrubert.distill.losses.kl import kl_divergence
+from distilrubert.distill.losses.match import MatchComparison
+from distilrubert.distill.losses.reduce import span_counts, span_means
+from distilrubert.distill.losses.reduce_map import ReduceMapComparison
+from distilrubert.distill.losses.vocabulary import Predictor
+from distilrubert.modeling.splitting import SplitMap
+
+T = 2.0
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+def match_by_definition(student: Tensor, teacher: Tensor, own: np.ndarray, its: np.ndarray, rest: bool) -> Tensor:
+    p, q = (logits / T for logits in (teacher, student))
+    if not rest:
+        p, q = p[:, its].softmax(1), q[:, own].softmax(1)
+    else:
+        p, q = p.softmax(1), q.softmax(1)
+        p, q = (torch.cat((x[:, i], 1 - x[:, i].sum(1, keepdim=True)), dim=1) for x, i in ((p, its), (q, own)))
+    return T**2 * (p * (p / q).log()).sum()
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_match_is_its_definition(rest: bool) -> None:
+    its, own = ids(0, 2, 5, 6), ids(3, 0, 1, 4)
+    student = drawn(5, 7).requires_grad_()
+    teacher = drawn(5, 9, seed=1)
+    loss, gradient = MatchComparison(its, own, (9, 7), T, rest)(student.detach(), teacher.clone())
+    expected = match_by_definition(student, teacher, own, its, rest)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+def test_the_rest_keeps_what_the_common_pieces_do_not_have() -> None:
+    """By hand: the teacher gives the common piece 1/4, the student 1/2, and all else is one class."""
+    teacher = torch.log(torch.tensor([[0.25, 0.5, 0.25]]))
+    student = torch.log(torch.tensor([[0.1, 0.5, 0.4]]))
+    comparison = MatchComparison(ids(0), ids(1), (3, 3), 1.0)
+    loss, gradient = comparison(student, teacher.clone())
+    assert loss.item() == pytest.approx(0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5))
+    # 1/4 too much on the common piece; the rest lacks it, shared out as the student has it.
+    torch.testing.assert_close(gradient, torch.tensor([[-0.05, 0.25, -0.2]]))
+    without, nothing = MatchComparison(ids(0), ids(1), (3, 3), 1.0, with_rest=False)(student, teacher)
+    assert without.item() == pytest.approx(0.0, abs=1e-6)
+    assert nothing.abs().max() < 1e-6
+
+
+def test_a_student_without_pieces_of_its_own_has_no_rest() -> None:
+    student, teacher = drawn(3, 3), drawn(3, 5, seed=1)
+    loss, gradient = MatchComparison(ids(1, 2, 4), ids(0, 1, 2), (5, 3), T)(student, teacher.clone())
+    torch.testing.assert_close(loss, kl_divergence(student, teacher[:, [1, 2, 4]], T))
+    assert gradient.isfinite().all()
+
+
+def test_a_teacher_without_pieces_of_its_own() -> None:
+    """What the student gives to its own pieces is lost to the common ones, and costs."""
+    its, own = ids(0, 1, 2), ids(0, 2, 3)
+    student, teacher = drawn(4, 5).requires_grad_(), drawn(4, 3, seed=1)
+    loss, gradient = MatchComparison(its, own, (3, 5), T)(student.detach(), teacher.clone())
+    p, log_q = (teacher / T).softmax(1), (student / T).log_softmax(1)[:, own]
+    expected = T**2 * (p * (p.log() - log_q)).sum()
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+def split_map(rows: list[list[int]], width: int) -> SplitMap:
+    return SplitMap(np.cumsum([0, *map(len, rows)], dtype=np.int64), ids(*(i for row in rows for i in row)), width)
+
+
+ROWS = [[0], [1, 2], [3, 3, 4], [], [2], [0, 4], []]
+
+
+def test_reduce_map_is_its_definition_with_the_whole_gradient() -> None:
+    """Trap 10: the gradient went through at most thirty sampled pieces, unscaled."""
+    student, teacher = drawn(6, 5).requires_grad_(), drawn(6, len(ROWS), seed=1)
+    loss, gradient = ReduceMapComparison(split_map(ROWS, 5), T)(student.detach(), teacher.clone())
+    spelt = [i for i, row in enumerate(ROWS) if row]
+    mapped = torch.stack([sum(student[:, j].exp() for j in ROWS[i]).log() for i in spelt], dim=1)
+    expected = kl_divergence(mapped, teacher[:, spelt], T)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+def test_reduce_map_survives_extreme_logits() -> None:
+    student, teacher = drawn(4, 5, scale=300.0).float(), drawn(4, len(ROWS), seed=1, scale=300.0).float()
+    loss, gradient = ReduceMapComparison(split_map(ROWS, 5), T)(student, teacher)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["match", "reduce_map"])
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_chunks_are_the_whole(name: str, chunk: int) -> None:
+    comparison = (
+        MatchComparison(ids(0, 3, 5), ids(4, 2, 0), (7, 5), T)
+        if name == "match"
+        else ReduceMapComparison(split_map(ROWS, 5), T)
+    )
+    shapes = [(9, 3), (5, 3), (5,)]
+    hidden_ND, weight_VD, bias_V = (drawn(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes))
+    teacher = Predictor(drawn(9, 4, seed=5), drawn(7, 4, seed=6), drawn(7, seed=7))
+    found = sum_in_chunks(comparison, Predictor(hidden_ND, weight_VD, bias_V), teacher, 0.3, chunk)
+    (2 * found.scaled).backward()
+    logits_NV = F.linear(hidden_ND, weight_VD, bias_V)
+    loss, gradient_NV = comparison(logits_NV.detach(), F.linear(teacher.hidden_ND, teacher.weight_VD, teacher.bias_V))
+    torch.testing.assert_close(found.sum, loss)
+    torch.testing.assert_close(found.scaled.detach(), 0.3 * loss)
+    expected = torch.autograd.grad(logits_NV, (hidden_ND, weight_VD, bias_V), 0.6 * gradient_NV)
+    for tensor, gradient in zip((hidden_ND, weight_VD, bias_V), expected, strict=True):
+        assert tensor.grad is not None
+        torch.testing.assert_close(tensor.grad, gradient)
+
+
+def test_no_rows_are_no_loss() -> None:
+    comparison = MatchComparison(ids(0), ids(1), (7, 5), T)
+    student = Predictor(drawn(0, 3).requires_grad_(), drawn(5, 3).requires_grad_(), None)
+    found = sum_in_chunks(comparison, student, Predictor(drawn(0, 4), drawn(7, 4), None), 0.0, 8)
+    found.scaled.backward()
+    assert found.sum == 0
+    assert not student.weight_VD.grad.any()
+
+
+def test_states_are_means_over_real_tokens() -> None:
+    """Trap 9: sums grew with the number of pieces, and means were divided by the padded width."""
+    spans_BL = torch.tensor([[0, 1, 1, 1, 3], [0, 2, 0, 0, 0]])
+    mask_BL = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
+    states_BLD = drawn(2, 5, 3).float()
+    states_BLD[1, 2:] = float("nan")  # what stands at padding reaches nothing
+    means_BSD = span_means(states_BLD, spans_BL, mask_BL, 4)
+    expected = torch.zeros(2, 4, 3)
+    expected[0, 0], expected[0, 1], expected[0, 3] = states_BLD[0, 0], states_BLD[0, 1:4].mean(0), states_BLD[0, 4]
+    expected[1, 0], expected[1, 2] = states_BLD[1, 0], states_BLD[1, 1]
+    torch.testing.assert_close(means_BSD, expected)
+    assert span_counts(spans_BL, mask_BL, 4).tolist() == [[1, 3, 0, 1], [1, 0, 1, 0]]
