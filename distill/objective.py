@@ -3,6 +3,7 @@
 Axes: B batch, L tokens, N rows (chosen tokens), M labelled rows, D width, V vocabulary.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
@@ -11,11 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distilrubert.distill.encoding import FrozenModel, encode
+from distilrubert.distill.encoding import FrozenModel, encode, word_embeddings_of
 from distilrubert.distill.layer_map import LayerMap, pair_layers
 from distilrubert.distill.losses import LAYER_LOSSES, LossWeights
 from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
 from distilrubert.distill.losses.mlm import IGNORED
+from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
 from distilrubert.modeling.configuration import Section
 from distilrubert.modeling.errors import UserError
@@ -81,6 +83,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student_model
         self._weights = {name: weight for name, weight in settings.weights if weight > 0}
+        self._uses_vocabulary = "kl" in self._weights or "mlm" in self._weights
         self._averages = settings.layer_map == "all-mean"
         self._kl_everywhere = settings.kl_positions == "all"
         self._vocabulary = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
@@ -128,7 +131,8 @@ class Objective(nn.Module):
         mask_BL, labelled_BL = _selections(batch)
         rows_N, labels_M = self._vocabulary_rows(batch["labels"], mask_BL, labelled_BL)
         teacher, teacher_rows = self._run_teacher(batch, rows_N)
-        student = encode(self.student, batch, self._needs)
+        tied = self._tied_weight()
+        student = encode(self.student, batch, self._needs, tied)
         total = torch.zeros((), device=mask_BL.device)
         means = {}
         with torch.autocast(mask_BL.device.type, enabled=False):
@@ -137,10 +141,12 @@ class Objective(nn.Module):
             for name, loss in self._layer_losses.items():
                 means[name] = scales[name] * loss(student, teacher, mask_BL)
                 total = total + self._weights[name] * means[name]
-        if "kl" in self._weights or "mlm" in self._weights:
+        if self._uses_vocabulary:
             student_rows = _predictor(mlm_head_of(self.student), student, rows_N)
+            if tied is not None:
+                student_rows = dataclasses.replace(student_rows, weight_VD=tied.weight_VD)
             kl_scale, mlm_scale = (self._weights.get(name, 0.0) * scales.get(name, 0.0) for name in ("kl", "mlm"))
-            sums = self._vocabulary(student_rows, teacher_rows, labels_M, kl_scale, mlm_scale)
+            sums = self._vocabulary(student_rows, teacher_rows, labels_M, kl_scale, mlm_scale, tied)
             means |= {"kl": scales.get("kl", 0.0) * sums.kl, "mlm": scales.get("mlm", 0.0) * sums.mlm}
             total = total + sums.total
         return {**{name: means[name].detach() for name in self._weights}, "loss": total}
@@ -160,6 +166,11 @@ class Objective(nn.Module):
             settings.layer_map, student.num_hidden_layers, teacher.num_hidden_layers, settings.embeddings_pair
         )
         return {name: kind(student, teacher, pairs) for name, kind in kinds.items()}
+
+    def _tied_weight(self) -> TiedWeight | None:
+        weight_VD = word_embeddings_of(self.student).weight
+        is_tied = self._uses_vocabulary and weight_VD is mlm_head_of(self.student).weight_VD
+        return TiedWeight(weight_VD) if is_tied else None
 
     def _vocabulary_rows(self, labels_BL: Tensor, mask_BL: Tensor, labelled_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Places, in the flattened batch, of all tokens that predict a piece, and the labels that the first M have."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.losses.tiles import Arithmetic, Buffers, ChunkLogits, chunk_logits, labels_of_tiles, raised
 
 
@@ -72,7 +73,13 @@ class VocabularyLoss:
         self._temperature, self._chunk, self._buffers = temperature, chunk, Buffers()
 
     def __call__(
-        self, student: Predictor, teacher: Predictor | None, labels_M: Tensor, kl_scale: float, mlm_scale: float
+        self,
+        student: Predictor,
+        teacher: Predictor | None,
+        labels_M: Tensor,
+        kl_scale: float,
+        mlm_scale: float,
+        tied: TiedWeight | None = None,
     ) -> VocabularyLosses:
         """Both sums, and their total with the gradient.
 
@@ -84,6 +91,7 @@ class VocabularyLoss:
             labels_M: piece that each of the first M rows should predict.
             kl_scale: factor of the divergence in the total.
             mlm_scale: factor of the cross-entropy in the total.
+            tied: holder of the student's weight, where the embeddings share it.
         """
         temperature = self._temperature
         labels_M = labels_M if mlm_scale else labels_M[:0]
@@ -91,7 +99,7 @@ class VocabularyLoss:
             # What is left are the labelled rows, at their own temperature.
             teacher, temperature, kl_scale = None, 1.0, 0.0
             student = dataclasses.replace(student, hidden_ND=student.hidden_ND[: len(labels_M)])
-        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._chunk, self._buffers)
+        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._chunk, self._buffers, tied)
         return VocabularyLosses(*_Fused.apply(student.hidden_ND, student.weight_VD, student.bias_V, task))  # type: ignore[no-untyped-call]
 
 
@@ -106,6 +114,7 @@ class _Task:
     mlm_scale: float
     chunk: int
     buffers: Buffers
+    tied: TiedWeight | None
     with_gradient: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
 
 
@@ -121,6 +130,7 @@ class _Fused(torch.autograd.Function):
                 work.add_rows(slice(start, start + task.chunk))
             ctx.save_for_backward(*work.gradients())
         ctx.mark_non_differentiable(work.kl, work.mlm)
+        ctx.tied = task.tied
         return task.kl_scale * work.kl + task.mlm_scale * work.mlm, work.kl, work.mlm
 
     @staticmethod
@@ -130,6 +140,8 @@ class _Fused(torch.autograd.Function):
         # Spares a pass over the weight's gradient. A GPU is not asked: it would have to be waited for.
         if gradient.device.type != "cpu" or gradient != 1:
             gradients = tuple(each if each is None else each * gradient for each in gradients)
+        if ctx.tied is not None:
+            ctx.tied.offer(gradients[1])
         return *gradients, None
 
 

@@ -1,0 +1,113 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
+
+from distilrubert.distill import encoding
+from distilrubert.distill.encoding import FrozenModel, encode
+
+BATCH = {
+    "input_ids": torch.arange(14).view(2, 7),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0]]),
+}
+
+
+def bert() -> BertForMaskedLM:
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=20,
+        initializer_range=0.3,
+    )  # fmt: skip
+    return BertForMaskedLM(config)
+
+
+def distilbert() -> DistilBertForMaskedLM:
+    config = DistilBertConfig(vocab_size=20, dim=16, n_layers=3, n_heads=4, hidden_dim=20, initializer_range=0.3)
+    return DistilBertForMaskedLM(config)
+
+
+@pytest.fixture(params=[bert, distilbert])
+def model(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
+    torch.manual_seed(0)
+    return request.param().eval()
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each call of the attention that is computed step by step."""
+    calls: list[None] = []
+    attend = encoding._attend
+
+    def counted(*args: Any, **options: Any) -> torch.Tensor:
+        calls.append(None)
+        return attend(*args, **options)
+
+    monkeypatch.setattr(encoding, "_attend", counted)
+    return calls
+
+
+def test_states_are_those_of_the_embeddings_and_every_block(model: PreTrainedModel) -> None:
+    found = encode(model, BATCH, {"hidden_states"})
+    expected = model(**BATCH, output_hidden_states=True).hidden_states
+    assert len(found.hidden_states) == len(expected) == 4
+    torch.testing.assert_close(found.hidden_states, expected)
+    assert torch.equal(found.last_BLD, found.hidden_states[-1])
+    assert encode(model, BATCH, set()).hidden_states == encode(model, BATCH, set()).queries_keys == ()
+
+
+def test_attention_step_by_step_is_the_fused_one(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> tuple[torch.Tensor, ...]:
+        last_BLD = encode(model, BATCH, set()).last_BLD
+        real = last_BLD[BATCH["attention_mask"].bool()]
+        return real, *torch.autograd.grad(real.square().sum(), list(model.base_model.parameters()))
+
+    calls = count_calls(monkeypatch)
+    fused = run()
+    assert not calls
+    monkeypatch.setattr(encoding, "_is_plain_attention_faster", lambda ids_BL: True)
+    torch.testing.assert_close(run(), fused, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 3
+
+
+def test_attention_step_by_step_drops_out_and_takes_both_kinds_of_mask() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 7, 8)
+    mask = BATCH["attention_mask"].bool()[:, None, None, :].expand(2, 1, 7, 7)
+    added = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(encoding._attend(query, key, value, mask), expected)
+    torch.testing.assert_close(encoding._attend(query, key, value, added), expected)
+    in_bf16 = [tensor.bfloat16() for tensor in (query, key, value)]
+    torch.testing.assert_close(encoding._attend(*in_bf16, added).float(), expected, rtol=0.05, atol=0.05)
+    dropped = encoding._attend(query, key, torch.eye(7).expand(2, 4, 7, 7), mask, dropout_p=0.5)
+    assert 0.3 < (dropped[0] == 0).float().mean() < 0.7
+
+
+def test_it_is_taken_where_it_is_faster(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_calls(monkeypatch)
+    with torch.autocast("cpu", torch.bfloat16):
+        encode(model, BATCH, set())
+        assert len(calls) == 3
+        with torch.no_grad():
+            encode(model, BATCH, set())
+        monkeypatch.setattr(encoding, "_PLAIN_ATTENTION_TOKENS", 6)
+        encode(model, BATCH, set())
+    assert len(calls) == 3
+
+
+def test_a_frozen_model_is_converted_once_and_computes_what_autocast_does(model: PreTrainedModel) -> None:
+    model.requires_grad_(False)
+    frozen = FrozenModel(model)
+    assert frozen.get()[0] is model
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        converted, head = frozen.get()
+        hidden = encode(converted, BATCH, set()).last_BLD
+        expected = encode(model, BATCH, set()).last_BLD
+        logits = head.transform(hidden) @ head.weight_VD.T + head.bias_V
+        torch.testing.assert_close(logits.float(), model(**BATCH).logits.float(), rtol=0.02, atol=0.02)
+        assert frozen.get()[0] is converted
+    assert torch.equal(hidden, expected)
+    assert head.weight_VD.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    # What is looked up or normalises stays exact, and is not stored twice.
+    assert converted.get_input_embeddings().weight is model.get_input_embeddings().weight
