@@ -11,7 +11,6 @@ Axes: B batch, L tokens, D width.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -19,10 +18,16 @@ from distilrubert.distill.layer_map import LayerPair
 from distilrubert.distill.losses.layer import Activations, LayerLoss, mean_state, sum_selected
 from distilrubert.modeling.errors import UserError
 
+# Keeps a state of zeros from dividing by zero: its distance is 1.
+EPSILON = 1e-8
+
 
 def cosine_distance(student_BLD: Tensor, teacher_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """The distance of one pair of states, summed over the tokens that `mask_BL` selects."""
-    return sum_selected(1 - F.cosine_similarity(student_BLD.float(), teacher_BLD.float(), dim=-1), mask_BL)
+    student_BLD, teacher_BLD = student_BLD.float(), teacher_BLD.float()
+    # Not torch's cosine_similarity, which keeps both states once more, normalised, for its backward pass.
+    norms_BL = student_BLD.norm(dim=-1) * teacher_BLD.norm(dim=-1)
+    return sum_selected(1 - torch.linalg.vecdot(student_BLD, teacher_BLD) / norms_BL.clamp(min=EPSILON), mask_BL)
 
 
 class CosineLoss(LayerLoss):

@@ -17,6 +17,23 @@ def test_worked_by_hand() -> None:
     assert cosine_distance(student, teacher, mask).item() == pytest.approx(0 + 1 + 2, abs=1e-6)
 
 
+def test_any_length_and_even_none_will_do() -> None:
+    student = torch.tensor([[[3.0, 1.0], [0.0, 0.0], [1e-3, 0.0]]], requires_grad=True)
+    teacher = torch.tensor([[[6.0, 2.0], [1.0, 0.0], [1e4, 0.0]]])
+    loss = cosine_distance(student, teacher, torch.ones(1, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == pytest.approx(0 + 1 + 0, abs=1e-6)
+    assert student.grad.isfinite().all()
+
+
+def test_the_gradient_is_that_of_the_textbook_formula() -> None:
+    student = torch.randn(1, 4, 6, dtype=torch.float32, requires_grad=True)
+    teacher, mask = torch.randn(1, 4, 6), torch.ones(1, 4, dtype=torch.bool)
+    expected = (1 - torch.nn.functional.cosine_similarity(student, teacher, dim=-1)).sum()
+    pair = [torch.autograd.grad(loss, student)[0] for loss in (cosine_distance(student, teacher, mask), expected)]
+    torch.testing.assert_close(*pair)
+
+
 def test_padding_reaches_neither_value_nor_gradient() -> None:
     student = torch.randn(2, 3, 4, requires_grad=True)
     teacher = torch.randn(2, 3, 4)
