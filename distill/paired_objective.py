@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.distill.encoding import FrozenModel, encode
 from distilrubert.distill.layer_map import pair_layers
-from distilrubert.distill.losses import PAIRED_LAYER_LOSSES
+from distilrubert.distill.losses import PAIRED_LAYER_LOSSES, PAIRED_LOSSES
 from distilrubert.distill.losses.chunks import sum_in_chunks
 from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
 from distilrubert.distill.losses.match import MatchComparison
@@ -31,8 +31,6 @@ from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
-
-PAIRED_LOSSES = ("mlm", "match", "reduce_map", *PAIRED_LAYER_LOSSES)
 
 
 class PairedObjective(nn.Module):

@@ -38,6 +38,7 @@ def measure_quality(
     settings: QualitySettings,
     held_out: Sequence[Ids],
     cache_folder: str | os.PathLike[str],
+    own_held_out: Mapping[str, Sequence[Ids]] | None = None,
 ) -> Measurements:
     """Measure models on held-out text and on tasks, all in the same way.
 
@@ -51,6 +52,8 @@ def measure_quality(
         held_out: sequences of ids, with special tokens, in the baseline's vocabulary; may be empty. Models with
             another vocabulary are not measured on them.
         cache_folder: where finished runs are kept.
+        own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
+            measured on it, but not compared with the teacher piece by piece.
 
     Returns:
         A row for each model: the figures of :func:`~distilrubert.evaluation.intrinsic.measure_intrinsic`, and
@@ -67,7 +70,7 @@ def measure_quality(
             raise UserError(f"{folder}: holds no model: there is no config.json")
     cache = _Cache(Path(cache_folder))
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
-    figures = _intrinsic_figures(models, held_out, settings.intrinsic, cache)
+    figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
     for case, folder in models.items():
         runner = _TaskRunner(folder, settings, cache)
         figures[case]["tasks"] = {task.name: runner(task, data[task.name]) for task in tasks}
@@ -197,23 +200,28 @@ def _bag_of_words(task: TaskDefinition, rows: TaskRows, cache: _Cache) -> dict[s
 
 
 def _intrinsic_figures(
-    models: Mapping[str, str | os.PathLike[str]], held_out: Sequence[Ids], settings: IntrinsicSettings, cache: _Cache
+    models: Mapping[str, str | os.PathLike[str]],
+    held_out: Sequence[Ids],
+    own_held_out: Mapping[str, Sequence[Ids]],
+    settings: IntrinsicSettings,
+    cache: _Cache,
 ) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {case: {} for case in models}
     if not len(held_out):
         return figures
-    baseline, teacher_folder = next(iter(models.items()))
-    content = _content_of(held_out)
+    baseline, baseline_folder = next(iter(models.items()))
     for case, folder in models.items():
+        sequences = own_held_out.get(case, held_out)
+        teacher_folder = None if case == baseline or case in own_held_out else baseline_folder
         inputs = {
             "model": _fingerprint(folder),
-            "teacher": None if case == baseline else _fingerprint(teacher_folder),
-            "held_out": content,
+            "teacher": _fingerprint(teacher_folder) if teacher_folder else None,
+            "held_out": _content_of(sequences),
             "settings": settings.model_dump(mode="json"),
         }
 
-        def measure(folder: Any = folder, teacher: Any = None if case == baseline else teacher_folder) -> Any:
-            return _measure_folder(folder, teacher, held_out, settings)
+        def measure(folder: Any = folder, teacher: Any = teacher_folder, sequences: Any = sequences) -> Any:
+            return _measure_folder(folder, teacher, sequences, settings)
 
         figures[case] = cache("held-out", inputs, measure)
     return figures

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.distill.corpus import CorpusSettings
+from distilrubert.distill.losses import PAIRED_LOSSES, SHARED_LOSSES
 from distilrubert.distill.settings import DistillationSettings, PretrainingSettings
 from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings
 from distilrubert.evaluation.speed import SpeedSettings
@@ -85,6 +86,25 @@ class Recipe(Section):
         if "--" in name or ".." in name or name.endswith((".git", ".ipynb", "-", ".")):
             raise ValueError("the Hub refuses names with '--' or '..', or that end in '-', '.', '.git' or '.ipynb'")
         return name
+
+    @model_validator(mode="after")
+    def _losses_of_the_vocabulary(self) -> Self:
+        own = self.student.own_vocabulary()
+        if own and own.trim and self.teacher.pretrain:
+            raise ValueError(
+                "student.vocabulary.trim is for a teacher that is loaded; one that is trained here gets as few pieces "
+                "as teacher.pretrain.vocabulary_size says"
+            )
+        is_paired = own is not None and own.train is not None
+        allowed = PAIRED_LOSSES if is_paired else SHARED_LOSSES
+        named = [name for name, weight in self.distillation.weights if weight > 0]
+        if strange := [name for name in named if name not in allowed]:
+            whose = "a vocabulary of its own" if is_paired else "its teacher's vocabulary"
+            raise ValueError(
+                f"distillation.weights: {', '.join(strange)} cannot be computed for a student with {whose}; allowed "
+                f"are {', '.join(allowed)}"
+            )
+        return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

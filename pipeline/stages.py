@@ -23,14 +23,26 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, sa
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.vocabulary import train_wordpiece
 from distilrubert.pipeline.run import Run, Stage
+from distilrubert.pipeline.student_vocabulary import (
+    corpus_tokenizers,
+    fitted,
+    folder_of,
+    has_own_vocabulary,
+    held_out,
+    make_student_vocabulary,
+)
 
 PARITY_SENTENCES = 64
 
 
 def stages_of(run: Run) -> list[Stage]:
     """The stages that a recipe needs, in order."""
-    pretrained = run.recipe.teacher.pretrain is not None
-    return [stage for stage in _STAGES if pretrained or stage.name not in ("vocabulary", "teacher")]
+    needed = {
+        "vocabulary": run.recipe.teacher.pretrain is not None,
+        "teacher": run.recipe.teacher.pretrain is not None,
+        "student-vocabulary": has_own_vocabulary(run),
+    }
+    return [stage for stage in _STAGES if needed.get(stage.name, True)]
 
 
 def training_stages_of(run: Run) -> list[Stage]:
@@ -84,6 +96,18 @@ def _named_teacher(run: Run) -> dict[str, Any]:
     return {"teacher": {"model": teacher.model, "revision": teacher.revision}} if teacher.model else {}
 
 
+def _student_vocabulary_inputs(run: Run) -> Mapping[str, Any]:
+    student = run.recipe.student
+    own = student.own_vocabulary()
+    assert own is not None
+    return {
+        "student": {"vocabulary": own.model_dump(mode="json"), "dim": student.dim, "preset": student.preset},
+        "corpus": {"validation": run.recipe.corpus.validation} | _source_inputs(run),
+        "seed": run.recipe.seed,
+        **_named_teacher(run),
+    }
+
+
 def _teacher_inputs(run: Run) -> Mapping[str, Any]:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
@@ -131,10 +155,8 @@ def _train_vocabulary(run: Run) -> None:
 
 
 def _build_corpus(run: Run) -> None:
-    tokenizer = (
-        AutoTokenizer.from_pretrained(run.vocabulary) if run.recipe.teacher.pretrain else teacher_of(run).tokenizer
-    )
-    build_corpus(run.recipe.corpus, tokenizer, run.corpus, run.recipe.seed)
+    tokenizer, own = corpus_tokenizers(run)
+    build_corpus(run.recipe.corpus, tokenizer, run.corpus, run.recipe.seed, student_tokenizer=own)
 
 
 def _pretrain_teacher(run: Run) -> None:
@@ -155,16 +177,17 @@ def _pretrain_teacher(run: Run) -> None:
 
 
 def _distill(run: Run) -> None:
-    teacher = teacher_of(run)
-    student = build_student(teacher, run.recipe.student, run.recipe.seed)
-    report = distill(teacher, student, load_corpus(run.corpus), run.recipe.distillation, run.folder, run.recipe.seed)
+    teacher, tokenizer = fitted(run, teacher_of(run))
+    corpus = load_corpus(run.corpus)
+    student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
+    report = distill(teacher, student, corpus, run.recipe.distillation, run.folder, run.recipe.seed)
     if run.launch.leads:
         report.save(run.reports / "training.json")
         save_student(student, run.student)
 
 
 def _convert(run: Run) -> None:
-    sentences = sentences_of(load_student(run.student).tokenizer, load_corpus(run.corpus).validation)
+    sentences = sentences_of(load_student(run.student).tokenizer, held_out(run)["student"])
     convert(run.student, run.hub, run.recipe.conversion, sentences).save(run.reports / "parity.json")
 
 
@@ -174,13 +197,14 @@ def _measure_speed(run: Run) -> None:
 
 
 def _measure_quality(run: Run) -> None:
-    evaluation = run.recipe.evaluation
+    evaluation, sequences = run.recipe.evaluation, held_out(run)
     measure_quality(
         {"teacher": _teacher_folder(run), "student": run.student},
         [load_task(name) for name in evaluation.tasks],
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
-        load_corpus(run.corpus).validation,
+        sequences["teacher"],
         run.folder / "scores",
+        own_held_out={"student": sequences["student"]} if has_own_vocabulary(run) else None,
     ).save(run.reports / "quality.json")
 
 
@@ -198,9 +222,17 @@ _STAGES = (
         perform=_train_vocabulary,
     ),
     Stage(
+        name="student-vocabulary",
+        title="making the student's vocabulary",
+        after=("vocabulary",),
+        inputs=_student_vocabulary_inputs,
+        outputs=lambda run: [folder_of(run), run.reports / "vocabulary.json"],
+        perform=make_student_vocabulary,
+    ),
+    Stage(
         name="corpus",
         title="tokenising the corpus",
-        after=("vocabulary",),
+        after=("vocabulary", "student-vocabulary"),
         inputs=_corpus_inputs,
         outputs=lambda run: [run.corpus],
         perform=_build_corpus,

@@ -17,6 +17,9 @@ from distilrubert.modeling.configuration import Section
 
 LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
 PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}
+# What can have a weight where student and teacher share a vocabulary, and where the student has its own.
+SHARED_LOSSES = ("kl", "mlm", *LAYER_LOSSES)
+PAIRED_LOSSES = ("mlm", "match", "reduce_map", *PAIRED_LAYER_LOSSES)
 
 
 class LossWeights(Section):

@@ -1,0 +1,143 @@
+"""The stage that makes a vocabulary for the student, and what other stages need to know of it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+
+from distilrubert.distill.deduplication import as_fraction, text_keys
+from distilrubert.distill.sources import iterate_texts
+from distilrubert.distill.store import load_corpus
+from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.persistence import atomic_folder
+from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.modeling.teacher import Teacher, load_teacher
+from distilrubert.modeling.tokenizer_files import save_tokenizer
+from distilrubert.modeling.trimming import (
+    count_pieces,
+    ids_in,
+    measure_resplit,
+    plain_tokenizer,
+    trim_teacher,
+    trim_tokenizer,
+)
+from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.pipeline.run import Run
+
+BYTES = 4  # of a number in fp32
+
+
+def folder_of(run: Run) -> Path:
+    """Where the student's own tokenizer is kept."""
+    return run.folder / "student-vocabulary"
+
+
+def has_own_vocabulary(run: Run) -> bool:
+    """Whether a vocabulary is made for the student."""
+    return run.recipe.student.own_vocabulary() is not None
+
+
+def is_trimmed(run: Run) -> bool:
+    """Whether that vocabulary is a part of the teacher's."""
+    own = run.recipe.student.own_vocabulary()
+    return own is not None and own.trim is not None
+
+
+def teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
+    """The teacher's tokenizer, which may be there before the teacher is."""
+    if run.recipe.teacher.pretrain:
+        return AutoTokenizer.from_pretrained(run.vocabulary)
+    teacher = run.recipe.teacher
+    assert teacher.model is not None
+    return load_teacher(teacher.model, teacher.revision).tokenizer
+
+
+def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast | None]:
+    """What the corpus is tokenised with: the tokenizer that both models share, or the teacher's and the student's."""
+    if not has_own_vocabulary(run):
+        return teacher_tokenizer(run), None
+    own = AutoTokenizer.from_pretrained(folder_of(run))
+    return (own, None) if is_trimmed(run) else (teacher_tokenizer(run), own)
+
+
+def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast | None]:
+    """The teacher to distil, trimmed where its student is, and the student's tokenizer where it is a new one."""
+    if not has_own_vocabulary(run):
+        return teacher, None
+    own = AutoTokenizer.from_pretrained(folder_of(run))
+    return (trim_teacher(teacher, own), None) if is_trimmed(run) else (teacher, own)
+
+
+def held_out(run: Run) -> dict[str, Sequence[Any]]:
+    """The held-out sequences in the ids of each model, ``teacher`` and ``student``."""
+    corpus = load_corpus(run.corpus)
+    if corpus.pairs:
+        return {"teacher": corpus.validation, "student": corpus.pairs.validation.student}
+    if not is_trimmed(run):
+        return {"teacher": corpus.validation, "student": corpus.validation}
+    rows_V = ids_in(teacher_tokenizer(run), AutoTokenizer.from_pretrained(folder_of(run)))
+    sequences = list(corpus.validation)
+    return {"teacher": [rows_V[np.asarray(ids)] for ids in sequences], "student": sequences}
+
+
+def make_student_vocabulary(run: Run) -> None:
+    """Trim the teacher's vocabulary, or train a new one, on the training part of the corpus; and say what it is."""
+    own = run.recipe.student.own_vocabulary()
+    assert own is not None
+    whole = teacher_tokenizer(run)
+    if own.trim:
+        made = trim_tokenizer(whole, count_pieces(whole, _texts(run, is_held_out=False)), own.trim.minimum_count)
+    else:
+        assert own.train is not None
+        made = train_wordpiece(_texts(run, is_held_out=False), own.train.size, whole.model_max_length)
+    _measure(run, whole, made).save(run.reports / "vocabulary.json")
+    with atomic_folder(folder_of(run)) as beside:
+        save_tokenizer(made, beside)
+
+
+def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
+    """The texts of the part of the corpus that is held out, or of the other one."""
+    corpus, seed = run.recipe.corpus, run.recipe.seed
+    for text in iterate_texts(corpus.sources):
+        if (as_fraction(text_keys([text], seed)[:, 1])[0] < corpus.validation) == is_held_out:
+            yield text
+
+
+def _measure(run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizerFast) -> Measurements:
+    """Pieces and bytes of both vocabularies, and how the held-out text is tokenised with them."""
+    texts = list(_texts(run, is_held_out=True))
+    teacher = _teacher_config(run)
+    width = run.recipe.student.resolve(teacher, len(made)).dim
+    rows: list[Row] = []
+    for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
+        encodings = plain_tokenizer(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
+        ids = np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int64)
+        figures: dict[str, Any] = {
+            "pieces": len(tokenizer),
+            "embeddings_mib": len(tokenizer) * (dim + 1) * BYTES / 2**20,
+            "held_out_tokens": len(ids),
+            "held_out_unknown_share": float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) else 0.0,
+        }
+        if case == "student" and is_trimmed(run):
+            resplit = measure_resplit(whole, made, texts)
+            figures |= {
+                "held_out_resplit_token_share": resplit.token_share,
+                "held_out_resplit_text_share": resplit.text_share,
+            }
+        rows.append(Row(case, figures, rows[0].figures["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
+    return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})
+
+
+def _teacher_config(run: Run) -> BertConfig:
+    pretrain, model = run.recipe.teacher.pretrain, run.recipe.teacher.model
+    if model:
+        return BertConfig.from_pretrained(checkpoint_folder(model, run.recipe.teacher.revision))
+    assert pretrain is not None
+    return BertConfig(
+        hidden_size=pretrain.dim,
+        num_hidden_layers=pretrain.layers,
+        num_attention_heads=pretrain.heads,
+        intermediate_size=pretrain.hidden_dim,
+    )
