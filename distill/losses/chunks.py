@@ -45,7 +45,7 @@ def sum_in_chunks(
 ) -> ChunkedSum:
     """Compare row by row, `chunk` of them at a time.
 
-    Under bf16 autocast the products are made in bf16; the comparison and the gradients are float32 all the same.
+    Under bf16 autocast the products are made in bf16; the comparison and all sums are float32 all the same.
 
     Args:
         comparison: what is summed.
@@ -81,7 +81,9 @@ class _Chunked(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
         for start in range(0, len(hidden_ND), task.chunk):
             rows = slice(start, start + task.chunk)
-            loss, gradient_CV = task.comparison(_logits(student, rows), _logits(teacher, rows))
+            logits = _logits(student, rows), _logits(teacher, rows)
+            with torch.autocast(hidden_ND.device.type, enabled=False):
+                loss, gradient_CV = task.comparison(*logits)
             total += loss
             if any(needs):
                 _add_gradients(gradients, gradient_CV.mul_(task.scale), student, rows)

@@ -147,3 +147,23 @@ def test_states_are_means_over_real_tokens() -> None:
     expected[1, 0], expected[1, 2] = states_BLD[1, 0], states_BLD[1, 1]
     torch.testing.assert_close(means_BSD, expected)
     assert span_counts(spans_BL, mask_BL, 4).tolist() == [[1, 3, 0, 1], [1, 0, 1, 0]]
+
+
+@pytest.mark.parametrize("name", ["match", "reduce_map"])
+def test_bf16_is_for_the_products_alone(name: str) -> None:
+    comparison = (
+        MatchComparison(ids(0, 3, 5), ids(4, 2, 0), (7, 5), T)
+        if name == "match"
+        else ReduceMapComparison(split_map(ROWS, 5), T)
+    )
+    teacher = Predictor(drawn(9, 4, seed=5).float(), drawn(7, 4, seed=6, scale=1.0).float(), None)
+    found = []
+    for enabled in (False, True):
+        student = Predictor(drawn(9, 3).float().requires_grad_(), drawn(5, 3, seed=1).float().requires_grad_(), None)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            sums = sum_in_chunks(comparison, student, teacher, 0.1, 4)
+        sums.scaled.backward()
+        assert student.weight_VD.grad.dtype == torch.float32
+        found.append((sums.sum, student.weight_VD.grad))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=0.05, atol=0.1)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=0.1, atol=0.1)
