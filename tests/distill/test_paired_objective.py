@@ -78,9 +78,7 @@ def test_all_mean_compares_the_means_of_all_states(tiny_teacher: Teacher, senten
     batch = batch_of(tiny_teacher, tiny_teacher.tokenizer, sentences[:5])
     settings = {"layer_map": "all-mean"}
     usual = losses(
-        Objective(
-            student.model, tiny_teacher.model, ObjectiveSettings(weights=LossWeights(hidden=1.0), **settings)
-        ),
+        Objective(student.model, tiny_teacher.model, ObjectiveSettings(weights=LossWeights(hidden=1.0), **settings)),
         batch,
     )["hidden"]
     paired = losses(
