@@ -43,7 +43,7 @@ __all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_co
 logger = logging.getLogger(__name__)
 
 # Text that each process is given at a time: enough to make its start cheap, little enough for its memory.
-BLOCK_CHARACTERS = 8_000_000
+BLOCK_CHARACTERS = 4_000_000
 # Arrow addresses 2 GiB of text in a column, and a character takes up to four bytes.
 MAXIMAL_BLOCK_CHARACTERS = 500_000_000
 TEXTS_WORTH_A_PROCESS = 1_000
@@ -63,8 +63,8 @@ def build_corpus(
     The folder appears whole or not at all. Until then finished parts are kept in `.<name>.parts` beside it; a build
     that was interrupted goes on from there, reading again only the file it was in, as long as settings, tokenizer and
     the files read are the same. What comes out depends on settings, tokenizer, seed and text alone, not on processes
-    or interruptions. Memory: some 10 bytes for each character of the `block_characters` of each process, and 8 bytes
-    a text to recognise duplicates.
+    or interruptions. Memory: about 50 bytes for each of the `block_characters` of each process, and 8 bytes a text
+    (16 for moments) to recognise duplicates.
 
     With a `student_tokenizer` each sequence is kept in both tokenisations, with the spans of text that they share, and
     `student_token_counts.npy` counts the student's.
