@@ -96,7 +96,8 @@ def build_corpus(
             builder.parts = resume_parts(workplace, plan, sources)
             builder.build(sources, block_characters)
         finally:
-            if not any(part.counts.train_sequences for part in builder.parts):
+            # Asked of the disk: a signal may have come between a part's appearance and its being noted.
+            if not any(read_part(part).counts.train_sequences for part in workplace.glob("part-*")):
                 shutil.rmtree(workplace, ignore_errors=True)
         manifest = plan | _counted(builder.parts, len(sources))
         _refuse_empty(settings, manifest["total"])
