@@ -14,7 +14,7 @@ from distilrubert.distill.sources import iterate_texts, open_source
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
-from distilrubert.evaluation.task import load_task
+from distilrubert.evaluation.task import TaskDefinition, load_task
 from distilrubert.model_card.card import write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.persistence import atomic_folder
@@ -71,13 +71,26 @@ def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -
 
 
 def _source_inputs(run: Run) -> dict[str, Any]:
-    """The sources and the identity of each file, by size and time of change, as make goes by."""
+    """The sources, each file by its name, size and time of change, as make goes by.
+
+    Folders are left out: a project that is moved keeps what it has made.
+    """
     with tempfile.TemporaryDirectory() as unused:
         origins = [open_source(source, Path(unused)) for source in run.recipe.corpus.sources]
     return {
-        "sources": [source.model_dump(mode="json") for source in run.recipe.corpus.sources],
-        "files": [origin.identity for source in origins for origin in source],
+        "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.recipe.corpus.sources],
+        "files": [_without_folder(origin.identity) for source in origins for origin in source],
     }
+
+
+def _without_folder(identity: Sequence[str | int]) -> list[str | int]:
+    path, *rest = identity
+    return [Path(str(path)).name, *rest]
+
+
+def _stat_of(path: Path) -> list[str | int]:
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def _vocabulary_inputs(run: Run) -> Mapping[str, Any]:
@@ -92,8 +105,14 @@ def _corpus_inputs(run: Run) -> Mapping[str, Any]:
 
 
 def _named_teacher(run: Run) -> dict[str, Any]:
+    """The teacher that the recipe names: on the Hub by its id and revision, in a folder by its files."""
     teacher = run.recipe.teacher
-    return {"teacher": {"model": teacher.model, "revision": teacher.revision}} if teacher.model else {}
+    if teacher.model is None:
+        return {}
+    folder = Path(teacher.model)
+    if folder.is_dir():
+        return {"teacher": {"files": [_stat_of(path) for path in sorted(folder.iterdir()) if path.is_file()]}}
+    return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
 
 
 def _student_vocabulary_inputs(run: Run) -> Mapping[str, Any]:
@@ -132,9 +151,14 @@ def _speed_inputs(run: Run) -> Mapping[str, Any]:
 
 
 def _quality_inputs(run: Run) -> Mapping[str, Any]:
-    evaluation = run.recipe.evaluation
-    tasks = [load_task(name).model_dump(mode="json") for name in evaluation.tasks]
-    return {"evaluation": evaluation.model_dump(mode="json", exclude={"speed"}) | {"tasks": tasks}}
+    evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "tasks"})
+    tasks = [_task_inputs(load_task(name)) for name in run.recipe.evaluation.tasks]
+    return {"evaluation": evaluation | {"tasks": tasks}}
+
+
+def _task_inputs(task: TaskDefinition) -> dict[str, Any]:
+    files = task.files.model_dump(exclude_none=True).values() if task.files else ()
+    return task.model_dump(mode="json", exclude={"files"}) | {"files": [_stat_of(Path(file)) for file in files]}
 
 
 def _card_inputs(run: Run) -> Mapping[str, Any]:
