@@ -1,0 +1,208 @@
+"""What a distillation step costs: time against plain forms and the arithmetic, memory against tokens.
+
+    python benchmarks/distillation.py --output benchmarks/results/distillation.json
+    python benchmarks/distillation.py --small --output /tmp/distillation.json      a minute, to see that it runs
+
+One step is the teacher's forward pass, the student's forward and backward pass with KL + MLM + cosine over all pairs
+of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW and the same allocator settings for
+all cases. Each figure comes from a process of its own. Run it on an idle machine: two threads that wait for a third
+process cost more than that process.
+
+Three tables: `rows` has the speed of each case, the cases taking turns in rounds; `details.memory` the peak memory
+against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from distillation_step import LABELLED, Shapes, flop_per_token
+
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+BASELINE = "plain-fp32"
+CASES = (
+    "reference-fp32", BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-all-bf16",
+    "fused-masked-bf16",
+)  # fmt: skip
+SMALL = Shapes(vocabulary=2000, teacher_layers=4, student_layers=2, width=64, heads=4, inner_width=128, sequences=4)
+STEP = Path(__file__).with_name("distillation_step.py")
+
+
+class Runner:
+    """Runs single measurements in processes of their own."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._common = {
+            "device": arguments.device,
+            "threads": arguments.threads,
+            "keep_memory": not arguments.system_allocator,
+        }
+        self._limit_mib = arguments.memory_limit * 1024
+
+    def __call__(self, case: str, shapes: Shapes, steps: int) -> dict[str, float] | None:
+        """The figures of a case; None where it takes more memory than allowed."""
+        task = {**self._common, "case": case, "shapes": dataclasses.asdict(shapes), "steps": steps}
+        process = subprocess.Popen([sys.executable, str(STEP), json.dumps(task)], stdout=subprocess.PIPE, text=True)
+        figures: dict[str, float] | None = None
+        if self._stays_below_limit(process):
+            assert process.stdout is not None
+            output = process.stdout.read()
+            if process.wait():
+                raise SystemExit(f"{case} failed with {shapes}")
+            figures = json.loads(output.splitlines()[-1])
+        print(f"{case:20} {shapes.tokens:6} tokens  {figures}", flush=True)
+        return figures
+
+    def _stays_below_limit(self, process: subprocess.Popen[str]) -> bool:
+        while process.poll() is None:
+            try:
+                used_mib = psutil.Process(process.pid).memory_info().rss / 2**20
+            except psutil.NoSuchProcess:
+                break
+            if used_mib > self._limit_mib:
+                process.kill()
+                process.wait()
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int, steps: int) -> list[Row]:
+    """The first table. Each round measures the machine's rates too."""
+    runs: dict[str, list[dict[str, float]]] = {case: [] for case in ("rates", *cases)}
+    for _ in range(rounds):
+        for case, found in runs.items():
+            figures = run(case, shapes, steps)
+            assert figures is not None, f"{case} does not fit into the memory limit"
+            found.append(figures)
+    rate_runs = runs.pop("rates")
+    rates = {name: max(each[name] for each in rate_runs) for name in rate_runs[0]}
+    speeds = {case: [shapes.tokens / each["step_s"] for each in found] for case, found in runs.items()}
+    rows = []
+    for case, values in speeds.items():
+        flop = flop_per_token(shapes, LABELLED if "masked" in case else 1.0)
+        precision = case.rpartition("-")[2]
+        speed = statistics.median(values)
+        figures = {
+            "tokens_per_s": speed,
+            "tokens_per_s_spread": max(values) - min(values),
+            "step_s": shapes.tokens / speed,
+            "peak_memory_mib": max(each["peak_memory_mib"] for each in runs[case]),
+            "gflop_per_token": flop / 1e9,
+            "gflop_per_s": speed * flop / 1e9,
+            "model_rate_gflop_per_s": rates[f"model_{precision}"],
+            "product_rate_gflop_per_s": rates[f"product_{precision}"],
+            # Time that the arithmetic alone takes, at the rate of a whole model and of large products, per time taken.
+            "floor_share": speed * flop / 1e9 / rates[f"model_{precision}"],
+            "product_share": speed * flop / 1e9 / rates[f"product_{precision}"],
+        }
+        baseline = statistics.median(speeds[BASELINE]) if BASELINE in speeds else None
+        rows.append(Row(case, figures, ratio=baseline and speed / baseline))
+    return rows
+
+
+def measure_memory(run: Runner, cases: Sequence[str], shapes: Shapes, tokens: Sequence[int]) -> list[dict[str, Any]]:
+    """The second table: peak memory against tokens, with the slope over those that fit."""
+    table = []
+    for case in cases:
+        peaks: dict[int, float | None] = {}
+        for number in tokens:
+            # What did not fit will not fit with more.
+            fits = None not in peaks.values()
+            figures = run(case, with_tokens(shapes, number), 1) if fits else None
+            peaks[number] = figures["peak_memory_mib"] if figures else None
+        known = {number: peak for number, peak in peaks.items() if peak is not None}
+        entry: dict[str, Any] = {"case": case, "peak_memory_mib": {str(number): peak for number, peak in peaks.items()}}
+        if len(known) > 1:
+            slope, start = np.polyfit(list(known), list(known.values()), 1)
+            entry |= {"mib_per_1000_tokens": 1000 * float(slope), "mib_without_tokens": float(start)}
+        table.append(entry)
+    return table
+
+
+def measure_largest(
+    run: Runner, memory: Sequence[dict[str, Any]], shapes: Shapes, limit_mib: float, most: int, steps: int
+) -> list[dict[str, Any]]:
+    """The third table: the largest batch, in multiples of the first table's, that stays below the limit."""
+    table = []
+    for entry in memory:
+        if "mib_per_1000_tokens" not in entry:
+            continue
+        room = (limit_mib - entry["mib_without_tokens"]) / entry["mib_per_1000_tokens"] * 1000
+        number = max(1, min(int(room), most) // shapes.tokens) * shapes.tokens
+        while (figures := run(entry["case"], with_tokens(shapes, number), steps)) is None and number > shapes.tokens:
+            number -= shapes.tokens
+        if figures:
+            table.append(
+                {"case": entry["case"], "tokens": number, "tokens_per_s": number / figures["step_s"], **figures}
+            )
+    return table
+
+
+def with_tokens(shapes: Shapes, tokens: int) -> Shapes:
+    """The same sequences, as many as have that many tokens."""
+    return dataclasses.replace(shapes, sequences=max(1, tokens // shapes.length))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tables = ["speed", "memory", "largest"]
+    add = parser.add_argument
+    add("--output", type=Path, required=True)
+    add("--cases", nargs="+", choices=CASES, default=list(CASES))
+    add("--tables", nargs="+", choices=tables, default=tables)
+    add("--small", action="store_true", help="tiny shapes")
+    add("--length", type=int, default=64, help="tokens of a sequence")
+    add("--rounds", type=int, default=3, help="turns of each case in the first table")
+    add("--steps", type=int, default=3, help="steps of a turn, after one that does not count")
+    add("--tokens", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384], help="of a step in the second table")
+    add("--most-tokens", type=int, default=32768, help="of a step in the third table")
+    add("--memory-limit", type=float, default=20.0, help="GiB; a case that takes more is stopped")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--system-allocator", action="store_true", help="let glibc give memory back, as it does by itself")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, write the file, print the rows."""
+    arguments = parse_arguments()
+    shapes = dataclasses.replace(SMALL if arguments.small else Shapes(), length=arguments.length)
+    tokens = [number // 4 for number in arguments.tokens] if arguments.small else arguments.tokens
+    run = Runner(arguments)
+    rows, memory, largest = [], [], []
+    if "speed" in arguments.tables:
+        rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
+    if "memory" in arguments.tables or "largest" in arguments.tables:
+        memory = measure_memory(run, arguments.cases, shapes, tokens)
+    if "largest" in arguments.tables:
+        limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096
+        largest = measure_largest(run, memory, shapes, limit_mib, most, 1)
+    settings = {name: value for name, value in vars(arguments).items() if name != "output"}
+    details = {"shapes": dataclasses.asdict(shapes), "settings": settings, "memory": memory, "largest": largest}
+    measurements = Measurements(
+        Environment.capture(threads=arguments.threads), rows, baseline=BASELINE if rows else None, details=details
+    )
+    measurements.save(arguments.output)
+    for row in rows:
+        figures = row.figures
+        print(
+            f"{row.case:20} {figures['tokens_per_s']:8.1f} tokens/s  x {row.ratio or float('nan'):5.2f}  "
+            f"floor {figures['floor_share']:6.1%}  {figures['peak_memory_mib']:8.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

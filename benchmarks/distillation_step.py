@@ -1,0 +1,258 @@
+"""A distillation step in each of its forms, for benchmarks/distillation.py, which runs this file once for each figure.
+
+    python benchmarks/distillation_step.py '{"case": "fused-all-fp32", "shapes": {…}, "steps": 3, …}'
+
+Axes: B batch, L tokens, N chosen tokens, D width, V vocabulary.
+"""
+
+import dataclasses
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
+
+from distilrubert.distill.encoding import FrozenModel, encode
+from distilrubert.distill.losses.mlm import IGNORED
+from distilrubert.distill.objective import Objective, ObjectiveSettings
+from distilrubert.distill.optimizer import build_optimizer
+from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.modeling.memory import keep_freed_memory
+
+KL, MLM, COSINE = 5.0, 2.0, 1.0
+TEMPERATURE = 2.0
+LABELLED = 0.15
+
+Batch = dict[str, Tensor]
+Step = Callable[[Batch], Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes of the models and the batch; the defaults are those of the card's base student and its teacher."""
+
+    vocabulary: int = 119_547
+    teacher_layers: int = 12
+    student_layers: int = 6
+    width: int = 768
+    heads: int = 12
+    inner_width: int = 3072
+    sequences: int = 16
+    length: int = 64
+
+    @property
+    def tokens(self) -> int:
+        """Of a step, none of them padding."""
+        return self.sequences * self.length
+
+
+def flop_per_token(shapes: Shapes, positions: float) -> float:
+    """Multiplications and additions of a step for each token, in products of matrices alone.
+
+    A backward pass has two products for each of the forward pass.
+
+    Args:
+        shapes: of models and batch.
+        positions: share of the tokens whose predictions are computed.
+    """
+    width = shapes.width
+    block = 2 * (4 * width**2 + 2 * width * shapes.inner_width) + 4 * shapes.length * width
+    head = 2 * width**2 + 2 * width * shapes.vocabulary
+    return block * (shapes.teacher_layers + 3 * shapes.student_layers) + positions * head * (1 + 3)
+
+
+def build_teacher(shapes: Shapes) -> BertForMaskedLM:
+    """A teacher of random weights."""
+    config = BertConfig(
+        vocab_size=shapes.vocabulary,
+        hidden_size=shapes.width,
+        num_hidden_layers=shapes.teacher_layers,
+        num_attention_heads=shapes.heads,
+        intermediate_size=shapes.inner_width,
+        max_position_embeddings=max(512, shapes.length),
+    )
+    return BertForMaskedLM(config).eval().requires_grad_(False)
+
+
+def build_student(shapes: Shapes) -> DistilBertForMaskedLM:
+    """A student of random weights, without dropout."""
+    config = DistilBertConfig(
+        vocab_size=shapes.vocabulary,
+        dim=shapes.width,
+        n_layers=shapes.student_layers,
+        n_heads=shapes.heads,
+        hidden_dim=shapes.inner_width,
+        max_position_embeddings=max(512, shapes.length),
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+    return DistilBertForMaskedLM(config).train()
+
+
+def random_batch(shapes: Shapes) -> Batch:
+    """Tokens without padding, LABELLED of them to be predicted."""
+    ids = torch.randint(5, shapes.vocabulary, (shapes.sequences, shapes.length))
+    labelled = torch.zeros(shapes.tokens, dtype=torch.bool)
+    labelled[torch.randperm(shapes.tokens)[: round(LABELLED * shapes.tokens)]] = True
+    labels = torch.where(labelled.view_as(ids), ids, IGNORED)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def run_both(student: nn.Module, teacher: nn.Module, batch: Batch) -> tuple[Any, Any]:
+    """Whole logits and hidden states of both models."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    with torch.no_grad():
+        theirs = teacher(**inputs, output_hidden_states=True)
+    return student(**inputs, output_hidden_states=True), theirs
+
+
+def block_means(states: tuple[Tensor, ...], blocks: int) -> list[Tensor]:
+    """The mean of each of the equal parts of the layers."""
+    size = (len(states) - 1) // blocks
+    return [sum(states[1 + k * size : 1 + (k + 1) * size]) / size for k in range(blocks)]
+
+
+def reference_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+    """The losses as the distillation script of Hugging Face's research projects computes them.
+
+    Logits of all tokens, the real ones picked by a mask as large as the logits, each intermediate a copy. From its
+    formulas; its cosine is taken here for each pair of layers, as the card of the base student has it.
+    """
+    ours, theirs = run_both(student, teacher, batch)
+    mask = batch["attention_mask"].bool().unsqueeze(-1).expand_as(ours.logits)
+    s_logits = torch.masked_select(ours.logits, mask).view(-1, ours.logits.size(-1))
+    t_logits = torch.masked_select(theirs.logits, mask).view(-1, theirs.logits.size(-1))
+    kl = nn.KLDivLoss(reduction="batchmean")(
+        F.log_softmax(s_logits / TEMPERATURE, dim=-1), F.softmax(t_logits / TEMPERATURE, dim=-1)
+    )
+    every_logits = ours.logits.view(-1, ours.logits.size(-1))
+    mlm = nn.CrossEntropyLoss(ignore_index=IGNORED)(every_logits, batch["labels"].view(-1))
+    cosines = []
+    pairs = zip(ours.hidden_states[1:], block_means(theirs.hidden_states, len(ours.hidden_states) - 1), strict=True)
+    for own, its in pairs:
+        mask = batch["attention_mask"].bool().unsqueeze(-1).expand_as(own)
+        rows = [torch.masked_select(states, mask).view(-1, states.size(-1)) for states in (own, its)]
+        cosines.append(nn.CosineEmbeddingLoss()(*rows, torch.ones(len(rows[0]), device=own.device)))
+    return KL * TEMPERATURE**2 * kl + MLM * mlm + COSINE * torch.stack(cosines).mean()
+
+
+def plain_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+    """The same on views of the logits, without a copy that the formulas do not ask for."""
+    ours, theirs = run_both(student, teacher, batch)
+    s_logits, t_logits = ours.logits.flatten(0, 1), theirs.logits.flatten(0, 1)
+    kl = F.kl_div(
+        F.log_softmax(s_logits / TEMPERATURE, dim=-1),
+        F.log_softmax(t_logits / TEMPERATURE, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    mlm = F.cross_entropy(s_logits, batch["labels"].flatten(), ignore_index=IGNORED)
+    pairs = zip(ours.hidden_states[1:], block_means(theirs.hidden_states, len(ours.hidden_states) - 1), strict=True)
+    cosines = [1 - F.cosine_similarity(own, its, dim=-1).mean() for own, its in pairs]
+    return KL * TEMPERATURE**2 * kl + MLM * mlm + COSINE * torch.stack(cosines).mean()
+
+
+def fused_step(student: nn.Module, teacher: nn.Module, positions: str) -> Step:
+    """The project's own."""
+    weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
+    objective = Objective(student, teacher, ObjectiveSettings(weights=weights, kl_positions=positions))
+    objective.to(next(student.parameters()).device)
+
+    def step(batch: Batch) -> Tensor:
+        counts = {name: float(rows) for name, rows in objective.counts(batch).items()}
+        return objective(batch, counts)["loss"]
+
+    return step
+
+
+def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
+    """Run the steps of a case: seconds of each after the first, and the process's largest memory."""
+    shapes, device = Shapes(**task["shapes"]), torch.device(task["device"])
+    form, _, precision = task["case"].rpartition("-")
+    teacher, student = build_teacher(shapes).to(device), build_student(shapes).to(device)
+    if form.startswith("fused-"):
+        step = fused_step(student, teacher, form.removeprefix("fused-"))
+    else:
+        compute = {"reference": reference_step, "plain": plain_step}[form]
+
+        def step(batch: Batch) -> Tensor:
+            return compute(student, teacher, batch)
+
+    optimizer = build_optimizer(student, OptimizationSettings())
+    seconds = []
+    for _ in range(1 + task["steps"]):
+        batch = {name: tensor.to(device) for name, tensor in random_batch(shapes).items()}
+        began = now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = step(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(now(device) - began)
+    assert loss.isfinite()
+    return {"step_s": statistics.median(seconds[1:]), "peak_memory_mib": peak_memory_mib(device)}
+
+
+def measure_rates(task: Mapping[str, Any]) -> dict[str, float]:
+    """Rates of the machine, GFLOP/s: of products of 2048 × 2048 matrices, and of the teacher's forward pass."""
+    shapes, device = Shapes(**task["shapes"]), torch.device(task["device"])
+    teacher, batch = FrozenModel(build_teacher(shapes).to(device)), random_batch(shapes)
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    encoder_flop = flop_per_token(dataclasses.replace(shapes, student_layers=0), 0) * shapes.tokens
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        square = torch.randn(2048, 2048, device=device, dtype=dtype)
+        out = torch.empty_like(square)
+        product_s = fastest(lambda square=square, out=out: torch.mm(square, square, out=out), device)
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
+            model, _ = teacher.get()
+            model_s = fastest(lambda model=model: encode(model, batch, ()), device)
+        rates |= {f"product_{name}": 2 * 2048**3 / product_s / 1e9, f"model_{name}": encoder_flop / model_s / 1e9}
+    return rates
+
+
+def fastest(call: Callable[[], Any], device: torch.device, repeats: int = 10) -> float:
+    """The least time of a call in seconds, after one that does not count."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        began = now(device)
+        call()
+        seconds.append(now(device) - began)
+    return min(seconds)
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The largest memory so far: of the GPU where it is used, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def main() -> None:
+    """Do the task in the first argument and print the figures as JSON."""
+    task = json.loads(sys.argv[1])
+    torch.set_num_threads(task["threads"])
+    torch.manual_seed(0)
+    if task["keep_memory"]:
+        keep_freed_memory()
+    measure = measure_rates if task["case"] == "rates" else measure_step
+    print(json.dumps(measure(task)))
+
+
+if __name__ == "__main__":
+    main()

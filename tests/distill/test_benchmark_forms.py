@@ -1,0 +1,68 @@
+"""The forms that benchmarks/distillation.py compares do the same work."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def forms() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("distillation_step", BENCHMARKS / "distillation_step.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_losses_and_gradients_agree(forms: ModuleType) -> None:
+    shapes = forms.Shapes(
+        60, teacher_layers=4, student_layers=2, width=16, heads=2, inner_width=24, sequences=3, length=9
+    )
+    torch.manual_seed(0)
+    teacher, student, batch = forms.build_teacher(shapes), forms.build_student(shapes), forms.random_batch(shapes)
+    found = {}
+    for name, loss in (
+        ("reference", forms.reference_step(student, teacher, batch)),
+        ("plain", forms.plain_step(student, teacher, batch)),
+        ("fused", forms.fused_step(student, teacher, "all")(batch)),
+    ):
+        student.zero_grad()
+        loss.backward()
+        found[name] = [loss.detach(), *(parameter.grad.clone() for parameter in student.parameters())]
+    torch.testing.assert_close(found["reference"], found["plain"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["fused"], found["plain"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_arithmetic_of_the_true_shapes(forms: ModuleType) -> None:
+    # By hand: 8 x 768 x 119,547 for the head, (12 + 3 x 6) blocks of 14.4 million.
+    assert forms.flop_per_token(forms.Shapes(), 1.0) == pytest.approx(1.17e9, rel=0.01)
+    assert forms.flop_per_token(forms.Shapes(), 0.15) == pytest.approx(0.54e9, rel=0.01)
+
+
+@pytest.mark.slow
+def test_it_runs(tmp_path: Path) -> None:
+    output = tmp_path / "distillation.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "distillation.py"),
+        "--small",
+        "--threads",
+        "1",
+        "--output",
+        str(output),
+    ]
+    options = ["--cases", "plain-fp32", "fused-masked-bf16", "--tables", "speed", "--rounds", "1", "--steps", "1"]
+    subprocess.run([*command, *options], check=True, capture_output=True, timeout=120)
+    report = json.loads(output.read_text())
+    assert report["baseline"] == "plain-fp32"
+    rows = {row["case"]: row for row in report["rows"]}
+    assert rows["plain-fp32"]["ratio"] == 1
+    assert rows["fused-masked-bf16"]["tokens_per_s"] > 0
