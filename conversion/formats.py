@@ -4,6 +4,7 @@ Axes: B batch, L padded length, D width.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from distilrubert.conversion.onnx import export_onnx
-from distilrubert.conversion.quantization import quantize_onnx
+from distilrubert.conversion import quantization
+from distilrubert.conversion.checkpoint import load_checkpoint, save_checkpoint
+from distilrubert.conversion.material import OUTPUTS, Material
+from distilrubert.conversion.onnx import export_onnx, require_onnx
+from distilrubert.conversion.openvino import export_openvino, quantize_openvino, require_openvino, save_openvino
 
 Inputs = dict[str, NDArray[np.int64]]
 Encoder = Callable[[Inputs], NDArray[np.float32]]
-"""From the tokenizer's arrays (B, L) to the last hidden state (B, L, D)."""
+"""From the tokenizer's arrays (B, L) to the last hidden state (B, L, D) or, for fill-mask, the logits (B, L, V)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,61 +31,125 @@ class Format:
         case: its name in reports.
         path: where it lies in the published folder.
         precision: the field of the tolerances that it must hold.
-        write: makes it of the checkpoint, inside a folder.
-        open: runs the file at a path.
-        source: case of the format that must have been written before, None where there is none.
+        write: makes it of the material, inside a folder.
+        open: runs the file at a path for a task.
+        require: raises a UserError where packages are missing.
+        companions: paths of other files that it needs.
+        scratch: path of a file that writing it leaves behind and nobody publishes.
     """
 
     case: str
     path: str
     precision: str
-    write: Callable[[Checkpoint, Path], None]
-    open: Callable[[Path], Encoder]
-    source: str | None = None
+    write: Callable[[Material, Path], None]
+    open: Callable[[Path, str], Encoder]
+    require: Callable[[], None] = lambda: None
+    companions: tuple[str, ...] = ()
+    scratch: str | None = None
 
 
-def run_model(model: torch.nn.Module) -> Encoder:
-    """The encoder of a PyTorch model."""
+def run_model(model: torch.nn.Module, output: str = "last_hidden_state") -> Encoder:
+    """A PyTorch model, by one of its outputs."""
 
     @torch.inference_mode()
     def encode(inputs: Inputs) -> NDArray[np.float32]:
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        hidden_BLD: NDArray[np.float32] = model(**tensors).last_hidden_state.numpy()
-        return hidden_BLD
+        found: NDArray[np.float32] = model(**tensors)[output].numpy()
+        return found
 
     return encode
 
 
-def _open_safetensors(path: Path) -> Encoder:
-    return run_model(load_checkpoint(path.parent).model.base_model)
+def _open_safetensors(path: Path, task: str) -> Encoder:
+    model = load_checkpoint(path.parent).model
+    return run_model(model if task == "fill-mask" else model.base_model, OUTPUTS[task])
 
 
-def _open_onnx(path: Path) -> Encoder:
+def _write_safetensors(material: Material, folder: Path) -> None:
+    save_checkpoint(material.checkpoint, folder)
+
+
+def _open_onnx(path: Path, task: str) -> Encoder:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [graph_input.name for graph_input in session.get_inputs()]
 
     def encode(inputs: Inputs) -> NDArray[np.float32]:
-        hidden_BLD: NDArray[np.float32] = session.run(["last_hidden_state"], {name: inputs[name] for name in names})[0]
-        return hidden_BLD
+        found: NDArray[np.float32] = session.run([OUTPUTS[task]], {name: inputs[name] for name in names})[0]
+        return found
 
     return encode
 
 
-def _write_onnx(checkpoint: Checkpoint, folder: Path) -> None:
-    export_onnx(checkpoint.model, folder / "onnx/model.onnx")
+def _write_onnx(material: Material, folder: Path) -> None:
+    export_onnx(material.exported, folder / "onnx/model.onnx", material.settings.task)
 
 
-def _write_quantized_onnx(checkpoint: Checkpoint, folder: Path) -> None:
-    quantize_onnx(folder / "onnx/model.onnx", folder / "onnx/model_quantized.onnx", checkpoint.model.config)
+# Between the smoothed model and the int8 files that are made of its graph.
+SMOOTHED = "onnx/smoothed.onnx"
+
+
+def _write_quantized_onnx(material: Material, folder: Path, name: str, weights: quantization.Weights) -> None:
+    if not (folder / SMOOTHED).exists():
+        export_onnx(material.smoothed, folder / SMOOTHED, material.settings.task)
+    config = material.checkpoint.model.config
+    quantization.quantize_onnx(folder / SMOOTHED, folder / "onnx" / name, config, weights, material.kept)
+
+
+def _quantized_onnx(case: str, name: str, weights: quantization.Weights) -> Format:
+    write = functools.partial(_write_quantized_onnx, name=name, weights=weights)
+    return Format(case, f"onnx/{name}", "int8", write, _open_onnx, require_onnx, scratch=SMOOTHED)
+
+
+def _open_openvino(path: Path, task: str) -> Encoder:
+    import openvino
+
+    # In fp32 around the int8 products, whatever the CPU has: what bf16 adds is the CPU's, not the file's.
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = [graph_input.get_any_name() for graph_input in compiled.inputs]
+
+    def encode(inputs: Inputs) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = compiled({name: inputs[name] for name in names})[OUTPUTS[task]]
+        return found
+
+    return encode
+
+
+def _write_openvino(material: Material, folder: Path, name: str, half: bool) -> None:
+    graph = export_openvino(material.exported, material.settings.task)
+    save_openvino(graph, folder / "openvino" / f"{name}.xml", half=half)
+
+
+def _write_quantized_openvino(material: Material, folder: Path, name: str) -> None:
+    graph = export_openvino(material.smoothed, material.settings.task)
+    inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in material.calibration]
+    save_openvino(quantize_openvino(graph, inputs, material.kept), folder / "openvino" / f"{name}.xml")
+
+
+def _openvino(case: str, name: str, precision: str, write: Callable[..., None]) -> Format:
+    return Format(
+        case,
+        f"openvino/{name}.bin",
+        precision,
+        functools.partial(write, name=name),
+        lambda path, task: _open_openvino(path.with_suffix(".xml"), task),
+        require_openvino,
+        companions=(f"openvino/{name}.xml",),
+    )
 
 
 FORMATS = {
     entry.case: entry
     for entry in (
-        Format("pytorch-fp32", "model.safetensors", "fp32", save_checkpoint, _open_safetensors),
-        Format("onnx-fp32", "onnx/model.onnx", "fp32", _write_onnx, _open_onnx),
-        Format("onnx-int8", "onnx/model_quantized.onnx", "int8", _write_quantized_onnx, _open_onnx, source="onnx-fp32"),
+        Format("pytorch-fp32", "model.safetensors", "fp32", _write_safetensors, _open_safetensors),
+        Format("onnx-fp32", "onnx/model.onnx", "fp32", _write_onnx, _open_onnx, require_onnx),
+        _quantized_onnx("onnx-int8", "model_quantized.onnx", quantization.EVERYWHERE),
+        _quantized_onnx("onnx-int8-avx2", "model_quint8_avx2.onnx", quantization.AVX2),
+        _quantized_onnx("onnx-int8-avx512-vnni", "model_qint8_avx512_vnni.onnx", quantization.AVX512_VNNI),
+        _quantized_onnx("onnx-int8-arm64", "model_qint8_arm64.onnx", quantization.ARM64),
+        _openvino("openvino-fp32", "openvino_model", "fp32", functools.partial(_write_openvino, half=False)),
+        _openvino("openvino-fp16", "openvino_model_fp16", "fp16", functools.partial(_write_openvino, half=True)),
+        _openvino("openvino-int8", "openvino_model_qint8_quantized", "int8", _write_quantized_openvino),
     )
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distilrubert.conversion.checkpoint import load_checkpoint
 from distilrubert.conversion.formats import FORMATS, Format
-from distilrubert.conversion.onnx import require_onnx
+from distilrubert.conversion.material import Material
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.settings import ConversionSettings
@@ -21,6 +21,7 @@ def convert(
     output: str | os.PathLike[str],
     settings: ConversionSettings,
     sentences: Sequence[str],
+    calibration: Sequence[str] = (),
 ) -> Measurements:
     """Write the files of a model into `output` and return how closely they agree with it.
 
@@ -33,6 +34,8 @@ def convert(
         output: the folder; made where it is missing.
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
+        calibration: real text to see the ranges of activations on, best none of `sentences`; where none is given,
+            those.
 
     Returns:
         A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`.
@@ -42,29 +45,32 @@ def convert(
             from the model by more than is allowed; `output` is then as it was.
     """
     output = Path(output)
-    wanted = [FORMATS["pytorch-fp32"], *(FORMATS[f"onnx-{precision}"] for precision in dict.fromkeys(settings.onnx))]
-    if settings.onnx:
-        require_onnx()
+    wanted = _wanted(settings)
+    for entry in wanted:
+        entry.require()
     checkpoint = load_checkpoint(model)
+    material = Material(checkpoint, settings, calibration or sentences)
     with _folder_beside(output) as work:
-        for entry in _with_sources(wanted):
-            entry.write(checkpoint, work)
+        for entry in wanted:
+            entry.write(material, work)
         config = checkpoint.model.config
         write_sentence_transformers_files(
             work,
             dim=config.hidden_size,
             max_length=min(checkpoint.tokenizer.model_max_length, config.max_position_embeddings),
         )
-        measurements = measure_parity(checkpoint, work, wanted, sentences)
+        measurements = measure_parity(checkpoint, work, wanted, sentences, settings.task)
+        if any(entry.precision == "int8" for entry in wanted):
+            measurements.details["int8"] = material.report()
         check_parity(measurements, wanted, settings.tolerance)
         _move(work, output, wanted)
     return measurements
 
 
-def _with_sources(formats: Sequence[Format]) -> list[Format]:
-    """The formats and what they are made of, each once, in an order in which they can be written."""
-    needed = {entry.case for entry in formats} | {entry.source for entry in formats}
-    return [entry for case, entry in FORMATS.items() if case in needed]
+def _wanted(settings: ConversionSettings) -> list[Format]:
+    """The formats asked for, each once, in the order of the list."""
+    cases = {f"onnx-{name}" for name in settings.onnx} | {f"openvino-{name}" for name in settings.openvino}
+    return [entry for case, entry in FORMATS.items() if case in cases | {"pytorch-fp32"}]
 
 
 @contextlib.contextmanager
@@ -82,11 +88,12 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 def _move(work: Path, output: Path, wanted: Sequence[Format]) -> None:
     output.mkdir(exist_ok=True)
-    unwanted = [entry.path for entry in FORMATS.values() if entry not in wanted]
+    unwanted = [path for entry in FORMATS.values() if entry not in wanted for path in (entry.path, *entry.companions)]
+    scratch = {entry.scratch for entry in FORMATS.values()}
     for path in unwanted:
         (output / path).unlink(missing_ok=True)
     for source in sorted(path for path in work.rglob("*") if path.is_file()):
         relative = source.relative_to(work)
-        if relative.as_posix() not in unwanted:
+        if relative.as_posix() not in scratch:
             (output / relative).parent.mkdir(exist_ok=True)
             source.replace(output / relative)

@@ -1,6 +1,6 @@
 """The proof that a file computes what the checkpoint does, on real sentences.
 
-Axes: B batch, L padded length, T tokens of a sentence, D width.
+Axes: B batch, L padded length, T tokens of a sentence, D width (of hidden states or, for fill-mask, of logits).
 """
 
 import dataclasses
@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from distilrubert.conversion.checkpoint import Checkpoint
 from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
+from distilrubert.conversion.material import OUTPUTS
 from distilrubert.conversion.settings import Tolerances
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.heads import mlm_head_of
 from distilrubert.modeling.persistence import sha256_of
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
-PADDED_BATCH = 16
+PADDED_BATCH = 32
 Hidden = NDArray[np.floating[Any]]
 
 
@@ -32,6 +35,7 @@ class _Comparison:
     mean_difference: float
     token_cosines_T: Hidden
     pooled_cosine: float
+    agreements_T: NDArray[np.bool_]
 
 
 def default_sentences() -> list[str]:
@@ -40,7 +44,11 @@ def default_sentences() -> list[str]:
 
 
 def measure_parity(
-    checkpoint: Checkpoint, folder: Path, formats: Sequence[Format], sentences: Sequence[str]
+    checkpoint: Checkpoint,
+    folder: Path,
+    formats: Sequence[Format],
+    sentences: Sequence[str],
+    task: str = "feature-extraction",
 ) -> Measurements:
     """Compare each file with the checkpoint that it was made of.
 
@@ -53,25 +61,30 @@ def measure_parity(
         folder: holds the files.
         formats: of the files to compare.
         sentences: real text, of various lengths.
+        task: what the files return: hidden states, or logits for fill-mask.
 
     Returns:
         A row for each file: maximal_difference and mean_difference (absolute, of components), token_cosine and
-        pooled_cosine (means) with their least values, over both ways and under each of them; size_mib, sha256.
+        pooled_cosine (means) with their least values, top1_agreement (share of tokens with the same first guess of
+        the masked-language head), over both ways and under each of them; size_mib, sha256.
 
     Raises:
         UserError: if there are no sentences.
     """
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
-    reference = run_model(checkpoint.model.base_model)
+    model = checkpoint.model if task == "fill-mask" else checkpoint.model.base_model
+    reference = run_model(model, OUTPUTS[task])
     truth_TD = [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, sentences, 1, "checkpoint")]
-    rows = [_row(checkpoint, folder, entry, sentences, truth_TD) for entry in formats]
+    comparer = _Comparer(checkpoint, task, truth_TD)
+    rows = [_row(comparer, folder, entry, sentences) for entry in formats]
     details = {
         "reference": "checkpoint in PyTorch fp32, a sentence at a time",
         "sentences": len(sentences),
         "tokens": sum(len(hidden_TD) for hidden_TD in truth_TD),
         "longest": max(len(hidden_TD) for hidden_TD in truth_TD),
         "padded_batch": PADDED_BATCH,
+        "task": task,
     }
     return Measurements(Environment.capture(), rows, details=details)
 
@@ -93,34 +106,66 @@ def check_parity(measurements: Measurements, formats: Sequence[Format], toleranc
                 f"{where}: maximal_difference {figures['maximal_difference']:.3g}, at most "
                 f"{allowed.maximal_difference:g} is allowed ({setting}.maximal_difference)"
             )
-        for figure in ("token_cosine", "pooled_cosine"):
+        for figure in ("token_cosine", "pooled_cosine", "top1_agreement"):
             least = getattr(allowed, figure)
-            if not figures[figure] >= least:
+            if least is not None and not figures[figure] >= least:
                 raise UserError(
                     f"{where}: {figure} {figures[figure]:.5f}, at least {least:g} is needed ({setting}.{figure})"
                 )
 
 
-def _row(
-    checkpoint: Checkpoint, folder: Path, entry: Format, sentences: Sequence[str], truth_TD: Sequence[Hidden]
-) -> Row:
+def _row(comparer: "_Comparer", folder: Path, entry: Format, sentences: Sequence[str]) -> Row:
     path = folder / entry.path
-    encoder = entry.open(path)
+    encoder = entry.open(path, comparer.task)
     compared = {
         way: [
-            _compare(hidden_TD, truth_TD[index])
-            for index, hidden_TD in _hidden_states(encoder, checkpoint, sentences, batch, f"{entry.case}, {way}")
+            comparer.compare(hidden_TD, index)
+            for index, hidden_TD in _hidden_states(
+                encoder, comparer.checkpoint, sentences, batch, f"{entry.case}, {way}"
+            )
         ]
         for way, batch in (("single", 1), ("padded", PADDED_BATCH))
     }
     figures = {
         **_summary(compared["single"] + compared["padded"]),
         **{way: _summary(comparisons) for way, comparisons in compared.items()},
-        "size_mib": path.stat().st_size / 2**20,
+        "size_mib": sum((folder / name).stat().st_size for name in (entry.path, *entry.companions)) / 2**20,
         "path": entry.path,
         "sha256": sha256_of(path),
     }
     return Row(entry.case, figures)
+
+
+class _Comparer:
+    """Compares computations of sentences with the truth."""
+
+    def __init__(self, checkpoint: Checkpoint, task: str, truth_TD: Sequence[Hidden]) -> None:
+        self.checkpoint = checkpoint
+        self.task = task
+        self._truth_TD = truth_TD
+        self._guesses_T = [self._first_guesses(hidden_TD) for hidden_TD in truth_TD]
+
+    def compare(self, hidden_TD: Hidden, index: int) -> _Comparison:
+        """One computation of the sentence at `index`."""
+        truth_TD = self._truth_TD[index]
+        difference_TD = np.abs(hidden_TD - truth_TD)
+        return _Comparison(
+            float(difference_TD.max()),
+            float(difference_TD.mean()),
+            _cosine(hidden_TD, truth_TD),
+            float(_cosine(hidden_TD.mean(axis=0), truth_TD.mean(axis=0))),
+            self._first_guesses(hidden_TD) == self._guesses_T[index],
+        )
+
+    @torch.inference_mode()
+    def _first_guesses(self, hidden_TD: Hidden) -> NDArray[np.int64]:
+        if self.task == "fill-mask":
+            of_file_T: NDArray[np.int64] = np.argmax(hidden_TD, axis=-1)
+            return of_file_T
+        head = mlm_head_of(self.checkpoint.model)
+        logits_TV = head.transform(torch.from_numpy(hidden_TD)) @ head.weight_VD.T + head.bias_V
+        guesses_T: NDArray[np.int64] = logits_TV.argmax(dim=-1).numpy()
+        return guesses_T
 
 
 def _hidden_states(
@@ -133,16 +178,6 @@ def _hidden_states(
         hidden_BLD = encoder(inputs)
         for row, mask_L in enumerate(inputs["attention_mask"]):
             yield start + row, hidden_BLD[row, mask_L == 1]
-
-
-def _compare(hidden_TD: Hidden, truth_TD: Hidden) -> _Comparison:
-    difference_TD = np.abs(hidden_TD - truth_TD)
-    return _Comparison(
-        float(difference_TD.max()),
-        float(difference_TD.mean()),
-        _cosine(hidden_TD, truth_TD),
-        float(_cosine(hidden_TD.mean(axis=0), truth_TD.mean(axis=0))),
-    )
 
 
 def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
@@ -158,6 +193,7 @@ def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
         "minimal_token_cosine": float(token_cosines.min()),
         "pooled_cosine": float(pooled_cosines.mean()),
         "minimal_pooled_cosine": float(pooled_cosines.min()),
+        "top1_agreement": float(np.concatenate([comparison.agreements_T for comparison in comparisons]).mean()),
     }
 
 

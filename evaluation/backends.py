@@ -25,11 +25,13 @@ class Backend:
         files: the file that it runs, by its path in a model folder; the first that is there.
         open: from folder, device and threads to a session.
         devices: on which it can run.
+        machines: processors that its file is made for, as :func:`platform.machine` names them; none: all.
     """
 
     files: tuple[str, ...]
     open: Callable[[Path, str, int], Session]
     devices: tuple[str, ...] = ("cpu",)
+    machines: tuple[str, ...] = ()
 
 
 def _open_pytorch(folder: Path, device: str, threads: int, dtype: str) -> Session:
@@ -68,7 +70,8 @@ def _open_pytorch_bf16(folder: Path, device: str, threads: int) -> Session:
     return _open_pytorch(folder, device, threads, "bfloat16")
 
 
-def _open_onnx(path: Path, threads: int) -> Session:
+def open_onnx(path: Path, threads: int) -> Session:
+    """The encoder in an ONNX file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -77,29 +80,64 @@ def _open_onnx(path: Path, threads: int) -> Session:
     names = {graph_input.name for graph_input in session.get_inputs()}
 
     def prepare(ids_BL: NDArray[np.int64]) -> Forward:
-        everything = {
-            "input_ids": ids_BL,
-            "attention_mask": np.ones_like(ids_BL),
-            "token_type_ids": np.zeros_like(ids_BL),
-        }
-        inputs = {name: array for name, array in everything.items() if name in names}
+        inputs = {name: array for name, array in _model_inputs(ids_BL).items() if name in names}
         return lambda: session.run(None, inputs)[0]
 
     return prepare
 
 
-def _open_onnx_fp32(folder: Path, device: str, threads: int) -> Session:
-    return _open_onnx(folder / "onnx/model.onnx", threads)
+def open_openvino(path: Path, threads: int) -> Session:
+    """The encoder in an OpenVINO file."""
+    import openvino
+
+    # Precision around the int8 products is left to OpenVINO, as users have it: bf16 where the CPU multiplies in it.
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads})
+    request = compiled.create_infer_request()
+    names = {graph_input.get_any_name() for graph_input in compiled.inputs}
+
+    def prepare(ids_BL: NDArray[np.int64]) -> Forward:
+        inputs = {name: array for name, array in _model_inputs(ids_BL).items() if name in names}
+        return lambda: request.infer(inputs, share_inputs=True, share_outputs=True)[0]
+
+    return prepare
 
 
-def _open_onnx_int8(folder: Path, device: str, threads: int) -> Session:
-    return _open_onnx(folder / "onnx/model_quantized.onnx", threads)
+def _model_inputs(ids_BL: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """What a BERT or a DistilBERT takes for whole sequences."""
+    return {
+        "input_ids": ids_BL,
+        "attention_mask": np.ones_like(ids_BL),
+        "token_type_ids": np.zeros_like(ids_BL),
+    }
 
 
+def _onnx(name: str, machines: tuple[str, ...] = ()) -> Backend:
+    return Backend(
+        (f"onnx/{name}",),
+        lambda folder, device, threads: open_onnx(folder / "onnx" / name, threads),
+        machines=machines,
+    )
+
+
+def _openvino(name: str) -> Backend:
+    # The weights are what its size is measured on.
+    return Backend(
+        (f"openvino/{name}.bin",),
+        lambda folder, device, threads: open_openvino(folder / "openvino" / f"{name}.xml", threads),
+    )
+
+
+X86, ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
 CHECKPOINT = ("model.safetensors", "pytorch_model.bin")
 BACKENDS = {
     "pytorch-fp32": Backend(CHECKPOINT, _open_pytorch_fp32, devices=("cpu", "cuda")),
     "pytorch-bf16": Backend(CHECKPOINT, _open_pytorch_bf16, devices=("cpu", "cuda")),
-    "onnx-fp32": Backend(("onnx/model.onnx",), _open_onnx_fp32),
-    "onnx-int8": Backend(("onnx/model_quantized.onnx",), _open_onnx_int8),
+    "onnx-fp32": _onnx("model.onnx"),
+    "onnx-int8": _onnx("model_quantized.onnx"),
+    "onnx-int8-avx2": _onnx("model_quint8_avx2.onnx", X86),
+    "onnx-int8-avx512-vnni": _onnx("model_qint8_avx512_vnni.onnx", X86),
+    "onnx-int8-arm64": _onnx("model_qint8_arm64.onnx", ARM),
+    "openvino-fp32": _openvino("openvino_model"),
+    "openvino-fp16": _openvino("openvino_model_fp16"),
+    "openvino-int8": _openvino("openvino_model_qint8_quantized"),
 }

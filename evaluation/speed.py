@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import platform
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from distilrubert.evaluation.backends import BACKENDS, Backend
 from distilrubert.evaluation.size import find_file
-from distilrubert.evaluation.speed_process import SpeedProcess
+from distilrubert.evaluation.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed_rows import Run, speed_rows
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.configuration import Section
@@ -29,6 +30,9 @@ from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.reports import Environment, Measurements
 
 logger = logging.getLogger(__name__)
+
+# A runtime for each published file; bf16 is computed from the fp32 file, and only where the CPU can.
+PUBLISHED = tuple(name for name in BACKENDS if name != "pytorch-bf16")
 
 
 class SpeedSettings(Section):
@@ -83,9 +87,11 @@ class SpeedCase:
 def cases_of(
     name: str,
     model: str | os.PathLike[str],
-    backends: Sequence[str] = ("pytorch-fp32", "onnx-fp32", "onnx-int8"),
+    backends: Sequence[str] = PUBLISHED,
 ) -> list[SpeedCase]:
     """A case for each of the backends whose file the model has, named ``<name>-<backend>``.
+
+    Files that are made for another kind of processor than this machine's are passed over.
 
     Args:
         name: of the model in the report.
@@ -100,19 +106,21 @@ def cases_of(
         SpeedCase(f"{name}-{backend}", folder, backend)
         for backend in backends
         if any((folder / file).is_file() for file in _backend(backend).files)
+        and (not _backend(backend).machines or platform.machine() in _backend(backend).machines)
     ]
     if not cases:
         raise UserError(f"{model}: holds no file for {', '.join(backends)}")
     return cases
 
 
-def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measurements:
+def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: Sequence[str] = WORKER) -> Measurements:
     """Measure the cases against each other.
 
     Args:
         cases: the first one is the baseline (the teacher in PyTorch fp32, in a report for the card). On a GPU only
             those that can run there are measured, as rows ``<name>-cuda``.
         settings: how.
+        program: what Python runs for a case; another one knows backends that are added to the list.
 
     Returns:
         A row for each, with the figures of :func:`~distilrubert.evaluation.speed_rows.speed_rows`; details hold the
@@ -130,7 +138,7 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measur
         raise UserError(f"speed: none of {', '.join(case.backend for case in cases)} runs on {settings.device}")
     length = _sequence_length(runs, settings)
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(SpeedProcess(run.name, threads)) for run in runs]
+        processes = [stack.enter_context(SpeedProcess(run.name, threads, program)) for run in runs]
         _measure(runs, processes, settings, length, threads)
     details = {**settings.model_dump(), "sequence_length": length, "threads": threads}
     return Measurements(Environment.capture(threads), speed_rows(runs, threads), baseline=runs[0].name, details=details)

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any, Self
 
 from distilrubert.modeling.errors import UserError
+
+WORKER = ("-m", "distilrubert.evaluation.speed_worker")
 
 
 class SpeedProcess:
@@ -17,18 +20,19 @@ class SpeedProcess:
     Commands to several of these can overlap: :meth:`send` to each, then :meth:`receive` from each.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, program: Sequence[str] = WORKER) -> None:
         """Start it.
 
         Args:
             name: of the case, for messages.
             threads: that its matrix libraries may use.
+            program: what Python runs, where it is not this package's own worker.
         """
         self._name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__; a pipe could fill and block it)
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "distilrubert.evaluation.speed_worker"],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

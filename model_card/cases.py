@@ -77,8 +77,13 @@ FILES = {
     "openvino/openvino_model.bin": PublishedFile(
         "openvino-fp32", "OpenVINO fp32 (with its `.xml`)", "you want OpenVINO without any loss of precision"
     ),
+    "openvino/openvino_model_fp16.bin": PublishedFile(
+        "openvino-fp16",
+        "OpenVINO, weights in fp16 (with its `.xml`)",
+        "you want half the size, nearly all precision",
+    ),
     "openvino/openvino_model_qint8_quantized.bin": PublishedFile(
-        "openvino-int8", "OpenVINO int8, calibrated (with its `.xml`)", "you run OpenVINO on a CPU"
+        "openvino-int8", "OpenVINO int8, calibrated (with its `.xml`)", "you run on an x86 CPU: the fastest file"
     ),
 }
 """The weights that a repository can hold, in the order of the card's file list."""

@@ -24,6 +24,7 @@ PARITY_COLUMNS = {
     "mean_difference": "Mean difference",
     "token_cosine": "Cosine of token vectors",
     "pooled_cosine": "Cosine of sentence vectors",
+    "top1_agreement": "Same first guess for a token",
 }
 
 

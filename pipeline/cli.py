@@ -130,7 +130,17 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=["fp32", "int8"],
         metavar="FORMAT",
-        help="fp32, int8 (default: both; none: no ONNX)",
+        help="fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: the first two; none: no ONNX)",
+    )
+    parser.add_argument(
+        "--openvino", nargs="*", default=[], metavar="FORMAT", help="fp32, fp16, int8 (default: no OpenVINO)"
+    )
+    parser.add_argument(
+        "--task",
+        dest="export_task",
+        default="feature-extraction",
+        metavar="TASK",
+        help="feature-extraction (hidden states, the default) or fill-mask (logits)",
     )
     parser.add_argument(
         "--sentences", type=Path, metavar="FILE", help="text, one sentence a line, to prove the files on"
@@ -179,7 +189,7 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 _COMMANDS = {
     "distill": ("Distil a student: up to the finished checkpoint.", _distill),
-    "convert": ("Export a model to safetensors and ONNX, and prove that the files agree.", _convert),
+    "convert": ("Export a model to safetensors, ONNX and OpenVINO, and prove that the files agree.", _convert),
     "evaluate": ("Fine-tune a model on labelled tasks and report mean and standard deviation.", _evaluate),
     "benchmark": ("Measure the speed of models and of every file they come with.", _benchmark),
     "card": ("Render the model card of a run again.", _card),

@@ -44,7 +44,9 @@ def distill(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     """Export one model."""
-    settings = validated(ConversionSettings, {"onnx": options.onnx})
+    settings = validated(
+        ConversionSettings, {"onnx": options.onnx, "openvino": options.openvino, "task": options.export_task}
+    )
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
     parity = convert_model(options.model, options.output, settings, sentences)
     parity.save(options.output / "reports" / "parity.json")

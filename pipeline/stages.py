@@ -32,7 +32,7 @@ from distilrubert.pipeline.student_vocabulary import (
     make_student_vocabulary,
 )
 
-PARITY_SENTENCES = 64
+PARITY_SENTENCES = 256
 
 
 def stages_of(run: Run) -> list[Stage]:
@@ -212,7 +212,18 @@ def _distill(run: Run) -> None:
 
 def _convert(run: Run) -> None:
     sentences = sentences_of(load_student(run.student).tokenizer, held_out(run)["student"])
-    convert(run.student, run.hub, run.recipe.conversion, sentences).save(run.reports / "parity.json")
+    calibration = _calibration_of(run)
+    convert(run.student, run.hub, run.recipe.conversion, sentences, calibration).save(run.reports / "parity.json")
+
+
+def _calibration_of(run: Run) -> list[str]:
+    """Training text, evenly out of the corpus, back from its tokens."""
+    tokenizer, _ = corpus_tokenizers(run)
+    train = load_corpus(run.corpus).train
+    step = max(1, len(train) // run.recipe.conversion.calibration_sentences)
+    return list(
+        tokenizer.batch_decode([train[index] for index in range(0, len(train), step)], skip_special_tokens=True)
+    )
 
 
 def _measure_speed(run: Run) -> None:

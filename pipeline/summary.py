@@ -57,7 +57,13 @@ def parity_table(parity: Measurements) -> Table:
     """A row for each file; how far it is from the checkpoint."""
     table = Table(title="Agreement with the checkpoint", title_justify="left")
     table.add_column("file")
-    for heading in ("size, MiB", "largest difference", "mean token cosine", "least token cosine"):
+    for heading in (
+        "size, MiB",
+        "largest difference",
+        "mean token cosine",
+        "least token cosine",
+        "same first guess",
+    ):
         table.add_column(heading, justify="right")
     for row in parity.rows:
         figures = row.figures
@@ -67,6 +73,7 @@ def parity_table(parity: Measurements) -> Table:
             f"{figures['maximal_difference']:.2g}",
             f"{figures['token_cosine']:.5f}",
             f"{figures['minimal_token_cosine']:.5f}",
+            _percent(figures.get("top1_agreement")),
         )
     return table
 

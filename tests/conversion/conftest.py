@@ -8,6 +8,16 @@ from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.reports import Measurements
 from distilrubert.modeling.student import Student, build_student, save_student
 
+ALL_FILES = ConversionSettings(
+    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "fp16", "int8"]
+)
+
+
+@pytest.fixture(scope="session")
+def all_files() -> ConversionSettings:
+    """Settings that ask for every file."""
+    return ALL_FILES
+
 
 @pytest.fixture(scope="session")
 def tiny_student(tiny_teacher) -> Student:
@@ -25,4 +35,4 @@ def tiny_student_folder(tiny_student, tmp_path_factory) -> Path:
 def converted(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
     """The student with all files; tests do not write to it."""
     output = tmp_path_factory.mktemp("converted") / "hub"
-    return output, convert(tiny_student_folder, output, ConversionSettings(), sentences)
+    return output, convert(tiny_student_folder, output, ALL_FILES, sentences)

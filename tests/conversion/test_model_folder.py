@@ -25,7 +25,19 @@ CHECKPOINT_FILES = {
     "1_Pooling/config.json",
     "sentence_bert_config.json",
 }
-ONNX_FILES = {"onnx/model.onnx", "onnx/model_quantized.onnx"}
+EXPORTED_FILES = {
+    "onnx/model.onnx",
+    "onnx/model_quantized.onnx",
+    "onnx/model_quint8_avx2.onnx",
+    "onnx/model_qint8_avx512_vnni.onnx",
+    "onnx/model_qint8_arm64.onnx",
+    "openvino/openvino_model.xml",
+    "openvino/openvino_model.bin",
+    "openvino/openvino_model_fp16.xml",
+    "openvino/openvino_model_fp16.bin",
+    "openvino/openvino_model_qint8_quantized.xml",
+    "openvino/openvino_model_qint8_quantized.bin",
+}
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -124,22 +136,25 @@ def test_missing_onnx_packages_name_the_extra(tiny_student_folder, sentences, tm
 @pytest.mark.export
 def test_all_files_and_no_others(converted):
     output, _ = converted
-    assert set(files(output)) == CHECKPOINT_FILES | ONNX_FILES
+    assert set(files(output)) == CHECKPOINT_FILES | EXPORTED_FILES
     assert [path.name for path in output.parent.iterdir()] == ["hub"]
 
 
 @pytest.mark.export
-def test_the_same_model_gives_the_same_bytes(converted, tiny_student_folder, sentences, tmp_path):
-    convert(tiny_student_folder, tmp_path / "elsewhere", ConversionSettings(), sentences[:3])
+def test_the_same_inputs_give_the_same_bytes(converted, tiny_student_folder, sentences, all_files, tmp_path):
+    convert(tiny_student_folder, tmp_path / "elsewhere", all_files, sentences)
     assert files(tmp_path / "elsewhere") == files(converted[0])
 
 
 @pytest.mark.export
-def test_a_fresh_process_gives_the_same_bytes_and_a_clean_terminal(converted, tiny_student_folder, tmp_path):
+def test_a_fresh_process_gives_the_same_bytes_and_a_clean_terminal(
+    converted, tiny_student_folder, sentences, all_files, tmp_path
+):
     program = (
         "from distilrubert.conversion.model_folder import convert\n"
         "from distilrubert.conversion.settings import ConversionSettings\n"
-        f"convert({str(tiny_student_folder)!r}, 'hub', ConversionSettings(), ['Да.'])\n"
+        f"settings = ConversionSettings.model_validate_json({all_files.model_dump_json()!r})\n"
+        f"convert({str(tiny_student_folder)!r}, 'hub', settings, {sentences!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert files(tmp_path / "hub") == files(converted[0])

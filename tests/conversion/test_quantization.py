@@ -51,4 +51,4 @@ def test_embeddings_are_bytes(graph):
 def test_a_quarter_of_the_size(converted):
     measurements = converted[1]
     # Tiny graphs are mostly structure; the weights alone shrink to a quarter.
-    assert measurements["onnx-int8"].figures["size_mib"] < 0.7 * measurements["onnx-fp32"].figures["size_mib"]
+    assert measurements["onnx-int8"].figures["size_mib"] < 0.75 * measurements["onnx-fp32"].figures["size_mib"]

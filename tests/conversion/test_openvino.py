@@ -1,0 +1,93 @@
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.errors import UserError
+
+LAYERS = 2
+
+
+def test_missing_packages_name_the_extra(tiny_student_folder, sentences, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r'pip install "distilrubert\[openvino\]"'):
+        convert(tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=[], openvino=["fp32"]), sentences[:3])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def graphs(converted):
+    openvino = pytest.importorskip("openvino")
+    folder = converted[0] / "openvino"
+    return {path.stem: openvino.Core().read_model(path) for path in folder.glob("*.xml")}
+
+
+def operators(graph) -> Counter:
+    return Counter(node.get_type_name() for node in graph.get_ops())
+
+
+@pytest.mark.export
+def test_inputs_and_output(graphs):
+    for graph in graphs.values():
+        assert [entry.get_any_name() for entry in graph.inputs] == ["input_ids", "attention_mask"]
+        assert all(axis.is_dynamic for entry in graph.inputs for axis in entry.get_partial_shape())
+        assert [entry.get_any_name() for entry in graph.outputs] == ["last_hidden_state"]
+
+
+@pytest.mark.export
+def test_attention_is_written_out_and_not_quantised(graphs):
+    for graph in graphs.values():
+        found = operators(graph)
+        assert found["ScaledDotProductAttention"] == 0
+        assert found["MatMul"] == (6 + 2) * LAYERS
+    # One for each input of linear maps; query, key and value share theirs.
+    assert operators(graphs["openvino_model_qint8_quantized"])["FakeQuantize"] == 4 * LAYERS
+    assert operators(graphs["openvino_model"])["FakeQuantize"] == 0
+
+
+@pytest.mark.export
+def test_weights_and_embeddings_are_bytes(graphs):
+    stored = [
+        node.data
+        for node in graphs["openvino_model_qint8_quantized"].get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() in ("i8", "u8")
+    ]
+    assert len(stored) == 6 * LAYERS + 2
+    maps = [weight for weight in stored if weight.shape in {(32, 32), (64, 32), (32, 64)}]
+    assert len(maps) >= 6 * LAYERS
+    for weight in maps:
+        # A scale for each output channel uses the range in each.
+        assert (np.abs(weight.astype(int)).max(axis=1) >= 126).all()
+
+
+@pytest.mark.export
+def test_a_map_that_int8_hurts_stays_and_is_named(tiny_student_folder, sentences, tmp_path):
+    settings = ConversionSettings(onnx=["int8"], openvino=["int8"], largest_layer_error=1e-6)
+    measured = convert(tiny_student_folder, tmp_path / "hub", settings, sentences[:6])
+    assert len(measured.details["int8"]["kept_in_fp32"]) == 6 * LAYERS
+    import onnx
+    import openvino
+
+    assert operators(openvino.Core().read_model(next((tmp_path / "hub").rglob("*.xml"))))["FakeQuantize"] == 0
+    graph = onnx.load(tmp_path / "hub/onnx/model_quantized.onnx").graph
+    assert "MatMulInteger" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.export
+def test_files_for_fill_mask_return_logits(tiny_student, tiny_student_folder, sentences, tmp_path):
+    settings = ConversionSettings(onnx=["fp32", "int8"], openvino=["fp32", "int8"], task="fill-mask")
+    measured = convert(tiny_student_folder, tmp_path / "hub", settings, sentences[:12])
+    assert measured["onnx-fp32"].figures["top1_agreement"] == measured["openvino-fp32"].figures["top1_agreement"] == 1
+    assert measured["openvino-int8"].figures["top1_agreement"] > 0.9
+    import openvino
+
+    model = openvino.Core().compile_model(tmp_path / "hub/openvino/openvino_model.xml", "CPU")
+    inputs = tiny_student.tokenizer(sentences[0], return_tensors="np")
+    with torch.no_grad():
+        expected_BLV = tiny_student.model(**tiny_student.tokenizer(sentences[0], return_tensors="pt")).logits
+    cosine = torch.cosine_similarity(torch.tensor(model(dict(inputs))["logits"]), expected_BLV, dim=-1)
+    assert cosine.min() > 0.999
