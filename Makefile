@@ -5,10 +5,13 @@ VENV ?= .venv
 VENV5 ?= .venv-transformers5
 READY := $(VENV)/.ready
 READY5 := $(VENV5)/.ready
+VENV_CLIENTS ?= .venv-clients
+READY_CLIENTS := $(VENV_CLIENTS)/.ready
+NODE_CLIENTS := tests/clients/node/node_modules/.ready
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-transformers5 lint format docs clean
+.PHONY: help setup demo test test-transformers5 test-clients lint format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -24,6 +27,11 @@ test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the ref
 test-transformers5: $(READY5)  ## run what does not export with transformers 5
 	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n 2 --dist worksteal -m "not export" $(PYTEST_ARGS)
 
+test-clients: $(READY) $(READY_CLIENTS) $(NODE_CLIENTS)  ## open a published folder in sentence-transformers 6 and Node
+	rm -rf .clients && $(VENV)/bin/python tests/clients/make_folder.py .clients
+	FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py
+	FOLDER=.clients node --test tests/clients/node/folder.test.mjs
+
 lint: $(READY)  ## style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -34,7 +42,7 @@ format: $(READY)  ## put right what can be put right by a machine
 	$(VENV)/bin/ruff format .
 
 clean:  ## remove environments, runs and caches
-	rm -rf $(VENV) $(VENV5) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV5) $(VENV_CLIENTS) .clients tests/clients/node/node_modules runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -47,4 +55,17 @@ $(READY5): pyproject.toml constraints-transformers5.txt
 	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(VENV5)
 	$(VENV5)/bin/python -m pip install --quiet -c constraints-transformers5.txt -e . pytest pytest-xdist hypothesis tensorboard
+	touch $@
+
+# optimum-intel asks for torchvision, which breaks transformers unless its build matches that of torch; text needs none.
+$(READY_CLIENTS): constraints-clients.txt
+	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV_CLIENTS)
+	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt torch sentence-transformers optimum-intel openvino nncf pytest
+	$(VENV_CLIENTS)/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
+
+# Without the variable, onnxruntime-node downloads CUDA's libraries.
+$(NODE_CLIENTS): tests/clients/node/package.json
+	cd tests/clients/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-audit --no-fund --no-package-lock
 	touch $@

@@ -1,0 +1,56 @@
+"""Make a published folder and what clients must find in it: ``python make_folder.py FOLDER``.
+
+FOLDER/tiny is the model repository of a tiny student, FOLDER/expected.json the mean-pooled vectors of its sentences
+and the folder's least cosine for each precision.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.student import Student, build_student, save_student
+from distilrubert.modeling.teacher import new_teacher
+from distilrubert.modeling.vocabulary import train_wordpiece
+
+ALL_FILES = ConversionSettings(
+    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "int8"]
+)
+
+
+def main(folder: Path) -> None:
+    """Write the folder."""
+    sentences = default_sentences()
+    teacher = new_teacher(train_wordpiece(sentences, 300, 64), layers=2, dim=32, heads=4, hidden_dim=64, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in teacher.model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.3 * noise if name.endswith("LayerNorm.weight") else 0.25 * noise)
+    student = build_student(teacher, StudentArchitecture(layers=2))
+    save_student(student, folder / "student")
+    convert(folder / "student", folder / "tiny", ALL_FILES, sentences)
+    # Cut texts are left out: transformers.js cuts off the last special token with the rest.
+    short = [text for text in sentences if len(student.tokenizer(text, truncation=False).input_ids) <= 64][:8]
+    expected = {
+        "sentences": short,
+        "vectors": [_pooled(student, sentence) for sentence in short],
+        "least_cosine": {"fp32": 0.99999, "bf16": 0.999, "int8": 0.97},
+    }
+    (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
+
+
+@torch.inference_mode()
+def _pooled(student: Student, sentence: str) -> list[float]:
+    inputs = student.tokenizer(sentence, truncation=True, return_tensors="pt")
+    vector: list[float] = student.model.base_model(**inputs).last_hidden_state[0].mean(dim=0).tolist()
+    return vector
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,28 @@
+// The published folder in transformers.js; FOLDER as make_folder.py left it.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import test from "node:test";
+import { env, pipeline } from "@huggingface/transformers";
+
+const folder = resolve(process.env.FOLDER);
+env.allowRemoteModels = false;
+env.localModelPath = folder;
+const expected = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
+
+function cosine(a, b) {
+  const product = (x, y) => x.reduce((sum, value, index) => sum + value * y[index], 0);
+  return product(a, b) / Math.sqrt(product(a, a) * product(b, b));
+}
+
+for (const [dtype, precision] of [["fp32", "fp32"], ["q8", "int8"]]) {
+  test(`vectors of the ${dtype} file`, async () => {
+    const extract = await pipeline("feature-extraction", "tiny", { dtype });
+    const found = (await extract(expected.sentences, { pooling: "mean" })).tolist();
+    assert.equal(found.length, expected.vectors.length);
+    found.forEach((vector, index) => {
+      const similar = cosine(vector, expected.vectors[index]);
+      assert.ok(similar > expected.least_cosine[precision], `${expected.sentences[index]}: ${similar}`);
+    });
+  });
+}
