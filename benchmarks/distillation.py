@@ -4,8 +4,7 @@
     python benchmarks/distillation.py --small --output /tmp/distillation.json      a minute, to see that it runs
 
 One step is the teacher's forward pass, the student's forward and backward pass with KL + MLM + cosine over all pairs
-of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW and the same allocator settings for
-all cases. Each figure comes from a process of its own. Run it on an idle machine: two threads that wait for a third
+of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW for all cases. Each figure comes from a process of its own. Run it on an idle machine: two threads that wait for a third
 process cost more than that process.
 
 Three tables: `rows` has the speed of each case, the cases taking turns in rounds; `details.memory` the peak memory
@@ -46,7 +45,6 @@ class Runner:
         self._common = {
             "device": arguments.device,
             "threads": arguments.threads,
-            "keep_memory": not arguments.system_allocator,
         }
         self._limit_mib = arguments.memory_limit * 1024
 
@@ -172,7 +170,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--memory-limit", type=float, default=20.0, help="GiB; a case that takes more is stopped")
     add("--threads", type=int, default=torch.get_num_threads())
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    add("--system-allocator", action="store_true", help="let glibc give memory back, as it does by itself")
     return parser.parse_args()
 
 

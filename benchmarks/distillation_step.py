@@ -24,7 +24,6 @@ from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.objective import Objective, ObjectiveSettings
 from distilrubert.distill.optimizer import build_optimizer
 from distilrubert.distill.settings import OptimizationSettings
-from distilrubert.modeling.memory import keep_freed_memory
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0
@@ -248,8 +247,6 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     torch.set_num_threads(task["threads"])
     torch.manual_seed(0)
-    if task["keep_memory"]:
-        keep_freed_memory()
     measure = measure_rates if task["case"] == "rates" else measure_step
     print(json.dumps(measure(task)))
 

@@ -33,7 +33,6 @@ from distilrubert.distill.tracking import check_trackers, finish_trackers, start
 from distilrubert.distill.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.memory import keep_freed_memory
 from distilrubert.modeling.reports import Environment
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,6 @@ def train(job: Job) -> TrainingReport:
         Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
     """
     check_trackers(job.settings.trackers, f"{job.section}.trackers")
-    keep_freed_memory()
     accelerator = Accelerator(
         # Unless told so, accelerate leaves processes on CPUs alone with themselves, each a run of its own.
         cpu=not torch.accelerator.is_available(),

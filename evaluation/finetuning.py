@@ -38,7 +38,6 @@ from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.memory import keep_freed_memory
 from distilrubert.modeling.reports import Environment
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,6 @@ def finetune(
     Raises:
         UserError: if the folder holds no model that can be loaded, or the rows do not go with it.
     """
-    keep_freed_memory()
     with quiet_libraries(), _scratch(work_folder) as scratch:
         set_seed(seed)
         model, tokenizer = _load(model_folder, task, settings)
