@@ -4,8 +4,8 @@
     python benchmarks/distillation.py --small --output /tmp/distillation.json      a minute, to see that it runs
 
 One step is the teacher's forward pass, the student's forward and backward pass with KL + MLM + cosine over all pairs
-of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW for all cases. Each figure comes from a process of its own. Run it on an idle machine: two threads that wait for a third
-process cost more than that process.
+of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW for all cases. Each figure comes from
+a process of its own. Run it on an idle machine: two threads that wait for a third process cost more than that process.
 
 Three tables: `rows` has the speed of each case, the cases taking turns in rounds; `details.memory` the peak memory
 against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds.
