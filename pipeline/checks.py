@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from distilrubert.conversion.onnx import require_onnx
+from distilrubert.conversion.openvino import require_openvino
 from distilrubert.distill.sources import open_source
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.evaluation.task import load_task
@@ -33,6 +34,8 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
         load_task(task)
     if recipe.conversion.onnx:
         require_onnx()
+    if recipe.conversion.openvino:
+        require_openvino()
     check_trackers(recipe.distillation.trackers, "distillation")
     # A finished student has had its teacher, which takes seconds to load.
     if recipe.teacher.model and not run.student.exists():
