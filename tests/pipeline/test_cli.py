@@ -30,13 +30,15 @@ def recipe(tmp_path, tiny_teacher_folder) -> Path:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("Привет, как дела?\nХорошо, а у тебя?\n" * 3, encoding="utf-8")
     path = tmp_path / "recipe.yaml"
-    path.write_text(MINIMAL.replace("some/teacher", str(tiny_teacher_folder)), encoding="utf-8")
+    text = MINIMAL.replace("some/teacher", str(tiny_teacher_folder)) + "conversion: {onnx: []}\n"
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 def mistake(capsys, *arguments: object) -> str:
     """The one line that a command says about a mistake; nothing may have been written."""
     before = sorted(Path.cwd().rglob("*"))
+    capsys.readouterr()
     try:
         status = main([str(argument) for argument in arguments])
     except SystemExit as exit_:  # argparse's own mistakes
@@ -70,8 +72,8 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["distill"], "the following arguments are required: RECIPE"),
         (["distill", "none.yaml"], "none.yaml: the recipe cannot be read: No such file or directory"),
         (["benchmark", "none", "--output", "x.json"], "none"),
-        (["convert", "./none", "--output", "out"], "./none: there is no such folder"),
-        (["convert", ".", "--output", "out"], "holds no model"),
+        (["convert", "./none", "--output", "out", "--onnx"], "./none: there is no such folder"),
+        (["convert", ".", "--output", "out", "--onnx"], "holds no model"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
         (["card", "none"], "none/recipe.yaml"),
     ],
