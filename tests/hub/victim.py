@@ -9,11 +9,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from huggingface_hub import constants
+from tqdm import tqdm
 
 from distilrubert.pipeline.hub.connection import RetryPolicy
 from distilrubert.pipeline.hub.push import push_folder
@@ -74,6 +76,8 @@ def main() -> None:
 
 def _publish(task: dict[str, Any]) -> int:
     os.environ["HF_TOKEN"] = task["token"]
+    # tqdm's own lock is shared between forks: the next one would wait for ever for one that was killed holding it.
+    tqdm.set_lock(threading.RLock())
     try:
         torch.set_num_threads(1)
         push_folder(Path(task["folder"]), PublishSettings(**task["settings"]), RetryPolicy(attempts=1))
