@@ -86,12 +86,13 @@ def open_onnx(path: Path, threads: int) -> Session:
     return prepare
 
 
-def open_openvino(path: Path, threads: int) -> Session:
-    """The encoder in an OpenVINO file."""
+def open_openvino(path: Path, threads: int, precision: str | None = None) -> Session:
+    """The encoder in an OpenVINO file; `precision` of the arithmetic that is not int8, None leaves it to OpenVINO."""
     import openvino
 
-    # Precision around the int8 products is left to OpenVINO, as users have it: bf16 where the CPU multiplies in it.
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads})
+    # As users have it, that is bf16 where the CPU multiplies in it.
+    hint = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads, **hint})
     request = compiled.create_infer_request()
     names = {graph_input.get_any_name() for graph_input in compiled.inputs}
 

@@ -1,0 +1,183 @@
+"""How fast the files of each student run on this CPU: against the teacher, the peers and the CPU's own ceiling.
+
+    python benchmarks/inference.py --output benchmarks/results/inference.json      about 40 minutes on two cores
+    python benchmarks/inference.py --quick --output /tmp/inference.json            two minutes, to see that it runs
+
+Shapes are the family's, weights random: speed does not depend on them. Every case has a process of its own, and the
+cases of a model take turns with the teacher's, as in ``distilrubert benchmark``. Run it on an idle machine.
+
+`rows` has a case for each model and file: sequences of 512 tokens, one at a time (latency) and sixteen (throughput),
+with `ratio` to the teacher, the arithmetic that was reached and its share of the ceiling. `details.conversation` has
+tokens/s on texts of real length; `details.ceiling_gflop_per_s` what one large product reaches in the same runtime.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from inference_chart import draw
+from inference_models import FULL, QUICK, Shape, write_model
+from inference_peers import PEERS
+from tqdm import tqdm
+
+from distilrubert.evaluation.backends import BACKENDS
+from distilrubert.evaluation.speed import PUBLISHED, SpeedCase, SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.speed_process import SpeedProcess
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+HERE = Path(__file__).parent
+WORKER = (str(HERE / "inference_worker.py"),)
+BASELINE = "teacher-pytorch-fp32"
+# Lengths in tokens of 1,024 dialogues and speeches in the order of a shuffle.
+LENGTHS = HERE / "conversation_lengths.json"
+CONVERSATION_BACKENDS = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8")
+CONVERSATION_BATCH = 32
+
+# The worker adds the same to its own copy.
+BACKENDS.update(PEERS)
+
+
+def main() -> None:
+    """Measure and write the report."""
+    options = _options()
+    shapes = QUICK if options.quick else FULL
+    settings = SpeedSettings(
+        sequence_length=32 if options.quick else 512,
+        batch_sizes=[1, 2] if options.quick else [1, 16],
+        threads=options.threads,
+        device="cpu",
+        rounds=1 if options.quick else options.rounds,
+        minimum_time_s=0.0 if options.quick else 0.5,
+    )
+    ceiling = _ceiling(options)
+    groups: dict[str, Measurements] = {}
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        teacher = write_model("teacher", shapes["teacher"], Path(work))
+        for name in options.models or [*shapes][1:]:
+            folder = write_model(name, shapes[name], Path(work))
+            groups[name] = measure_speed(_cases(name, folder, teacher), settings, WORKER)
+        conversation = _conversation(Path(work) / next(iter(groups)), shapes, options)
+    report = _report(groups, shapes, ceiling, conversation, settings)
+    report.save(options.output)
+    draw(report, options.output.with_suffix(".png"))
+    for row in report.rows:
+        share = row.figures["share_of_ceiling"]
+        print(
+            f"{row.case:40} {row.figures['size_mib']:7.1f} MiB {1000 * row.figures['latency_s']:8.2f} ms "
+            f"{row.figures['samples_per_s']:8.2f}/s  x {row.ratio:6.2f}  {share or 0:4.0%} of the ceiling"
+        )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each case at each batch size")
+    parser.add_argument("--models", nargs="+", choices=[*FULL][1:], metavar="NAME", help=f"of {', '.join([*FULL][1:])}")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where the models are made meanwhile; 8 GB")
+    parser.add_argument("--quick", action="store_true", help="small shapes, one round")
+    return parser.parse_args()
+
+
+def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """GFLOP/s of one large product, by runtime and precision, each runtime in a process of its own."""
+    size = 256 if options.quick else 4096
+    found = {}
+    for runtime in ("openvino", "onnx", "pytorch"):
+        command = [sys.executable, str(HERE / "inference_ceiling.py"), runtime, str(size), str(options.threads)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[runtime] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _cases(name: str, folder: Path, teacher: Path) -> list[SpeedCase]:
+    ours = cases_of(f"student-{name}", folder, [*PUBLISHED, "pytorch-bf16", *PEERS])
+    return [SpeedCase(BASELINE, teacher, "pytorch-fp32"), *{case.name: case for case in ours}.values()]
+
+
+def _conversation(folder: Path, shapes: Mapping[str, Shape], options: argparse.Namespace) -> dict[str, Any]:
+    """Tokens/s on texts of real length, in batches in the order of arrival and sorted by length."""
+    lengths = json.loads(LENGTHS.read_text())
+    lengths = [min(length, 48) for length in lengths[:64]] if options.quick else lengths
+    vocabulary = shapes[folder.name].vocabulary
+    cases = [case for case in cases_of(folder.name, folder, [*BACKENDS]) if case.backend in CONVERSATION_BACKENDS]
+    orders = {"arrival": lengths, "sorted": sorted(lengths)}
+    figures: dict[str, Any] = {"batch": CONVERSATION_BATCH, "texts": len(lengths), "tokens": sum(lengths)}
+    for case in tqdm(cases, desc="conversation", disable=None):
+        with SpeedProcess(case.name, options.threads, WORKER) as process:
+            process.ask("open", folder=str(folder), backend=case.backend, device="cpu", threads=options.threads)
+            seconds: dict[str, list[float]] = {order: [] for order in orders}
+            for _ in range(1 if options.quick else 3):
+                for order, chosen in orders.items():
+                    seconds[order].append(_pass_over(process, chosen, vocabulary))
+        speeds = {f"{order}_tokens_per_s": sum(lengths) / min(seconds[order]) for order in orders}
+        ratio = speeds["sorted_tokens_per_s"] / speeds["arrival_tokens_per_s"]
+        figures[case.name] = {**speeds, "sorted_over_arrival": ratio}
+    return figures
+
+
+def _pass_over(process: SpeedProcess, lengths: Sequence[int], vocabulary: int) -> float:
+    """Seconds for all texts, each batch padded to its longest."""
+    total = 0.0
+    for start in range(0, len(lengths), CONVERSATION_BATCH):
+        batch = lengths[start : start + CONVERSATION_BATCH]
+        answer = process.ask(
+            "measure",
+            batch_size=len(batch),
+            sequence_length=max(batch),
+            vocabulary=vocabulary,
+            seed=0,
+            warmup=1,
+            minimum_time_s=0.0,
+        )
+        total += sum(answer["seconds"])
+    return total
+
+
+def _report(
+    groups: Mapping[str, Measurements],
+    shapes: Mapping[str, Shape],
+    ceiling: Mapping[str, Mapping[str, float]],
+    conversation: Mapping[str, Any],
+    settings: SpeedSettings,
+) -> Measurements:
+    first = next(iter(groups.values()))
+    rows = [_row(first[BASELINE], shapes["teacher"], ceiling, settings)]
+    for name, group in groups.items():
+        rows += [_row(row, shapes[name], ceiling, settings) for row in group.rows if row.case != BASELINE]
+    details = {
+        **first.details,
+        "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
+        "ceiling_gflop_per_s": ceiling,
+        "conversation": conversation,
+    }
+    return Measurements(first.environment, rows, baseline=BASELINE, details=details)
+
+
+def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], settings: SpeedSettings) -> Row:
+    gflop = shape.gflop(settings.sequence_length)
+    reached = gflop * row.figures["samples_per_s"]
+    runtime = next((name for name in ceiling if f"-{name}-" in row.case), "openvino" if "nncf" in row.case else "onnx")
+    limit = ceiling[runtime].get(_precision(row.case))
+    figures = {**row.figures, "gflop": gflop, "gflop_per_s": reached, "share_of_ceiling": limit and reached / limit}
+    return Row(row.case, figures, row.ratio)
+
+
+def _precision(case: str) -> str:
+    """In what a case multiplies."""
+    if "int8" in case:
+        return "int8"
+    in_bf16 = {"amx_bf16", "avx512_bf16"} & set(Environment.capture().instruction_sets)
+    # By itself OpenVINO computes an fp32 file in bf16 where the CPU can.
+    return "bf16" if case.endswith("bf16") or (case.endswith("openvino-fp32") and in_bf16) else "fp32"
+
+
+if __name__ == "__main__":
+    main()

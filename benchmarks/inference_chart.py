@@ -1,0 +1,59 @@
+"""The chart of ``inference.py``: ``python inference_chart.py inference.json inference.png``."""
+
+import sys
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from distilrubert.modeling.reports import Measurements
+
+# Okabe and Ito's palette, told apart with any colour vision.
+COLOURS = {
+    "pytorch": "#0072B2", "onnx": "#D55E00", "openvino": "#009E73", "peer": "#CC79A7", "teacher": "#5A5A5A",
+}  # fmt: skip
+MARKERS = {"base": "o", "small": "s", "tiny": "^", "tiny-5k": "v", "teacher": "D"}
+
+
+def draw(report: Measurements, path: Path) -> None:
+    """Throughput over the file's size, both logarithmic: a colour for each runtime, a shape for each model."""
+    picture = Figure(figsize=(8.4, 5.4), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    seen = set()
+    for row in report.rows:
+        model, runtime = _parts(row.case)
+        seen |= {(model, "shape"), (runtime, "colour")}
+        axes.scatter(
+            row.figures["size_mib"], row.figures["samples_per_s"], s=70, color=COLOURS[runtime],
+            marker=MARKERS[model], edgecolor="white", zorder=3,
+        )  # fmt: skip
+    for model, marker in MARKERS.items():
+        if (model, "shape") in seen:
+            axes.scatter([], [], color="#333333", marker=marker, label=model)
+    for runtime, colour in COLOURS.items():
+        if (runtime, "colour") in seen and runtime != "teacher":
+            axes.scatter([], [], color=colour, marker="P", label=runtime)
+    axes.set(xscale="log", yscale="log", xlabel="Size of the file, MiB", ylabel="Throughput, samples/s")
+    axes.set_title(
+        f"{report.details['sequence_length']} tokens on {report.environment.cpu}, {report.environment.threads} threads",
+        loc="left",
+        fontsize=11,
+    )
+    axes.grid(color="#E3E3E3", which="both", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9, ncols=2)
+    picture.savefig(path, dpi=160, metadata={"Software": None})
+
+
+def _parts(case: str) -> tuple[str, str]:
+    """Model and runtime of a case: ``student-tiny-5k-onnx-int8`` is of tiny-5k and onnx."""
+    if case.startswith("teacher"):
+        return "teacher", "teacher"
+    rest = case.removeprefix("student-")
+    model = max((name for name in MARKERS if rest.startswith(f"{name}-")), key=len)
+    return model, rest.removeprefix(f"{model}-").partition("-")[0]
+
+
+if __name__ == "__main__":
+    draw(Measurements.load(Path(sys.argv[1])), Path(sys.argv[2]))

@@ -1,0 +1,102 @@
+"""Models of the family's shapes with random weights, with our files and those of the peers."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import torch
+from inference_peers import write_peers
+from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizerFast
+
+from distilrubert.conversion.formats import FORMATS
+from distilrubert.conversion.material import Material
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.student import Student
+from distilrubert.modeling.vocabulary import train_wordpiece
+
+logger = logging.getLogger(__name__)
+FILES = (
+    "pytorch-fp32", "onnx-fp32", "onnx-int8", "onnx-int8-avx2", "onnx-int8-avx512-vnni", "openvino-fp32",
+    "openvino-int8",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What speed depends on."""
+
+    layers: int
+    dim: int
+    heads: int
+    hidden_dim: int
+    vocabulary: int
+
+    def gflop(self, length: int) -> float:
+        """Arithmetic of the encoder for a sequence of `length` tokens: two for each multiplication with a weight."""
+        weights = 4 * self.dim**2 + 2 * self.dim * self.hidden_dim
+        attention = 2 * length * self.dim
+        return self.layers * length * 2 * (weights + attention) / 1e9
+
+
+FULL = {
+    "teacher": Shape(12, 768, 12, 3072, 119_547),
+    "base": Shape(6, 768, 12, 3072, 119_547),
+    "small": Shape(2, 768, 12, 3072, 119_547),
+    "tiny": Shape(3, 264, 12, 792, 30_522),
+    "tiny-5k": Shape(3, 264, 12, 792, 5_031),
+}
+QUICK = {"teacher": Shape(2, 32, 2, 64, 500), "base": Shape(1, 32, 2, 64, 500)}
+
+
+def write_model(name: str, shape: Shape, work: Path) -> Path:
+    """Make the model's folder in `work`: for a student every file, for the teacher the checkpoint.
+
+    Tokenizer and calibration text are stand-ins: ranges of activations do not change how long a product takes.
+    """
+    torch.manual_seed(0)
+    folder = work / name
+    folder.mkdir()
+    if name == "teacher":
+        _teacher(shape).save_pretrained(folder)
+        return folder
+    sentences = default_sentences()
+    tokenizer = _tokenizer(sentences, shape, work)
+    material = Material(Student(_student(shape), tokenizer), ConversionSettings(calibration_sentences=8), sentences)
+    for case in FILES:
+        logger.info("%s: writing %s", name, case)
+        FORMATS[case].write(material, folder)
+    write_peers(material, folder)
+    return folder
+
+
+def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertTokenizerFast:
+    """Real pieces, filled up to the size of the vocabulary: CTranslate2 counts them."""
+    pieces = sorted((vocabulary := train_wordpiece(sentences, size=400).get_vocab()), key=vocabulary.__getitem__)
+    pieces += [f"[unused{index}]" for index in range(shape.vocabulary - len(pieces))]
+    (work / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return DistilBertTokenizerFast(str(work / "vocab.txt"), do_lower_case=False, model_max_length=512)
+
+
+def _teacher(shape: Shape) -> BertForMaskedLM:
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=shape.vocabulary,
+            num_hidden_layers=shape.layers,
+            hidden_size=shape.dim,
+            num_attention_heads=shape.heads,
+            intermediate_size=shape.hidden_dim,
+        )
+    ).eval()
+
+
+def _student(shape: Shape) -> DistilBertForMaskedLM:
+    return DistilBertForMaskedLM(
+        DistilBertConfig(
+            vocab_size=shape.vocabulary,
+            n_layers=shape.layers,
+            dim=shape.dim,
+            n_heads=shape.heads,
+            hidden_dim=shape.hidden_dim,
+        )
+    ).eval()

@@ -1,0 +1,9 @@
+"""The measured process of ``inference.py``: that of ``distilrubert benchmark``, which also knows the peers."""
+
+from inference_peers import PEERS
+
+from distilrubert.evaluation import speed_worker
+from distilrubert.evaluation.backends import BACKENDS
+
+BACKENDS.update(PEERS)
+speed_worker.main()

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilrubert.modeling.reports import Measurements
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.export
+@pytest.mark.slow
+def test_the_benchmark_measures_every_file_the_peers_and_the_ceiling(tmp_path):
+    report_path = tmp_path / "inference.json"
+    command = [sys.executable, "inference.py", "--quick", "--threads", "1", "--output", report_path]
+    subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True)
+    report = Measurements.load(report_path)
+    cases = {row.case for row in report.rows}
+    assert report.baseline == "teacher-pytorch-fp32" in cases
+    ours = {"pytorch-fp32", "pytorch-bf16", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"}
+    peers = {"peer-ortquantizer-int8", "peer-nncf-int8"}
+    assert {f"student-base-{name}" for name in ours | peers} <= cases
+    for row in report.rows:
+        assert row.figures["gflop_per_s"] == pytest.approx(row.figures["gflop"] * row.figures["samples_per_s"])
+        assert row.ratio == pytest.approx(row.figures["latency_ratio"])
+    assert report.details["ceiling_gflop_per_s"]["openvino"]["int8"] > 0
+    conversation = report.details["conversation"]["base-openvino-int8"]
+    assert conversation["sorted_over_arrival"] == pytest.approx(
+        conversation["sorted_tokens_per_s"] / conversation["arrival_tokens_per_s"]
+    )
+    assert report_path.with_suffix(".png").stat().st_size > 1000
