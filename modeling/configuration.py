@@ -26,7 +26,8 @@ def _expand_variables(text: str) -> str:
         name = match.group(1)
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set")
-        return os.environ[name]
+        # The shell that set it knows the working directory, not the recipe's folder.
+        return os.environ[name] if match.start() else str(Path(os.environ[name]).expanduser().absolute())
 
     return str(Path(_VARIABLE.sub(value_of, text)).expanduser())
 
@@ -51,9 +52,10 @@ def _resolve_name_or_path(text: str, info: ValidationInfo) -> str:
 
 
 RecipePath = Annotated[str, AfterValidator(_resolve_path)]
-"""A path or glob: ``${NAME}`` is an environment variable, and a relative one starts at the recipe's folder.
+"""A path or glob: ``${NAME}`` is an environment variable, and a relative path starts at the recipe's folder.
 
-The folder comes as pydantic's validation context, ``{"folder": Path}``; without it a path stays as it is.
+A path that begins with a variable starts at the working directory instead. The folder comes as pydantic's validation
+context, ``{"folder": Path}``; without it a path stays as it is.
 """
 
 NameOrPath = Annotated[str, AfterValidator(_resolve_name_or_path)]

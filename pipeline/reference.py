@@ -20,8 +20,9 @@ INTRODUCTION = """\
 # The recipe
 
 One YAML file says everything that a run needs; unknown keys are refused. A relative path starts at the recipe's
-folder, and `${NAME}` in a path is an environment variable. `--set KEY=VALUE` on the command line overrides one
-field, with dots between the levels: `--set distillation.max_steps=200`.
+folder, and `${NAME}` in a path is an environment variable; a relative path in a variable with which a path begins
+starts where the command is run. `--set KEY=VALUE` on the command line overrides one field, with dots between the
+levels: `--set distillation.max_steps=200`.
 
 `recipes/demo.yaml` is a small complete example. This page is made from the code:
 `python -m distilrubert.pipeline.reference > docs/recipe.md`.

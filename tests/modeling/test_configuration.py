@@ -36,6 +36,21 @@ def test_variables_are_expanded_and_an_unset_one_is_named(monkeypatch: pytest.Mo
         Example(path="${EXAMPLE_DATA}/corpus.txt")
 
 
+def test_a_relative_path_in_a_variable_starts_at_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EXAMPLE_DATA", "../data")
+    folder = {"folder": tmp_path / "recipes"}
+    read = Example.model_validate(
+        {"path": "${EXAMPLE_DATA}/corpus.txt", "model": "${EXAMPLE_DATA}/teacher"}, context=folder
+    )
+    assert read.path == str(tmp_path / "../data/corpus.txt")
+    assert read.model == str(tmp_path / "../data/teacher")
+    inside = Example.model_validate({"path": "texts/${EXAMPLE_DATA}/corpus.txt"}, context=folder)
+    assert inside.path == str(tmp_path / "recipes/texts/../data/corpus.txt")
+
+
 def test_a_name_stays_a_name_unless_it_is_there(tmp_path: Path) -> None:
     def read(model: str) -> str | None:
         return Example.model_validate({"model": model}, context={"folder": tmp_path}).model
