@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("road") / "demo"
+    folder = tmp_path_factory.mktemp("road") / "runs/demo"
     assert publish(folder) == 0
     return folder
 
@@ -62,6 +63,16 @@ def log(caplog, monkeypatch):
     logging.getLogger("distilrubert").propagate = True
     caplog.set_level(logging.INFO, logger="distilrubert")
     return caplog
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_load_the_result(run_dir, monkeypatch):
+    monkeypatch.chdir(run_dir.parents[1])
+    first_block = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(first_block, names)
+    assert names["hidden_states"].shape[0] == 1
+    assert torch.isfinite(names["hidden_states"]).all()
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""What the documentation tells the reader to type is there, and is accepted by the program that it names."""
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from distilrubert.pipeline import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+# Programs of others: what they accept is theirs to test.
+OTHERS = {"hf", "pip", "git", "accelerate", "export", "cd", "pre-commit"}
+
+
+@dataclass(frozen=True)
+class Snippet:
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text.splitlines()[0]}"
+
+
+def snippets(language: str) -> list[Snippet]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in BLOCK.finditer(text):
+            if block.group(2) == language:
+                line = text.count("\n", 0, block.start()) + 1
+                body = re.sub(rf"^{block.group(1)}", "", block.group(3), flags=re.MULTILINE)
+                found.append(Snippet(f"{page.name}:{line}", body))
+    return found
+
+
+def commands() -> list[Snippet]:
+    found = []
+    for block in snippets("bash"):
+        # The text of a here-document is no command.
+        text = re.sub(r"<<'(\w+)'.*?^\1$", "", block.text, flags=re.MULTILINE | re.DOTALL).replace("\\\n", " ")
+        found += [Snippet(block.place, line) for line in text.splitlines() if line.split("#")[0].strip()]
+    return found
+
+
+def accepted(program: str, arguments: list[str]) -> bool:
+    options = cli._parser(program).parse_args(arguments)
+    recipe = getattr(options, "recipe", None)
+    return recipe is None or str(recipe).isupper() or (ROOT / recipe).is_file()
+
+
+@pytest.mark.parametrize("command", commands(), ids=str)
+def test_a_command_is_accepted_by_its_program(command: Snippet) -> None:
+    words = shlex.split(command.text, comments=True)
+    while re.fullmatch(r"\w+=.*", words[0]):
+        del words[0]
+    program, *arguments = words
+    if program == "make":
+        subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif "publish.py" in words:
+        assert accepted("publish.py", words[words.index("publish.py") + 1 :])
+    elif Path(program).name == "distilrubert":
+        assert accepted("distilrubert", arguments)
+    elif program == "pytest":
+        assert all((ROOT / path).exists() for path in arguments if not path.startswith("-"))
+    elif Path(program).name == "python" and arguments[0] == "-m":
+        assert importlib.util.find_spec(arguments[1])
+    elif Path(program).name == "python" and arguments[0] != "-":
+        script = (ROOT / arguments[0]).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in script for option in arguments[1:] if option.startswith("--"))
+    else:
+        assert program in OTHERS | {"python"}, f"{program} is unknown to this test"
+
+
+@pytest.mark.parametrize("snippet", snippets("python"), ids=str)
+def test_what_a_python_snippet_imports_is_there(snippet: Snippet) -> None:
+    for node in ast.walk(ast.parse(snippet.text)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            assert all(hasattr(module, name.name) for name in node.names)
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
