@@ -12,6 +12,7 @@ from distilrubert.distill.batching import Masks
 from distilrubert.distill.corpus import Corpus
 from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.distill.store import PairedText
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,15 @@ class Job:
     seed: int
     origin: Mapping[str, Any]
     leaves_weights_out: bool = False
+
+    @property
+    def epoch_tokens(self) -> int:
+        """Tokens that the trained model reads in an epoch, [CLS] and [SEP] included.
+
+        Lengths of a text in two vocabularies are those of the longer side, which only batches go by.
+        """
+        text = self.corpus.train
+        return int((text.student if isinstance(text, PairedText) else text).lengths.sum())
 
     def all_settings(self) -> dict[str, Any]:
         """The settings and the seed as plain values."""

@@ -17,12 +17,13 @@ class TrainingReport:
     Attributes:
         case: what was trained: ``distillation`` or ``pretraining``.
         environment: where.
-        figures: ``steps`` (updates), ``epochs``, ``tokens`` (real ones, with repetition), ``padded_share`` (of all
-            positions), ``wall_time_s`` (all calls together, from the first update to the last checkpoint), of which
-            ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``; ``tokens_per_s`` (of the training
-            time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib`` (None without one), ``resumes``,
-            ``precision``, ``processes``, ``parameters`` (trained ones), ``losses`` (means over the last stretch of the
-            curves), ``validation_losses`` (at the end; None where no text is held out).
+        figures: ``steps`` (updates), ``epochs``, ``tokens`` (real ones that the trained model has read, with
+            repetition), ``padded_share`` (of all positions), ``wall_time_s`` (all calls together, from the first update
+            to the last checkpoint), of which ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``;
+            ``tokens_per_s`` (of the training time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib``
+            (None without one), ``resumes``, ``precision``, ``processes``, ``parameters`` (trained ones), ``losses``
+            (means over the last stretch of the curves), ``validation_losses`` (at the end; None where no text is held
+            out).
         settings: all settings and the seed.
         curves: one point per stretch of updates: ``step`` and ``tokens`` at its end, the mean of each loss over it,
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
@@ -37,12 +38,18 @@ class TrainingReport:
     validation: list[dict[str, float]]
 
     @classmethod
-    def from_checkpoint(cls, case: str, state: Mapping[str, Any]) -> Self:
-        """The report of a run from the state in its last checkpoint, so that a finished one always gives the same."""
+    def from_checkpoint(cls, case: str, state: Mapping[str, Any], epoch_tokens: int) -> Self:
+        """The report of a run from the state in its last checkpoint, so that a finished one always gives the same.
+
+        Args:
+            case: what was trained.
+            state: as the checkpoint holds it.
+            epoch_tokens: what the trained model reads in an epoch.
+        """
         progress = Progress.from_dict(state["progress"])
         figures = {
             "steps": progress.step,
-            "epochs": progress.tokens / state["identity"]["corpus"]["tokens"],
+            "epochs": progress.tokens / epoch_tokens,
             "tokens": progress.tokens,
             "padded_share": 1 - progress.tokens / progress.positions,
             "wall_time_s": progress.wall_time_s,

@@ -105,7 +105,7 @@ class _Run:
             state = self._save()
         if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
             raise Interrupted(f"{self.job.case}: stopped when it had finished; {self._kept()}")
-        return TrainingReport.from_checkpoint(self.job.case, state)
+        return TrainingReport.from_checkpoint(self.job.case, state, self.job.epoch_tokens)
 
     def _resume(self, checkpoint: Path) -> dict[str, Any]:
         """Load a checkpoint and return its state."""

@@ -194,6 +194,25 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     assert not torch.equal(one["vocab_transform.weight"], start["vocab_transform.weight"])
 
 
+def test_epochs_are_counted_in_the_tokens_of_the_student(
+    tiny_teacher: Teacher, sentences: list[str], settings: DistillationSettings, tmp_path: Path
+) -> None:
+    """Batches go by the longer side of each example; the report took it for the length, and two full epochs were fewer."""
+    # A vocabulary of some texts: shorter than the teacher's where it has [UNK] or longer pieces, else longer.
+    own = train_wordpiece(sentences[:20], size=260, max_length=64)
+    corpus = build_corpus(
+        corpus_settings(sentences, tmp_path), tiny_teacher.tokenizer, tmp_path / "corpus", 0, student_tokenizer=own
+    )
+    assert corpus.pairs is not None
+    train = corpus.pairs.train
+    assert train.lengths.sum() > max(train.student.lengths.sum(), train.teacher.lengths.sum())
+    report = distill(
+        tiny_teacher, build_student(tiny_teacher, NARROW, tokenizer=own), corpus, settings, tmp_path / "run", 0
+    )
+    assert report.figures["tokens"] == 2 * train.student.lengths.sum()
+    assert report.figures["epochs"] == 2.0
+
+
 def test_a_corpus_without_the_students_tokens_is_refused(
     tiny_teacher: Teacher,
     small: PreTrainedTokenizerFast,
