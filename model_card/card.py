@@ -14,11 +14,12 @@ from distilrubert.model_card.figures import write_figures
 from distilrubert.model_card.formatting import escape
 from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
 from distilrubert.model_card.procedure import describe_training
-from distilrubert.model_card.prose import describe_model, describe_quality, describe_speed
+from distilrubert.model_card.prose import describe_model, describe_parity, describe_quality, describe_speed
 from distilrubert.model_card.scores import Score, task_scores
 from distilrubert.model_card.settings import CardSettings
 from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
 from distilrubert.modeling.persistence import atomic_file, write_text
+from distilrubert.modeling.reports import Measurements
 
 # What the Hub calls our kinds of task.
 TASK_TYPES = {
@@ -85,7 +86,7 @@ def render_card(run: CardInput, figures: Mapping[str, str] | None = None) -> str
 def card_data(run: CardInput) -> ModelCardData:
     """The card's front matter."""
     settings = run.settings
-    results = _eval_results(run)
+    results = eval_results(run.quality) if run.quality else []
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
         license=settings.license,
@@ -109,10 +110,9 @@ def _tags(run: CardInput) -> list[str]:
     return ["distilbert", "knowledge-distillation", *formats, *run.settings.tags]
 
 
-def _eval_results(run: CardInput) -> list[EvalResult]:
+def eval_results(quality: Measurements) -> list[EvalResult]:
     """The student's task scores, and nothing else, as the Hub's model-index wants them."""
-    scores = task_scores(run.quality) if run.quality else []
-    return [_eval_result(score) for score in scores if "student" in score.values]
+    return [_eval_result(score) for score in task_scores(quality) if "student" in score.values]
 
 
 def _eval_result(score: Score) -> EvalResult:
@@ -147,7 +147,7 @@ def _view(run: CardInput) -> dict[str, Any]:
         "quality_table": run.quality and quality_table(run.quality),
         "quality_protocol": run.quality and describe_quality(run.quality),
         "parity_table": run.parity and parity_table(run.parity),
-        "parity_sentences": run.parity and run.parity.details["sentences"],
+        "parity_protocol": run.parity and describe_parity(run.parity),
         "limitations": settings.limitations,
         "license": _license(settings),
         "teacher_license": settings.teacher_license,

@@ -19,8 +19,8 @@ def describe_training(run: CardInput) -> dict[str, Any]:
     return {
         "start": _start(run),
         "loss_table": loss_table(run, loss_meanings(run)),
-        "pretraining": _effort(run.pretraining) if run.pretraining else None,
-        "training": _effort(run.training) if run.training else None,
+        "pretraining": run.pretraining and describe_pretraining(run.pretraining),
+        "training": run.training and describe_distillation(run.training),
         "optimisation": _optimisation(run.recipe["distillation"]),
         "corpus": _corpus(run),
         "energy": _energy(run),
@@ -68,6 +68,8 @@ def _start(run: CardInput) -> str:
     """Where the student's first weights come from."""
     total, layers = _teacher_layers(run), run.config["n_layers"]
     given = run.recipe["student"].get("initialise_from")
+    if given == "random":
+        return "random weights"
     chosen = given or (spread_layers(layers, total) if total else None)
     if chosen is None:
         return "blocks of the teacher"
@@ -75,17 +77,28 @@ def _start(run: CardInput) -> str:
     return f"the teacher's blocks {listing([str(layer + 1) for layer in chosen])}{of} (counted from one)"
 
 
-def _effort(training: Measurements) -> dict[str, str]:
+def describe_pretraining(training: Measurements) -> str:
+    """What it took to train the teacher."""
+    return f"The teacher was trained first, on the same corpus: {_effort(training)}."
+
+
+def describe_distillation(training: Measurements) -> str:
+    """What it took to train the student, on what."""
     figures, where = training.rows[0].figures, training.environment
     processes, hardware = figures.get("processes", 1), escape(where.gpu) if where.gpu else machine_of(where)
-    return {
-        "steps": count(figures["steps"]),
-        "tokens": short_count(figures["tokens"]),
-        "time": duration(figures["wall_time_s"]),
-        "hardware": f"{processes} × {hardware}" if processes > 1 else hardware,
-        "precision": str(figures.get("precision", "fp32")),
-        "tokens_per_s": count(figures["tokens_per_s"]),
-    }
+    machines = f"{processes} × {hardware}" if processes > 1 else hardware
+    return (
+        f"The distillation took {_effort(training, ':')} on {machines}, in {figures.get('precision', 'fp32')}, "
+        f"at {count(figures['tokens_per_s'])} tokens/s."
+    )
+
+
+def _effort(training: Measurements, before_time: str = ",") -> str:
+    figures = training.rows[0].figures
+    return (
+        f"{count(figures['steps'])} updates over {short_count(figures['tokens'])} tokens{before_time} "
+        f"{duration(figures['wall_time_s'])}"
+    )
 
 
 def _optimisation(settings: Mapping[str, Any]) -> str:

@@ -14,41 +14,44 @@ LANGUAGE_NAMES = {"ru": "Russian", "en": "English", "uk": "Ukrainian", "be": "Be
 
 def describe_model(run: CardInput) -> dict[str, Any]:
     """The model's shape and size, and its fastest file."""
-    config = run.config
     name = escape(run.teacher_name)
     return {
         "name": escape(run.name),
         "teacher": f"[{name}](https://huggingface.co/{run.teacher_id})" if run.teacher_id else name,
         "languages": listing([LANGUAGE_NAMES.get(code, f"'{code}'") for code in run.settings.language]),
-        "layers": config["n_layers"],
-        "heads": config["n_heads"],
-        "dim": config["dim"],
-        "hidden_dim": count(config["hidden_dim"]),
-        "vocabulary": count(config["vocab_size"]),
-        "positions": config["max_position_embeddings"],
-        **_parameters(run),
-        "fastest": _fastest(run.speed) if run.speed else None,
+        "shape": describe_shape(run.config),
+        "parameters": describe_parameters(run.speed, run.training),
+        "fastest": run.speed and describe_fastest(run.speed),
     }
 
 
-def _parameters(run: CardInput) -> dict[str, str | None]:
-    """Parameters of the student, and of the teacher where both were counted in the same way."""
+def describe_shape(config: Mapping[str, Any]) -> str:
+    """Layers, widths and vocabulary of a DistilBERT by its ``config.json``."""
+    return (
+        f"It has {config['n_layers']} layers, {config['n_heads']} attention heads and hidden states of "
+        f"{config['dim']} values (feed-forward layers of {count(config['hidden_dim'])}),\n"
+        f"a vocabulary of {count(config['vocab_size'])} pieces, and reads up to "
+        f"{config['max_position_embeddings']} tokens."
+    )
+
+
+def describe_parameters(speed: Measurements | None, training: Measurements | None) -> str | None:
+    """Parameters of the student, against the teacher's where both were counted in the same way."""
     counted = {
         Case.parse(row.case).model: row.figures["parameters"]
-        for row in (run.speed.rows if run.speed else [])
+        for row in (speed.rows if speed else [])
         if Case.parse(row.case).backend == "pytorch" and row.figures.get("parameters")
     }
     student, teacher = counted.get("student"), counted.get("teacher")
-    if student is None and run.training:
-        student = run.training.rows[0].figures.get("parameters")
-    return {
-        "parameters": short_count(student) if student else None,
-        "teacher_parameters": short_count(teacher) if teacher else None,
-        "compression": figure(teacher / student) if student and teacher else None,
-    }
+    if student is None and training:
+        student = training.rows[0].figures.get("parameters")
+    if not student:
+        return None
+    fewer = f", {figure(teacher / student)} times fewer than the teacher's {short_count(teacher)}" if teacher else ""
+    return f"In all it has {short_count(student)} parameters{fewer}."
 
 
-def _fastest(speed: Measurements) -> dict[str, str] | None:
+def describe_fastest(speed: Measurements) -> str | None:
     """The student's file with the lowest latency on the CPU, if that is lower than the teacher's."""
     rows = [
         row
@@ -60,12 +63,13 @@ def _fastest(speed: Measurements) -> dict[str, str] | None:
     if not rows:
         return None
     best = max(rows, key=lambda row: row.figures["latency_ratio"])
-    return {
-        "label": Case.parse(best.case).label.removeprefix("Student, "),
-        "size": figure(best.figures["size_mib"]),
-        "latency": figure(best.figures["latency_ratio"]),
-        "throughput": figure(best.figures["throughput_ratio"]),
-    }
+    figures = best.figures
+    return (
+        f"**Its fastest file here, {Case.parse(best.case).label.removeprefix('Student, ')}, takes "
+        f"{figure(figures['size_mib'])} MiB; on the same CPU its latency is {figure(figures['latency_ratio'])} times "
+        f"lower than that of the teacher in PyTorch, its throughput {figure(figures['throughput_ratio'])} times "
+        "higher.**"
+    )
 
 
 def describe_speed(speed: Measurements) -> str:
@@ -104,6 +108,14 @@ def _protocol(settings: Mapping[str, Any]) -> str:
         f"On the tasks teacher and student were fine-tuned in the same way{rows}, "
         f"with {words(seeds)} seed{'s' if seeds > 1 else ''}: "
         f"{'mean ± standard deviation' if seeds > 1 else 'the score'} on the test part."
+    )
+
+
+def describe_parity(parity: Measurements) -> str:
+    """On how much text the files were compared."""
+    return (
+        "How far the hidden states of each file are from the PyTorch model's, over "
+        f"{parity.details['sentences']} real sentences:"
     )
 
 
