@@ -65,13 +65,13 @@ def initial_weights(
 
     Args:
         teacher: it is left as it is.
-        shape: what the student is to look like.
+        shape: what the student is to look like, with blocks to start from.
         averaging_VT: for a vocabulary of the student's own, :func:`averaging_matrix`.
 
     Raises:
-        UserError: if the student is to be larger than the teacher in any of its sizes, or has another vocabulary
-            without a matrix for it.
+        UserError: if the student is to be larger than the teacher in any of its sizes.
     """
+    assert shape.initialise_from is not None
     config = teacher.config
     asked = {
         "width (dim)": (shape.dim, config.hidden_size),
@@ -83,11 +83,6 @@ def initial_weights(
         raise UserError(
             f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
             "sizes may be larger"
-        )
-    if averaging_VT is None and shape.vocabulary_size != config.vocab_size:
-        raise UserError(
-            f"student: vocabulary {shape.vocabulary_size} (teacher: {config.vocab_size}): a vocabulary of its own is "
-            "needed; student.vocabulary says which"
         )
     weights = copied_weights(teacher, shape.initialise_from)
     if averaging_VT is not None:

@@ -52,7 +52,8 @@ class ResolvedArchitecture:
         heads: attention heads of a block.
         hidden_dim: width inside a feed-forward network.
         vocabulary_size: pieces of the vocabulary.
-        initialise_from: for each student block the teacher block that it starts from, counted from 0.
+        initialise_from: for each student block the teacher block that it starts from, counted from 0; None for a
+            student that starts from random weights.
     """
 
     layers: int
@@ -60,7 +61,7 @@ class ResolvedArchitecture:
     heads: int
     hidden_dim: int
     vocabulary_size: int
-    initialise_from: tuple[int, ...]
+    initialise_from: tuple[int, ...] | None
 
 
 class TrimSettings(Section):
@@ -104,10 +105,10 @@ class StudentArchitecture(Section):
     dim: Count | None = Field(None, description="Width of the hidden states, numbers.")
     heads: Count | None = Field(None, description="Attention heads of a block; they divide the width.")
     hidden_dim: Count | None = Field(None, description="Width inside the feed-forward networks, numbers.")
-    initialise_from: list[Annotated[int, Field(ge=0)]] | None = Field(
+    initialise_from: list[Annotated[int, Field(ge=0)]] | Literal["random"] | None = Field(
         None,
         description="For each student block the teacher block (counted from 0) that it starts from; by default "
-        "evenly spread from the first to the last.",
+        "evenly spread from the first to the last. random: nothing comes from the teacher, embeddings included.",
     )
     vocabulary: VocabularySettings | None = Field(
         None,
@@ -150,7 +151,9 @@ class StudentArchitecture(Section):
             initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
         )
 
-    def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...]:
+    def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
+        if self.initialise_from == "random":
+            return None
         if self.initialise_from is None:
             return spread_layers(layers, teacher_layers)
         if len(self.initialise_from) != layers:

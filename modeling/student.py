@@ -15,6 +15,7 @@ from distilrubert.modeling.checkpoints import (
     quiet_transformers,
     read_config,
 )
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.presets import StudentArchitecture, student_config
@@ -42,7 +43,7 @@ def build_student(
     tokenizer: PreTrainedTokenizerFast | None = None,
     token_counts: NDArray[np.int64] | None = None,
 ) -> Student:
-    """Make a student whose every weight comes from the teacher.
+    """Make a student whose every weight comes from the teacher, or none where the architecture says ``random``.
 
     With all of the teacher's layers, width and vocabulary it computes the teacher's hidden states and logits;
     :mod:`~distilrubert.modeling.initialisation` says what is lost with less.
@@ -50,7 +51,7 @@ def build_student(
     Args:
         teacher: it is left as it is; the student's weights are copies.
         architecture: the student's shape.
-        seed: of what starts random; the global generator is left alone.
+        seed: of random weights; the global generator is left alone.
         tokenizer: a trained vocabulary of the student's own; by default it is the teacher's. For a trimmed one,
             the teacher is trimmed: :func:`~distilrubert.modeling.trimming.trim_teacher`.
         token_counts: how often the corpus has each piece of the teacher, (T,): weights of the pieces that an
@@ -62,12 +63,20 @@ def build_student(
     its = teacher.model.config
     own = tokenizer or teacher.tokenizer
     size = len(tokenizer) if tokenizer else None
-    averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
-    weights = initial_weights(teacher.model, architecture.resolve(its, size), averaging_VT)
+    shape, weights = architecture.resolve(its, size), None
+    if shape.initialise_from is not None:
+        averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
+        weights = initial_weights(teacher.model, shape, averaging_VT)
+    if tokenizer is None and shape.vocabulary_size != its.vocab_size:
+        raise UserError(
+            f"student: vocabulary {shape.vocabulary_size} (teacher: {its.vocab_size}): a vocabulary of its own is "
+            "needed; student.vocabulary says which"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DistilBertForMaskedLM(student_config(architecture, its, own.pad_token_id, size))
-    model.load_state_dict(weights)
+    if weights is not None:
+        model.load_state_dict(weights)
     return Student(model.eval(), student_tokenizer(own))
 
 

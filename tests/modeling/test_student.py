@@ -216,3 +216,16 @@ def test_a_fine_tuned_classifier_is_refused(folder: Path, student: Student, tmp_
 def test_an_empty_folder_is_no_student(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         load_student(tmp_path)
+
+
+def test_a_student_may_start_from_random_weights_of_its_seed(tiny_teacher: Teacher) -> None:
+    random = StudentArchitecture(layers=2, initialise_from="random")
+    one, same, other = (build_student(tiny_teacher, random, seed).model.state_dict() for seed in (1, 1, 2))
+    copied = build_student(tiny_teacher, StudentArchitecture(layers=2)).model.state_dict()
+    assert one.keys() == copied.keys()
+    for name, weight in one.items():
+        assert torch.equal(weight, same[name])
+        if weight.dim() == 2:
+            assert weight.std() == pytest.approx(0.02, rel=0.2), name
+            assert not torch.equal(weight, other[name]), name
+            assert not torch.equal(weight, copied[name]), name
