@@ -31,11 +31,20 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A recipe, the folder that everything made from it goes to, and the processes that work on it."""
+    """A recipe and what works on it.
+
+    Attributes:
+        recipe: the recipe.
+        folder: where everything made from it goes.
+        launch: the processes that work on it.
+        shared_scores: where the finished measurements of quality are kept, by their content, if not in the run
+            directory: runs that share it measure their common teacher once.
+    """
 
     recipe: Recipe
     folder: Path
     launch: Launch = dataclasses.field(default_factory=Launch)
+    shared_scores: Path | None = None
 
     @property
     def vocabulary(self) -> Path:
@@ -61,6 +70,11 @@ class Run:
     def reports(self) -> Path:
         """What was measured, one JSON file each."""
         return self.folder / "reports"
+
+    @property
+    def scores(self) -> Path:
+        """The finished measurements of quality."""
+        return self.shared_scores or self.folder / "scores"
 
     @property
     def hub(self) -> Path:
@@ -219,10 +233,10 @@ def _write_recipe(run: Run) -> None:
         return
     versions = "".join(f"# {name} {version}\n" for name, version in installed_versions().items())
     text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
-    write_text(path, f"# distilrubert {_revision()}\n{versions}{text}")
+    write_text(path, f"# distilrubert {revision()}\n{versions}{text}")
 
 
-def _revision() -> str:
+def revision() -> str:
     """The version of this package, with the git revision where it runs from a checkout."""
     version = importlib.metadata.version("distilrubert")
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -238,7 +238,7 @@ def _measure_quality(run: Run) -> None:
         [load_task(name) for name in evaluation.tasks],
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
         sequences["teacher"],
-        run.folder / "scores",
+        run.scores,
         own_held_out={"student": sequences["student"]} if has_own_vocabulary(run) else None,
     ).save(run.reports / "quality.json")
 
