@@ -1,0 +1,47 @@
+"""The models of the reference experiment: a recipe each, and how it differs from that."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model.
+
+    Attributes:
+        name: of its run directory and its results.
+        title: what it is, for a reader.
+        recipe: name of the recipe that it is made from.
+        overrides: what differs from the recipe, as ``key=value``.
+        has_files: whether it is exported too; what only compares losses is as large as the student it compares with.
+    """
+
+    name: str
+    title: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    has_files: bool = False
+
+
+MLM_ONLY = "distillation.weights={mlm: 1.0}"
+
+# The cheap ones first, so that the tables fill early; of base the student itself and what it must beat first.
+MODELS = (
+    Model("tiny-5k-mlm-only", "tiny-5k without distillation", "reference-tiny-5k", (MLM_ONLY,)),
+    Model("tiny-5k", "tiny-5k: 3 layers of 132, 2,500 pieces", "reference-tiny-5k", has_files=True),
+    Model("tiny-mlm-only", "tiny without distillation", "reference-tiny", (MLM_ONLY,)),
+    Model("tiny", "tiny: 3 layers of 132, 8,000 pieces", "reference-tiny", has_files=True),
+    Model("small", "small: 2 layers", "reference-small", has_files=True),
+    Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,)),
+    Model("base", "base: 6 layers", "reference-base", has_files=True),
+    Model(
+        "base-scratch",
+        "base without distillation, from random weights",
+        "reference-base",
+        (MLM_ONLY, "student.initialise_from=random"),
+    ),
+    Model("base-no-kl", "base without KL", "reference-base", ("distillation.weights={mlm: 2.0, cosine: 1.0}",)),
+    Model("base-no-cosine", "base without cosine", "reference-base", ("distillation.weights={kl: 5.0, mlm: 2.0}",)),
+    Model("base-no-mlm", "base without MLM", "reference-base", ("distillation.weights={kl: 5.0, cosine: 1.0}",)),
+)
+# The same for every model, whatever its recipe says: only what is fine-tuned differs.
+PROTOCOL = ("evaluation.finetuning={train_limit: 2000, epochs: 3, learning_rates: [1.0e-4, 3.0e-4]}",)

@@ -1,0 +1,152 @@
+"""The reference experiment: every student of the family on real data, and what each loss is good for.
+
+    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/run.py                      as long as the recipes say
+    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/run.py --updates 600        an hour or so a model on two cores
+    python benchmarks/reference/run.py --only tiny tiny-mlm-only --updates 3         to see that it runs
+
+Each model goes the ordinary road in a run directory of its own, without the measurement of speed (that is
+``benchmarks/inference.py``) and without a card. The same command goes on where it was stopped; what is finished is
+skipped. The teacher is fine-tuned once for all. ``report.py`` makes the page of the results.
+
+A results file has the rows ``teacher``, the model and ``bag-of-words``, as quality.json has them, the model's with
+``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s`` and ``files_mib`` besides; `details` has the curves
+and the losses on held-out text of training.json, all settings, and the git revision.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models import MODELS, PROTOCOL, Model
+
+from distilrubert.distill.report import TrainingReport
+from distilrubert.evaluation.size import count_parameters, find_file
+from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Measurements, Row
+from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.recipe import Recipe, load_recipe
+from distilrubert.pipeline.run import Run, bring_up_to_date, revision
+from distilrubert.pipeline.stages import stages_of
+from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "reference"
+# Held-out text is measured this often in a run of --updates.
+MEASUREMENTS = 12
+
+logger = logging.getLogger("distilrubert.benchmarks")
+
+
+def main() -> int:
+    """Run the models that were asked for, one after another; the exit status as the command line has it."""
+    options = _options()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("distilrubert").setLevel(logging.INFO)
+    try:
+        chosen = [model for model in MODELS if not options.only or model.name in options.only]
+        recipes = {model.name: _recipe(model, options) for model in chosen}
+        for model in chosen:
+            logger.info("%s: %s", model.name, model.title)
+            if _bring_up_to_date(model, recipes[model.name], options) and model is not chosen[-1]:
+                # A new process for the next one: fine-tuning and distillation set accelerate's state, which a process
+                # has once. It skips what is done.
+                os.execv(sys.executable, sys.orig_argv)  # noqa: S606  (no shell is wanted)
+    except UserError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("run.py: interrupted; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = [model.name for model in MODELS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
+    parser.add_argument("--updates", type=_positive, metavar="N", help="of each model (default: the recipes' epochs)")
+    parser.add_argument("--tasks", nargs="+", default=["rusentiment"], metavar="TASK", help="default: rusentiment")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/reference"), metavar="DIR", help="where to work")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where NAME.json are written")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="for every model alike"
+    )
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
+    schedule = [f"evaluation.tasks=[{', '.join(options.tasks)}]", f"evaluation.seeds={options.seeds}"]
+    if options.updates:
+        every = max(1, options.updates // MEASUREMENTS)
+        schedule += [f"distillation.max_steps={options.updates}", f"distillation.validate_every={every}"]
+        schedule += ["distillation.validation_tokens=40000"]
+    path = ROOT / "recipes" / f"{model.recipe}.yaml"
+    return load_recipe(path, [*PROTOCOL, *schedule, *model.overrides, *options.overrides])
+
+
+def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> bool:
+    """Run one model and, where anything was done or its results are missing, write these; whether a stage was done."""
+    run = Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores")
+    check_before_work(run)
+    left_out = {"speed", "card"} if model.has_files else {"conversion", "speed", "card"}
+    performed = bring_up_to_date(run, [stage for stage in stages_of(run) if stage.name not in left_out])
+    path = options.results / f"{model.name}.json"
+    if performed or not path.exists():
+        _results(model, run, options.overrides).save(path)
+        logger.info("%s: written to %s", model.name, path)
+    return bool(performed)
+
+
+def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
+    training = TrainingReport.load(run.reports / "training.json")
+    quality = Measurements.load(run.reports / "quality.json")
+    teacher = run.recipe.teacher
+    assert teacher.model is not None
+    own = {
+        "teacher": {"parameters": count_parameters(checkpoint_folder(teacher.model, teacher.revision))},
+        "student": {
+            "parameters": training.figures["parameters"],
+            "updates": training.figures["steps"],
+            **{key: training.figures[key] for key in ("epochs", "tokens", "wall_time_s")},
+            "files_mib": _files(model, run),
+        },
+    }
+    names = {"student": model.name}
+    rows = [
+        Row(names.get(row.case, row.case), {**own.get(row.case, {}), **row.figures}, row.ratio) for row in quality.rows
+    ]
+    details = {
+        "recipe": model.recipe,
+        "overrides": [*model.overrides, *overrides],
+        "revision": revision(),
+        "trained_on": training.environment.to_dict(),
+        "distillation": training.settings,
+        "quality": quality.details,
+        "curves": training.curves,
+        "validation": training.validation,
+    }
+    return Measurements(quality.environment, rows, quality.baseline, details)
+
+
+def _files(model: Model, run: Run) -> dict[str, float]:
+    """Size of each file in MiB by its path in the model repository."""
+    if model.has_files:
+        parity = Measurements.load(run.reports / "parity.json")
+        return {row.figures["path"]: row.figures["size_mib"] for row in parity.rows}
+    weights = find_file(run.student)
+    return {weights.name: weights.stat().st_size / 2**20}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
