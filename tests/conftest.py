@@ -1,11 +1,15 @@
 """Fixtures that every room's tests share."""
 
+import itertools
 import os
+import random
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
 from distilrubert.modeling.vocabulary import train_wordpiece
@@ -113,3 +117,43 @@ def data_folder() -> Path:
     if not named:
         pytest.skip("DISTILRUBERT_DATA does not name the folder with the reference data")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    """A cased Russian WordPiece tokenizer of 83,828 pieces that people use."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "vocab.txt").write_bytes((data_folder / "vocab" / "rubert_tiny2_vocab.txt").read_bytes())
+    return BertTokenizerFast.from_pretrained(folder, do_lower_case=False, strip_accents=False, model_max_length=512)
+
+
+@pytest.fixture(scope="session")
+def real_texts(data_folder: Path) -> list[str]:
+    """All 257,888 texts of the corpus, in the order of its files."""
+    files = sorted((data_folder / "corpus").glob("*.parquet"))
+    return [text for file in files for text in pyarrow.parquet.read_table(file, columns=["text"])["text"].to_pylist()]
+
+
+# What tokenizers disagree on: combining marks, signs of several code points, mixed scripts, words too long or unknown.
+HARD = [
+    "Ёжик, ёлка и ЩЁТКА",
+    "и\u0306од, е\u0308ж, за\u0301мок и замо\u0301к",
+    "смех 😀😀, 👨‍👩‍👧 и флаг 🇷🇺❤️",
+    "iPhoneом по Wi-Fiю, COVID‑19, Cтранно и hеllо",
+    "漢字внутри, ﬁn, Ⅷ и ½ стакана²",
+    "нечитаемое ꙮꙮ словоꙮсреди и 𐍈",
+    "неви\u00adдимый\u200b перенос\u00a0и\tпробелы\u3000тут\ufeff",
+    "«Ну…» — „да“!?!..--- [MASK] [SEP] [UNK] ##а",
+    "а" * 130,
+    "\u0301 \u0301\u0308 и знаки без букв",
+]
+
+
+@pytest.fixture(scope="session")
+def hard_texts(real_texts: list[str]) -> list[str]:
+    """Texts drawn from the corpus, each with something in it that is hard to tokenise or to align."""
+    drawn = random.Random(4).sample(real_texts, 1_500)
+    return [
+        f"{text} {hard}" if number % 2 else f"{hard}{text}"
+        for number, (text, hard) in enumerate(zip(drawn, itertools.cycle(HARD), strict=False))
+    ]

@@ -197,7 +197,7 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
 def test_epochs_are_counted_in_the_tokens_of_the_student(
     tiny_teacher: Teacher, sentences: list[str], settings: DistillationSettings, tmp_path: Path
 ) -> None:
-    """Batches go by the longer side of each example; the report took it for the length, and two full epochs were fewer."""
+    """Batches go by the longer side of each example. The report did too, and made less than two of two epochs."""
     # A vocabulary of some texts: shorter than the teacher's where it has [UNK] or longer pieces, else longer.
     own = train_wordpiece(sentences[:20], size=260, max_length=64)
     corpus = build_corpus(

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from distilrubert.distill.store import Pair
 from distilrubert.distill.tokenisation import SequenceEncoder
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.trimming import plain_tokenizer
 from distilrubert.modeling.vocabulary import train_wordpiece
 
 
@@ -114,3 +116,32 @@ def test_a_corpus_of_pairs(
     assert len(loaded.token_counts) == len(tiny_teacher.tokenizer)
     plain = build_corpus(settings, tiny_teacher.tokenizer, tmp_path / "plain", 3)
     assert plain.pairs is None
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("limit", [16, 64])
+def test_real_texts_are_cut_at_the_same_characters(
+    real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], limit: int
+) -> None:
+    own = train_wordpiece(hard_texts, size=4_000)
+    examples = PairEncoder(real_tokenizer, own, limit).encode(hard_texts)
+    whole = [
+        plain_tokenizer(tokenizer).encode_batch(hard_texts, add_special_tokens=False)
+        for tokenizer in (real_tokenizer, own)
+    ]
+    cuts = 0
+    for text, pairs, *sides in zip(hard_texts, examples, *whole, strict=True):
+        edges = []
+        for name, encoding in zip(("teacher", "student"), sides, strict=True):
+            parts = [getattr(pair, name).ids_L[1:-1] for pair in pairs]
+            assert np.concatenate(parts).tolist() == encoding.ids
+            behind = np.cumsum([len(part) for part in parts])[:-1]
+            edges.append([(encoding.offsets[place - 1][1], encoding.offsets[place][0]) for place in behind])
+        for pair in pairs:
+            check(pair, limit)
+        for (end, start), (its_end, its_start) in zip(*edges, strict=True):
+            # Between the parts stands at most what neither side has a token for.
+            between = text[min(end, its_end) : max(start, its_start)]
+            assert all(unicodedata.category(character)[0] in "ZC" for character in between)
+        cuts += len(pairs) - 1
+    assert cuts > 300

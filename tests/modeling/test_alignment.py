@@ -1,10 +1,12 @@
 import itertools
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.teacher import Teacher
@@ -151,3 +153,65 @@ def test_a_later_equal_piece_is_no_match() -> None:
     teacher = offsets((0, 3), (3, 5), (6, 10), (11, 12), (13, 17), (18, 22))  # сте ##на дома и одна луна
     student = offsets((0, 4), (4, 5), (6, 10), (11, 12), (13, 15), (15, 17), (18, 20), (20, 22))
     assert spans(teacher, student) == ([0, 0, 1, 2, 3, 4], [0, 0, 1, 2, 3, 3, 4, 4])
+
+
+def encoded_offsets(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Offsets:
+    return Offsets.of(plain_tokenizer(tokenizer).encode_batch(texts, add_special_tokens=False), texts)
+
+
+def span_of_characters(tokens: Offsets, spans_N: np.ndarray, length: int) -> np.ndarray:
+    """The span that each character of the text stands in, -1 where no token has it."""
+    spans = np.full(length, -1)
+    for span, start, end in zip(spans_N, tokens.start_N, tokens.end_N, strict=True):
+        spans[start:end] = span
+    return spans
+
+
+def is_nothing(character: str) -> bool:
+    """Whether BERT's normaliser drops a character: white space, control and format characters, the empty sign."""
+    return unicodedata.category(character)[0] in "ZC" or character == "\ufffd"
+
+
+@pytest.mark.data
+def test_real_texts_are_covered_once_by_both(real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str]) -> None:
+    own = train_wordpiece(hard_texts, size=4_000)
+    whole = "".join(hard_texts)
+    is_kept = ~np.isin(list(whole), [character for character in set(whole) if is_nothing(character)])
+    both = [encoded_offsets(tokenizer, hard_texts) for tokenizer in (real_tokenizer, own)]
+    aligned = align(*both)
+    for tokens, spans_N in zip(both, aligned, strict=True):
+        assert (np.diff(spans_N) >= 0).all()
+        changes = np.zeros(len(whole) + 1, dtype=np.int64)
+        np.add.at(changes, tokens.start_N, 1)
+        np.add.at(changes, tokens.end_N, -1)
+        covers = np.cumsum(changes)[:-1]
+        assert (covers[is_kept] == 1).all()
+        assert covers.max() == 1
+    # No span is empty on a side, and its characters are the same on both.
+    spans = np.stack([span_of_characters(*side, len(whole)) for side in zip(both, aligned, strict=True)])
+    np.testing.assert_array_equal(*spans[:, is_kept])
+    assert set(aligned[0]) == set(aligned[1]) == set(range(int(aligned[0][-1]) + 1))
+    several = np.stack([np.bincount(spans_N) > 1 for spans_N in aligned])
+    assert (~several).all(0).sum() > (~several[0] & several[1]).sum() > 1_000
+    assert (several[0] & ~several[1]).sum() > 100
+    assert several.all(0).sum() > 100
+
+
+@pytest.mark.data
+def test_real_texts_are_aligned_with_a_tokenizer_that_drops_marks(
+    real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], tmp_path: Path
+) -> None:
+    """One that reads ё as е and й as и, and combining marks as nothing: what both see is in one span."""
+    real_tokenizer.save_vocabulary(str(tmp_path))
+    plain = BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=True, strip_accents=True)
+    whole = "".join(hard_texts)
+    both = [encoded_offsets(tokenizer, hard_texts) for tokenizer in (real_tokenizer, plain)]
+    aligned = align(*both)
+    assert all((np.diff(spans_N) >= 0).all() for spans_N in aligned)
+    spans = np.stack([span_of_characters(*side, len(whole)) for side in zip(both, aligned, strict=True)])
+    is_seen = spans >= 0
+    np.testing.assert_array_equal(*spans[:, is_seen.all(0)])
+    assert {character for character, seen in zip(whole, is_seen.T, strict=True) if seen[0] > seen[1]} == {
+        character for character in set(whole) if unicodedata.category(character) == "Mn"
+    }
+    assert not (is_seen[1] > is_seen[0]).any()

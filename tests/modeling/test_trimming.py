@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFa
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.student import build_student, load_student, save_student
-from distilrubert.modeling.teacher import Teacher, load_teacher, save_teacher
+from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 from distilrubert.modeling.trimming import (
     count_pieces,
@@ -131,20 +130,49 @@ def test_a_strange_piece_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> No
 
 
 @pytest.mark.data
+def test_real_texts_keep_their_tokens_and_logits(
+    real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], real_texts: list[str]
+) -> None:
+    counted, others = hard_texts + real_texts[::100], real_texts[50::100]
+    trimmed = trim_tokenizer(real_tokenizer, count_pieces(real_tokenizer, counted))
+    assert len(trimmed) < 0.5 * len(real_tokenizer)
+    assert sorted(trimmed.get_vocab().values()) == list(range(len(trimmed)))
+    assert measure_resplit(real_tokenizer, trimmed, counted).changed == 0
+    # A text that was not counted changes where it has a dropped piece, and nowhere else.
+    rows_V = ids_in(real_tokenizer, trimmed)
+    engines = [plain_tokenizer(tokenizer) for tokenizer in (real_tokenizer, trimmed)]
+    changed = 0
+    for whole, own in zip(*(engine.encode_batch(others, add_special_tokens=False) for engine in engines), strict=True):
+        has_dropped = not np.isin(whole.ids, rows_V).all()
+        assert has_dropped == (rows_V[own.ids].tolist() != whole.ids)
+        changed += has_dropped
+    assert 0.1 < changed / len(others) < 0.9
+    teacher = new_teacher(real_tokenizer, layers=2, dim=32, heads=2, hidden_dim=64, seed=1)
+    batch = [text[:200] for text in hard_texts[:20]]
+    with torch.no_grad():
+        expected, found = (
+            made.model(**made.tokenizer(batch, padding=True, return_tensors="pt")).logits
+            for made in (teacher, trim_teacher(teacher, trimmed))
+        )
+    torch.testing.assert_close(found, expected[..., rows_V], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.data
 @pytest.mark.slow
-def test_the_real_vocabulary_on_the_real_corpus(data_folder: Path, tmp_path: Path) -> None:
-    """Issue 4: minimum_count 1 keeps about 57,100 of 83,828 pieces, 5 about 38,800 and re-splits under 0.6 %."""
-    (tmp_path / "vocab.txt").write_bytes((data_folder / "vocab" / "rubert_tiny2_vocab.txt").read_bytes())
-    tokenizer = BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=False, strip_accents=False)
-    files = {"train": [str(path) for path in sorted((data_folder / "corpus").glob("*.parquet"))]}
-    columns = [datasets.load_dataset("parquet", data_files=file, split="train")["text"] for file in files["train"]]
-    texts = [text for column in columns for text in column]
-    counts = count_pieces(tokenizer, texts)
-    assert counts.sum() >= 7_755_418
-    for minimum_count, size, share in ((1, 57_100, 0.0), (5, 38_800, 0.006)):
-        trimmed = trim_tokenizer(tokenizer, counts, minimum_count)
-        assert len(trimmed) == pytest.approx(size, rel=0.02)
-        # Every tenth text is as good, in a tenth of the time; docs/vocabulary.md has the figures of all of them.
-        found = measure_resplit(tokenizer, trimmed, texts[::10])
-        assert found.token_share <= share
-        assert (found.changed == 0) == (minimum_count == 1)
+def test_the_real_vocabulary_on_the_whole_corpus(
+    real_tokenizer: PreTrainedTokenizerFast, real_texts: list[str]
+) -> None:
+    """The figures of docs/vocabulary.md; held out there is every fiftieth text, and counted are the others."""
+    held_out = real_texts[::50]
+    others = [text for number, text in enumerate(real_texts) if number % 50]
+    counts, its_counts = count_pieces(real_tokenizer, others), count_pieces(real_tokenizer, held_out)
+    for minimum_count, size, changes, its_changes in (
+        (1, 57_560, (0, 0), (163, 133)),
+        (5, 39_285, (38_134, 27_790), (1_101, 756)),
+    ):
+        trimmed = trim_tokenizer(real_tokenizer, counts + its_counts, minimum_count)
+        assert len(trimmed) == size
+        found = measure_resplit(real_tokenizer, trimmed, real_texts)
+        assert (found.tokens, found.texts, found.dropped, found.changed) == (7_755_418, 257_888, *changes)
+        beside = measure_resplit(real_tokenizer, trim_tokenizer(real_tokenizer, counts, minimum_count), held_out)
+        assert (beside.tokens, beside.texts, beside.dropped, beside.changed) == (152_950, 5_158, *its_changes)
