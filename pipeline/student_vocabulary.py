@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 from distilrubert.distill.deduplication import as_fraction, text_keys
 from distilrubert.distill.sources import iterate_texts
 from distilrubert.distill.store import load_corpus
 from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.modeling.teacher import Teacher, load_teacher
@@ -87,12 +89,18 @@ def make_student_vocabulary(run: Run) -> None:
     own = run.recipe.student.own_vocabulary()
     assert own is not None
     whole = teacher_tokenizer(run)
+    texts = _texts(run, is_held_out=False)
+    counts_T = None
     if own.trim:
-        made = trim_tokenizer(whole, count_pieces(whole, _texts(run, is_held_out=False)), own.trim.minimum_count)
+        counts_T = count_pieces(whole, texts)
+        made = trim_tokenizer(whole, counts_T, own.trim.minimum_count)
     else:
         assert own.train is not None
-        made = train_wordpiece(_texts(run, is_held_out=False), own.train.size, whole.model_max_length)
-    _measure(run, whole, made).save(run.reports / "vocabulary.json")
+        try:
+            made = train_wordpiece(texts, own.train.size, whole.model_max_length)
+        except UserError as error:
+            raise UserError(f"student.vocabulary.train: {error}") from error
+    _measure(run, whole, made, counts_T).save(run.reports / "vocabulary.json")
     with atomic_folder(folder_of(run)) as beside:
         save_tokenizer(made, beside)
 
@@ -105,8 +113,17 @@ def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
             yield text
 
 
-def _measure(run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizerFast) -> Measurements:
-    """Pieces and bytes of both vocabularies, and how the held-out text is tokenised with them."""
+def _measure(
+    run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizerFast, counts_T: NDArray[np.int64] | None
+) -> Measurements:
+    """Pieces and bytes of both vocabularies, how the held-out text is tokenised with them, and what trimming changes.
+
+    Args:
+        run: the run.
+        whole: the teacher's tokenizer.
+        made: the student's.
+        counts_T: how often the training text needs each of the teacher's pieces, where `made` is a part of them.
+    """
     texts = list(_texts(run, is_held_out=True))
     teacher = _teacher_config(run)
     width = run.recipe.student.resolve(teacher, len(made)).dim
@@ -120,9 +137,10 @@ def _measure(run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizer
             "held_out_tokens": len(ids),
             "held_out_unknown_share": float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) else 0.0,
         }
-        if case == "student" and is_trimmed(run):
+        if case == "student" and counts_T is not None:
             resplit = measure_resplit(whole, made, texts)
             figures |= {
+                "training_resplit_token_share": float(1 - counts_T[ids_in(whole, made)].sum() / max(counts_T.sum(), 1)),
                 "held_out_resplit_token_share": resplit.token_share,
                 "held_out_resplit_text_share": resplit.text_share,
             }

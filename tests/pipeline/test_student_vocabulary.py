@@ -1,0 +1,181 @@
+"""The stage that makes a vocabulary for the student, and what follows from it in the other stages."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from distilrubert.distill.store import load_corpus
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.trimming import pieces_of
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run, bring_up_to_date
+from distilrubert.pipeline.stages import stages_of, training_stages_of
+from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, folder_of, held_out
+
+RECIPE = """
+name: small-one
+teacher: {{model: {teacher}}}
+corpus: {{sources: [{{path: texts.txt}}], validation: 0.3, max_length: 64, processes: 1}}
+student: {student}
+distillation: {{weights: {weights}, batch_tokens: 256, batches_per_update: 1, max_steps: 2, precision: fp32}}
+conversion: {{onnx: [], openvino: []}}
+card: {{language: ru, license: apache-2.0}}
+"""
+TRIMMED = {"student": "{layers: 2, vocabulary: {trim: {minimum_count: 2}}}", "weights": "{kl: 1, mlm: 1, cosine: 1}"}
+TRAINED = {
+    "student": "{layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 150}}}",
+    "weights": "{mlm: 1, match: 1, reduce_map: 1, reduce: 0.1}",
+}
+
+
+def new_run(folder: Path, teacher: Path, sentences: list[str], **changes: str) -> Run:
+    folder.mkdir(exist_ok=True)
+    (folder / "texts.txt").write_text("\n".join(sentences), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE.format(teacher=teacher, **changes), encoding="utf-8")
+    return Run(load_recipe(folder / "recipe.yaml"), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory, tiny_teacher_folder: Path, sentences: list[str]) -> Run:
+    run = new_run(tmp_path_factory.mktemp("trimmed"), tiny_teacher_folder, sentences, **TRIMMED)
+    assert bring_up_to_date(run, training_stages_of(run)) == ["student-vocabulary", "corpus", "student"]
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_teacher_folder: Path, sentences: list[str]) -> Run:
+    run = new_run(tmp_path_factory.mktemp("trained"), tiny_teacher_folder, sentences, **TRAINED)
+    assert bring_up_to_date(run, training_stages_of(run)) == ["student-vocabulary", "corpus", "student"]
+    return run
+
+
+def test_a_student_of_the_teachers_vocabulary_needs_no_stage(
+    tmp_path: Path, tiny_teacher_folder: Path, tiny_teacher: Teacher, sentences: list[str]
+) -> None:
+    run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRIMMED | {"student": "{layers: 2}"})
+    assert "student-vocabulary" not in [stage.name for stage in stages_of(run)]
+    shared, own = corpus_tokenizers(run)
+    assert (shared.get_vocab(), own) == (tiny_teacher.tokenizer.get_vocab(), None)
+    assert fitted(run, tiny_teacher) == (tiny_teacher, None)
+
+
+def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher) -> None:
+    report = Measurements.load(trimmed.reports / "vocabulary.json")
+    teacher, student = report["teacher"].figures, report["student"].figures
+    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    assert set(own.get_vocab()) < set(tiny_teacher.tokenizer.get_vocab())
+    assert (teacher["pieces"], student["pieces"]) == (len(tiny_teacher.tokenizer), len(own))
+    # An embedding of 32 numbers and a bias for each piece, in fp32.
+    assert student["embeddings_mib"] == pytest.approx(len(own) * 33 * 4 / 2**20)
+    assert report["student"].ratio == pytest.approx(len(tiny_teacher.tokenizer) / len(own))
+    # Pieces met once were dropped, so some text is split anew, also where nothing was counted.
+    for name in ("training_resplit_token_share", "held_out_resplit_token_share"):
+        assert 0 < student[name] < 0.5
+    assert student["held_out_resplit_token_share"] < student["held_out_resplit_text_share"] < 1
+    assert student["held_out_tokens"] > teacher["held_out_tokens"] > 0
+    assert student["held_out_unknown_share"] == teacher["held_out_unknown_share"]
+    assert report.details["held_out_texts"] > 10
+
+
+def test_the_report_of_a_new_vocabulary(trained: Run) -> None:
+    report = Measurements.load(trained.reports / "vocabulary.json")
+    student = report["student"].figures
+    # The student's own width: 16 numbers and a bias.
+    assert (student["pieces"], student["embeddings_mib"]) == (150, pytest.approx(150 * 17 * 4 / 2**20))
+    assert not [name for name in student if "resplit" in name]
+
+
+def test_nothing_of_the_held_out_text_is_counted(
+    trimmed: Run, tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    """The vocabulary is the same whatever the held-out texts are."""
+    corpus = load_corpus(trimmed.corpus)
+    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    held = [own.decode(ids, skip_special_tokens=True) for ids in corpus.validation]
+    joined = ["".join(text.split()) for text in held]
+    rest = [text for text in sentences if "".join(text.split()) not in joined]
+    assert 0 < len(rest) < len(sentences)
+    run = new_run(tmp_path, tiny_teacher_folder, rest, **TRIMMED)
+    again = dataclasses.replace(run, recipe=load_recipe(tmp_path / "recipe.yaml", ["corpus.validation=0"]))
+    bring_up_to_date(again, stages_of(again)[:1])
+    assert pieces_of(AutoTokenizer.from_pretrained(folder_of(again))) == pieces_of(own)
+
+
+def test_a_trimmed_teacher_and_its_student_read_the_same_tokens(trimmed: Run, tiny_teacher: Teacher) -> None:
+    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    shared, other = corpus_tokenizers(trimmed)
+    assert (shared.get_vocab(), other) == (own.get_vocab(), None)
+    teacher, none = fitted(trimmed, tiny_teacher)
+    assert (teacher.model.config.vocab_size, none) == (len(own), None)
+    sequences = held_out(trimmed)
+    assert len(sequences["teacher"]) == len(sequences["student"]) > 10
+    for its, ids in zip(sequences["teacher"], sequences["student"], strict=True):
+        assert tiny_teacher.tokenizer.convert_ids_to_tokens(its.tolist()) == own.convert_ids_to_tokens(ids.tolist())
+
+
+def test_a_teacher_reads_its_own_tokens_beside_a_new_vocabulary(trained: Run, tiny_teacher: Teacher) -> None:
+    own = AutoTokenizer.from_pretrained(folder_of(trained))
+    its, ours = corpus_tokenizers(trained)
+    assert ours is not None
+    assert (its.get_vocab(), ours.get_vocab()) == (tiny_teacher.tokenizer.get_vocab(), own.get_vocab())
+    teacher, tokenizer = fitted(trained, tiny_teacher)
+    assert teacher is tiny_teacher
+    assert tokenizer is not None
+    assert tokenizer.get_vocab() == own.get_vocab()
+    sequences = held_out(trained)
+    known = 0
+    for ids, others in zip(sequences["teacher"], sequences["student"], strict=True):
+        if own.unk_token_id not in others:
+            assert its.decode(ids).replace(" ", "") == own.decode(others).replace(" ", "")
+            known += 1
+    assert known > 10
+
+
+@pytest.mark.parametrize("made", ["trimmed", "trained"])
+def test_the_student_loads_as_users_write_it(made: str, request: pytest.FixtureRequest, sentences: list[str]) -> None:
+    run: Run = request.getfixturevalue(made)
+    tokenizer = AutoTokenizer.from_pretrained(run.student)
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(folder_of(run)).get_vocab()
+    inputs = tokenizer(sentences[:3], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(run.student)(**inputs).last_hidden_state
+        logits = AutoModelForMaskedLM.from_pretrained(run.student)(**inputs).logits
+    assert hidden.shape[:2] == inputs["input_ids"].shape
+    assert logits.shape[-1] == len(tokenizer)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        ({"student.vocabulary.trim.minimum_count": 3}, ["student-vocabulary", "corpus", "student"]),
+        ({"student.layers": 1}, ["student"]),
+        ({"corpus.max_length": 24}, ["corpus", "student"]),
+    ],
+)
+def test_what_a_change_makes_anew(
+    changes: dict[str, int], redone: list[str], tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRIMMED)
+    bring_up_to_date(run, training_stages_of(run))
+    assert bring_up_to_date(run, training_stages_of(run)) == []
+    recipe = load_recipe(tmp_path / "recipe.yaml", [f"{key}={value}" for key, value in changes.items()])
+    changed = dataclasses.replace(run, recipe=recipe)
+    assert bring_up_to_date(changed, training_stages_of(changed)) == redone
+
+
+def test_a_vocabulary_smaller_than_its_characters_is_refused(
+    tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    student = "{layers: 2, vocabulary: {train: {size: 100}}}"
+    run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRAINED | {"student": student})
+    said = r"student\.vocabulary\.train: vocabulary size: 100 pieces; the text has \d+ different characters"
+    with pytest.raises(UserError, match=said) as caught:
+        bring_up_to_date(run, training_stages_of(run))
+    assert "\n" not in str(caught.value)
+    assert not folder_of(run).exists()
