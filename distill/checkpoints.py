@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
+from distilrubert.distill.sharding import collect, spread
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder, read_json
 
@@ -60,7 +61,7 @@ class Checkpoints:
         """The checkpoint of the highest step; None where there is none."""
         return max(self._all(), key=_step_of, default=None)
 
-    def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
+    def save(self, step: int, module: nn.Module, moments: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint of `step`, then remove all but the newest `keep`.
 
         Raises:
@@ -69,7 +70,7 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{step:08}"
         with atomic_folder(path) as folder:
             save_model(module, str(folder / _MODEL))
-            save_file(_moments(optimizer), folder / _OPTIMIZER)
+            save_file(dict(moments), folder / _OPTIMIZER)
             (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         for old in sorted(self._all(), key=_step_of)[: -self._keep]:
             _remove(old)
@@ -90,7 +91,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the weights and moments of a checkpoint into `module` and `optimizer`.
+    """Put the weights and moments of a checkpoint into `module` and `optimizer`, of moments a process's own part.
 
     Raises:
         UserError: if a file is missing or damaged, or does not belong to this model.
@@ -100,18 +101,23 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
         moments = load_file(checkpoint / _OPTIMIZER)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{checkpoint}: the checkpoint cannot be read: {error}; remove it to go on") from error
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in moments.items():
         index, _, key = name.partition(".")
         # A copy: what safetensors returns is a view of the file, which is removed one day.
-        state.setdefault(int(index), {})[key] = tensor.clone()
+        state.setdefault(int(index), {})[key] = spread(tensor.clone(), parameters[int(index)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The tensors of an optimiser, by ``<index of the parameter>.<key>``."""
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The whole tensors of an optimiser, by ``<index of the parameter>.<key>``; every process takes part."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value.contiguous() for index, values in state.items() for key, value in values.items()}
+    return {
+        f"{index}.{key}": collect(value).contiguous()
+        for index, values in state.items()
+        for key, value in values.items()
+    }
 
 
 def _step_of(checkpoint: Path) -> int:

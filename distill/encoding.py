@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,10 @@ class FrozenModel:
         if dtype not in self._converted:
             self._converted[dtype] = _convert(self._model, dtype)
         return self._converted[dtype]
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # What only reads it has no need of a copy.
+        return self
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """Change every tensor in place, as :meth:`torch.nn.Module._apply` does."""

@@ -7,13 +7,14 @@ from pydantic import Field, field_validator
 
 from distilrubert.distill.masking import MaskingSettings
 from distilrubert.distill.objective import ObjectiveSettings
+from distilrubert.distill.sharding import Sharding
 from distilrubert.modeling.configuration import Section
 
 TRACKERS = sorted(str(name) for name in LoggerType if name is not LoggerType.ALL)
 
 
 class BookkeepingSettings(Section):
-    """What is kept and shown while training goes on; none of it changes the weights that come out."""
+    """What is kept, shown and held where while training goes on; none of it changes the weights, but for rounding."""
 
     checkpoint_every: int | None = Field(
         None, ge=1, description="Updates between checkpoints; null leaves it to checkpoint_minutes."
@@ -31,6 +32,11 @@ class BookkeepingSettings(Section):
         [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."
     )
     num_workers: int = Field(0, ge=0, description="Processes that mask and pad batches; 0 does it in the training one.")
+    sharding: Sharding = Field(
+        "none",
+        description="What several processes hold of the trained weights, their gradients and AdamW's moments: each "
+        "all of them (none, the fastest), or each its part (full, FSDP, where they do not fit into a GPU's memory).",
+    )
 
     @field_validator("trackers")
     @classmethod

@@ -22,12 +22,13 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from distilrubert.distill.batching import build_loader
-from distilrubert.distill.checkpoints import Checkpoints, read_state, restore
+from distilrubert.distill.checkpoints import Checkpoints, moments_of, read_state, restore
 from distilrubert.distill.course import Course, Stretch
 from distilrubert.distill.job import Job, difference
 from distilrubert.distill.progress import Progress, peak_gpu_memory_mib, peak_memory_mib
 from distilrubert.distill.ranks import destroy_process_group, largest, on_main, total
 from distilrubert.distill.report import TrainingReport
+from distilrubert.distill.sharding import collect_weights, gathered, place, spread_weights
 from distilrubert.distill.signals import Interrupted, StopRequest
 from distilrubert.distill.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.distill.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
@@ -89,8 +90,8 @@ class _Run:
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
         self.course = Course(job.corpus.train.lengths, job.settings, job.seed)
         self.validation = Validation(job.corpus.validation, job.masker, job.settings, job.seed, accelerator)
-        job.objective.to(accelerator.device)
-        self.update = Updater(accelerator, job.objective, job.settings, self.course.total_steps, job.seed)
+        self.trained = place(job.objective, accelerator, job.settings.sharding)
+        self.update = Updater(accelerator, self.trained, job.settings, self.course.total_steps, job.seed)
         self.progress = Progress()
 
     def execute(self) -> TrainingReport:
@@ -117,6 +118,7 @@ class _Run:
                 "back to what it was made with"
             )
         restore(checkpoint, self.job.objective, self.update.optimizer)
+        spread_weights(self.job.objective, self.trained)
         self.progress = Progress.from_dict(state["progress"])
         self._tell("going on from %s", checkpoint)
         return state
@@ -202,8 +204,8 @@ class _Run:
         self.accelerator.log(dict(point), step=self.progress.step)
 
     def _validate(self) -> None:
-        with self.progress.timed("validation"):
-            losses = self.validation.measure(self.job.objective, self.update.precision)
+        with self.progress.timed("validation"), gathered(self.trained):
+            losses = self.validation.measure(self.trained, self.update.precision)
         if losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
             self._tell("held-out text: %s", _in_words(losses))
@@ -225,9 +227,10 @@ class _Run:
             "progress": progress.to_dict(),
         }
         with progress.timed("checkpoint"):
+            collect_weights(self.trained, self.job.objective)
+            moments = moments_of(self.update.optimizer)
             self.newest = on_main(
-                accelerator,
-                lambda: self.checkpoints.save(progress.step, self.job.objective, self.update.optimizer, state),
+                accelerator, lambda: self.checkpoints.save(progress.step, self.job.objective, moments, state)
             )
         self.saved_at = time.monotonic()
         return state

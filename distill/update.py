@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
 from distilrubert.distill.paired_objective import AnyObjective
@@ -71,9 +72,10 @@ class Updater:
     ) -> None:
         self._accelerator, self._objective, self._settings, self._seed = accelerator, objective, settings, seed
         self.precision = choose_precision(settings.precision, accelerator.device)
+        # Sharded weights are exchanged by their own hooks.
+        self._model = objective if isinstance(objective, FSDPModule) else accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings)
         self._learning_rate = build_schedule(self.optimizer, settings, total_steps)
-        self._model = accelerator.prepare_model(objective)
 
     def __call__(
         self,

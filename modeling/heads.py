@@ -34,6 +34,19 @@ def encoder_of(model: PreTrainedModel) -> nn.Module:
     return encoder
 
 
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The transformer blocks of the encoder.
+
+    Raises:
+        TypeError: if `model` is another kind of model.
+    """
+    if not isinstance(model, BertForMaskedLM | DistilBertForMaskedLM):
+        raise _unknown(model)
+    is_bert = isinstance(model, BertForMaskedLM)
+    blocks: nn.ModuleList = model.bert.encoder.layer if is_bert else model.distilbert.transformer.layer
+    return blocks
+
+
 def mlm_head_of(model: PreTrainedModel) -> MlmHead:
     """The head of a BERT or DistilBERT masked language model, as a view on the model's own parameters.
 
@@ -46,7 +59,11 @@ def mlm_head_of(model: PreTrainedModel) -> MlmHead:
     if isinstance(model, DistilBertForMaskedLM):
         projector = model.vocab_projector
         return MlmHead(lambda hidden_ND: _distilbert_transform(model, hidden_ND), projector.weight, projector.bias)
-    raise TypeError(f"{type(model).__name__} is neither BertForMaskedLM nor DistilBertForMaskedLM")
+    raise _unknown(model)
+
+
+def _unknown(model: PreTrainedModel) -> TypeError:
+    return TypeError(f"{type(model).__name__} is neither BertForMaskedLM nor DistilBertForMaskedLM")
 
 
 def _distilbert_transform(model: DistilBertForMaskedLM, hidden_ND: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,8 @@ WORKER = Path(__file__).with_name("training_worker.py")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, str(WORKER), "ranks", str(folder)], capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    return {**json.loads((folder / "results.json").read_text()), "stderr": done.stderr}
+def results(scenario: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return scenario("ranks")
 
 
 @pytest.mark.parametrize("batches", ["2 batches", "4 batches"])

@@ -1,15 +1,10 @@
 """A run that was stopped, however and whenever, ends as one that never was."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-WORKER = Path(__file__).with_name("training_worker.py")
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json"]
 STOPS = {
     "in an update": ["checkpoint-00000002"],
@@ -20,16 +15,9 @@ STOPS = {
 }
 
 
-def scenario(name: str, folder: Path, **environment: str) -> dict[str, Any]:
-    command = [sys.executable, str(WORKER), name, str(folder)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / "results.json").read_text())
-
-
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return scenario("stops", tmp_path_factory.mktemp("stops"))
+def results(scenario: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return scenario("stops")
 
 
 def assert_as_if_never_stopped(resumed: dict[str, Any], straight: dict[str, Any]) -> None:
@@ -73,8 +61,9 @@ def test_a_resumed_run_masks_no_example_that_it_had_trained_on(results: dict[str
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
-    for processes in scenario("random_kills", tmp_path, KILLS="10").values():
+def test_twenty_kills_at_random_moments(scenario: Callable[..., dict[str, Any]]) -> None:
+    results = scenario("random_kills", KILLS="10")
+    for processes in (results["1"], results["2"]):
         assert set(processes["resumed"]) == {0}
         assert_as_if_never_stopped(processes, processes["straight"])
         assert all(files == FILES for left in processes["left"] for files in left.values())

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tiny_run import digest, run, weights_of
 
 from distilrubert.distill import checkpoints, trainer
@@ -254,11 +255,77 @@ def ranks(folder: Path) -> dict[str, Any]:
     return results
 
 
-def _with_fault_on_the_second(folder: Path, fault: Callable[[], None], rank: int) -> None:
+def _with_fault_on_the_second(folder: Path, fault: Callable[[], None], rank: int, **overrides: Any) -> None:
     if rank == 1:
-        record_with_fault(folder, Updater, "__call__", 4, fault, rank)
+        record_with_fault(folder, Updater, "__call__", 4, fault, rank, **overrides)
     else:
-        record(folder, rank)
+        record(folder, rank, **overrides)
+
+
+# A loss of each kind, one of them with weights of its own, and a gradient that is always clipped.
+EVERY_KIND = {"kl": 1.0, "mlm": 1.0, "attention": 1.0, "hidden": 1.0}
+DIVISIBLE = {"batches_per_update": 6, "epochs": 4, "clip": 0.2, "weights": EVERY_KIND}
+
+
+def sharded(folder: Path) -> dict[str, Any]:
+    """Processes with a part of the weights each: against one that has them all, stopped, and taking turns with it."""
+    one, straight = folder / "one", folder / "straight"
+    assert alone(partial(record, one, sharding="full", **DIVISIBLE)) == 0
+    assert together(partial(_shard, straight)) == [0, 0]
+    results: dict[str, Any] = {"one": outcome(one), "two": [outcome(straight, rank) for rank in (0, 1)]}
+    results |= {"difference": difference(one, straight), "files": [_tensors_in(one), _tensors_in(straight)]}
+    for fault in (die, be_asked_to_stop, crash):
+        place = folder / fault.__name__
+        statuses = together(partial(_shard_with_fault, place, fault))
+        resumed = together(partial(_shard, place))
+        results[fault.__name__] = {**outcome(place), "statuses": statuses, "resumed": resumed}
+
+    place = folder / "passed-on"
+    stop = partial(record_with_fault, place, Updater, "__call__")
+    statuses = [alone(partial(stop, 3, be_asked_to_stop, **DIVISIBLE))]
+    statuses += together(lambda rank: stop(3, be_asked_to_stop, rank, sharding="full", **DIVISIBLE), 3)
+    statuses += together(lambda rank: record(place, rank, **DIVISIBLE))
+    results["passed on"] = {**outcome(place), "statuses": statuses, "difference": difference(one, place)}
+
+    headless = folder / "headless"
+    statuses = together(partial(_shard, headless, weights={"cosine": 1.0}))
+    results["headless"] = {"statuses": statuses, "digests": [outcome(headless, rank)["digest"] for rank in (0, 1)]}
+    assert together(partial(_note_holdings, folder), 3) == [0, 0, 0]
+    results["holdings"] = [json.loads((folder / f"holdings-{rank}.json").read_text()) for rank in range(3)]
+    return results
+
+
+def _shard(folder: Path, rank: int, **overrides: Any) -> None:
+    record(folder, rank, **{**DIVISIBLE, "sharding": "full", **overrides})
+
+
+def _shard_with_fault(folder: Path, fault: Callable[[], None], rank: int) -> None:
+    _with_fault_on_the_second(folder, fault, rank, sharding="full", **DIVISIBLE)
+
+
+def _tensors_in(folder: Path) -> dict[str, list[int]]:
+    """Names and shapes of all that the newest checkpoint holds."""
+    newest = max((folder / "checkpoints").glob("checkpoint-*"))
+    files = [load_file(newest / f"{name}.safetensors") for name in ("model", "optimizer")]
+    return {name: list(tensor.shape) for tensors in files for name, tensor in tensors.items()}
+
+
+def _note_holdings(folder: Path, rank: int) -> None:
+    """How many numbers this process holds between two updates: of weights and of moments."""
+    held: dict[str, int] = {}
+    original = Updater.__call__
+
+    def noting(self: Updater, *args: Any, **kwargs: Any) -> Any:
+        tensors = {"weights": list(self._objective.parameters())}
+        tensors["moments"] = [value for values in self.optimizer.state.values() for value in values.values()]
+        for kind, values in tensors.items():
+            held[kind] = sum(getattr(value, "_local_tensor", value).numel() for value in values if value.ndim)
+        return original(self, *args, **kwargs)
+
+    Updater.__call__ = noting
+    student, _ = run(folder / "holdings", sharding="full", **{**DIVISIBLE, "weights": {"mlm": 1.0}})
+    held["student"] = student.model.num_parameters()
+    (folder / f"holdings-{rank}.json").write_text(json.dumps(held))
 
 
 if __name__ == "__main__":
@@ -267,5 +334,5 @@ if __name__ == "__main__":
         # Under torchrun: the process is one of a group.
         record(target, int(os.environ["RANK"]))
     else:
-        results = {"stops": stops, "random_kills": random_kills, "ranks": ranks}[name](target)
+        results = {"stops": stops, "random_kills": random_kills, "ranks": ranks, "sharded": sharded}[name](target)
         (target / "results.json").write_text(json.dumps(results))

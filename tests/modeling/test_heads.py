@@ -1,8 +1,9 @@
 import pytest
 import torch
 from transformers import BertModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from distilrubert.modeling.heads import encoder_of, mlm_head_of
+from distilrubert.modeling.heads import blocks_of, encoder_of, mlm_head_of
 from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
@@ -34,5 +35,13 @@ def test_the_head_is_a_view_on_the_model(tiny_teacher: Teacher) -> None:
 
 
 def test_other_models_have_no_such_head(tiny_teacher: Teacher) -> None:
-    with pytest.raises(TypeError, match="BertModel is neither"):
-        mlm_head_of(BertModel(tiny_teacher.model.config))
+    for take_apart in (mlm_head_of, blocks_of):
+        with pytest.raises(TypeError, match="BertModel is neither"):
+            take_apart(BertModel(tiny_teacher.model.config))
+
+
+def test_the_blocks_are_the_layers_of_the_encoder(tiny_teacher: Teacher) -> None:
+    student = build_student(tiny_teacher, StudentArchitecture(layers=1)).model
+    for model in (tiny_teacher.model, student):
+        assert len(blocks_of(model)) == model.config.num_hidden_layers
+        assert all(isinstance(block, GradientCheckpointingLayer) for block in blocks_of(model))

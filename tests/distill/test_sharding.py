@@ -1,0 +1,62 @@
+"""Processes that hold a part of the weights each: the same training as with all of them, and as exact to resume."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def results(scenario: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return scenario("sharded")
+
+
+def test_every_process_ends_with_the_whole_student(results: dict[str, Any]) -> None:
+    first, second = results["two"]
+    for key in ("digest", "curves", "validation", "tokens", "steps"):
+        assert first[key] == second[key], key
+
+
+def test_they_train_as_one_process_does_to_rounding(results: dict[str, Any]) -> None:
+    one, two = results["one"], results["two"][0]
+    assert results["difference"] < 2e-4
+    for mine, theirs in zip(two["curves"] + two["validation"], one["curves"] + one["validation"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    assert min(point["gradient_norm"] for point in one["curves"]) > 0.2, "the gradient should be clipped"
+
+
+def test_each_holds_its_part_of_weights_and_moments(results: dict[str, Any]) -> None:
+    student = results["holdings"][0]["student"]
+    assert sum(held["weights"] for held in results["holdings"]) == student
+    assert sum(held["moments"] for held in results["holdings"]) == 2 * student
+    for held in results["holdings"]:
+        assert held["weights"] < 0.4 * student
+
+
+def test_a_checkpoint_is_that_of_a_process_alone(results: dict[str, Any]) -> None:
+    one, two = results["files"]
+    assert one == two
+
+
+@pytest.mark.parametrize(("fault", "statuses"), [("die", [1, -9]), ("be_asked_to_stop", [130, 130]), ("crash", [1, 1])])
+def test_when_one_stops_the_other_does_too_and_both_go_on_exactly(
+    results: dict[str, Any], fault: str, statuses: list[int]
+) -> None:
+    stopped, straight = results[fault], results["two"][0]
+    assert stopped["statuses"] == statuses
+    assert stopped["resumed"] == [0, 0]
+    assert stopped["resumes"] == 1
+    for key in ("digest", "curves", "validation", "tokens", "steps"):
+        assert stopped[key] == straight[key], key
+
+
+def test_a_run_goes_from_one_process_to_three_with_parts_and_to_two_without(results: dict[str, Any]) -> None:
+    passed_on = results["passed on"]
+    assert passed_on["statuses"] == [130, 130, 130, 130, 0, 0]
+    assert passed_on["resumes"] == 2
+    assert passed_on["difference"] < 2e-4
+
+
+def test_weights_that_no_loss_reaches_hold_nobody_up(results: dict[str, Any]) -> None:
+    assert results["headless"]["statuses"] == [0, 0]
+    assert len(set(results["headless"]["digests"])) == 1
