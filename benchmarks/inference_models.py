@@ -62,7 +62,8 @@ def write_model(name: str, shape: Shape, work: Path) -> Path:
         return folder
     sentences = default_sentences()
     tokenizer = _tokenizer(sentences, shape, work)
-    material = Material(Student(_student(shape), tokenizer), ConversionSettings(calibration_sentences=8), sentences)
+    settings = ConversionSettings(calibration_sentences=8)
+    material = Material.of_text(Student(_student(shape), tokenizer), settings, sentences)
     for case in FILES:
         logger.info("%s: writing %s", name, case)
         FORMATS[case].write(material, folder)

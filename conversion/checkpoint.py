@@ -1,8 +1,11 @@
 """The checkpoint that files are made of, and its own files: configuration, safetensors, tokenizer."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.modeling.checkpoints import checkpoint_folder, quiet_transformers
 from distilrubert.modeling.errors import UserError
@@ -12,6 +15,16 @@ from distilrubert.modeling.teacher import Teacher, load_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 Checkpoint = Student | Teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A model with the head of a task, on the CPU in fp32, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
 LOADERS: dict[str, Callable[[str | os.PathLike[str], str | None], Checkpoint]] = {
     "distilbert": load_student,
     "bert": load_teacher,
@@ -38,7 +51,7 @@ def load_checkpoint(model: str | os.PathLike[str], revision: str | None = None) 
     return LOADERS[found](model, revision)
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint | FineTuned, folder: Path) -> None:
     """Write config.json, model.safetensors (fp32) and the tokenizer's files into an existing folder."""
     with quiet_transformers():
         checkpoint.model.save_pretrained(folder)

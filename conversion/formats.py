@@ -20,7 +20,8 @@ from distilrubert.conversion.openvino import export_openvino, quantize_openvino,
 
 Inputs = dict[str, NDArray[np.int64]]
 Encoder = Callable[[Inputs], NDArray[np.float32]]
-"""From the tokenizer's arrays (B, L) to the last hidden state (B, L, D) or, for fill-mask, the logits (B, L, V)."""
+"""From the tokenizer's arrays (B, L) to the last hidden state (B, L, D) or, with a head, to the logits: (B, L, V), or
+(B, V) where the whole text has one class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Format:
     require: Callable[[], None] = lambda: None
     companions: tuple[str, ...] = ()
     scratch: str | None = None
+
+    def size_mib(self, folder: Path) -> float:
+        """Size of the file in a folder with those that it needs, MiB."""
+        return sum((folder / path).stat().st_size for path in (self.path, *self.companions)) / 2**20
 
 
 def run_model(model: torch.nn.Module, output: str = "last_hidden_state") -> Encoder:
@@ -83,7 +88,7 @@ def _open_onnx(path: Path, task: str) -> Encoder:
 
 
 def _write_onnx(material: Material, folder: Path) -> None:
-    export_onnx(material.exported, folder / "onnx/model.onnx", material.settings.task)
+    export_onnx(material.exported, folder / "onnx/model.onnx", material.task)
 
 
 # Between the smoothed model and the int8 files that are made of its graph.
@@ -92,7 +97,7 @@ SMOOTHED = "onnx/smoothed.onnx"
 
 def _write_quantized_onnx(material: Material, folder: Path, name: str, weights: quantization.Weights) -> None:
     if not (folder / SMOOTHED).exists():
-        export_onnx(material.smoothed, folder / SMOOTHED, material.settings.task)
+        export_onnx(material.smoothed, folder / SMOOTHED, material.task)
     config = material.checkpoint.model.config
     quantization.quantize_onnx(folder / SMOOTHED, folder / "onnx" / name, config, weights, material.kept)
 
@@ -117,12 +122,12 @@ def _open_openvino(path: Path, task: str) -> Encoder:
 
 
 def _write_openvino(material: Material, folder: Path, name: str, half: bool) -> None:
-    graph = export_openvino(material.exported, material.settings.task)
+    graph = export_openvino(material.exported, material.task)
     save_openvino(graph, folder / "openvino" / f"{name}.xml", half=half)
 
 
 def _write_quantized_openvino(material: Material, folder: Path, name: str) -> None:
-    graph = export_openvino(material.smoothed, material.settings.task)
+    graph = export_openvino(material.smoothed, material.task)
     inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in material.calibration]
     save_openvino(quantize_openvino(graph, inputs, material.kept), folder / "openvino" / f"{name}.xml")
 

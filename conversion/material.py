@@ -3,18 +3,23 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilrubert.conversion.checkpoint import Checkpoint
+from distilrubert.conversion.checkpoint import Checkpoint, FineTuned
 from distilrubert.conversion.sensitivity import output_errors
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.conversion.smoothing import smooth
 
-# What the exporters' graphs return.
-OUTPUTS = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
+# What the exporters' graphs return, by the task as optimum names it.
+OUTPUTS = {
+    "feature-extraction": "last_hidden_state",
+    "fill-mask": "logits",
+    "text-classification": "logits",
+    "token-classification": "logits",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,26 +29,29 @@ class Material:
     Attributes:
         checkpoint: in fp32.
         settings: what is wanted.
-        sentences: text to see the ranges of activations on.
+        calibration: the model's inputs for some real text, one at a time, to see the ranges of activations on.
+        task: what the files return: a key of :data:`OUTPUTS`.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | FineTuned
     settings: ConversionSettings
-    sentences: Sequence[str]
+    calibration: Sequence[dict[str, Tensor]]
+    task: str
+
+    @classmethod
+    def of_text(cls, checkpoint: Checkpoint, settings: ConversionSettings, sentences: Sequence[str]) -> Self:
+        """A masked language model and sentences to calibrate on."""
+        chosen = sentences[: settings.calibration_sentences]
+        # One at a time: padding would count as text.
+        inputs = [dict(checkpoint.tokenizer(text, truncation=True, return_tensors="pt")) for text in chosen]
+        return cls(checkpoint, settings, inputs, settings.task)
 
     @property
     def exported(self) -> PreTrainedModel:
-        """The part of the model that the files hold: for fill-mask all of it, else the encoder."""
-        whole = self.settings.task == "fill-mask"
-        model: PreTrainedModel = self.checkpoint.model if whole else self.checkpoint.model.base_model
+        """The part of the model that the files hold: for feature-extraction the encoder, else all of it."""
+        only_encoder = self.task == "feature-extraction"
+        model: PreTrainedModel = self.checkpoint.model.base_model if only_encoder else self.checkpoint.model
         return model
-
-    @functools.cached_property
-    def calibration(self) -> list[dict[str, Tensor]]:
-        """The model's inputs for sentences, one at a time: padding would count as text."""
-        chosen = self.sentences[: self.settings.calibration_sentences]
-        tokenizer = self.checkpoint.tokenizer
-        return [dict(tokenizer(sentence, truncation=True, return_tensors="pt")) for sentence in chosen]
 
     @functools.cached_property
     def smoothed(self) -> PreTrainedModel:

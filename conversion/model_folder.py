@@ -49,7 +49,7 @@ def convert(
     for entry in wanted:
         entry.require()
     checkpoint = load_checkpoint(model)
-    material = Material(checkpoint, settings, calibration or sentences)
+    material = Material.of_text(checkpoint, settings, calibration or sentences)
     with _folder_beside(output) as work:
         for entry in wanted:
             entry.write(material, work)
@@ -60,6 +60,7 @@ def convert(
             max_length=min(checkpoint.tokenizer.model_max_length, config.max_position_embeddings),
         )
         measurements = measure_parity(checkpoint, work, wanted, sentences, settings.task)
+        measurements.details["tolerance"] = settings.tolerance.model_dump()
         if any(entry.precision == "int8" for entry in wanted):
             measurements.details["int8"] = material.report()
         check_parity(measurements, wanted, settings.tolerance)

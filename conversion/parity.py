@@ -17,7 +17,7 @@ from tqdm import tqdm
 from distilrubert.conversion.checkpoint import Checkpoint
 from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
 from distilrubert.conversion.material import OUTPUTS
-from distilrubert.conversion.settings import Tolerances
+from distilrubert.conversion.settings import Tolerance, Tolerances
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import mlm_head_of
 from distilrubert.modeling.persistence import sha256_of
@@ -97,21 +97,51 @@ def check_parity(measurements: Measurements, formats: Sequence[Format], toleranc
     """
     for entry in formats:
         figures = measurements[entry.case].figures
-        allowed = getattr(tolerances, entry.precision)
-        where = f"{entry.path}: differs too much from the checkpoint"
         setting = f"conversion.tolerance.{entry.precision}"
-        # Written so that a NaN is refused.
-        if allowed.maximal_difference and not figures["maximal_difference"] <= allowed.maximal_difference:
-            raise UserError(
-                f"{where}: maximal_difference {figures['maximal_difference']:.3g}, at most "
-                f"{allowed.maximal_difference:g} is allowed ({setting}.maximal_difference)"
-            )
-        for figure in ("token_cosine", "pooled_cosine", "top1_agreement"):
-            least = getattr(allowed, figure)
-            if least is not None and not figures[figure] >= least:
+        for bound in bounds_of(getattr(tolerances, entry.precision)):
+            if not bound.holds(figures[bound.figure]):
                 raise UserError(
-                    f"{where}: {figure} {figures[figure]:.5f}, at least {least:g} is needed ({setting}.{figure})"
+                    f"{entry.path}: differs too much from the checkpoint: {bound.figure} "
+                    f"{bound.complaint(figures[bound.figure])} ({setting}.{bound.figure})"
                 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What a tolerance says about one figure.
+
+    Attributes:
+        figure: its name in the rows of :func:`measure_parity`.
+        limit: the largest difference, or the least of any other figure.
+    """
+
+    figure: str
+    limit: float
+
+    @property
+    def _is_upper(self) -> bool:
+        return self.figure == "maximal_difference"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is within; a NaN never is."""
+        return value <= self.limit if self._is_upper else value >= self.limit
+
+    def complaint(self, value: float) -> str:
+        """What a message says of a value that is not within."""
+        if self._is_upper:
+            return f"{value:.3g}, at most {self.limit:g} is allowed"
+        return f"{value:.5f}, at least {self.limit:g} is needed"
+
+    @property
+    def sign(self) -> str:
+        """As a table says it."""
+        return f"{'≤' if self._is_upper else '≥'} {self.limit:g}"
+
+
+def bounds_of(tolerance: Tolerance) -> list[Bound]:
+    """The figures that a tolerance bounds."""
+    limits: dict[str, float | None] = tolerance.model_dump()
+    return [Bound(figure, limit) for figure, limit in limits.items() if limit is not None]
 
 
 def _row(comparer: "_Comparer", folder: Path, entry: Format, sentences: Sequence[str]) -> Row:
@@ -129,7 +159,7 @@ def _row(comparer: "_Comparer", folder: Path, entry: Format, sentences: Sequence
     figures = {
         **_summary(compared["single"] + compared["padded"]),
         **{way: _summary(comparisons) for way, comparisons in compared.items()},
-        "size_mib": sum((folder / name).stat().st_size for name in (entry.path, *entry.companions)) / 2**20,
+        "size_mib": entry.size_mib(folder),
         "path": entry.path,
         "sha256": sha256_of(path),
     }
