@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from distilrubert.evaluation.exported import Exporter, score_exported
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.settings import FinetuningSettings
@@ -54,12 +55,14 @@ class FinetuningResult:
         test: the task's metrics on the test part, at the best epoch.
         epochs: epochs that were run.
         seconds: wall time of training, with its validations.
+        exported: the task's metrics on the test part, at the best epoch, of each kind of file.
     """
 
     validation: dict[str, float]
     test: dict[str, float]
     epochs: int
     seconds: float
+    exported: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     to_dict = dataclasses.asdict
 
@@ -73,6 +76,7 @@ def finetune(
     learning_rate: float,
     seed: int,
     work_folder: str | os.PathLike[str] | None = None,
+    exporters: Mapping[str, Exporter] | None = None,
 ) -> FinetuningResult:
     """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same result.
 
@@ -84,6 +88,7 @@ def finetune(
         learning_rate: the peak learning rate.
         seed: seed of the new head, of the order of the rows and of dropout.
         work_folder: where the best epoch's weights lie for a while; a temporary folder where None.
+        exporters: kinds of files to score the model as, too, by name.
 
     Raises:
         UserError: if the folder holds no model that can be loaded, or the rows do not go with it.
@@ -111,11 +116,17 @@ def finetune(
         seconds = time.perf_counter() - started
         best = _scores(trainer.evaluate(), task)
         trainer.compute_metrics = _scorer(task, rows.test, test)
+        scores = _scores(trainer.predict(test, metric_key_prefix="eval").metrics, task)
+        features = {"train": train, "test": test}
         return FinetuningResult(
             validation=best,
-            test=_scores(trainer.predict(test, metric_key_prefix="eval").metrics, task),
+            test=scores,
             epochs=round(trainer.state.epoch),
             seconds=round(seconds, 2),
+            exported={
+                name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)
+                for name, exporter in (exporters or {}).items()
+            },
         )
 
 

@@ -1,12 +1,10 @@
 """The quality of several models side by side: held-out text, and labelled tasks with seeds."""
 
-import dataclasses
 import hashlib
-import json
 import logging
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +12,20 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilrubert.evaluation.bag_of_words import applies_to, score_bag_of_words
-from distilrubert.evaluation.finetuning import computes_in_bf16, finetune
+from distilrubert.evaluation.bag_of_words import applies_to
+from distilrubert.evaluation.exported import Exporter, require_exportable
+from distilrubert.evaluation.finetuning import computes_in_bf16
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
 from distilrubert.evaluation.quiet import quiet_libraries
+from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows, load_rows
+from distilrubert.evaluation.task_runs import BAG_OF_WORDS, TaskRunner, bag_of_words_figures
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json, sha256_of, write_json
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
 logger = logging.getLogger(__name__)
-
-BAG_OF_WORDS = "bag-of-words"
-# The files of a folder that decide what a model computes.
-MODEL_FILES = ("config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "vocab.txt")
 
 
 def measure_quality(
@@ -39,6 +35,7 @@ def measure_quality(
     held_out: Sequence[Ids],
     cache_folder: str | os.PathLike[str],
     own_held_out: Mapping[str, Sequence[Ids]] | None = None,
+    exporters: Mapping[str, Mapping[str, Exporter]] | None = None,
 ) -> Measurements:
     """Measure models on held-out text and on tasks, all in the same way.
 
@@ -54,32 +51,55 @@ def measure_quality(
         cache_folder: where finished runs are kept.
         own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
             measured on it, but not compared with the teacher piece by piece.
+        exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file.
 
     Returns:
         A row for each model: the figures of :func:`~distilrubert.evaluation.intrinsic.measure_intrinsic`, and
         ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
         of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
-        main score there), ``train_rows``, ``validation_rows``, ``test_rows``. A row ``bag-of-words`` where a task
-        classifies sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
+        main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
+        the tasks that classify sentences: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
+        ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row ``bag-of-words`` where a task classifies
+        sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
 
     Raises:
-        UserError: if a folder holds no model, or a task's data is no good.
+        UserError: if a folder holds no model, a task's data is no good, or files cannot be scored on a task.
     """
+    exporters = exporters or {}
+    if exporters:
+        require_exportable(tasks)
     for folder in models.values():
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"{folder}: holds no model: there is no config.json")
-    cache = _Cache(Path(cache_folder))
+    cache = ResultCache(Path(cache_folder))
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
     for case, folder in models.items():
-        runner = _TaskRunner(folder, settings, cache)
-        figures[case]["tasks"] = {task.name: runner(task, data[task.name]) for task in tasks}
+        runner = TaskRunner(folder, settings, cache, exporters.get(case, {}))
+        figures |= _task_figures(case, figures[case], runner, tasks, data)
+    if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in tasks if applies_to(task)}:
+        figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
-    words = {task.name: _bag_of_words(task, data[task.name], cache) for task in tasks if applies_to(task)}
-    if words:
-        rows.append(Row(BAG_OF_WORDS, {"tasks": words}, _ratio({"tasks": words}, figures[baseline], tasks)))
     return Measurements(Environment.capture(), rows, baseline, _details(tasks, settings))
+
+
+def _task_figures(
+    case: str,
+    intrinsic: Mapping[str, Any],
+    runner: TaskRunner,
+    tasks: Sequence[TaskDefinition],
+    data: Mapping[str, TaskRows],
+) -> dict[str, dict[str, Any]]:
+    """The figures of a model's row and of those of its files, by case."""
+    runs = {task.name: runner.fine_tuned(task, data[task.name]) for task in tasks}
+    probes = {task.name: runner.probed(task, data[task.name]) for task in tasks if applies_to(task)}
+    own = {**intrinsic, "tasks": {name: model for name, (model, _) in runs.items()}}
+    files = {
+        f"{case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in runs.items()}}
+        for kind in runner.exporters
+    }
+    return {case: own | ({"linear_probe": probes} if probes else {}), **files}
 
 
 def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings) -> dict[str, Any]:
@@ -105,106 +125,12 @@ def _ratio(values: Mapping[str, Any], baseline: Mapping[str, Any], tasks: Sequen
     return own / other if other > 0 else None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cache:
-    """Results by the content of what they were made from."""
-
-    folder: Path
-
-    def __call__(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{name}-{digest[:20]}.json"
-        if path.exists():
-            logger.info("%s is measured already", name)
-        else:
-            write_json(path, {"inputs": inputs, "result": compute()})
-        result: dict[str, Any] = read_json(path)["result"]
-        return result
-
-
-def _fingerprint(folder: str | os.PathLike[str]) -> str:
-    """A hash of the files that decide what a model computes."""
-    files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
-    return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class _TaskRunner:
-    """Runs one model on tasks: the learning rate with the first seed, then the other seeds."""
-
-    model_folder: str | os.PathLike[str]
-    settings: QualitySettings
-    cache: _Cache
-
-    def __call__(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-        rates, (first, *others) = self.settings.finetuning.learning_rates, self.settings.seeds
-        tried = {rate: self._run(task, rows, rate, first) for rate in rates}
-        chosen = max(rates, key=lambda rate: tried[rate]["validation"][task.main_metric])
-        runs = [tried[chosen], *(self._run(task, rows, chosen, seed) for seed in others)]
-        summary = _summary(task, [run["test"] for run in runs])
-        logger.info("%s: %s %s", self.model_folder, task.name, summary[task.main_metric])
-        return {
-            **summary,
-            "run": {
-                "learning_rate": chosen,
-                "seeds": self.settings.seeds,
-                "epochs": [run["epochs"] for run in runs],
-                "train_s": [run["seconds"] for run in runs],
-                "validation": [run["validation"][task.main_metric] for run in runs],
-                **_row_counts(rows),
-            },
-        }
-
-    def _run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> dict[str, Any]:
-        settings = self.settings.finetuning
-        inputs = {
-            "model": _fingerprint(self.model_folder),
-            "task": _task_inputs(task, rows),
-            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
-            "learning_rate": rate,
-            "seed": seed,
-        }
-        return self.cache(
-            task.name,
-            inputs,
-            lambda: finetune(self.model_folder, task, rows, settings, learning_rate=rate, seed=seed).to_dict(),
-        )
-
-
-def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-    decisive = {"name", "kind", "labels", "max_length", "metrics"}
-    return {**task.model_dump(mode="json", include=decisive), "rows": rows.fingerprint()}
-
-
-def _row_counts(rows: TaskRows) -> dict[str, int]:
-    return {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
-
-
-def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Mean, standard deviation and raw values of each metric."""
-    columns = {metric: [values[metric] for values in scores] for metric in task.metrics}
-    return {
-        metric: {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
-        for metric, values in columns.items()
-    }
-
-
-def _bag_of_words(task: TaskDefinition, rows: TaskRows, cache: _Cache) -> dict[str, Any]:
-    inputs = {"model": BAG_OF_WORDS, "task": _task_inputs(task, rows)}
-    scores = cache(f"{task.name}-{BAG_OF_WORDS}", inputs, lambda: score_bag_of_words(task, rows))
-    return {**_summary(task, [scores]), "run": _row_counts(rows)}
-
-
 def _intrinsic_figures(
     models: Mapping[str, str | os.PathLike[str]],
     held_out: Sequence[Ids],
     own_held_out: Mapping[str, Sequence[Ids]],
     settings: IntrinsicSettings,
-    cache: _Cache,
+    cache: ResultCache,
 ) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {case: {} for case in models}
     if not len(held_out):
@@ -214,8 +140,8 @@ def _intrinsic_figures(
         sequences = own_held_out.get(case, held_out)
         teacher_folder = None if case == baseline or case in own_held_out else baseline_folder
         inputs = {
-            "model": _fingerprint(folder),
-            "teacher": _fingerprint(teacher_folder) if teacher_folder else None,
+            "model": fingerprint(folder),
+            "teacher": fingerprint(teacher_folder) if teacher_folder else None,
             "held_out": _content_of(sequences),
             "settings": settings.model_dump(mode="json"),
         }

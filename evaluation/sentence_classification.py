@@ -41,6 +41,7 @@ SENTENCE_CLASSIFICATION = TaskKind(
     read_row=_read_sentence,
     encode=_encode,
     decode=_decode,
+    export_task="text-classification",
 )
 
 SENTENCE_PAIR_CLASSIFICATION = TaskKind(
@@ -52,4 +53,5 @@ SENTENCE_PAIR_CLASSIFICATION = TaskKind(
     read_row=_read_pair,
     encode=_encode,
     decode=_decode,
+    export_task="text-classification",
 )

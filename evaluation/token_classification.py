@@ -59,4 +59,5 @@ TOKEN_CLASSIFICATION = TaskKind(
     read_row=_read_sentence,
     encode=_encode,
     decode=_decode,
+    export_task="token-classification",
 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilrubert.evaluation import quality
+from distilrubert.evaluation import task_runs
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, QualitySettings
@@ -40,7 +40,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
         runs.append((options["learning_rate"], options["seed"]))
         return finetune(*arguments, **options)
 
-    monkeypatch.setattr(quality, "finetune", count)
+    monkeypatch.setattr(task_runs, "finetune", count)
     return runs
 
 
@@ -118,7 +118,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return finetune(*arguments, **options)
 
-    monkeypatch.setattr(quality, "finetune", stop_at_the_second)
+    monkeypatch.setattr(task_runs, "finetune", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
     assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,144 @@
+"""A quality report against this machine: the models are fine-tuned on a task again, in the report's own way."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distilrubert.evaluation.exported import Exporter
+from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.modeling.claims import Claim, judged, unchecked
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Measurements, Row
+
+# By how much a score may always differ: the same seed rounds differently on another processor.
+SMALLEST_MARGIN = 0.02
+SLOW = "takes long; ask for it with --task"
+UNPUBLISHED = "the held-out text is not published"
+# The parts of a row that hold scores, by what they are called in a claim.
+PARTS = {"tasks": "", "linear_probe": "linear probe, "}
+
+
+def check_scores(
+    models: Mapping[str, Path],
+    quality: Measurements,
+    task: TaskDefinition,
+    seeds: Sequence[int] | None,
+    cache_folder: str | os.PathLike[str],
+    exporters: Mapping[str, Exporter],
+) -> Iterator[Claim]:
+    """Score the models that are at hand on a task again and compare with the report.
+
+    Each is fine-tuned at the learning rate that the report says was chosen. Means over seeds agree where they differ
+    by no more than two standard errors of their difference, by the report's own standard deviation, or by
+    :data:`SMALLEST_MARGIN`.
+
+    Args:
+        models: folders by case.
+        quality: the report.
+        task: the task, with its data.
+        seeds: of the runs; None takes the report's.
+        cache_folder: where finished runs are kept.
+        exporters: the kinds of files among the report's rows, by name.
+
+    Raises:
+        UserError: if the report has no scores on the task, its settings are none, or the data is no good.
+    """
+    known = quality.details.get("tasks", {})
+    if task.name not in known:
+        raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
+    measured: dict[str, Row] = {}
+    for case, folder in models.items():
+        if run := _stated_run(quality, case, task.name):
+            settings = _settings_of(quality, run, seeds)
+            kinds = {name: exporter for name, exporter in exporters.items() if _has(quality, f"{case}-{name}")}
+            found = measure_quality(
+                {case: folder}, [task], settings, [], cache_folder, exporters={case: kinds} if kinds else None
+            )
+            measured |= {row.case: row for row in found.rows}
+    for row, part, figures in _stated(quality, task.name):
+        yield from _compare(task, row.case, part, figures, measured.get(row.case))
+
+
+def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[Claim]:
+    """What is stated and was not looked into.
+
+    Args:
+        quality: the report.
+        checked: names of the tasks that :func:`check_scores` has dealt with.
+    """
+    for row in quality.rows:
+        if measures := [name for name in row.figures if name not in (*PARTS, "hidden_cosine")]:
+            yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
+    for name, about in quality.details.get("tasks", {}).items():
+        for row, part, figures in _stated(quality, name) if name not in checked else ():
+            metric = about.get("main_metric", next(iter(figures)))
+            yield unchecked(row.case, f"{PARTS[part]}{name}: {metric}", figures[metric]["mean"], SLOW)
+
+
+def _has(quality: Measurements, case: str) -> bool:
+    return any(row.case == case for row in quality.rows)
+
+
+def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mapping[str, Any]]]:
+    """The figures of a task, with their row and its part."""
+    for row in quality.rows:
+        for part in PARTS:
+            if figures := row.figures.get(part, {}).get(task):
+                yield row, part, figures
+
+
+def _stated_run(quality: Measurements, case: str, task: str) -> Mapping[str, Any]:
+    """How a case was fine-tuned; empty where it was not."""
+    run: Mapping[str, Any] = next(
+        (figures["run"] for row, part, figures in _stated(quality, task) if row.case == case and part == "tasks"), {}
+    )
+    return run
+
+
+def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[int] | None) -> QualitySettings:
+    details = quality.details
+    protocol = {**details["settings"]["finetuning"], "learning_rates": [run["learning_rate"]]}
+    # The arithmetic that "auto" stood for on the other machine.
+    protocol["precision"] = details.get("precision", protocol["precision"])
+    try:
+        return QualitySettings(
+            finetuning=FinetuningSettings.model_validate(protocol), seeds=list(seeds or run["seeds"])
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"reports/quality.json: details.settings.finetuning.{where}: {problem['msg']}") from None
+
+
+def _compare(
+    task: TaskDefinition, case: str, part: str, stated: Mapping[str, Any], measured: Row | None
+) -> Iterator[Claim]:
+    figures = measured.figures.get(part, {}).get(task.name) if measured else None
+    for metric in task.metrics:
+        claimed, name = stated.get(metric), f"{PARTS[part]}{task.name}: {metric}"
+        if claimed is None:
+            continue
+        if figures is None:
+            yield unchecked(case, name, claimed["mean"], "the model is not at hand (--teacher names the teacher)")
+            continue
+        found = figures[metric]
+        margin = margin_of(claimed["std"], len(claimed["values"]), len(found["values"]))
+        holds = abs(found["mean"] - claimed["mean"]) <= margin
+        yield judged(case, name, claimed["mean"], found["mean"], f"± {margin:.3f}", holds=holds)
+
+
+def margin_of(deviation: float | None, stated: int, measured: int) -> float:
+    """By how much a mean over seeds may differ from the stated one.
+
+    Args:
+        deviation: the sample's standard deviation over seeds; None where there was one.
+        stated: seeds of the stated mean.
+        measured: seeds of the new one.
+    """
+    return max(SMALLEST_MARGIN, 2 * (deviation or 0.0) * math.sqrt(1 / stated + 1 / measured))

@@ -1,0 +1,137 @@
+"""A speed report against this machine: sizes, parameters, and how much faster one file is than another."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from distilrubert.evaluation.backends import BACKENDS
+from distilrubert.evaluation.size import count_parameters, find_file
+from distilrubert.evaluation.speed import SpeedCase, SpeedSettings, measure_speed
+from distilrubert.modeling.claims import Claim, judged, unchecked
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+Models = Mapping[str, Path]
+"""Folder of each model that is at hand, by the name with which its cases begin."""
+
+SLOW = "takes minutes; ask for it with --speed"
+
+
+def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
+    """Compare size and parameters of each row with the files that are at hand."""
+    for row in speed.rows:
+        case = _case_of(row, models)
+        stated = {key: row.figures[key] for key in ("size_mib", "parameters") if row.figures.get(key) is not None}
+        for figure, claimed in stated.items():
+            if case is None:
+                yield unchecked(row.case, figure, claimed, _not_at_hand(row))
+                continue
+            folder = Path(case.folder)
+            try:
+                file = find_file(folder, BACKENDS[case.backend].files)
+                value = count_parameters(folder) if figure == "parameters" else file.stat().st_size / 2**20
+                yield judged(row.case, figure, claimed, value, holds=value == claimed)
+            except UserError as error:
+                yield judged(row.case, figure, claimed, None, str(error), holds=False)
+
+
+def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterator[Claim]:
+    """Measure the rows again, in the report's own way, and compare their gains over the first that is at hand.
+
+    Times belong to a machine, and gains to a kind of processor: where this one has other instruction sets, or fewer
+    cores than threads were used, the measured gain is shown and not judged.
+
+    Args:
+        models: what is at hand.
+        speed: the report.
+        tolerance: by which share a gain may be smaller or larger than the stated one.
+
+    Raises:
+        UserError: if the report's settings are none, or a process dies.
+    """
+    cases = {row.case: case for row in speed.rows if (case := _runnable(row, models))}
+    rows = [row for row in speed.rows if row.case in cases]
+    for row in speed.rows:
+        if row.case not in cases:
+            yield unchecked(row.case, "speed", None, _why_not(row, models))
+    if len(rows) < 2:
+        return
+    measured = measure_speed(list(cases.values()), _settings_of(speed))
+    stranger = _stranger(speed)
+    for row in rows[1:]:
+        for figure, claimed in _gains(row, rows[0]).items():
+            value = _gains(measured[row.case], measured[rows[0].case])[figure]
+            if stranger:
+                yield unchecked(row.case, figure, claimed, stranger, value)
+            else:
+                holds = 1 / (1 + tolerance) <= value / claimed <= 1 + tolerance
+                yield judged(row.case, figure, claimed, value, f"up to a factor of {1 + tolerance:g}", holds=holds)
+
+
+def list_speed(speed: Measurements) -> Iterator[Claim]:
+    """The gains that :func:`check_speed` would look into, unchecked."""
+    for row in speed.rows[1:]:
+        for figure, claimed in _gains(row, speed.rows[0]).items():
+            yield unchecked(row.case, figure, claimed, SLOW)
+
+
+def _gains(row: Row, baseline: Row) -> dict[str, float]:
+    own, other = row.figures, baseline.figures
+    return {
+        f"latency gain over {baseline.case}": other["latency_s"] / own["latency_s"],
+        f"throughput gain over {baseline.case}": own["samples_per_s"] / other["samples_per_s"],
+    }
+
+
+def _case_of(row: Row, models: Models) -> SpeedCase | None:
+    """The case that a row was measured on, where its model is at hand and its runtime known."""
+    model, _, backend = row.case.removesuffix("-cuda").partition("-")
+    return SpeedCase(row.case, models[model], backend) if model in models and backend in BACKENDS else None
+
+
+def _runnable(row: Row, models: Models) -> SpeedCase | None:
+    return None if _why_not(row, models) else _case_of(row, models)
+
+
+def _why_not(row: Row, models: Models) -> str:
+    """Why the speed of a row cannot be measured here; empty where it can."""
+    case = _case_of(row, models)
+    if case is None:
+        return _not_at_hand(row)
+    backend = BACKENDS[case.backend]
+    if row.case.endswith("-cuda"):
+        return "only the CPU is measured"
+    if backend.machines and platform.machine() not in backend.machines:
+        return f"its file is for {' or '.join(backend.machines)}, this machine is {platform.machine()}"
+    if not any((Path(case.folder) / file).is_file() for file in backend.files):
+        return f"there is no {' or '.join(backend.files)}"
+    return ""
+
+
+def _not_at_hand(row: Row) -> str:
+    model = row.case.partition("-")[0]
+    return "the teacher is not at hand; name it with --teacher" if model == "teacher" else f"{model} is not at hand"
+
+
+def _settings_of(speed: Measurements) -> SpeedSettings:
+    known = {key: value for key, value in speed.details.items() if key in SpeedSettings.model_fields}
+    cores = Environment.capture().cores
+    threads = min(speed.environment.threads, cores)
+    try:
+        return SpeedSettings.model_validate({**known, "device": "cpu", "threads": threads})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"reports/speed.json: details.{where}: {problem['msg']}") from None
+
+
+def _stranger(speed: Measurements) -> str:
+    """Why gains measured here say nothing about the stated ones; empty where they do."""
+    here, there = Environment.capture(), speed.environment
+    if set(here.instruction_sets) != set(there.instruction_sets):
+        return f"another kind of processor: stated for {there.cpu}, measured on {here.cpu}"
+    if here.cores < there.threads:
+        return f"stated for {there.threads} threads, this machine has {here.cores} cores"
+    return ""

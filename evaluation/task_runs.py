@@ -1,0 +1,114 @@
+"""Scores of one model on one task: run by run, each kept as soon as it is there."""
+
+import dataclasses
+import logging
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distilrubert.evaluation.bag_of_words import score_bag_of_words
+from distilrubert.evaluation.exported import Exporter
+from distilrubert.evaluation.finetuning import finetune
+from distilrubert.evaluation.linear_probe import probe
+from distilrubert.evaluation.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.settings import QualitySettings
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.task_data import TaskRows
+
+logger = logging.getLogger(__name__)
+
+BAG_OF_WORDS = "bag-of-words"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRunner:
+    """Runs one model on tasks.
+
+    Attributes:
+        model_folder: the checkpoint.
+        settings: the protocol.
+        cache: where finished runs are kept.
+        exporters: kinds of files that each fine-tuned model is also scored as, by name.
+    """
+
+    model_folder: str | os.PathLike[str]
+    settings: QualitySettings
+    cache: ResultCache
+    exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
+
+    def fine_tuned(self, task: TaskDefinition, rows: TaskRows) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Fine-tune with each learning rate and the first seed, then with the best one and the other seeds.
+
+        Returns:
+            The figures of the model, and those of each kind of file by its name.
+        """
+        rates, (first, *others) = self.settings.finetuning.learning_rates, self.settings.seeds
+        tried = {rate: self._run(task, rows, rate, first) for rate in rates}
+        chosen = max(rates, key=lambda rate: tried[rate]["validation"][task.main_metric])
+        runs = [tried[chosen], *(self._run(task, rows, chosen, seed) for seed in others)]
+        summary = _summary(task, [run["test"] for run in runs])
+        logger.info("%s: %s %s", self.model_folder, task.name, summary[task.main_metric])
+        how = {"learning_rate": chosen, "seeds": self.settings.seeds, **_row_counts(rows)}
+        training = {
+            "epochs": [run["epochs"] for run in runs],
+            "train_s": [run["seconds"] for run in runs],
+            "validation": [run["validation"][task.main_metric] for run in runs],
+        }
+        files = {name: _summary(task, [run["exported"][name] for run in runs]) for name in self.exporters}
+        return {**summary, "run": how | training}, {name: {**file, "run": how} for name, file in files.items()}
+
+    def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+        """The figures of a linear probe."""
+        inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows), "probe": 1}
+        result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
+        how = {"regularisation": result["regularisation"], **_row_counts(rows)}
+        return {**_summary(task, [result["test"]]), "run": how}
+
+    def _run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> dict[str, Any]:
+        settings = self.settings.finetuning
+        inputs = {
+            "model": fingerprint(self.model_folder),
+            "task": _task_inputs(task, rows),
+            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
+            "learning_rate": rate,
+            "seed": seed,
+        }
+        if self.exporters:
+            inputs["exported"] = {name: dict(exporter.settings) for name, exporter in self.exporters.items()}
+
+        def compute() -> dict[str, Any]:
+            return finetune(
+                self.model_folder, task, rows, settings, learning_rate=rate, seed=seed, exporters=self.exporters
+            ).to_dict()
+
+        return self.cache(task.name, inputs, compute)
+
+
+def bag_of_words_figures(task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:
+    """The figures of the bag-of-words baseline."""
+    inputs = {"model": BAG_OF_WORDS, "task": _task_inputs(task, rows)}
+    scores = cache(f"{task.name}-{BAG_OF_WORDS}", inputs, lambda: score_bag_of_words(task, rows))
+    return {**_summary(task, [scores]), "run": _row_counts(rows)}
+
+
+def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    decisive = {"name", "kind", "labels", "max_length", "metrics"}
+    return {**task.model_dump(mode="json", include=decisive), "rows": rows.fingerprint()}
+
+
+def _row_counts(rows: TaskRows) -> dict[str, int]:
+    return {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
+
+
+def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean, standard deviation and raw values of each metric."""
+    columns = {metric: [values[metric] for values in scores] for metric in task.metrics}
+    return {
+        metric: {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+        for metric, values in columns.items()
+    }
