@@ -44,6 +44,23 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
     Raises:
         UserError: if there is no such folder or model, or the Hub cannot be reached.
     """
+    return _local_folder(model) or _download(str(model), revision or "main")
+
+
+def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """As :func:`checkpoint_folder`, but from the Hub with all files of the repository: exports, card, reports.
+
+    Raises:
+        UserError: as there.
+    """
+    if folder := _local_folder(model):
+        return folder
+    with _download_errors_told(str(model), revision or "main"):
+        return Path(snapshot_download(str(model), revision=revision))
+
+
+def _local_folder(model: str | os.PathLike[str]) -> Path | None:
+    """The folder that is meant; None for the id of a model on the Hub."""
     if not os.fspath(model):
         raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
     path = Path(model).expanduser()
@@ -53,7 +70,7 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
         raise UserError(f"{model}: is a file; a folder with a checkpoint or the id of a model on the Hub is needed")
     if isinstance(model, os.PathLike) or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
         raise UserError(f"{model}: there is no such folder")
-    return _download(str(model), revision or "main")
+    return None
 
 
 def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
@@ -149,12 +166,20 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _download(model: str, revision: str) -> Path:
-    where = f"{model} (revision {revision})"
-    try:
+    with _download_errors_told(model, revision):
         # Top-level files only: ONNX and OpenVINO exports lie in folders and may be large.
         folder = Path(_snapshot(model, revision, ["*.json", "vocab.txt", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(_snapshot(model, revision, ["pytorch_model*.bin"]))
+        return folder
+
+
+@contextlib.contextmanager
+def _download_errors_told(model: str, revision: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line for the user."""
+    where = f"{model} (revision {revision})"
+    try:
+        yield
     except HFValidationError as error:
         raise UserError(f"{model}: neither a folder nor a well-formed Hub id: {error}") from error
     except GatedRepoError as error:
@@ -171,7 +196,6 @@ def _download(model: str, revision: str) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise UserError(f"{where}: cannot be downloaded: {error}") from error
-    return folder
 
 
 def _snapshot(model: str, revision: str, patterns: list[str]) -> str:

@@ -167,6 +167,21 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a model repository, or its Hub id")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
+    parser.add_argument("--teacher", metavar="MODEL", help="folder or Hub id of the teacher, to measure it too")
+    parser.add_argument("--speed", action="store_true", help="measure the gains in speed, which takes minutes")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.3, metavar="SHARE", help="by which a gain may differ (default: 0.3)"
+    )
+    parser.add_argument(
+        "--task", nargs="+", default=[], metavar="TASK", help="fine-tune on these tasks again, which takes long"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="of the fine-tuning (default: the report's)")
+    parser.add_argument("--json", action="store_true", help="print the claims as JSON")
+
+
 def _card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run directory whose card is rendered again")
     parser.add_argument("--preview", action="store_true", help="also write a static HTML page beside the card")
@@ -193,6 +208,7 @@ _COMMANDS = {
     "evaluate": ("Fine-tune a model on labelled tasks and report mean and standard deviation.", _evaluate),
     "benchmark": ("Measure the speed of models and of every file they come with.", _benchmark),
     "card": ("Render the model card of a run again.", _card),
+    "verify": ("Look into everything that a model repository claims.", _verify),
     "publish": ("Make the model repository that a recipe describes, and publish it.", _publish),
 }
 
@@ -202,5 +218,6 @@ _EXAMPLES = {
     "evaluate": "distilrubert evaluate runs/demo/student --task recipes/demo/intents.yaml --output scores.json",
     "benchmark": "distilrubert benchmark runs/demo/teacher runs/demo/hub --batch-size 1 16 --output speed.json",
     "card": "distilrubert card runs/demo --preview",
+    "verify": "distilrubert verify runs/demo/hub --speed --teacher runs/demo/teacher",
     "publish": "distilrubert publish recipes/demo.yaml --repo-id USER/NAME --dry-run",
 }

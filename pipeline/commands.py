@@ -16,9 +16,10 @@ from distilrubert.evaluation.speed import SpeedSettings, cases_of, measure_speed
 from distilrubert.evaluation.task import load_task
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
-from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_as_json, claims_table, summary
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_folder, render_plan
@@ -29,7 +30,7 @@ from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, load_recipe, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of, training_stages_of
-from distilrubert.pipeline.status import DONE, USER_ERROR
+from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
 from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, speed_table
 
 
@@ -90,6 +91,26 @@ def card(options: argparse.Namespace) -> None:
     print(f"The card is in {path}")
     if options.preview:
         print(f"A preview is in {write_preview(options.run_dir / 'hub')}")
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Look into everything that a model repository claims."""
+    if not options.tolerance > 0:
+        raise UserError(f"--tolerance {options.tolerance:g}: a share above 0 is needed, for example 0.3")
+    wanted = Wanted(
+        teacher=checkpoint_folder(options.teacher) if options.teacher else None,
+        speed=options.speed,
+        tolerance=options.tolerance,
+        tasks=[load_task(name) for name in options.task],
+        seeds=options.seeds,
+    )
+    claims = list(check_claims(repository_folder(options.model, options.revision), wanted))
+    if options.json:
+        print(claims_as_json(claims))
+    else:
+        Console().print(claims_table(claims))
+        print(summary(claims))
+    return DONE if all_hold(claims) else FAILED
 
 
 def publish(options: argparse.Namespace) -> int:

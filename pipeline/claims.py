@@ -1,0 +1,134 @@
+"""Everything that a model repository claims, looked into: `distilrubert verify`."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from distilrubert.conversion.claims import check_files
+from distilrubert.conversion.finetuned import export_finetuned
+from distilrubert.conversion.formats import FORMATS
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.evaluation.exported import Exporter
+from distilrubert.evaluation.score_claims import check_scores, list_scores
+from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.model_card.claims import check_card, read_reports
+from distilrubert.modeling.claims import Claim, Figure
+from distilrubert.modeling.reports import Measurements
+
+STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
+SHOWN_DIGITS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is looked into besides what is quick.
+
+    Attributes:
+        teacher: folder of the teacher, where it is at hand.
+        speed: whether the gains in speed are measured.
+        tolerance: by which share a gain may differ.
+        tasks: on which the models are fine-tuned again.
+        seeds: of these runs; None takes those of the report.
+    """
+
+    teacher: Path | None = None
+    speed: bool = False
+    tolerance: float = 0.3
+    tasks: Sequence[TaskDefinition] = ()
+    seeds: Sequence[int] | None = None
+
+
+def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
+    """Every claim of a model repository with its verdict, as they are reached.
+
+    Args:
+        folder: with card, reports and files.
+        wanted: the slow measurements that are asked for.
+
+    Raises:
+        UserError: if the folder holds no card or no reports, or they are not of their form.
+    """
+    reports = read_reports(folder)
+    models = {"student": folder} | ({"teacher": wanted.teacher} if wanted.teacher else {})
+    yield from check_card(folder, reports)
+    if parity := reports.get("parity"):
+        yield from check_files(folder, parity, default_sentences())
+    if speed := reports.get("speed"):
+        yield from check_sizes(models, speed)
+        yield from check_speed(models, speed, wanted.tolerance) if wanted.speed else list_speed(speed)
+    if quality := reports.get("quality"):
+        yield from _check_quality(models, quality, wanted)
+
+
+def _check_quality(models: Mapping[str, Path], quality: Measurements, wanted: Wanted) -> Iterator[Claim]:
+    exporters = exporters_of(case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows))
+    with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
+        for task in wanted.tasks:
+            yield from check_scores(models, quality, task, wanted.seeds, cache, exporters)
+    yield from list_scores(quality, [task.name for task in wanted.tasks])
+
+
+def exporters_of(
+    cases: Iterator[str] | Sequence[str], settings: ConversionSettings | None = None
+) -> dict[str, Exporter]:
+    """What makes files of fine-tuned models, by case.
+
+    Args:
+        cases: keys of :data:`~distilrubert.conversion.formats.FORMATS`.
+        settings: how int8 is made; the defaults where None.
+    """
+    how = settings or ConversionSettings()
+    decisive = how.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
+    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive) for case in cases}
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """A line for each claim: what is claimed, what was measured, the verdict and why."""
+    table = Table(title="Claims", title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("about", "figure", "claimed", "measured", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for before, claim in itertools.pairwise([None, *claims]):
+        assert claim is not None
+        about = claim.subject if before is None or before.subject != claim.subject else ""
+        cells = map(escape, (about, claim.figure, _shown(claim.claimed), _shown(claim.measured)))
+        reason = f": {escape(claim.reason)}" if claim.reason else ""
+        table.add_row(*cells, f"[{STYLES[claim.verdict]}]{claim.verdict}[/]{reason}")
+    return table
+
+
+def summary(claims: Sequence[Claim]) -> str:
+    """How many claims have which verdict."""
+    counts = Counter[str](claim.verdict for claim in claims)
+    return f"{counts['holds']} claims hold, {counts['does not hold']} do not, {counts['not checked']} were not checked"
+
+
+def claims_as_json(claims: Sequence[Claim]) -> str:
+    """The form for machines."""
+    values: dict[str, Any] = {"claims": [claim.to_dict() for claim in claims]}
+    return json.dumps(values | {"holds": all_hold(claims)}, ensure_ascii=False)
+
+
+def all_hold(claims: Sequence[Claim]) -> bool:
+    """Whether no claim was found wrong."""
+    return not any(claim.verdict == "does not hold" for claim in claims)
+
+
+def _shown(figure: Figure) -> str:
+    if figure is None:
+        return ""
+    if isinstance(figure, str):
+        is_digest = len(figure) == 64 and " " not in figure
+        return f"{figure[:SHOWN_DIGITS]}…" if is_digest else figure
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.5g}"
