@@ -6,7 +6,8 @@ import pytest
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from distilrubert.model_card.figures import PIXELS_PER_INCH, draw_quality, draw_speed, draw_training, write_figures
+from distilrubert.model_card.drawing import PIXELS_PER_INCH
+from distilrubert.model_card.figures import draw_quality, draw_speed, draw_training, write_figures
 from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.modeling.reports import Measurements, Row
 from tests.model_card.conftest import write_run
