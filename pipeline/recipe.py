@@ -197,6 +197,8 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key {where}{_suggestion(location, model)}"
     if problem["type"] == "missing":
         return f"{where} is missing"
+    if problem["type"] == "model_type":
+        return f"{where}: a section is needed, of {', '.join(_keys_at(location, model))}, found {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     found = problem["input"]

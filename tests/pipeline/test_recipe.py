@@ -103,6 +103,60 @@ def test_a_wrong_value_is_named_with_what_is_allowed(write, override, said):
     assert message.startswith(str(write()))
 
 
+TRIM, TRAIN = "student.vocabulary={trim: {}}", "student.vocabulary={train: {size: 500}}"
+PAIRED = "distillation.weights={mlm: 1, match: 1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ([], None),
+        ([TRIM], "trim"),
+        (["student.vocabulary.trim.minimum_count=5"], "trim"),
+        ([TRAIN, PAIRED], "train"),
+        ([TRAIN, "distillation.weights={mlm: 1}"], "train"),
+        ([TRAIN, PAIRED, "teacher={pretrain: {}}"], "train"),
+        (["student.preset=base"], None),
+        (["student.preset=base", TRIM], "trim"),
+        (["student.preset=tiny-5k", PAIRED], "train"),
+        (["student.preset=tiny", TRIM], "trim"),
+    ],
+)
+def test_the_students_vocabulary_is_the_teachers_a_part_of_it_or_a_new_one(write, overrides, kind):
+    own = load_recipe(write(), overrides).student.own_vocabulary()
+    assert (own and ("trim" if own.trim else "train")) == kind
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["student.vocabulary={}"], "student.vocabulary: give either trim or train"),
+        (["student.vocabulary={trim: {}, train: {size: 500}}"], "student.vocabulary: give either trim or train"),
+        (["student.vocabulary=trim"], "student.vocabulary: a section is needed, of trim, train, found 'trim'"),
+        (["student.vocabulary={train: 8000}"], "student.vocabulary.train: a section is needed, of size, found 8000"),
+        (["student.vocabulary={trimm: {}}"], "unknown key student.vocabulary.trimm: did you mean trim?"),
+        (["student.vocabulary={train: {}}"], "student.vocabulary.train.size is missing"),
+        (["student.vocabulary={train: {size: 50}}"], "student.vocabulary.train.size: input should be greater than or"),
+        (["student.vocabulary={trim: {minimum_count: 0}}"], "student.vocabulary.trim.minimum_count: input should be"),
+        # The losses of the defaults, and of the teacher's vocabulary, are for models that read the same tokens.
+        ([TRAIN], "distillation.weights: kl, cosine cannot be computed for a student with a vocabulary of its own"),
+        ([TRAIN], "allowed are mlm, match, reduce_map, reduce, reduce_cosine"),
+        (
+            ["student.preset=tiny"],
+            "distillation.weights: kl, cosine cannot be computed for a student with a vocabulary",
+        ),
+        ([TRIM, PAIRED], "distillation.weights: match cannot be computed for a student with its teacher's vocabulary"),
+        ([PAIRED], "allowed are kl, mlm, cosine, attention, hidden"),
+        (["student.preset=tiny", TRIM, PAIRED], "distillation.weights: match cannot be computed"),
+        ([TRIM, "teacher={pretrain: {}}"], "student.vocabulary.trim is for a teacher that is loaded"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit_is_refused(write, overrides, said):
+    message = message_of(write(), *overrides)
+    assert said in message
+    assert message.startswith(str(write()))
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
