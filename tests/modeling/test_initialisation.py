@@ -73,15 +73,28 @@ def test_a_slice_of_everything_is_the_copy(tiny_teacher: Teacher) -> None:
 
 
 def test_heads_stay_heads(tiny_teacher: Teacher) -> None:
-    """Trap 13: leading rows of all heads together would mix them; each student head is a part of one teacher head."""
+    """Trap 13: the leading rows of all heads together mix them, and a mean of blocks is none of them.
+
+    Each student head is a part of one teacher head of one teacher block, and its queries and keys are of the same
+    dimensions, as are its values and what reads them.
+    """
     weights = initial_weights(tiny_teacher.model, NARROW.resolve(tiny_teacher.model.config))
     whole = copied_weights(tiny_teacher.model, (0, 3))
+
+    def places(key: str, head: int, scale: float = 1.0) -> list[int]:
+        own, its = weights[key][head * 4 : head * 4 + 4] / scale, whole[key][head * 8 : head * 8 + 8]
+        near = torch.isclose(own[:, None], its, rtol=1e-6, atol=0)
+        assert near.sum(dim=1).tolist() == [1] * 4
+        return near.int().argmax(dim=1).tolist()
+
     for layer in range(2):
-        for name in ("k", "v"):
-            key = f"distilbert.transformer.layer.{layer}.attention.{name}_lin.bias"
-            for head in range(4):
-                own, its = weights[key][head * 4 : head * 4 + 4], whole[key][head * 8 : head * 8 + 8]
-                assert torch.isin(own, its).all()
+        attention = f"distilbert.transformer.layer.{layer}.attention."
+        kept = torch.isin(whole[f"{attention}out_lin.bias"], weights[f"{attention}out_lin.bias"]).nonzero()[:, 0]
+        for head in range(4):
+            assert places(f"{attention}q_lin.bias", head, 2**0.5) == places(f"{attention}k_lin.bias", head)
+            values = [head * 8 + place for place in places(f"{attention}v_lin.bias", head)]
+            read = weights[f"{attention}out_lin.weight"][:, head * 4 : head * 4 + 4]
+            assert torch.equal(read, whole[f"{attention}out_lin.weight"][kept][:, values])
 
 
 def test_scores_stay_as_large(tiny_teacher: Teacher) -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from transformers import BertConfig, DistilBertForMaskedLM
+from transformers import BertConfig, DistilBertConfig, DistilBertForMaskedLM, DistilBertModel
 
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import PRESETS, StudentArchitecture, spread_layers, student_config
@@ -14,6 +14,15 @@ from distilrubert.modeling.presets import PRESETS, StudentArchitecture, spread_l
 # The teacher of the cards: DeepPavlov/rubert-base-cased-conversational.
 RUBERT = BertConfig(vocab_size=119_547, pad_token_id=0)
 WIDE = BertConfig(vocab_size=1_000, hidden_size=96, num_hidden_layers=8, num_attention_heads=6, intermediate_size=400)
+
+
+def size_of(config: DistilBertConfig) -> int:
+    """Parameters with the head."""
+    with torch.device("meta"):
+        model = DistilBertForMaskedLM(config)
+    # Parameters, not their names: a meta device has no storage for transformers to tie by.
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -29,11 +38,21 @@ WIDE = BertConfig(vocab_size=1_000, hidden_size=96, num_hidden_layers=8, num_att
 def test_parameters_of_the_family(preset: Any, encoder: int, with_head: int) -> None:
     config = student_config(StudentArchitecture(preset=preset), RUBERT)
     with torch.device("meta"):
-        model = DistilBertForMaskedLM(config)
-    assert model.distilbert.num_parameters() == encoder
-    # Parameters, not their names: a meta device has no storage for transformers to tie by.
-    model.tie_weights()
-    assert sum(parameter.numel() for parameter in model.parameters()) == with_head
+        assert DistilBertModel(config).num_parameters() == encoder
+    assert size_of(config) == with_head
+
+
+def test_a_base_student_of_a_trimmed_vocabulary_has_55_percent_of_the_bytes() -> None:
+    """Issue 4: with as many pieces as a real vocabulary keeps of the reference corpus (test_trimming.py counts them)."""
+    whole = student_config(StudentArchitecture(preset="base"), RUBERT)
+    trimmed = student_config(
+        StudentArchitecture.model_validate({"preset": "base", "vocabulary": {"trim": {"minimum_count": 5}}}),
+        BertConfig(vocab_size=39_285, pad_token_id=0),
+    )
+    # An embedding and a bias for each piece are all that is gone.
+    assert size_of(whole) - size_of(trimmed) == (119_547 - 39_285) * (768 + 1)
+    assert size_of(trimmed) == 73_724_277
+    assert size_of(trimmed) / size_of(whole) < 0.55
 
 
 @pytest.mark.parametrize(
