@@ -104,6 +104,26 @@ def test_reduce_map_survives_extreme_logits() -> None:
 
 
 @pytest.mark.parametrize("name", ["match", "reduce_map"])
+def test_at_a_high_temperature_logits_are_compared_by_their_squares(name: str) -> None:
+    """Trap 11, of a loss that we do not have: its temperature was taken and not used.
+
+    With T² · KL the softened distributions become even, and what is left is half the variance of the differences.
+    """
+    student, teacher = drawn(6, 5, scale=1.0), drawn(6, 5, seed=1, scale=1.0)
+    comparison = (
+        MatchComparison(ids(0, 1, 2, 3, 4), ids(0, 1, 2, 3, 4), (5, 5), 50.0)
+        if name == "match"
+        else ReduceMapComparison(split_map([[0], [1], [2], [3], [4]], 5), 50.0)
+    )
+    loss, gradient = comparison(student, teacher.clone())
+    differences = student - teacher
+    expected = 0.5 * differences.var(dim=1, correction=0).sum()
+    torch.testing.assert_close(loss, expected, rtol=0.05, atol=0.0)
+    centred = (differences - differences.mean(dim=1, keepdim=True)) / 5
+    torch.testing.assert_close(gradient, centred, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["match", "reduce_map"])
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_chunks_are_the_whole(name: str, chunk: int) -> None:
     comparison = (

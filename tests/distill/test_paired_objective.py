@@ -1,8 +1,10 @@
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -121,6 +123,41 @@ def test_two_vocabularies_train_everything(
         assert parameter.grad is None
 
 
+def test_padding_reaches_no_loss(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]) -> None:
+    """Trap 11, of a loss that we do not have: its mean over tokens took padding in."""
+    objective = PairedObjective(
+        build_student(tiny_teacher, NARROW, tokenizer=small),
+        tiny_teacher,
+        ObjectiveSettings(weights=LossWeights(**ALL)),
+    )
+    batch = batch_of(tiny_teacher, small, sentences[:6])
+    # Of ids, labels and spans that stand for something elsewhere.
+    padded = {
+        name: tensor if name == "matched" else F.pad(tensor, (0, 7), value=0 if "mask" in name else 6)
+        for name, tensor in batch.items()
+    }
+    assert count_rows(objective, [padded]) == count_rows(objective, [batch]) | {"positions": padded["labels"].numel()}
+    for name, value in losses(objective, batch).items():
+        torch.testing.assert_close(losses(objective, padded)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_every_pair_of_layers_counts(
+    tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]
+) -> None:
+    """Trap 11, of a loss that we do not have: of several pairs of layers the last one alone was left."""
+    student = build_student(tiny_teacher, StudentArchitecture(layers=2), tokenizer=small)
+    batch = batch_of(tiny_teacher, small, sentences[:6])
+    found = []
+    for layer_map in ([[1, 2], [4]], [[1, 2], []], [[], [4]]):
+        weights = LossWeights(reduce=1.0, reduce_cosine=1.0)
+        objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=weights, layer_map=layer_map))
+        found.append(losses(objective, batch))
+    for name in ("reduce", "reduce_cosine"):
+        both, *alone = (result[name] for result in found)
+        assert alone[0] != alone[1]
+        torch.testing.assert_close(both, (alone[0] + alone[1]) / 2)
+
+
 def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]) -> None:
     """Divided by the rows of both, two batches have the losses of one."""
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
@@ -225,3 +262,17 @@ def test_a_corpus_without_the_students_tokens_is_refused(
     with pytest.raises(UserError, match=r"corpus: the student has a vocabulary of its own, 150 pieces, and .* was not"):
         distill(tiny_teacher, student, corpus, settings, tmp_path / "run", 0)
     assert np.all(corpus.token_counts >= 0)
+
+
+def test_a_copy_has_weights_of_its_own_and_shares_what_is_only_read(
+    tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]
+) -> None:
+    """Sharding trains a copy; a second teacher, or second tables, would be for nothing."""
+    student = build_student(tiny_teacher, NARROW, tokenizer=small)
+    objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL)))
+    copied = copy.deepcopy(objective)
+    batch = batch_of(tiny_teacher, small, sentences[:12])
+    assert losses(copied, batch)["loss"] == losses(objective, batch)["loss"]
+    assert not {id(parameter) for parameter in copied.parameters()} & set(map(id, objective.parameters()))
+    assert copied._teacher is objective._teacher
+    assert copied._comparisons["reduce_map"] is objective._comparisons["reduce_map"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.store import load_corpus
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
@@ -26,6 +27,7 @@ distillation: {{weights: {weights}, batch_tokens: 256, batches_per_update: 1, ma
 conversion: {{onnx: [], openvino: []}}
 card: {{language: ru, license: apache-2.0}}
 """
+RECIPES = Path(__file__).parents[2] / "recipes"
 TRIMMED = {"student": "{layers: 2, vocabulary: {trim: {minimum_count: 2}}}", "weights": "{kl: 1, mlm: 1, cosine: 1}"}
 TRAINED = {
     "student": "{layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 150}}}",
@@ -148,6 +150,30 @@ def test_the_student_loads_as_users_write_it(made: str, request: pytest.FixtureR
     assert hidden.shape[:2] == inputs["input_ids"].shape
     assert logits.shape[-1] == len(tokenizer)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-5k", "reference-tiny", "reference-tiny-5k"])
+def test_the_losses_of_every_shipped_recipe_train(
+    name: str, tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap 11: of the scripts that came with the paper's code one could not run."""
+    monkeypatch.setenv("DISTILRUBERT_DATA", str(tmp_path))
+    monkeypatch.setenv("DISTILRUBERT_CORPUS", str(tmp_path))
+    (tmp_path / "texts.txt").write_text("\n".join(sentences), encoding="utf-8")
+    smaller = [
+        f"teacher.model={tiny_teacher_folder}",
+        f"corpus={{sources: [{{path: {tmp_path}/texts.txt}}], validation: 0.3, max_length: 64, processes: 1}}",
+        "student={layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 150}}}",
+        "distillation.batch_tokens=256",
+        "distillation.batches_per_update=1",
+        "distillation.max_steps=2",
+    ]
+    recipe = load_recipe(RECIPES / f"{name}.yaml", smaller)
+    run = Run(recipe, tmp_path / "run")
+    bring_up_to_date(run, training_stages_of(run))
+    report = TrainingReport.load(run.reports / "training.json")
+    assert set(report.figures["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
+    assert all(value > 0 for value in report.figures["validation_losses"].values())
 
 
 @pytest.mark.parametrize(
