@@ -43,7 +43,7 @@ def test_parameters_of_the_family(preset: Any, encoder: int, with_head: int) -> 
 
 
 def test_a_base_student_of_a_trimmed_vocabulary_has_55_percent_of_the_bytes() -> None:
-    """Issue 4: with as many pieces as a real vocabulary keeps of the reference corpus (test_trimming.py counts them)."""
+    """With as many pieces as a real vocabulary keeps of the reference corpus; test_trimming.py counts them."""
     whole = student_config(StudentArchitecture(preset="base"), RUBERT)
     trimmed = student_config(
         StudentArchitecture.model_validate({"preset": "base", "vocabulary": {"trim": {"minimum_count": 5}}}),
