@@ -15,6 +15,7 @@ Axes: C rows, V pieces of the student, T pieces of the teacher.
 """
 
 import warnings
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,10 @@ class ReduceMapComparison(nn.Module):
             self.register_buffer("matrix_TV", matrix_TV.to_sparse_csr(), persistent=False)
             self.register_buffer("matrix_VT", matrix_TV.t().coalesce().to_sparse_csr(), persistent=False)
         self.register_buffer("unspelt", torch.from_numpy(~split.is_spelt_T).nonzero()[:, 0], persistent=False)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # Nothing in it changes, and torch (2.13) makes no deep copy of a sparse matrix.
+        return self
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits.

@@ -1,9 +1,18 @@
 """Processes that hold a part of the weights each: the same training as with all of them, and as exact to resume."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from distilrubert.distill.losses import LossWeights
+from distilrubert.distill.objective import ObjectiveSettings
+from distilrubert.distill.paired_objective import PairedObjective
+from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.student import build_student
+from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.vocabulary import train_wordpiece
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +69,19 @@ def test_a_run_goes_from_one_process_to_three_with_parts_and_to_two_without(resu
 def test_weights_that_no_loss_reaches_hold_nobody_up(results: dict[str, Any]) -> None:
     assert results["headless"]["statuses"] == [0, 0]
     assert len(set(results["headless"]["digests"])) == 1
+
+
+def test_a_copy_has_weights_of_its_own_and_shares_what_is_only_read(
+    tiny_teacher: Teacher, sentences: list[str]
+) -> None:
+    """A second teacher, or second tables, would be for nothing; and of a sparse table torch makes no copy."""
+    own = train_wordpiece(sentences, size=150, max_length=64)
+    student = build_student(tiny_teacher, StudentArchitecture(layers=1), tokenizer=own)
+    weights = LossWeights(mlm=1.0, match=1.0, reduce_map=1.0, reduce=1.0)
+    objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=weights))
+    copied = copy.deepcopy(objective)
+    assert copied.student.get_output_embeddings().weight is copied.student.get_input_embeddings().weight
+    assert not {id(parameter) for parameter in copied.parameters()} & set(map(id, objective.parameters()))
+    assert all(loss is copied.layer_losses[name] for name, loss in copied._layer_losses.items())
+    assert copied._teacher is objective._teacher
+    assert copied._comparisons["reduce_map"] is objective._comparisons["reduce_map"]
