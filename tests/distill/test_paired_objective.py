@@ -1,4 +1,3 @@
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -262,17 +261,3 @@ def test_a_corpus_without_the_students_tokens_is_refused(
     with pytest.raises(UserError, match=r"corpus: the student has a vocabulary of its own, 150 pieces, and .* was not"):
         distill(tiny_teacher, student, corpus, settings, tmp_path / "run", 0)
     assert np.all(corpus.token_counts >= 0)
-
-
-def test_a_copy_has_weights_of_its_own_and_shares_what_is_only_read(
-    tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]
-) -> None:
-    """Sharding trains a copy; a second teacher, or second tables, would be for nothing."""
-    student = build_student(tiny_teacher, NARROW, tokenizer=small)
-    objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL)))
-    copied = copy.deepcopy(objective)
-    batch = batch_of(tiny_teacher, small, sentences[:12])
-    assert losses(copied, batch)["loss"] == losses(objective, batch)["loss"]
-    assert not {id(parameter) for parameter in copied.parameters()} & set(map(id, objective.parameters()))
-    assert copied._teacher is objective._teacher
-    assert copied._comparisons["reduce_map"] is objective._comparisons["reduce_map"]
