@@ -113,7 +113,9 @@ def copied_weights(teacher: BertForMaskedLM, layers: Sequence[int]) -> dict[str,
 def averaging_matrix(
     teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, counts_T: NDArray[np.int64] | None = None
 ) -> Tensor:
-    """For each piece of the student the share of each of the teacher's in its embedding, sparse (V, T); rows sum to 1.
+    """For each piece of the student the share of each of the teacher's in its embedding, sparse (V, T).
+
+    Rows sum to 1; one of a piece that has nothing to do with any of the teacher's (a character that it lacks) is empty.
 
     Args:
         teacher: its tokenizer.
@@ -136,9 +138,6 @@ def averaging_matrix(
         is_new = ~is_made_V[rows] & (sums_V[rows] > 0)
         entries.append((rows[is_new], columns[is_new], weights[is_new] / sums_V[rows[is_new]]))
         is_made_V[rows[is_new]] = True
-    left = np.flatnonzero(~is_made_V)
-    every = np.repeat(left, len(teacher)), np.tile(np.arange(len(teacher)), len(left))
-    entries.append((*every, np.full(len(every[0]), 1 / len(teacher))))
     rows, columns, weights = (np.concatenate(parts) for parts in zip(*entries, strict=True))
     places = torch.from_numpy(np.stack((rows, columns)))
     shares = torch.from_numpy(weights.astype(np.float32))
@@ -146,15 +145,21 @@ def averaging_matrix(
 
 
 def respelt_weights(weights: dict[str, Tensor], averaging_VT: Tensor) -> dict[str, Tensor]:
-    """The weights over the vocabulary that the rows of `averaging_VT` make up."""
+    """The weights over the vocabulary that the rows of `averaging_VT` make up; an empty row is the mean of all."""
     # A teacher may have rows that no piece of its tokenizer uses.
     used = averaging_VT.shape[1]
-    embeddings_VD = torch.sparse.mm(averaging_VT, weights[WORD_EMBEDDINGS][:used])
-    bias_V1 = torch.sparse.mm(averaging_VT, weights["vocab_projector.bias"][:used, None])
+    is_empty_V = torch.sparse.sum(averaging_VT, dim=1).to_dense() == 0
+
+    def averaged(weight_TD: Tensor) -> Tensor:
+        made_VD = torch.sparse.mm(averaging_VT, weight_TD)
+        made_VD[is_empty_V] = weight_TD.mean(dim=0)
+        return made_VD
+
+    embeddings_VD = averaged(weights[WORD_EMBEDDINGS][:used])
     return weights | {
         WORD_EMBEDDINGS: embeddings_VD,
         "vocab_projector.weight": embeddings_VD,
-        "vocab_projector.bias": bias_V1[:, 0],
+        "vocab_projector.bias": averaged(weights["vocab_projector.bias"][:used, None])[:, 0],
     }
 
 

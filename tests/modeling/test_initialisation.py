@@ -58,6 +58,20 @@ def test_a_piece_that_spells_nothing_is_the_mean_of_what_spells_it(sentences: li
     torch.testing.assert_close(row, expected)
 
 
+def test_a_character_that_the_teacher_lacks_is_the_mean_of_all(tiny_teacher: Teacher, sentences: list[str]) -> None:
+    """Such a row was once written out in full: 28 MB for each character at the size of a real teacher."""
+    own = train_wordpiece([*sentences, "☃ ☃☃ ♥"], size=170, max_length=64)
+    matrix = averaging_matrix(tiny_teacher.tokenizer, own)
+    assert matrix._nnz() < 3 * len(own)
+    student = build_student(tiny_teacher, StudentArchitecture(layers=2), tokenizer=own).model.vocab_projector
+    its = tiny_teacher.model.cls.predictions.decoder
+    strange = own.convert_tokens_to_ids(["☃", "##☃", "♥", "##♥"])
+    assert (torch.sparse.sum(matrix, dim=1).to_dense() == 0).nonzero()[:, 0].tolist() == sorted(strange)
+    for row in strange:
+        torch.testing.assert_close(student.weight[row], its.weight.mean(dim=0))
+        torch.testing.assert_close(student.bias[row], its.bias.mean())
+
+
 def test_a_slice_of_everything_is_the_copy(tiny_teacher: Teacher) -> None:
     """Slicing one size leaves what has nothing to do with it alone."""
     shape = StudentArchitecture(layers=2, hidden_dim=40).resolve(tiny_teacher.model.config)
