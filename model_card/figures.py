@@ -1,5 +1,6 @@
 """The pictures of a card: speed against size, the course of training, quality with error bars."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from distilrubert.model_card.drawing import (
 )
 from distilrubert.model_card.formatting import figure
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.scores import Score, task_scores
+from distilrubert.model_card.scores import Score, main_scores
 from distilrubert.modeling.persistence import atomic_file
 from distilrubert.modeling.reports import Measurements, Row
 
@@ -121,10 +122,10 @@ def with_tokens(validation: Sequence[dict[str, float]], curves: Sequence[dict[st
 
 def draw_quality(quality: Measurements | None) -> Figure | None:
     """Bars of each model's mean of each task's main metric, with its standard deviation."""
-    if not quality or not (scores := _main_scores(quality)):
+    if not quality or not (scores := main_scores(quality)):
         return None
     models = [row.case for row in quality.rows if any(row.case in score.values for score in scores)]
-    colours = dict(zip(models, (GREY, BLUE, ORANGE, GREEN, PINK), strict=False))
+    colours = dict(zip(models, itertools.cycle((GREY, BLUE, ORANGE, GREEN, PINK)), strict=False))
     picture, (axes,) = canvas(0.9 + 0.3 * len(scores) * (len(models) + 0.7))
     width = 0.84 / len(models)
     for place, model in enumerate(models):
@@ -134,13 +135,8 @@ def draw_quality(quality: Measurements | None) -> Figure | None:
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.16)
     axes.set_xlabel("Score (higher is better); the bars are means over seeds, the lines one standard deviation")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), frameon=False, fontsize=9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(models), 4), frameon=False, fontsize=9)
     return picture
-
-
-def _main_scores(quality: Measurements) -> list[Score]:
-    """The first metric of each task."""
-    return list({score.task: score for score in reversed(task_scores(quality))}.values())[::-1]
 
 
 def _bars(axes: Axes, scores: Sequence[Score], model: str, *, offset: float, width: float, colour: str) -> None:

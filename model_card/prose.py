@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distilrubert.model_card.cases import Case
+from distilrubert.model_card.cases import BACKENDS, Case
 from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.scores import intrinsic_scores, task_scores
+from distilrubert.model_card.scores import intrinsic_scores, main_scores, task_scores
 from distilrubert.modeling.reports import Environment, Measurements
 
 LANGUAGE_NAMES = {"ru": "Russian", "en": "English", "uk": "Ukrainian", "be": "Belarusian", "kk": "Kazakh"}
@@ -94,6 +94,10 @@ def describe_quality(quality: Measurements) -> str:
         if intrinsic_scores(quality)
         else "",
         _protocol(quality.details["settings"]) if task_scores(quality) else "",
+        _file_protocol(quality),
+        "A linear probe is a logistic regression on the mean of the frozen model's last hidden states."
+        if main_scores(quality, "linear_probe")
+        else "",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}.",
         "All figures and the single runs: [reports/quality.json](reports/quality.json).",
     ]
@@ -108,6 +112,16 @@ def _protocol(settings: Mapping[str, Any]) -> str:
         f"On the tasks teacher and student were fine-tuned in the same way{rows}, "
         f"with {words(seeds)} seed{'s' if seeds > 1 else ''}: "
         f"{'mean ± standard deviation' if seeds > 1 else 'the score'} on the test part."
+    )
+
+
+def _file_protocol(quality: Measurements) -> str:
+    """That files were made of the fine-tuned models, where some were."""
+    if not any(Case.parse(row.case).backend in BACKENDS for row in quality.rows):
+        return ""
+    return (
+        "For the columns of files, each of these fine-tuned models was exported in the same way as the published file "
+        "and scored again."
     )
 
 

@@ -75,12 +75,17 @@ class Score:
         return METRIC_TITLES.get(self.metric, self.metric.replace("_", " "))
 
 
-def task_scores(quality: Measurements) -> list[Score]:
-    """All metrics of all tasks, in the order of the report."""
+def task_scores(quality: Measurements, part: str = "tasks") -> list[Score]:
+    """All metrics of all tasks, in the order of the report.
+
+    Args:
+        quality: the report.
+        part: of its rows: ``tasks``, the fine-tuned models, or ``linear_probe``.
+    """
     about = quality.details.get("tasks", {})
     found: dict[tuple[str, str], dict[str, Value]] = {}
     for row in quality.rows:
-        for task, metrics in row.figures.get("tasks", {}).items():
+        for task, metrics in row.figures.get(part, {}).items():
             for metric, reported in metrics.items():
                 if _is_score(reported):
                     found.setdefault((task, metric), {})[row.case] = Value.of(reported)
@@ -89,6 +94,11 @@ def task_scores(quality: Measurements) -> list[Score]:
         for (task, metric), values in found.items()
         for known in [about.get(task, {})]
     ]
+
+
+def main_scores(quality: Measurements, part: str = "tasks") -> list[Score]:
+    """The first metric of each task in a part of the rows."""
+    return list({score.task: score for score in reversed(task_scores(quality, part))}.values())[::-1]
 
 
 def intrinsic_scores(quality: Measurements) -> list[tuple[str, dict[str, Value]]]:

@@ -6,7 +6,7 @@ from typing import Any
 from distilrubert.model_card.cases import FILES, Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, figure, score
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, task_scores
+from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, main_scores, task_scores
 from distilrubert.modeling.reports import Measurements, Row
 
 MODEL_TITLES = {"teacher": "Teacher", "student": "This model", "bag-of-words": "Bag of words"}
@@ -63,7 +63,7 @@ def _parity_cell(figures: Mapping[str, Any], key: str) -> str:
 def quality_table(quality: Measurements) -> str:
     """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side."""
     models = [row.case for row in quality.rows]
-    head = ["Measure", *(MODEL_TITLES.get(model, escape(model)) for model in models)]
+    head = ["Measure", *map(_model_title, models)]
     intrinsic = [
         [f"Held-out text: {INTRINSIC_TITLES[name]}", *(_text(values.get(model)) for model in models)]
         for name, values in intrinsic_scores(quality)
@@ -72,9 +72,21 @@ def quality_table(quality: Measurements) -> str:
         [f"{escape(found.title)}: {found.metric_title}", *(_text(found.values.get(model)) for model in models)]
         for found in task_scores(quality)
     ]
+    probes = [
+        [f"{escape(found.title)}, linear probe: {found.metric_title}", *(_text(found.values.get(m)) for m in models)]
+        for found in main_scores(quality, "linear_probe")
+    ]
     relative = ["Mean of the tasks' main metrics, relative to the teacher", *map(_ratio, quality.rows)]
     summary = [relative] if any(row.ratio is not None for row in quality.rows) else []
-    return markdown_table(head, [*intrinsic, *tasks, *summary])
+    return markdown_table(head, [*intrinsic, *probes, *tasks, *summary])
+
+
+def _model_title(case: str) -> str:
+    """The head of a model's column; a student's file has its name there."""
+    model, _, file = case.partition("-")
+    if model == "student" and file:
+        return f"{MODEL_TITLES[model]}, {Case.parse(case).label.removeprefix('Student, ')}"
+    return MODEL_TITLES.get(case, escape(case))
 
 
 def _ratio(row: Row) -> str:

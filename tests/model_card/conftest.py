@@ -213,6 +213,13 @@ QUALITY = {
                 },
                 "factrueval": {"span_f1": _seeds(0.8812, 0.8847, 0.8795)},
             },
+            "linear_probe": {
+                "rusentiment": {
+                    "f1_weighted": _seeds(0.6911),
+                    "accuracy": _seeds(0.6984),
+                    "run": {"regularisation": 0.1},
+                }
+            },
             "ratio": 1.0,
         },
         {
@@ -227,7 +234,16 @@ QUALITY = {
                 "rusentiment": {"f1_weighted": _seeds(0.7645, 0.7601, 0.7688), "accuracy": _seeds(0.761, 0.758, 0.766)},
                 "factrueval": {"span_f1": _seeds(0.8533, 0.8571, 0.8502)},
             },
+            "linear_probe": {"rusentiment": {"f1_weighted": _seeds(0.6722), "accuracy": _seeds(0.6799)}},
             "ratio": 0.97,
+        },
+        {
+            "case": "student-onnx-int8",
+            "tasks": {
+                "rusentiment": {"f1_weighted": _seeds(0.7628, 0.7597, 0.7671), "accuracy": _seeds(0.76, 0.757, 0.764)},
+                "factrueval": {"span_f1": _seeds(0.8511, 0.8548, 0.8485)},
+            },
+            "ratio": 0.9678,
         },
         {
             "case": "bag-of-words",

@@ -128,10 +128,11 @@ def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None
 
 def test_quality_table_puts_teacher_and_bag_of_words_beside_the_student(run: CardInput) -> None:
     table = _table(render_card(run), "Quality")
-    assert table[0] == ["Measure", "Teacher", "This model", "Bag of words"]
-    assert ["RuSentiment: weighted F1", "0.774 ± 0.002", "0.764 ± 0.004", "0.669"] in table
-    assert ["FactRuEval | NER: span F1", "0.882 ± 0.003", "0.854 ± 0.003", "–"] in table
-    assert table[-1] == ["Mean of the tasks' main metrics, relative to the teacher", "1.000", "0.970", "–"]
+    assert table[0] == ["Measure", "Teacher", "This model", "This model, ONNX Runtime int8", "Bag of words"]
+    assert ["RuSentiment: weighted F1", "0.774 ± 0.002", "0.764 ± 0.004", "0.763 ± 0.004", "0.669"] in table
+    assert ["FactRuEval | NER: span F1", "0.882 ± 0.003", "0.854 ± 0.003", "0.851 ± 0.003", "–"] in table
+    assert ["RuSentiment, linear probe: weighted F1", "0.691", "0.672", "–", "–"] in table
+    assert table[-1] == ["Mean of the tasks' main metrics, relative to the teacher", "1.000", "0.970", "0.968", "–"]
 
 
 def test_no_claim_of_speed_where_there_is_none(run: CardInput) -> None:

@@ -1,0 +1,117 @@
+"""A card that a person has edited is found out, number by number."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distilrubert.model_card.card import write_card
+from distilrubert.model_card.claims import check_card, read_reports
+from distilrubert.modeling.claims import Claim
+from distilrubert.modeling.errors import UserError
+from tests.model_card.conftest import write_run
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    return write_card(write_run(tmp_path / "run")).parent
+
+
+def claims(hub: Path) -> list[Claim]:
+    return check_card(hub, read_reports(hub))
+
+
+def wrong(hub: Path) -> list[tuple[str, object, object]]:
+    return [(claim.figure, claim.claimed, claim.measured) for claim in claims(hub) if claim.verdict == "does not hold"]
+
+
+def edit(hub: Path, pattern: str, replacement: str) -> None:
+    card = (hub / "README.md").read_text(encoding="utf-8")
+    edited, times = re.subn(pattern, replacement, card, count=1, flags=re.MULTILINE)
+    assert times == 1
+    (hub / "README.md").write_text(edited, encoding="utf-8")
+
+
+def test_a_card_as_it_was_written_holds(hub: Path) -> None:
+    found = claims(hub)
+    assert {claim.verdict for claim in found} == {"holds"}
+    assert {claim.subject for claim in found} == {
+        "README.md, model-index", "README.md, Files", "README.md, Speed", "README.md, Quality",
+        "README.md, Agreement of the files", "README.md, text",
+    }  # fmt: skip
+
+
+def test_an_edited_score_of_the_front_matter(hub: Path) -> None:
+    edit(hub, r"value: 0\.7645$", "value: 0.8645")
+    assert wrong(hub) == [("RuSentiment: weighted F1", 0.8645, 0.7645)]
+
+
+def test_a_score_that_nobody_measured(hub: Path) -> None:
+    edit(hub, "name: weighted F1$", "name: exact match")
+    assert wrong(hub) == [("RuSentiment: exact match", 0.7645, None)]
+
+
+def test_an_edited_cell_is_named_by_row_and_column(hub: Path) -> None:
+    edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.70 \| 5\.02 \|$", r"\1| 7.50 | 5.02 |")
+    assert wrong(hub) == [("Student, ONNX Runtime int8: Latency gain, ×", "7.50", "5.70")]
+
+
+def test_a_row_left_out_and_a_row_made_up(hub: Path) -> None:
+    edit(hub, r"^\| FactRuEval .*span F1.*\n", "| SberQuAD: answer F1 | 0.9 | 0.9 | 0.9 | – |\n")
+    left_out = "0.882 ± 0.003 0.854 ± 0.003 0.851 ± 0.003 –"
+    assert wrong(hub) == [
+        ("row SberQuAD: answer F1", "0.9 0.9 0.9 –", None),
+        (r"row FactRuEval \| NER: span F1", None, left_out),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (r"its latency is 5\.70 times", "its latency is 6.70 times"),
+        (r"has 135\.4 million parameters", "has 35.4 million parameters"),
+        (r"with three seeds", "with ten seeds"),
+        (r"took 1,872 updates", "took 2,872 updates"),
+        (r"over 64 real sentences", "over 6400 real sentences"),
+        (r"It has 6 layers", "It has 4 layers"),
+    ],
+)
+def test_an_edited_sentence_is_shown_beside_the_true_one(hub: Path, pattern: str, replacement: str) -> None:
+    edit(hub, pattern, replacement)
+    ((_, claimed, measured),) = wrong(hub)
+    assert replacement in str(claimed)
+    assert re.search(pattern, str(measured))
+
+
+def test_a_file_of_another_size(hub: Path) -> None:
+    (hub / "onnx/model_quantized.onnx").write_text("q" * 2**20)
+    assert wrong(hub) == [("`onnx/model_quantized.onnx`: Size, MiB", "8.00e-3", "1.00")]
+
+
+def test_what_has_no_report_is_not_checked(hub: Path) -> None:
+    (hub / "reports/quality.json").unlink()
+    assert wrong(hub) == []
+    unchecked = [claim for claim in claims(hub) if claim.verdict == "not checked"]
+    assert {claim.subject for claim in unchecked} == {"README.md, model-index", "README.md, Quality"}
+    assert {claim.reason for claim in unchecked} == {"there is no reports/quality.json"}
+
+
+def test_a_part_under_another_name_is_not_passed_over_in_silence(hub: Path) -> None:
+    edit(hub, "^## Speed$", "## How fast")
+    assert [claim.reason for claim in claims(hub) if claim.verdict == "not checked"] == ["the card has no such part"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda hub: (hub / "README.md").unlink(), r"README\.md: cannot be read"),
+        (lambda hub: (hub / "README.md").write_text("---\na: [\n---\n"), "the front matter cannot be read"),
+        (lambda hub: (hub / "README.md").write_text("---\nmodel-index: 3\n---\n"), "the front matter cannot be read"),
+        (lambda hub: (hub / "reports/speed.json").write_text("{}"), r"speed\.json: is no measurement file"),
+        (lambda hub: [path.unlink() for path in (hub / "reports").iterdir()], "holds none of the reports"),
+    ],
+)
+def test_what_cannot_be_read_is_the_users_to_mend(hub: Path, break_it, said: str) -> None:
+    break_it(hub)
+    with pytest.raises(UserError, match=said):
+        claims(hub)
