@@ -86,6 +86,18 @@ def test_what_a_python_snippet_imports_is_there(snippet: Snippet) -> None:
             assert all(hasattr(module, name.name) for name in node.names)
 
 
+def test_the_hours_on_gpus_are_what_their_snippet_computes(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = (snippet for snippet in snippets("python") if snippet.place.startswith("distributed.md"))
+    exec(snippet.text, {})
+    computed = re.findall(
+        r"^(\w+): ([\d.]+) h, (\d+) GPU hours, \d+, masked ([\d.]+) h$", capsys.readouterr().out, re.M
+    )
+    page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\w+) SXM2? \| [^|]* \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.M)
+    assert len(table) == 3
+    assert computed == table
+
+
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
