@@ -1,0 +1,244 @@
+"""The pictures of the results: scores, quality against size and speed, learning curves, what each loss is good for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from results import ABLATED, BAG_OF_WORDS, HELD_OUT, TEACHER, Comparison, Result, all_tasks, common_tasks
+
+from distilrubert.model_card.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    canvas,
+    label_points,
+    over_tokens,
+    scale,
+    to_png,
+)
+from distilrubert.model_card.figures import points_of, with_tokens
+from distilrubert.model_card.formatting import short_count
+from distilrubert.model_card.scores import Value
+from distilrubert.modeling.persistence import atomic_file
+from distilrubert.modeling.reports import Measurements
+
+# By the recipe that a model is made from.
+COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
+PALE = 0.45
+SPEED_FILES = {"pytorch-fp32": BLUE, "onnx-int8": RED, "openvino-int8": GREEN}
+
+
+def write_pictures(
+    results: Sequence[Result], ablation: Mapping[str, Sequence[Comparison]], speed: Measurements | None, folder: Path
+) -> dict[str, str]:
+    """Draw every picture for which there are results, and remove the others.
+
+    Returns:
+        Alternative text of each picture by its name, without ``.png``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "scores": ("Score of every model on each task, with its deviation over the seeds", draw_scores(results)),
+        "size": ("Share of the teacher's mean score over the number of parameters", draw_size(results)),
+        "speed": ("Share of the teacher's mean score over the gain in throughput", draw_speed(results, speed)),
+        "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
+        "ablation": ("What base gains from each of its losses", draw_ablation(ablation)),
+    }
+    for name, (_, picture) in drawn.items():
+        path = folder / f"reference-{name}.png"
+        if picture is None:
+            path.unlink(missing_ok=True)
+        else:
+            with atomic_file(path) as beside:
+                beside.write_bytes(to_png(picture))
+    return {name: alternative for name, (alternative, picture) in drawn.items() if picture is not None}
+
+
+def draw_scores(results: Sequence[Result]) -> Figure | None:
+    """A panel a task: a bar a model, the teacher and the bag of words as lines."""
+    titles = all_tasks(results)
+    if not titles:
+        return None
+    longest = max(sum(task in result.tasks for result in results) for task in titles)
+    picture, panels = canvas((0.9 + 0.27 * longest) * -(-len(titles) // 2), panels=len(titles))
+    for task, axes in zip(titles, panels, strict=True):
+        shown = [result for result in results if task in result.tasks]
+        values = [result.score(result.model.name, task) for result in shown]
+        _bars(axes, [result.model.name for result in shown], values, [_colour(result) for result in shown])
+        axes.set_title(titles[task], loc="left", fontsize=10)
+        _line(axes, shown[0].score(TEACHER, task).mean, "teacher", GREY, "-")
+        if any(row.case == BAG_OF_WORDS and task in row.figures["tasks"] for row in shown[0].report.rows):
+            _line(axes, shown[0].score(BAG_OF_WORDS, task).mean, "bag of words", RED, ":")
+        axes.set_ylim(longest - 0.5, -0.5)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=8)
+    return picture
+
+
+def _colour(result: Result) -> tuple[str, float]:
+    """A family's colour, pale for what is only compared with its student."""
+    return COLOURS[result.model.recipe], 1.0 if result.model.has_files else PALE
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[Value], colours: Sequence[tuple[str, float]]) -> None:
+    places = range(len(values))
+    axes.barh(places, [value.mean for value in values], 0.72, color=colours)
+    for place, value in zip(places, values, strict=True):
+        if value.std is not None:
+            axes.errorbar(value.mean, place, xerr=value.std, ecolor="black", elinewidth=1.2, capsize=3)
+        end = value.mean + (value.std or 0.0), place
+        label = axes.annotate(f"{value.mean:.3f}", end, (5, 0), textcoords="offset points", va="center", fontsize=8)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85})
+    axes.set_yticks(places, names)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.16)
+
+
+def _line(axes: Axes, value: float, title: str, colour: str, style: str) -> None:
+    axes.axvline(value, color=colour, linewidth=1.4, linestyle=style, label=f"{title} {value:.3f}", zorder=0.5)
+
+
+def draw_size(results: Sequence[Result]) -> Figure | None:
+    """Share of the teacher's mean over the common tasks against the number of parameters."""
+    shown, tasks = [result for result in results if result.model.has_files], common_tasks(results)
+    if not shown or not tasks:
+        return None
+    picture, (axes,) = canvas(4.0)
+    shares = [_percent(result.share(tasks)) for result in shown] + [Value(100.0)]
+    sizes = [result.row.figures["parameters"] for result in shown]
+    sizes.append(shown[0].report[TEACHER].figures["parameters"])
+    colours = [*(COLOURS[result.model.recipe] for result in shown), GREY]
+    names = [*(result.model.name for result in shown), TEACHER]
+    for size, share, colour in zip(sizes, shares, colours, strict=True):
+        axes.errorbar(size / 1e6, share.mean, yerr=share.std or 0.0, ecolor=colour, elinewidth=1.2, capsize=3)
+        axes.scatter(size / 1e6, share.mean, s=110, color=colour, edgecolor="white", zorder=3)
+    points = [(size / 1e6, share.mean) for size, share in zip(sizes, shares, strict=True)]
+    scale(axes, points)
+    _zoom(axes, shares)
+    axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
+    axes.set_xlabel("Parameters, millions (fewer is better)")
+    axes.set_ylabel("Share of the teacher's mean score, %")
+    axes.set_title("Quality against size: up and left is better", loc="left", fontsize=11)
+    texts = [
+        f"{name}\n{short_count(size)}, {share.mean:.1f} %"
+        for name, size, share in zip(names, sizes, shares, strict=True)
+    ]
+    label_points(picture, axes, points, list(zip(texts, colours, strict=True)))
+    return picture
+
+
+def _percent(share: Value) -> Value:
+    return Value(100 * share.mean, None if share.std is None else 100 * share.std, share.seeds)
+
+
+def _zoom(axes: Axes, shares: Sequence[Value]) -> None:
+    """The part of the vertical axis where the values are, with room for error bars and labels."""
+    low = min(share.mean - (share.std or 0.0) for share in shares)
+    high = max(share.mean + (share.std or 0.0) for share in shares)
+    room = max(0.18 * (high - low), 2.0)
+    axes.set(yscale="linear", ylim=(low - room, high + room))
+
+
+def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure | None:
+    """The same share against the gain in throughput of the published family's student of that name."""
+    tasks, gains = common_tasks(results), _gains(results, speed)
+    if not tasks or not gains:
+        return None
+    picture, (axes,) = canvas(4.2)
+    shares = {result.model.name: _percent(result.share(tasks)) for result in results if result.model.name in gains}
+    points = [(gain, shares[name].mean) for name, files in gains.items() for gain in files.values()]
+    scale(axes, points)
+    _zoom(axes, list(shares.values()))
+    for name, files in gains.items():
+        axes.plot(sorted(files.values()), [shares[name].mean] * len(files), color="#C8C8C8", zorder=1)
+    for file, colour in SPEED_FILES.items():
+        of_file = [(files[file], shares[name].mean) for name, files in gains.items() if file in files]
+        if of_file:
+            axes.scatter(*zip(*of_file, strict=True), s=90, color=colour, edgecolor="white", zorder=3, label=file)
+    axes.legend(loc="lower left", frameon=False, fontsize=9)
+    axes.set_xlabel("Throughput over that of the published family's teacher, × (more is better)")
+    axes.set_ylabel("Share of the teacher's mean score, %")
+    axes.set_title("Quality against speed: up and right is better", loc="left", fontsize=11)
+    # Every point keeps labels away; the fastest file of each model has one.
+    labels = [
+        (f"{name}\n× {gain:.1f}, {shares[name].mean:.1f} %" if gain == max(files.values()) else "", "#333333")
+        for name, files in gains.items()
+        for gain in files.values()
+    ]
+    label_points(picture, axes, points, labels)
+    return picture
+
+
+def _gains(results: Sequence[Result], speed: Measurements | None) -> dict[str, dict[str, float]]:
+    """For each student the gain in throughput of its measured files."""
+    measured = {row.case: row.figures["throughput_ratio"] for row in speed.rows} if speed else {}
+    gains = {
+        result.model.name: {
+            file: measured[case] for file in SPEED_FILES if (case := f"student-{result.model.name}-{file}") in measured
+        }
+        for result in results
+        if result.model.has_files
+    }
+    return {name: files for name, files in gains.items() if files}
+
+
+def draw_curves(results: Sequence[Result]) -> Figure | None:
+    """A panel a recipe of which there are several models: the masked-token loss on held-out text."""
+    families: dict[str, list[tuple[Result, list[tuple[float, float]]]]] = {}
+    for result in results:
+        details = result.report.details
+        points = points_of(with_tokens(details["validation"], details["curves"]), "mlm")
+        if len(points) > 1 and result.model.name not in ABLATED:
+            families.setdefault(result.model.recipe, []).append((result, points))
+    compared = {recipe: shown for recipe, shown in families.items() if len(shown) > 1}
+    if not compared:
+        return None
+    picture, panels = canvas(0.4 + 2.6 * -(-len(compared) // 2), panels=len(compared))
+    for (recipe, shown), axes in zip(compared.items(), panels, strict=True):
+        for result, points in shown:
+            style = "-" if result.model.has_files else ":" if "scratch" in result.model.name else "--"
+            name = {"-": "distilled", "--": "MLM only", ":": "MLM only, random start"}[style]
+            axes.plot(*zip(*points, strict=True), style, color=COLOURS[recipe], linewidth=1.8, label=name)
+        axes.set_title(f"{recipe.removeprefix('reference-')}: masked-token loss, nats", loc="left", fontsize=10)
+        over_tokens(axes)
+        axes.legend(frameon=False, fontsize=8)
+    return picture
+
+
+def draw_ablation(ablation: Mapping[str, Sequence[Comparison]]) -> Figure | None:
+    """A panel a measure: by how much base is better than the same without one of its losses."""
+    measures = list(dict.fromkeys(each.measure for comparisons in ablation.values() for each in comparisons))
+    if not measures:
+        return None
+    lower = {title for title, _, is_more_better in HELD_OUT.values() if not is_more_better}
+    picture, panels = canvas(0.3 + 1.7 * -(-len(measures) // 2), panels=len(measures))
+    for measure, axes in zip(measures, panels, strict=True):
+        sign = -1 if measure in lower else 1
+        found = {
+            loss: each for loss, comparisons in ablation.items() for each in comparisons if each.measure == measure
+        }
+        gains = [sign * each.difference for each in found.values()]
+        axes.barh(range(len(found)), gains, 0.66, color=[GREEN if gain > 0 else RED for gain in gains])
+        for place, (gain, each) in enumerate(zip(gains, found.values(), strict=True)):
+            if each.error is not None:
+                axes.errorbar(gain, place, xerr=each.error, ecolor="black", elinewidth=1.2, capsize=3)
+            side = 1 if gain > 0 else -1
+            axes.annotate(
+                f"{gain:+.{2 if abs(gain) >= 0.1 else 3}f}",
+                (gain + side * (each.error or 0.0), place),
+                (5 * side, 0),
+                textcoords="offset points",
+                va="center",
+                ha="left" if side > 0 else "right",
+                fontsize=8,
+            )
+        axes.axvline(0, color="black", linewidth=1.0)
+        axes.margins(x=0.3)
+        axes.set_yticks(range(len(found)), list(found))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_title(f"{measure}: {'lower' if sign < 0 else 'higher'} by", loc="left", fontsize=9)
+    return picture

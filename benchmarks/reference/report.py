@@ -1,0 +1,113 @@
+"""docs/results.md and its pictures, made from what ``run.py`` has measured.
+
+    python benchmarks/reference/report.py
+
+What has not been run is left out and named.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from models import MODELS
+from pictures import write_pictures
+from results import ABLATED, TEACHER, UNDISTILLED, Result, all_tasks, by_name, common_tasks, compare, load_results
+from tables import comparison_table, goals_table, held_out_table, size_table, tasks_table
+
+from distilrubert.model_card.formatting import listing, short_count
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import write_text
+from distilrubert.modeling.reports import Environment, Measurements
+from distilrubert.pipeline.status import DONE, USER_ERROR
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# What numbers do not say: what was tried, and what did not work.
+NOTES = HERE / "notes.md"
+
+
+def main() -> int:
+    """Write the page; the exit status as the command line has it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results/reference", metavar="DIR")
+    parser.add_argument("--speed", type=Path, default=ROOT / "benchmarks/results/inference.json", metavar="FILE")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/results.md", metavar="FILE")
+    options = parser.parse_args()
+    try:
+        speed = Measurements.load(options.speed) if options.speed.exists() else None
+        page = render(load_results(options.results), speed, options.output.parent / "images")
+        write_text(options.output, page)
+    except UserError as error:
+        print(f"report.py: {error}", file=sys.stderr)
+        return USER_ERROR
+    print(f"The page is in {options.output}")
+    return DONE
+
+
+def render(results: Sequence[Result], speed: Measurements | None, images: Path) -> str:
+    """The page; its pictures are drawn into the folder."""
+    named, common = by_name(results), common_tasks(results)
+    ablation = {
+        loss: compare(named["base"], named[name]) for name, loss in ABLATED.items() if {"base", name} <= named.keys()
+    }
+    undistilled = {
+        (name, other): compare(named[name], named[other])
+        for name, others in UNDISTILLED.items()
+        for other in others
+        if {name, other} <= named.keys()
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  (Markdown)
+    )
+    return environment.get_template("results.md.jinja").render(
+        **_circumstances(results),
+        missing=listing([f"`{model.name}` ({model.title})" for model in MODELS if model.name not in named]),
+        goals_table=goals_table(named),
+        common=listing([all_tasks(results)[task].partition(",")[0] for task in common]),
+        tasks_table=tasks_table(results, common),
+        held_out_table=held_out_table(results),
+        own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
+        size_table=size_table(results),
+        distillation_table=comparison_table(("Student", "compared with"), undistilled),
+        ablation_table=comparison_table(("Loss",), {(loss,): found for loss, found in ablation.items()}),
+        pictures=write_pictures(results, ablation, speed, images),
+        notes=NOTES.read_text(encoding="utf-8").strip() if NOTES.exists() else "",
+    )
+
+
+def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
+    """What was the same for all."""
+    details = results[0].report.details
+    settings = details["quality"]["settings"]
+    finetuning = settings["finetuning"]
+    limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
+    rates = listing([f"{rate:g}" for rate in finetuning["learning_rates"]])
+    updates = {result.report.details["distillation"]["max_steps"] for result in results}
+    machines = dict.fromkeys(
+        _machine(where)
+        for result in results
+        for where in (Environment(**result.report.details["trained_on"]), result.report.environment)
+    )
+    return {
+        "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
+        "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
+        "protocol": f"{limit}, {finetuning['epochs']} epochs, the better of the learning rates {rates} on the "
+        "validation part",
+        "machine": listing(list(machines)),
+    }
+
+
+def _machine(where: Environment) -> str:
+    return f"{where.gpu or where.cpu}, {where.threads} thread{'s' if where.threads > 1 else ''}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What the reference experiment found: its files, and two models compared."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models import MODELS, Model
+
+from distilrubert.model_card.scores import METRIC_TITLES, Value
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Measurements, Row
+
+TEACHER = "teacher"
+FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
+BAG_OF_WORDS = "bag-of-words"
+# Base without each of its losses.
+ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
+# A student and what it is compared with at equal updates.
+UNDISTILLED = {"base": ("base-mlm-only", "base-scratch"), "tiny": ("tiny-mlm-only",), "tiny-5k": ("tiny-5k-mlm-only",)}
+# Held-out figures: title, the power of ten it is shown in, and whether more is better.
+HELD_OUT = {
+    "masked_accuracy": ("masked accuracy, %", 100.0, True),
+    "pseudo_perplexity": ("pseudo-perplexity", 1.0, False),
+    "kl_to_teacher_nats": ("KL to the teacher, nats", 1.0, False),
+}
+# Differences within so many standard errors of the difference are not told apart.
+ERRORS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One model's results file."""
+
+    model: Model
+    report: Measurements
+
+    @property
+    def row(self) -> Row:
+        """The model's own row."""
+        return self.report[self.model.name]
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """What is known of each task, by its name."""
+        tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"]
+        return tasks
+
+    @property
+    def has_own_vocabulary(self) -> bool:
+        """Whether its figures on held-out text are over other pieces than the teacher's."""
+        return "masked_accuracy" in self.row.figures and "kl_to_teacher_nats" not in self.row.figures
+
+    def score(self, case: str, task: str) -> Value:
+        """The main score of a row of the file on a task."""
+        return Value.of(self.report[case].figures["tasks"][task][self.tasks[task]["main_metric"]])
+
+    def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
+        """Mean score over the tasks, as a share of the teacher's; its deviation is that of the mean over the tasks."""
+        scores = [self.score(case or self.model.name, task) for task in tasks]
+        whole = statistics.fmean(self.score(TEACHER, task).mean for task in tasks)
+        deviations = [score.std for score in scores if score.std is not None]
+        spread = math.hypot(*deviations) / len(scores) / whole if len(deviations) == len(scores) else None
+        return Value(statistics.fmean(score.mean for score in scores) / whole, spread, min(s.seeds for s in scores))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One measure of two models.
+
+    Attributes:
+        measure: its title.
+        without: of the model that lacks something.
+        having: of the model that has it.
+        is_better: whether `having` is better: None where they are not told apart.
+        error: standard error of the difference, None where there is one run only.
+    """
+
+    measure: str
+    without: float
+    having: float
+    is_better: bool | None
+    error: float | None = None
+
+    @property
+    def difference(self) -> float:
+        """`having` less `without`."""
+        return self.having - self.without
+
+
+def load_results(folder: Path) -> list[Result]:
+    """Every result that is there: by family, the student itself before what it is compared with.
+
+    Raises:
+        UserError: if there is none, a file is no such one, or two were not measured alike.
+    """
+    found = [
+        Result(model, Measurements.load(path)) for model in MODELS if (path := folder / f"{model.name}.json").exists()
+    ]
+    if not found:
+        raise UserError(f"{folder}: holds no results; benchmarks/reference/run.py makes them")
+    found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
+    first, *others = found
+    for other in others:
+        if _protocol(other) != _protocol(first):
+            raise UserError(f"{folder}: {other.model.name} and {first.model.name} were not measured alike")
+    return found
+
+
+def _protocol(result: Result) -> Any:
+    settings = result.report.details["quality"]["settings"]
+    return {key: value for key, value in settings.items() if key != "seeds"}
+
+
+def common_tasks(results: Sequence[Result]) -> list[str]:
+    """The tasks that every model was measured on, in the order of the first."""
+    return [task for task in results[0].tasks if all(task in result.tasks for result in results)]
+
+
+def all_tasks(results: Sequence[Result]) -> dict[str, str]:
+    """The title and metric of every task that a model was measured on, by name."""
+    return {
+        name: f"{task['title']}, {METRIC_TITLES.get(task['main_metric'], task['main_metric'])}"
+        for result in results
+        for name, task in result.tasks.items()
+    }
+
+
+def compare(having: Result, without: Result) -> list[Comparison]:
+    """Every measure that both have: of held-out text, of one training run each, and of tasks, over seeds."""
+    found = []
+    for key, (title, factor, is_more_better) in HELD_OUT.items():
+        if key in having.row.figures and key in without.row.figures:
+            own, other = (factor * result.row.figures[key] for result in (having, without))
+            found.append(Comparison(title, other, own, (own > other) == is_more_better if own != other else None))
+    titles = all_tasks([having])
+    for task in common_tasks([having, without]):
+        own_score, its = having.score(having.model.name, task), without.score(without.model.name, task)
+        difference, error = 100 * (own_score.mean - its.mean), None
+        if own_score.std is not None and its.std is not None:
+            error = 100 * math.sqrt(own_score.std**2 / own_score.seeds + its.std**2 / its.seeds)
+        is_told_apart = error is not None and abs(difference) > ERRORS * error
+        is_better = difference > 0 if is_told_apart else None
+        found.append(Comparison(f"{titles[task]}, %", 100 * its.mean, 100 * own_score.mean, is_better, error))
+    return found
+
+
+def by_name(results: Sequence[Result]) -> dict[str, Result]:
+    """Results by the name of their model."""
+    return {result.model.name: result for result in results}

@@ -1,0 +1,157 @@
+"""The tables of the results."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from results import BAG_OF_WORDS, HELD_OUT, TEACHER, Comparison, Result, all_tasks
+
+from distilrubert.model_card.formatting import count, duration, figure
+from distilrubert.model_card.scores import Value
+from distilrubert.model_card.tables import markdown_table
+from distilrubert.modeling.reports import Row
+
+NONE = "–"
+NOT_RUN = "not run"
+# What was agreed before anything was measured.
+LEAST_SHARE = 0.97
+MOST_LOST_IN_INT8 = 0.005
+
+
+def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
+    """A row for the teacher, the bag of words, each model and each exported file that was scored."""
+    titles = all_tasks(results)
+    if not titles:
+        return "No task was measured."
+    widest = max(results, key=lambda result: len(result.tasks))
+    baselines = [TEACHER, *(row.case for row in widest.report.rows if row.case == BAG_OF_WORDS)]
+    rows = [_scores(case, widest, case, titles, common) for case in baselines]
+    for result in results:
+        rows.append(_scores(_named(result), result, result.model.name, titles, common))
+        for row in _files(result):
+            rows.append(_scores(f"{result.model.name}, {_file(row)}", result, row.case, titles, common))
+    return markdown_table(["Model", *(f"{title}, %" for title in titles.values()), "share, %"], rows)
+
+
+def _named(result: Result) -> str:
+    """Students stand out from what they are compared with."""
+    return f"**{result.model.name}**" if result.model.has_files else result.model.name
+
+
+def _files(result: Result) -> list[Row]:
+    """The rows of the model's exported files."""
+    return [row for row in result.report.rows if row.case.startswith("student-")]
+
+
+def _file(row: Row) -> str:
+    return row.case.removeprefix("student-").replace("-", " ")
+
+
+def _scores(label: str, result: Result, case: str, titles: Mapping[str, str], common: Sequence[str]) -> list[str]:
+    measured = result.report[case].figures["tasks"]
+    cells = [_percent(result.score(case, task)) if task in measured else NONE for task in titles]
+    is_whole = bool(common) and all(task in measured for task in common)
+    return [label, *cells, _percent(result.share(common, case)) if is_whole else NONE]
+
+
+def _percent(value: Value) -> str:
+    return f"{100 * value.mean:.1f}" + (f" ± {100 * value.std:.1f}" if value.std is not None else "")
+
+
+def held_out_table(results: Sequence[Result]) -> str:
+    """A row for the teacher and each model: what it was trained on, and how it predicts held-out text."""
+    rows = [[TEACHER, *[NONE] * 3, *_held_out(results[0].report[TEACHER])]]
+    for result in results:
+        own = result.row.figures
+        effort = [count(own["updates"]), f"{own['tokens'] / 1e6:.2f}", duration(own["wall_time_s"])]
+        rows.append([f"`{result.model.name}`: {result.model.title}", *effort, *_held_out(result.row)])
+    head = ["Model", "updates", "tokens, millions", "time", *(title for title, _, _ in HELD_OUT.values())]
+    return markdown_table(head, rows)
+
+
+def _held_out(row: Row) -> list[str]:
+    return [
+        figure(factor * row.figures[key]) if key in row.figures else NONE for key, (_, factor, _) in HELD_OUT.items()
+    ]
+
+
+def size_table(results: Sequence[Result]) -> str:
+    """A row for the teacher and each student: parameters, and the size of its files."""
+    students = [result for result in results if result.model.has_files]
+    if not students:
+        return "No student was run."
+    files = list(dict.fromkeys(path for result in students for path in result.row.figures["files_mib"]))
+    whole = results[0].report[TEACHER].figures["parameters"]
+    rows = [[TEACHER, f"{whole / 1e6:.2f}", "1.0", *[NONE] * len(files)]]
+    for result in students:
+        own = result.row.figures
+        sizes = [f"{own['files_mib'][path]:.1f}" if path in own["files_mib"] else NONE for path in files]
+        ratio = f"{whole / own['parameters']:.1f}"
+        rows.append([f"**{result.model.name}**", f"{own['parameters'] / 1e6:.2f}", ratio, *sizes])
+    head = ["Model", "parameters, millions", "times smaller", *(f"`{path}`, MiB" for path in files)]
+    return markdown_table(head, rows)
+
+
+def comparison_table(head: Sequence[str], compared: Mapping[tuple[str, ...], Sequence[Comparison]]) -> str:
+    """A row for each pair of models and each measure that both have."""
+    rows = [[*names, each.measure, *_compared(each)] for names, comparisons in compared.items() for each in comparisons]
+    if not rows:
+        return "Not run yet."
+    columns = [*head, "measure", "without", "with", "difference", "with it"]
+    return markdown_table(columns, rows, text_columns=len(head) + 1)
+
+
+def _compared(each: Comparison) -> list[str]:
+    error = "" if each.error is None else f" ± {each.error:.1f}"
+    verdict = {True: "better", False: "worse", None: "not told apart"}[each.is_better]
+    digits = 1 if each.measure.endswith("%") else 2
+    return [f"{each.without:.{digits}f}", f"{each.having:.{digits}f}", f"{each.difference:+.{digits}f}{error}", verdict]
+
+
+def goals_table(named: Mapping[str, Result]) -> str:
+    """What base was to reach, what it reached, and whether that is enough."""
+    rows = [_kept(named), _gained(named), _int8(named)]
+    return markdown_table(["Goal", "measured", "reached"], rows, text_columns=3)
+
+
+def _goal(goal: str, measured: str, is_reached: Any) -> list[str]:
+    return [goal, measured, "yes" if is_reached else "no"]
+
+
+def _kept(named: Mapping[str, Result]) -> list[str]:
+    goal = f"Base has at least {100 * LEAST_SHARE:.0f} % of the teacher's mean score over its tasks"
+    if "base" not in named or not named["base"].tasks:
+        return [goal, NOT_RUN, NONE]
+    share = named["base"].share(list(named["base"].tasks))
+    return _goal(goal, f"{_percent(share)} % over {len(named['base'].tasks)} of them", share.mean >= LEAST_SHARE)
+
+
+def _gained(named: Mapping[str, Result]) -> list[str]:
+    goal = "Base is better than without distillation on every task"
+    if not {"base", "base-mlm-only"} <= named.keys():
+        return [goal, NOT_RUN, NONE]
+    base, other = named["base"], named["base-mlm-only"]
+    gains = {
+        task: 100 * (base.score("base", task).mean - other.score("base-mlm-only", task).mean)
+        for task in base.tasks
+        if task in other.tasks
+    }
+    if not gains:
+        return [goal, NOT_RUN, NONE]
+    shown = ", ".join(f"{base.tasks[task]['title']} {gain:+.1f} points" for task, gain in gains.items())
+    return _goal(goal, shown, min(gains.values()) > 0)
+
+
+def _int8(named: Mapping[str, Result]) -> list[str]:
+    goal = f"An int8 file of base is within {100 * MOST_LOST_IN_INT8:.1f} points of base"
+    rows = [row for row in _files(named["base"]) if "int8" in row.case] if "base" in named else []
+    if not rows:
+        return [goal, NOT_RUN, NONE]
+    base = named["base"]
+    lost = {
+        _file(row): max(
+            base.score("base", task).mean - base.score(row.case, task).mean for task in row.figures["tasks"]
+        )
+        for row in rows
+    }
+    shown = ", ".join(f"{file} {-100 * points:+.2f} points at worst" for file, points in lost.items())
+    return _goal(goal, shown, max(lost.values()) <= MOST_LOST_IN_INT8)

@@ -1,0 +1,211 @@
+"""The page of the reference experiment, made from invented results, and one model of it made on a small scale."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+REFERENCE = Path(__file__).parents[2] / "benchmarks" / "reference"
+MACHINE = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
+RUSENTIMENT = {"title": "RuSentiment", "main_metric": "f1_weighted"}
+TERRA = {"title": "TERRa", "main_metric": "accuracy"}
+SETTINGS = {
+    "intrinsic": {},
+    "finetuning": {"train_limit": 2000, "epochs": 3, "learning_rates": [1e-4, 3e-4]},
+    "seeds": [1, 2],
+}
+
+
+def score(metric: str, low: float, high: float) -> dict[str, Any]:
+    """Two seeds; their sample deviation is the distance over the root of 2."""
+    return {metric: {"mean": (low + high) / 2, "std": abs(high - low) / 2**0.5, "values": [low, high]}}
+
+
+def write(folder: Path, name: str, figures: dict[str, Any], **more: Any) -> None:
+    """A results file: the teacher has .80 on RuSentiment and .60 on TERRa."""
+    tasks = {"rusentiment": RUSENTIMENT} | ({"terra": TERRA} if "terra" in figures["tasks"] else {})
+    whole = {"rusentiment": score("f1_weighted", 0.80, 0.80), "terra": score("accuracy", 0.59, 0.61)}
+    teacher = {
+        "parameters": 32_000_000,
+        "masked_accuracy": 0.4,
+        "pseudo_perplexity": 20.0,
+        "tasks": {task: whole[task] for task in tasks},
+    }
+    words = {"tasks": {"rusentiment": score("f1_weighted", 0.7, 0.7)}}
+    own = {
+        "parameters": 8_000_000,
+        "updates": 100,
+        "tokens": 1_500_000,
+        "wall_time_s": 7200.0,
+        "files_mib": {"model.safetensors": 30.5},
+    }
+    rows = [Row("teacher", teacher), Row(name, own | figures), Row("bag-of-words", words)]
+    rows += [Row(case, values) for case, values in more.pop("files", {}).items()]
+    details = {
+        "trained_on": MACHINE.to_dict(),
+        "distillation": {"max_steps": 100},
+        "quality": {"settings": SETTINGS, "tasks": tasks},
+        "curves": [{"step": step, "tokens": 15_000 * step, "mlm": 5.0} for step in (50, 100)],
+        "validation": [{"step": 50, "mlm": 4.5}, {"step": 100, "mlm": 4.2}],
+    }
+    Measurements(MACHINE, rows, "teacher", details | more).save(folder / f"{name}.json")
+
+
+def render(results: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    speed = Measurements(
+        MACHINE,
+        [
+            Row("teacher-pytorch-fp32", {"throughput_ratio": 1.0}),
+            Row("student-base-onnx-int8", {"throughput_ratio": 5}),
+        ],
+    )
+    speed.save(tmp_path / "inference.json")
+    command = [sys.executable, "report.py", "--results", results, "--speed", tmp_path / "inference.json"]
+    command += ["--output", tmp_path / "docs" / "results.md"]
+    return subprocess.run(command, cwd=REFERENCE, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    held_out = {"masked_accuracy": 0.36, "pseudo_perplexity": 25.0, "kl_to_teacher_nats": 0.5}
+    write(
+        folder,
+        "base",
+        {**held_out, "tasks": {"rusentiment": score("f1_weighted", 0.77, 0.79), "terra": score("accuracy", 0.6, 0.6)}},
+        files={
+            "student-onnx-int8": {
+                "tasks": {"rusentiment": score("f1_weighted", 0.77, 0.77), "terra": score("accuracy", 0.6, 0.6)}
+            }
+        },
+    )
+    held_out = {"masked_accuracy": 0.34, "pseudo_perplexity": 30.0, "kl_to_teacher_nats": 1.25}
+    tasks = {"rusentiment": score("f1_weighted", 0.70, 0.70), "terra": score("accuracy", 0.50, 0.70)}
+    write(folder, "base-mlm-only", held_out | {"tasks": tasks})
+    held_out = {"masked_accuracy": 0.37, "pseudo_perplexity": 24.0, "kl_to_teacher_nats": 0.75}
+    write(folder, "base-no-kl", held_out | {"tasks": {"rusentiment": score("f1_weighted", 0.78, 0.78)}})
+    own_pieces = {"masked_accuracy": 0.5, "pseudo_perplexity": 10.0}
+    write(folder, "tiny", {**own_pieces, "tasks": {"rusentiment": score("f1_weighted", 0.6, 0.6)}})
+    return folder
+
+
+def cells(page: str, start: str) -> list[list[str]]:
+    """The cells after the first of the rows that start so."""
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(f"| {start} |")]
+    return [row[1:] for row in rows]
+
+
+def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None:
+    done = render(results, tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    # All have RuSentiment, so shares are of its .80: base .78, whose seeds differ by .02, deviates by .0141.
+    assert cells(page, "teacher")[0] == ["80.0 ± 0.0", "60.0 ± 1.4", "100.0 ± 0.0"]
+    assert cells(page, "bag-of-words") == [["70.0 ± 0.0", "–", "87.5 ± 0.0"]]
+    assert cells(page, "**base**")[0] == ["78.0 ± 1.4", "60.0 ± 0.0", "97.5 ± 1.8"]
+    assert cells(page, "base, onnx int8") == [["77.0 ± 0.0", "60.0 ± 0.0", "96.2 ± 0.0"]]
+    assert cells(page, "**tiny**")[0] == ["60.0 ± 0.0", "–", "75.0 ± 0.0"]
+    assert "| `base`: base: 6 layers | 100 | 1.50 | 2.0 hours | 36.0 | 25.0 | 0.500 |" in page
+    # Over both tasks base has (.78 + .60) / (.80 + .60) = 98.6 %; on TERRa it is not better than undistilled.
+    goals = [line.split(" | ")[1:] for line in page.splitlines() if line.startswith(("| Base ", "| An int8"))]
+    assert goals[0] == ["98.6 ± 1.0 % over 2 of them", "yes |"]
+    assert goals[1] == ["RuSentiment +8.0 points, TERRa +0.0 points", "no |"]
+    assert goals[2] == ["onnx int8 -1.00 points at worst", "no |"]
+    for missing in ("`small` (small: 2 layers)", "`base-scratch`", "`tiny-5k`"):
+        assert missing in page
+    assert "`tiny` predict pieces of a vocabulary of their own" in page
+    assert "run.py --updates 100 " in page
+
+
+def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp_path: Path) -> None:
+    render(results, tmp_path)
+    page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    undistilled = cells(page, "base")
+    # Deviations of .0141 and 0 over two seeds each: a standard error of .01.
+    assert ["base-mlm-only", "RuSentiment, weighted F1, %", "70.0", "78.0", "+8.0 ± 1.0", "better"] in undistilled
+    assert ["base-mlm-only", "TERRa, accuracy, %", "60.0", "60.0", "+0.0 ± 10.0", "not told apart"] in undistilled
+    assert ["base-mlm-only", "KL to the teacher, nats", "1.25", "0.50", "-0.75", "better"] in undistilled
+    without_kl = cells(page, "KL")
+    assert ["masked accuracy, %", "37.0", "36.0", "-1.0", "worse"] in without_kl
+    assert ["pseudo-perplexity", "24.00", "25.00", "+1.00", "worse"] in without_kl
+    assert ["RuSentiment, weighted F1, %", "78.0", "78.0", "+0.0 ± 1.0", "not told apart"] in without_kl
+
+
+def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:
+    render(results, tmp_path)
+    docs = tmp_path / "docs"
+    shown = re.findall(r"\]\((images/.*?)\)", (docs / "results.md").read_text(encoding="utf-8"))
+    assert [Path(path).stem for path in shown] == [
+        f"reference-{name}" for name in ("scores", "size", "speed", "curves", "ablation")
+    ]
+    for path in shown:
+        assert (docs / path).read_bytes().startswith(b"\x89PNG")
+    (results / "base-no-kl.json").unlink()
+    render(results, tmp_path)
+    assert "reference-ablation" not in (docs / "results.md").read_text(encoding="utf-8")
+    assert not (docs / "images/reference-ablation.png").exists()
+
+
+def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_path: Path) -> None:
+    path = results / "tiny.json"
+    path.write_text(path.read_text().replace('"train_limit": 2000', '"train_limit": 100'))
+    done = render(results, tmp_path)
+    assert done.returncode == 2
+    assert "tiny and base were not measured alike" in done.stderr
+    assert not (tmp_path / "docs/results.md").exists()
+    done = render(tmp_path / "nowhere", tmp_path)
+    assert done.returncode == 2
+    assert "holds no results" in done.stderr
+
+
+@pytest.mark.slow
+def test_models_are_made_measured_and_skipped_when_done(
+    tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    shutil.copytree(tiny_teacher_folder, data / "teacher")
+    (data / "corpus").mkdir()
+    Dataset.from_dict({"text": sentences}).to_parquet(data / "corpus" / "texts.parquet")
+    overrides = [
+        "student.layers=2",
+        "corpus.validation=0.2",
+        "conversion={}",
+        "evaluation.finetuning={train_limit: 40, epochs: 1, learning_rates: [1.0e-3]}",
+        "evaluation.intrinsic={sequences: 5, sentences: 2}",
+    ]
+    command = [sys.executable, REFERENCE / "run.py", "--only", "base-scratch", "small", "--updates", "2"]
+    command += ["--tasks", str(REFERENCE.parents[1] / "recipes/demo/intents.yaml"), "--seeds", "1"]
+    command += ["--run-dir", tmp_path / "runs", "--results", results]
+    command += [part for override in overrides for part in ("--set", override)]
+
+    def run() -> str:
+        environment = os.environ | {"DISTILRUBERT_DATA": str(data)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    log = run()
+    # The teacher, once for both.
+    assert log.count(f"{data / 'teacher'}: intents") == 2
+    assert log.count("intents is measured already") == 1
+    small, scratch = (Measurements.load(results / f"{name}.json") for name in ("small", "base-scratch"))
+    assert small["teacher"] == scratch["teacher"]
+    assert small["small"].figures["updates"] == scratch["base-scratch"].figures["updates"] == 2
+    assert small["small"].figures.keys() >= {"masked_accuracy", "kl_to_teacher_nats", "tasks", "wall_time_s", "tokens"}
+    assert scratch.details["overrides"][:2] == ["distillation.weights={mlm: 1.0}", "student.initialise_from=random"]
+    assert [point["step"] for point in scratch.details["validation"]] == [1, 2]
+    assert scratch["base-scratch"].figures["files_mib"].keys() == {"model.safetensors"}
+    text = "".join(path.read_text() for path in results.iterdir())
+    assert str(tmp_path) not in text
+    assert str(REFERENCE.parents[1]) not in text
+    before = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    assert "done in" not in run()
+    assert {path: path.stat().st_mtime_ns for path in results.iterdir()} == before
