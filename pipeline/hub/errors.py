@@ -1,6 +1,7 @@
 """What a failed request means: whether to try again, and one line that says what to do."""
 
 import contextlib
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -25,16 +26,15 @@ INVALID_CARD = "Invalid metadata in README.md."
 
 
 def _connection_errors() -> tuple[type[BaseException], ...]:
-    """The base classes that the installed client's HTTP library raises: requests below 1.0, httpx from 1.0 on."""
+    """The base classes that the client's HTTP library raises: requests below 1.0, httpx from there, httpx2 from 2.0."""
     found: list[type[BaseException]] = [ConnectionError, TimeoutError]
     with contextlib.suppress(ImportError):
         import requests
 
         found += [requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError]
-    with contextlib.suppress(ImportError):
-        import httpx
-
-        found += [httpx.TransportError]
+    for name in ("httpx", "httpx2"):
+        with contextlib.suppress(ImportError):
+            found += [importlib.import_module(name).TransportError]
     return tuple(found)
 
 
