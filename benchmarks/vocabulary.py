@@ -3,8 +3,8 @@
     python benchmarks/vocabulary.py --output benchmarks/results/vocabulary.json
     python benchmarks/vocabulary.py --shape small --steps 2 --output /tmp/vocabulary.json
 
-Random weights; each case is a process of its own, so that its peak memory is its own. Equal text for all: the teacher
-reads `--rows` sequences of `--tokens` tokens, the student the same words in its own pieces. Vocabularies are made such
+Random weights; the cases take turns, each in a process of its own. Equal text for all: the teacher reads
+`--sequences` sequences of `--tokens` tokens, the student the same words in its own pieces. Vocabularies are made such
 that every word of the teacher is two pieces of the student for `--split` of the words.
 """
 
@@ -108,7 +108,7 @@ def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
     student = Student(DistilBertForMaskedLM(student_config), student_tokenizer)
     longer = teacher_pieces[len(student_pieces) :]
     single = student_pieces[: len(student_pieces) // 2]
-    text = texts(longer, single, arguments.rows, arguments.tokens, arguments.split)
+    text = texts(longer, single, arguments.sequences, arguments.tokens, arguments.split)
     pairs = [each[0] for each in PairEncoder(teacher_tokenizer, student_tokenizer, 512).encode(text)]
     counts = np.ones(len(student_tokenizer), dtype=np.int64)
     masker = SpanMasker(MaskingSettings(), teacher_tokenizer, student_tokenizer, counts, 0)
@@ -133,7 +133,6 @@ def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
     results.put(
         {
             "step_s": statistics.median(seconds[1:]),
-            "step_spread_s": max(seconds[1:]) - min(seconds[1:]),
             "peak_memory_mib": peak_memory_mib(),
             "teacher_tokens": sum(len(pair.teacher.ids_L) for pair in pairs),
             "student_tokens": sum(len(pair.student.ids_L) for pair in pairs),
@@ -142,28 +141,36 @@ def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
     )
 
 
+def run(case: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Measure a case in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measure, args=(case, arguments, results))
+    process.start()
+    figures: dict[str, float] = results.get()
+    process.join()
+    print(case, json.dumps(figures), flush=True)
+    return figures
+
+
 def main() -> None:
-    """Measure every case in a fresh process, write and print the file."""
+    """Measure the cases in turns and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--shape", choices=SHAPES, default="true")
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=64, help="of a sequence, in the teacher's pieces")
     parser.add_argument("--split", type=float, default=0.25, help="share of the words that the student splits in two")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each case")
+    parser.add_argument("--steps", type=int, default=3, help="of a turn, after one that does not count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    rows: list[Row] = []
-    for case in CASES:
-        results = context.Queue()
-        process = context.Process(target=measure, args=(case, arguments, results))
-        process.start()
-        figures = results.get()
-        process.join()
-        rows.append(Row(case, figures, (rows[0].figures if rows else figures)["step_s"] / figures["step_s"]))
-        print(case, json.dumps(figures))
+    turns = [{case: run(case, arguments) for case in CASES} for _ in range(arguments.rounds)]
+    figures = {
+        case: {key: statistics.median(turn[case][key] for turn in turns) for key in turns[0][case]} for case in CASES
+    }
+    rows = [Row(case, found, figures[ONE]["step_s"] / found["step_s"]) for case, found in figures.items()]
     details = {key: str(value) for key, value in vars(arguments).items() if key != "output"}
     Measurements(Environment.capture(arguments.threads), rows, ONE, details).save(arguments.output)
 
