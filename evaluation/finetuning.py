@@ -118,13 +118,15 @@ def finetune(
         trainer.compute_metrics = _scorer(task, rows.test, test)
         scores = _scores(trainer.predict(test, metric_key_prefix="eval").metrics, task)
         features = {"train": train, "test": test}
+        # Without what computes in bf16 while it trains: exporters trace the model's own forward pass.
+        plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         return FinetuningResult(
             validation=best,
             test=scores,
             epochs=round(trainer.state.epoch),
             seconds=round(seconds, 2),
             exported={
-                name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)
+                name: score_exported(exporter, plain, tokenizer, task, rows.test, features, scratch / name)
                 for name, exporter in (exporters or {}).items()
             },
         )

@@ -17,13 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.evaluation.loading import load_to_measure
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
-from distilrubert.modeling.errors import UserError
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
 BATCH_SIZE = 64
@@ -47,7 +47,7 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         UserError: if the folder holds no model that can be loaded.
     """
     with quiet_libraries():
-        model, tokenizer = _load(model_folder)
+        model, tokenizer = load_to_measure(AutoModel, model_folder, "an encoder")
     parts = {name: getattr(rows, name) for name in ("train", "validation", "test")}
     features = {name: _features(model, tokenizer, part, task.max_length) for name, part in parts.items()}
     labels = {name: part["label"][:] for name, part in parts.items()}
@@ -66,15 +66,6 @@ def _fit(features_ND: NDArray[np.float32], labels: Sequence[int], strength: floa
         # The last steps towards the optimum change no prediction that matters.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return classifier.fit(features_ND, labels)
-
-
-def _load(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        return model.eval().to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be loaded as an encoder: {error}") from error
 
 
 def _features(

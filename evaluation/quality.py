@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM
 
 from distilrubert.evaluation.bag_of_words import applies_to
 from distilrubert.evaluation.exported import Exporter, require_exportable
 from distilrubert.evaluation.finetuning import computes_in_bf16
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
+from distilrubert.evaluation.loading import load_to_measure
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
@@ -66,7 +66,7 @@ def measure_quality(
         UserError: if a folder holds no model, a task's data is no good, or files cannot be scored on a task.
     """
     exporters = exporters or {}
-    if exporters:
+    if any(exporters.values()):
         require_exportable(tasks)
     for folder in models.values():
         if not (Path(folder) / "config.json").is_file():
@@ -166,19 +166,13 @@ def _measure_folder(
     held_out: Sequence[Ids],
     settings: IntrinsicSettings,
 ) -> dict[str, Any]:
+    what = "a masked language model"
     with quiet_libraries():
-        model, tokenizer = _load_masked_lm(folder)
-        teacher, teacher_tokenizer = _load_masked_lm(teacher_folder) if teacher_folder else (None, tokenizer)
+        model, tokenizer = load_to_measure(AutoModelForMaskedLM, folder, what)
+        teacher, teacher_tokenizer = (
+            load_to_measure(AutoModelForMaskedLM, teacher_folder, what) if teacher_folder else (None, tokenizer)
+        )
     if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
         logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out pieces", folder)
         return {}
     return measure_intrinsic(model, tokenizer, held_out, settings, teacher)
-
-
-def _load_masked_lm(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        return model.eval().to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be loaded as a masked language model: {error}") from error

@@ -7,6 +7,7 @@ from distilrubert.conversion.onnx import require_onnx
 from distilrubert.conversion.openvino import require_openvino
 from distilrubert.distill.sources import open_source
 from distilrubert.distill.tracking import check_trackers
+from distilrubert.evaluation.exported import require_exportable
 from distilrubert.evaluation.task import load_task
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
@@ -30,11 +31,13 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     with tempfile.TemporaryDirectory() as unused:
         for source in recipe.corpus.sources:
             open_source(source, Path(unused))
-    for task in recipe.evaluation.tasks:
-        load_task(task)
-    if recipe.conversion.onnx:
+    tasks = [load_task(task) for task in recipe.evaluation.tasks]
+    exported = recipe.evaluation.exported
+    if exported.cases:
+        require_exportable(tasks)
+    if recipe.conversion.onnx or exported.onnx:
         require_onnx()
-    if recipe.conversion.openvino:
+    if recipe.conversion.openvino or exported.openvino:
         require_openvino()
     check_trackers(recipe.distillation.trackers, "distillation")
     # A finished student has had its teacher, which takes seconds to load.

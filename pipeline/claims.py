@@ -1,7 +1,6 @@
 """Everything that a model repository claims, looked into: `distilrubert verify`."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import tempfile
@@ -15,17 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from distilrubert.conversion.claims import check_files
-from distilrubert.conversion.finetuned import export_finetuned
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.score_claims import check_scores, list_scores
 from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.model_card.claims import check_card, read_reports
 from distilrubert.modeling.claims import Claim, Figure
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
+from distilrubert.pipeline.exporting import exporters_of
 
 STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
 SHOWN_DIGITS = 12
@@ -38,7 +36,7 @@ class Wanted:
     Attributes:
         teacher: folder of the teacher, where it is at hand.
         speed: whether the gains in speed are measured.
-        tolerance: by which share a gain may differ.
+        tolerance: by which share a stated gain may be larger than the measured one.
         tasks: on which the models are fine-tuned again.
         seeds: of these runs; None takes those of the report.
     """
@@ -60,6 +58,16 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     Raises:
         UserError: if the folder holds no card or no reports, or they are not of their form.
     """
+    try:
+        yield from _check(folder, wanted)
+    # Reports may come from anywhere, and each of a hundred figures may be missing.
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder}/reports: a report lacks a figure, or has another kind of value: {error!r}"
+        ) from error
+
+
+def _check(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     reports = read_reports(folder)
     models = {"student": folder} | ({"teacher": wanted.teacher} if wanted.teacher else {})
     yield from check_card(folder, reports)
@@ -73,25 +81,11 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
 
 
 def _check_quality(models: Mapping[str, Path], quality: Measurements, wanted: Wanted) -> Iterator[Claim]:
-    exporters = exporters_of(case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows))
+    exporters = exporters_of([case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows)])
     with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
         for task in wanted.tasks:
             yield from check_scores(models, quality, task, wanted.seeds, cache, exporters)
     yield from list_scores(quality, [task.name for task in wanted.tasks])
-
-
-def exporters_of(
-    cases: Iterator[str] | Sequence[str], settings: ConversionSettings | None = None
-) -> dict[str, Exporter]:
-    """What makes files of fine-tuned models, by case.
-
-    Args:
-        cases: keys of :data:`~distilrubert.conversion.formats.FORMATS`.
-        settings: how int8 is made; the defaults where None.
-    """
-    how = settings or ConversionSettings()
-    decisive = how.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
-    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive) for case in cases}
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

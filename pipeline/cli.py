@@ -153,6 +153,14 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         "--task", nargs="+", required=True, metavar="TASK", help="name of a shipped task, or a YAML file"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    for runtime in ("onnx", "openvino"):
+        parser.add_argument(
+            f"--{runtime}",
+            nargs="*",
+            default=[],
+            metavar="FORMAT",
+            help=f"also score the fine-tuned models as these {runtime} files, for example int8 (default: none)",
+        )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 
@@ -173,7 +181,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="MODEL", help="folder or Hub id of the teacher, to measure it too")
     parser.add_argument("--speed", action="store_true", help="measure the gains in speed, which takes minutes")
     parser.add_argument(
-        "--tolerance", type=float, default=0.3, metavar="SHARE", help="by which a gain may differ (default: 0.3)"
+        "--tolerance", type=float, default=0.3, metavar="SHARE", help="by which a gain may be smaller (default: 0.3)"
     )
     parser.add_argument(
         "--task", nargs="+", default=[], metavar="TASK", help="fine-tune on these tasks again, which takes long"

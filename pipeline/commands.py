@@ -20,6 +20,7 @@ from distilrubert.modeling.checkpoints import checkpoint_folder, repository_fold
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_as_json, claims_table, summary
+from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_folder, render_plan
@@ -27,7 +28,7 @@ from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.recipe import Recipe, load_recipe, validated
+from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
@@ -56,6 +57,7 @@ def convert(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Fine-tune one model on tasks."""
+    exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
         [load_task(name) for name in options.task],
@@ -63,6 +65,7 @@ def evaluate(options: argparse.Namespace) -> None:
         held_out=[],
         # Beside the output, so that the same command continues where it was stopped.
         cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
+        exporters={"model": exporters_of(exported.cases)},
     )
     quality.save(options.output)
     Console().print(quality_table(quality))

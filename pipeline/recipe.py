@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.conversion.settings import ConversionSettings, OnnxFile, OpenvinoFile
 from distilrubert.distill.corpus import CorpusSettings
 from distilrubert.distill.losses import PAIRED_LOSSES, SHARED_LOSSES
 from distilrubert.distill.settings import DistillationSettings, PretrainingSettings
@@ -44,6 +44,18 @@ class TeacherSettings(Section):
         return self
 
 
+class ExportedSettings(Section):
+    """As which files each fine-tuned student is scored, too: what the published formats cost in quality."""
+
+    onnx: list[OnnxFile] = Field([], description="ONNX files, as in conversion.onnx.")
+    openvino: list[OpenvinoFile] = Field([], description="OpenVINO files, as in conversion.openvino.")
+
+    @property
+    def cases(self) -> list[str]:
+        """Their names in reports."""
+        return [f"onnx-{name}" for name in self.onnx] + [f"openvino-{name}" for name in self.openvino]
+
+
 class EvaluationSettings(Section):
     """What is measured: speed, held-out prediction, labelled tasks."""
 
@@ -55,6 +67,10 @@ class EvaluationSettings(Section):
     seeds: list[int] = Field([1, 2, 3], min_length=1, description="Seeds of the fine-tuning runs of each task.")
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
+    )
+    exported: ExportedSettings = Field(
+        default_factory=ExportedSettings,
+        description="Files to score the fine-tuned students as, on tasks that classify sentences, pairs or tokens.",
     )
 
 

@@ -85,7 +85,7 @@ def test_an_edited_sentence_is_shown_beside_the_true_one(hub: Path, pattern: str
 
 def test_a_file_of_another_size(hub: Path) -> None:
     (hub / "onnx/model_quantized.onnx").write_text("q" * 2**20)
-    assert wrong(hub) == [("`onnx/model_quantized.onnx`: Size, MiB", "8.00e-3", "1.00")]
+    assert wrong(hub) == [("`onnx/model_quantized.onnx`: Size, MiB", "0.00800", "1.00")]
 
 
 def test_what_has_no_report_is_not_checked(hub: Path) -> None:

@@ -12,7 +12,7 @@ from distilrubert.pipeline.cli import main
 from .test_recipe import MINIMAL
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("distill", "convert", "evaluate", "benchmark", "card", "publish")
+VERBS = ("distill", "convert", "evaluate", "benchmark", "card", "verify", "publish")
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,10 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["convert", ".", "--output", "out", "--onnx"], "holds no model"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
         (["card", "none"], "none/recipe.yaml"),
+        (["verify", "./none"], "./none: there is no such folder"),
+        (["verify", "."], "holds none of the reports"),
+        (["verify", ".", "--tolerance", "0"], "--tolerance 0: a share above 0 is needed"),
+        (["verify", ".", "--task", "rusentimen"], "rusentiment"),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, arguments, said):
@@ -90,6 +94,7 @@ def test_mistakes_on_the_command_line(capsys, arguments, said):
         ("student.layers=9", "student.layers"),
         ("student.initialise_from=[0, 17]", "student.initialise_from"),
         ("evaluation.tasks=[rusentimant]", "rusentiment"),
+        ("evaluation.exported.onnx=[int4]", "evaluation.exported.onnx"),
         ("teacher.model=./texts", "holds no config.json"),
         ("teacher.model=nobody/nothing", "nobody/nothing"),
         ("distillation.trackers=[notebook]", "unknown tracker 'notebook'"),

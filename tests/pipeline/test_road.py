@@ -3,6 +3,11 @@
 import importlib.util
 import json
 import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ SMALL = {
     "conversion.onnx": "[fp32, int8]" if CAN_EXPORT else "[]",
     "evaluation.speed": "{sequence_length: 32, rounds: 1, minimum_time_s: 0}",
     "evaluation.seeds": "[1]",
+    "evaluation.exported.onnx": "[int8]" if CAN_EXPORT else "[]",
     "evaluation.finetuning": "{epochs: 1, learning_rates: [1.0e-3], train_limit: 60}",
     "evaluation.intrinsic": "{sequences: 20, sentences: 3}",
 }
@@ -98,7 +104,8 @@ def test_the_reports_say_what_was_done(run_dir):
     assert row["tokens"] > 0
     assert set(row["losses"]) >= {"kl", "mlm", "cosine"}
     quality = json.loads((run_dir / "reports/quality.json").read_text())
-    assert [row["case"] for row in quality["rows"]] == ["teacher", "student", "bag-of-words"]
+    files = ["student-onnx-int8"] if CAN_EXPORT else []
+    assert [row["case"] for row in quality["rows"]] == ["teacher", "student", *files, "bag-of-words"]
     speed = json.loads((run_dir / "reports/speed.json").read_text())
     assert speed["baseline"] == speed["rows"][0]["case"] == "teacher-pytorch-fp32"
     assert speed["rows"][0]["ratio"] == 1
@@ -132,6 +139,38 @@ def test_the_onnx_files_give_the_same_vectors(hub, file, tolerance):
     session = onnxruntime.InferenceSession(hub / "onnx" / file, providers=["CPUExecutionProvider"])
     (plain,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     assert np.abs(plain - expected)[real].max() < tolerance
+
+
+@pytest.mark.slow
+def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
+    assert main(["verify", str(hub), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["holds"] is True
+    assert {claim["verdict"] for claim in found["claims"]} == {"holds", "not checked"}
+    copy = shutil.copytree(hub, tmp_path / "hub")
+    card = (copy / "README.md").read_text(encoding="utf-8")
+    (copy / "README.md").write_text(re.sub(r"value: [\d.]+", "value: 0.99", card, count=1), encoding="utf-8")
+    assert main(["verify", str(copy)]) == 1
+    said = capsys.readouterr().out
+    assert "0.99" in said
+    assert "1 do not" in said
+    report = json.loads((copy / "reports/speed.json").read_text(encoding="utf-8"))
+    del report["rows"][1]["latency_s"]
+    (copy / "reports/speed.json").write_text(json.dumps(report), encoding="utf-8")
+    assert main(["verify", str(copy)]) == 2
+    assert "a report lacks a figure, or has another kind of value: KeyError('latency_s')" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_published_repository_is_verified_as_a_whole(run_dir, local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
+    assert publish(run_dir, "--repo-id", "me/demo", "--endpoint", local_hub.endpoint) == 0
+    # The client reads its endpoint when it is imported.
+    hub_here = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "distilrubert.pipeline", "verify", "me/demo", "--json"]
+    done = subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
+    holding = {claim["subject"] for claim in json.loads(done.stdout)["claims"] if claim["verdict"] == "holds"}
+    assert {"README.md, Speed", "model.safetensors"} | ({"onnx/model.onnx"} if CAN_EXPORT else set()) <= holding
 
 
 @pytest.mark.slow

@@ -1,0 +1,85 @@
+"""Files that are not what their report says are found out."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from distilrubert.conversion.claims import check_files
+from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Measurements
+
+SOME = default_sentences()[:6]
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture(scope="module")
+def made(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
+    folder = tmp_path_factory.mktemp("claims") / "hub"
+    return folder, convert(tiny_student_folder, folder, ConversionSettings(onnx=["fp32", "int8"]), sentences)
+
+
+@pytest.fixture
+def hub(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made[0], tmp_path / "hub"))
+
+
+def wrong(hub: Path, report: Measurements) -> set[tuple[str, str]]:
+    return {
+        (claim.subject, claim.figure) for claim in check_files(hub, report, SOME) if claim.verdict == "does not hold"
+    }
+
+
+def test_files_as_they_were_made_hold(hub, made):
+    claims = list(check_files(hub, made[1], SOME))
+    assert {claim.verdict for claim in claims} == {"holds"}
+    assert {claim.subject for claim in claims} == {
+        "model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx",
+    }  # fmt: skip
+    of_int8 = {claim.figure: claim.claimed for claim in claims if claim.subject == "onnx/model_quantized.onnx"}
+    assert of_int8.keys() == {"size_mib", "sha256", "token_cosine", "pooled_cosine"}
+    assert of_int8["token_cosine"] == "≥ 0.97"
+
+
+def test_other_weights_fail_the_checksum_and_agree_with_no_export(hub, made):
+    weights = load_file(hub / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    name = "distilbert.transformer.layer.1.ffn.lin1.weight"
+    weights[name] = torch.randn(weights[name].shape, generator=generator)
+    save_file(weights, hub / "model.safetensors", metadata={"format": "pt"})
+    found = wrong(hub, made[1])
+    assert {("model.safetensors", "sha256"), ("onnx/model.onnx", "maximal_difference")} <= found
+    assert ("model.safetensors", "maximal_difference") not in found
+
+
+def test_a_damaged_a_lost_and_a_swapped_file(hub, made):
+    graph = hub / "onnx/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+    found = wrong(hub, made[1])
+    assert found == {(f"onnx/{graph.name}", figure) for figure in ("size_mib", "sha256", "agreement")}
+    shutil.copy(hub / "onnx/model_quantized.onnx", graph)
+    assert ("onnx/model.onnx", "maximal_difference") in wrong(hub, made[1])
+    graph.unlink()
+    assert wrong(hub, made[1]) == {("onnx/model.onnx", "file")}
+
+
+def test_the_tolerance_is_the_stated_one(hub, made):
+    strict = {name: dict(values) for name, values in made[1].details["tolerance"].items()}
+    strict["int8"]["token_cosine"] = 1.0
+    report = dataclasses.replace(made[1], details=made[1].details | {"tolerance": strict})
+    assert wrong(hub, report) == {("onnx/model_quantized.onnx", "token_cosine")}
+    strict["int8"]["token_cosine"] = 7
+    with pytest.raises(UserError, match=r"parity\.json: details\.tolerance\.int8\.token_cosine"):
+        wrong(hub, report)
+
+
+def test_weights_that_cannot_be_loaded_prove_nothing(hub, made):
+    (hub / "model.safetensors").write_bytes(b"nonsense")
+    assert ("onnx/model.onnx", "agreement") in wrong(hub, made[1])

@@ -1,0 +1,44 @@
+"""A fine-tuned model and its file give the same logits."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from distilrubert.conversion.finetuned import export_finetuned
+from distilrubert.conversion.settings import ConversionSettings
+
+pytestmark = pytest.mark.export
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+@pytest.mark.parametrize(
+    ("task", "model_class"),
+    [
+        ("text-classification", AutoModelForSequenceClassification),
+        ("token-classification", AutoModelForTokenClassification),
+    ],
+)
+@pytest.mark.parametrize(("case", "tolerance"), [("onnx-fp32", 1e-5), ("onnx-int8", 0.1)])
+def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_teacher, sentences, tmp_path):
+    folder = request.getfixturevalue(f"tiny_{of}_folder")
+    torch.manual_seed(0)
+    model = model_class.from_pretrained(folder, num_labels=3).eval()
+    tokenizer = tiny_teacher.tokenizer
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if of == "teacher" else [])]
+
+    def inputs(first, second):
+        encoding = tokenizer(first, second, padding=True, truncation=True, return_tensors="np")
+        return {name: encoding[name].astype(np.int64) for name in names}
+
+    calibration = [inputs([one], [two]) for one, two in zip(sentences[:10], sentences[10:20], strict=True)]
+    settings = ConversionSettings(calibration_sentences=8)
+    (tmp_path / "file").mkdir()
+    run = export_finetuned(case, settings, model, tokenizer, task, calibration, tmp_path / "file")
+    batch = inputs(sentences[20:25], sentences[25:30])
+    with torch.inference_mode():
+        expected = model(**{name: torch.from_numpy(array) for name, array in batch.items()}).logits.numpy()
+    found = run(batch)
+    assert found.shape == expected.shape
+    real = batch["attention_mask"] == 1 if task == "token-classification" else slice(None)
+    assert np.abs(found - expected)[real].max() <= tolerance * np.abs(expected).max()

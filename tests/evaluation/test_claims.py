@@ -1,0 +1,175 @@
+"""Speed and scores that a report states, against what is measured."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilrubert.evaluation import speed_claims
+from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.score_claims import check_scores, list_scores, margin_of
+from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+
+def row(case: str, latency: float, samples: float, noise: float = 0.0) -> Row:
+    figures = {
+        "latency_s": latency,
+        "latency_spread_s": noise * latency,
+        "samples_per_s": samples,
+        "samples_spread_per_s": noise * samples,
+    }
+    return Row(case, figures, 1.0)
+
+
+def report(*rows: Row, **environment: Any) -> Measurements:
+    where = dataclasses.replace(Environment.capture(threads=1), **environment)
+    return Measurements(where, list(rows), rows[0].case, {"sequence_length": 16, "rounds": 1, "minimum_time_s": 0.0})
+
+
+STATED = report(row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 2.0, 3.0))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Rows that the next measurement gives."""
+    rows: list[Row] = []
+    monkeypatch.setattr(speed_claims, "measure_speed", lambda cases, settings: report(*rows))
+    return rows
+
+
+def verdicts(stated: Measurements, models: dict[str, Path], tolerance: float = 0.3) -> dict[str, str]:
+    return {claim.figure.split()[0]: claim.verdict for claim in check_speed(models, stated, tolerance)}
+
+
+@pytest.fixture
+def models(teacher_folder: Path, student_folder: Path) -> dict[str, Path]:
+    return {"teacher": teacher_folder, "student": student_folder}
+
+
+@pytest.mark.parametrize(
+    ("latency", "samples", "noise", "expected"),
+    [
+        (2.0, 3.0, 0.0, ("holds", "holds")),
+        (1.0, 9.0, 0.0, ("holds", "holds")),  # better than stated
+        (2.59, 2.32, 0.0, ("holds", "holds")),  # gains of 1.544 and 2.32 times 1.3 reach 2 and 3
+        (2.61, 2.30, 0.0, ("does not hold", "does not hold")),
+        (3.1, 1.9, 0.2, ("holds", "does not hold")),  # 1.29 · (1 + .3 + .2 + .2) reaches 2, but 1.9 · 1.5 not 3
+    ],
+)
+def test_a_gain_may_be_smaller_by_tolerance_and_noise(
+    measured: list[Row], models: dict[str, Path], latency: float, samples: float, noise: float, expected: Any
+) -> None:
+    teacher = row("teacher-pytorch-fp32", 4.0, 1.0)
+    teacher.figures["latency_spread_s"] = noise * 4.0
+    measured += [teacher, row("student-pytorch-fp32", latency, samples, noise)]
+    assert verdicts(STATED, models) == {"latency": expected[0], "throughput": expected[1]}
+
+
+def test_another_kind_of_processor_is_shown_and_not_judged(measured: list[Row], models: dict[str, Path]) -> None:
+    measured += [row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 8.0, 0.5)]
+    stranger = report(*STATED.rows, instruction_sets=["z80"], cpu="Z80")
+    claims = list(check_speed(models, stranger, 0.3))
+    assert {claim.verdict for claim in claims} == {"not checked"}
+    assert claims[0].measured == 0.5
+    assert claims[0].reason.startswith("another kind of processor: stated for Z80")
+
+
+def test_without_the_teacher_the_first_file_is_the_measure(measured: list[Row], models: dict[str, Path]) -> None:
+    stated = report(*STATED.rows, row("student-pytorch-bf16", 1.0, 6.0))
+    measured += [row("student-pytorch-fp32", 2.0, 3.0), row("student-pytorch-bf16", 1.0, 6.0)]
+    claims = list(check_speed({"student": models["student"]}, stated, 0.3))
+    assert [(claim.subject, claim.figure, claim.claimed, claim.verdict) for claim in claims] == [
+        ("teacher-pytorch-fp32", "speed", None, "not checked"),
+        ("student-pytorch-bf16", "latency gain over student-pytorch-fp32", 2.0, "holds"),
+        ("student-pytorch-bf16", "throughput gain over student-pytorch-fp32", 2.0, "holds"),
+    ]
+
+
+def test_a_real_measurement_is_compared_with_itself(models: dict[str, Path]) -> None:
+    """The report's own settings are used: with sixteen tokens this takes a moment."""
+    claims = list(check_speed(models, STATED, tolerance=1e9))
+    assert [claim.verdict for claim in claims] == ["holds", "holds"]
+    assert all(isinstance(claim.measured, float) and claim.measured > 0 for claim in claims)
+    broken = dataclasses.replace(STATED, details={"batch_sizes": []})
+    with pytest.raises(UserError, match=r"speed\.json: details\.batch_sizes"):
+        list(check_speed(models, broken, 0.3))
+
+
+def test_gains_are_listed_where_nobody_asks_for_them() -> None:
+    assert [claim.claimed for claim in list_speed(STATED)] == [2.0, 3.0]
+    assert {claim.verdict for claim in list_speed(STATED)} == {"not checked"}
+
+
+def test_sizes_and_parameters(models: dict[str, Path]) -> None:
+    size = (models["student"] / "model.safetensors").stat().st_size / 2**20
+    stated = [
+        Row("teacher-pytorch-fp32", {"parameters": 7}),
+        Row("student-pytorch-fp32", {"size_mib": size, "parameters": 7}),
+        Row("student-onnx-int8", {"size_mib": 1.0}),
+    ]
+    found = check_sizes({"student": models["student"]}, report(*stated))
+    assert [(claim.figure, claim.verdict) for claim in found] == [
+        ("parameters", "not checked"),
+        ("size_mib", "holds"),
+        ("parameters", "does not hold"),
+        ("size_mib", "does not hold"),  # there is no such file
+    ]
+
+
+def test_margins_are_two_standard_errors_of_the_difference() -> None:
+    assert margin_of(0.03, 3, 1) == pytest.approx(2 * 0.03 * (1 / 3 + 1) ** 0.5)
+    assert margin_of(0.001, 3, 3) == margin_of(None, 1, 1) == 0.02
+
+
+@pytest.fixture(scope="module")
+def quality(student_folder: Path, noun_task: TaskDefinition, tmp_path_factory: pytest.TempPathFactory) -> Measurements:
+    protocol = FinetuningSettings(learning_rates=[3e-3], epochs=3, patience=3, batch_size=8, precision="fp32")
+    settings = QualitySettings(finetuning=protocol, seeds=[1, 2])
+    cache = tmp_path_factory.mktemp("cache")
+    return measure_quality({"student": student_folder}, [noun_task], settings, [], cache)
+
+
+def test_scores_are_measured_again(
+    quality: Measurements, student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
+) -> None:
+    def check(stated: Measurements, seeds: list[int] | None = None) -> dict[tuple[str, str], Any]:
+        claims = check_scores({"student": student_folder}, stated, noun_task, seeds, tmp_path, {})
+        return {(claim.subject, claim.figure): claim for claim in claims}
+
+    claims = check(quality)
+    assert {claim.verdict for claim in claims.values()} == {"holds"}
+    assert all(claim.claimed == claim.measured for claim in claims.values())
+    assert claims.keys() >= {
+        ("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy"), ("bag-of-words", "nouns: f1"),
+    }  # fmt: skip
+    alone = check(quality, seeds=[2])[("student", "nouns: accuracy")]
+    assert alone.measured == quality["student"].figures["tasks"]["nouns"]["accuracy"]["values"][1]
+
+    boasting = copy.deepcopy(quality)
+    for part in ("tasks", "linear_probe"):
+        boasting["student"].figures[part]["nouns"]["accuracy"] |= {"mean": 2.0, "std": 0.01}
+    wrong = {key for key, claim in check(boasting).items() if claim.verdict == "does not hold"}
+    assert wrong == {("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy")}
+
+
+def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(
+    quality: Measurements, noun_task: TaskDefinition, tmp_path: Path
+) -> None:
+    claims = list(check_scores({}, quality, noun_task, None, tmp_path, {}))
+    assert {claim.verdict for claim in claims} == {"not checked"}
+    other = noun_task.model_copy(update={"name": "verbs"})
+    with pytest.raises(UserError, match=r"task verbs: reports/quality\.json has no scores on it, only on nouns"):
+        list(check_scores({}, quality, other, None, tmp_path, {}))
+
+
+def test_what_was_not_asked_for_is_listed(quality: Measurements) -> None:
+    assert [claim.figure for claim in list_scores(quality)] == [
+        "nouns: accuracy", "linear probe, nouns: accuracy", "nouns: accuracy",
+    ]  # fmt: skip
+    assert list(list_scores(quality, ["nouns"])) == []
