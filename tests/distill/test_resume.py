@@ -61,9 +61,10 @@ def test_a_resumed_run_masks_no_example_that_it_had_trained_on(results: dict[str
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(scenario: Callable[..., dict[str, Any]]) -> None:
-    results = scenario("random_kills", KILLS="10")
-    for processes in (results["1"], results["2"]):
+def test_twenty_one_kills_at_random_moments(scenario: Callable[..., dict[str, Any]]) -> None:
+    results = scenario("random_kills", KILLS="7")
+    for processes in (results["one"], results["two"], results["sharded"]):
         assert set(processes["resumed"]) == {0}
-        assert_as_if_never_stopped(processes, processes["straight"])
+        for finished in processes["finished"]:
+            assert_as_if_never_stopped(finished, processes["straight"])
         assert all(files == FILES for left in processes["left"] for files in left.values())

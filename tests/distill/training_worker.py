@@ -25,6 +25,7 @@ from tiny_run import digest, run, weights_of
 
 from distilrubert.distill import checkpoints, trainer
 from distilrubert.distill.masking import Masker
+from distilrubert.distill.sharding import Sharding
 from distilrubert.distill.update import Updater
 from distilrubert.modeling.errors import UserError
 
@@ -190,19 +191,23 @@ def stops(folder: Path) -> dict[str, Any]:
 
 
 def random_kills(folder: Path) -> dict[str, Any]:
-    """One process, then two, of which one is killed at random moments, as often as KILLS says, and resumed."""
+    """One process, two, and two sharded; one is killed at random moments, as often as KILLS says, and all resumed."""
     times = int(os.environ.get("KILLS", "2"))
-    return {str(processes): _random_kills(folder / str(processes), processes, times) for processes in (1, 2)}
+    kinds: dict[str, tuple[int, Sharding]] = {"one": (1, "none"), "two": (2, "none"), "sharded": (2, "full")}
+    return {name: _random_kills(folder / name, *kind, times) for name, kind in kinds.items()}
 
 
-def _random_kills(folder: Path, processes: int, times: int) -> dict[str, Any]:
+def _random_kills(folder: Path, processes: int, sharding: Sharding, times: int) -> dict[str, Any]:
+    def act(place: Path) -> Callable[[int], None]:
+        return lambda rank: record(place, rank, sharding=sharding)
+
     generator = random.Random(time.time_ns())
     started = time.monotonic()
-    assert together(partial(record, folder / "straight"), processes) == [0] * processes
+    assert together(act(folder / "straight"), processes) == [0] * processes
     duration = time.monotonic() - started
-    place, left = folder / "killed", []
+    place, left, finished = folder / "killed", [], []
     while len(left) < times:
-        children = start_together(partial(record, place), processes)
+        children = start_together(act(place), processes)
         time.sleep(generator.uniform(0, duration))
         os.kill(generator.choice(children), signal.SIGKILL)
         for child in children:
@@ -212,9 +217,11 @@ def _random_kills(folder: Path, processes: int, times: int) -> dict[str, Any]:
         left.append(checkpoints_in(place))
         if (place / "outcome-0.json").exists():
             # It had finished: the next kills hit a run from the start.
+            finished.append(outcome(place))
             shutil.rmtree(place)
-    resumed = together(partial(record, place), processes)
-    return {"straight": outcome(folder / "straight"), **outcome(place), "resumed": resumed, "left": left}
+    resumed = together(act(place), processes)
+    finished.append(outcome(place))
+    return {"straight": outcome(folder / "straight"), "finished": finished, "resumed": resumed, "left": left}
 
 
 def ranks(folder: Path) -> dict[str, Any]:
