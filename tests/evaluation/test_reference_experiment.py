@@ -177,6 +177,7 @@ def test_models_are_made_measured_and_skipped_when_done(
     overrides = [
         "student.layers=2",
         "corpus.validation=0.2",
+        "corpus.max_length=64",
         "conversion={}",
         "evaluation.finetuning={train_limit: 40, epochs: 1, learning_rates: [1.0e-3]}",
         "evaluation.intrinsic={sequences: 5, sentences: 2}",
