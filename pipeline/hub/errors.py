@@ -74,7 +74,15 @@ def is_transient(error: BaseException) -> bool:
 
 def is_connection_error(error: BaseException) -> bool:
     """Whether the Hub was not reached, or went away in the middle."""
-    return any(isinstance(link, CONNECTION_ERRORS) for link in chain(error))
+    return any(isinstance(link, CONNECTION_ERRORS) or _is_lost_session(link) for link in chain(error))
+
+
+def _is_lost_session(error: BaseException) -> bool:
+    """Whether the client has closed the session that all of its threads share, as one of them lost the connection.
+
+    From 1.0 on another thread may then find None where the session was (seen with 2.4).
+    """
+    return isinstance(error, AttributeError) and error.obj is None and error.name in {"request", "stream"}
 
 
 def _is_broken_upload(error: BaseException) -> bool:

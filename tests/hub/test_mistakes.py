@@ -10,6 +10,7 @@ import pytest
 
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.errors import is_transient
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.settings import PublishSettings
 
@@ -168,6 +169,15 @@ def test_an_endpoint_where_nobody_answers(target: PublishSettings, folder: Path)
     text = refusal(folder, target.model_copy(update={"endpoint": endpoint}))
     assert text.startswith(f"{endpoint}: cannot be reached or broke the connection (Connection refused)")
     assert "--endpoint" in text
+
+
+def test_a_session_that_another_thread_of_the_client_has_closed() -> None:
+    with pytest.raises(AttributeError) as lost:
+        None.request("HEAD")  # type: ignore[attr-defined]
+    assert is_transient(lost.value)
+    with pytest.raises(AttributeError) as mistake:
+        None.requests  # type: ignore[attr-defined]  # noqa: B018
+    assert not is_transient(mistake.value)
 
 
 def test_an_endpoint_that_is_no_hub(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
