@@ -105,3 +105,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_tables_are_those_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    document = importlib.import_module("document")
+    for page in document.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert document.with_tables(text) == text, f"{page.name}: run python benchmarks/document.py"

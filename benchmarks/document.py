@@ -1,0 +1,152 @@
+"""Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
+
+A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
+one of the views below; what stands between it and ``<!-- end -->`` is replaced. A test keeps pages and results together.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distilrubert.modeling.reports import Measurements
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+REQUEST = re.compile(r"(<!-- table: (\w+)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, the first column left-aligned and the others right-aligned."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def inference_rows(report: Measurements) -> str:
+    """Speed of each file."""
+    headings = ["case", "MiB", "latency, ms", "×", "samples/s", "×", "of the ceiling"]
+    base = report[report.baseline or ""].figures
+    rows = []
+    for row in report.rows:
+        figures = row.figures
+        share = figures["share_of_ceiling"]
+        rows.append(
+            [
+                row.case,
+                f"{figures['size_mib']:.1f}",
+                f"{1000 * figures['latency_s']:.1f}",
+                f"{base['latency_s'] / figures['latency_s']:.1f}",
+                f"{figures['samples_per_s']:.1f}",
+                f"{figures['samples_per_s'] / base['samples_per_s']:.1f}",
+                f"{share:.0%}" if share else "",
+            ]
+        )
+    return table(headings, rows)
+
+
+def inference_conversation(report: Measurements) -> str:
+    """Speed on texts of real length."""
+    cases = {name: found for name, found in report.details["conversation"].items() if isinstance(found, dict)}
+    rows = [
+        [
+            name,
+            f"{found['arrival_tokens_per_s']:,.0f}",
+            f"{found['sorted_tokens_per_s']:,.0f}",
+            f"{found['sorted_over_arrival']:.2f}",
+        ]
+        for name, found in cases.items()
+    ]
+    return table(["case", "in order of arrival, tokens/s", "sorted by length, tokens/s", "×"], rows)
+
+
+def distillation_rows(report: Measurements) -> str:
+    """Speed of each form of a step."""
+    rows = [
+        [
+            row.case,
+            f"{row.figures['tokens_per_s']:.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.figures['floor_share']:.0%}",
+            f"{row.figures['peak_memory_mib'] / 1024:.1f}",
+        ]
+        for row in report.rows
+    ]
+    return table(["case", "tokens/s", "× plain-fp32", "of the floor", "peak memory, GiB"], rows)
+
+
+def distillation_memory(report: Measurements) -> str:
+    """Peak memory against the tokens of a step."""
+    entries: list[dict[str, Any]] = report.details["memory"]
+    sizes = [*entries[0]["peak_memory_mib"]]
+    rows = []
+    for entry in entries:
+        peaks = [entry["peak_memory_mib"][size] for size in sizes]
+        slope = entry.get("mib_per_1000_tokens")
+        rows.append(
+            [
+                entry["case"],
+                *(f"{peak / 1024:.1f}" if peak else "over the limit" for peak in peaks),
+                f"{slope / 1024:.2f}" if slope is not None else "",
+            ]
+        )
+    return table(["peak memory, GiB", *(f"{int(size):,} tokens" for size in sizes), "per 1,000 tokens"], rows)
+
+
+def distillation_largest(report: Measurements) -> str:
+    """Speed with the largest batch that fits."""
+    rows = [
+        [
+            entry["case"],
+            f"{entry['tokens']:,}",
+            f"{entry['tokens_per_s']:.0f}",
+            f"{entry['peak_memory_mib'] / 1024:.1f}",
+        ]
+        for entry in report.details["largest"]
+    ]
+    return table(["case", "tokens of a step", "tokens/s", "peak memory, GiB"], rows)
+
+
+def vocabulary_rows(report: Measurements) -> str:
+    """A step of each loss over two vocabularies."""
+    base = report[report.baseline or ""].figures["step_s"]
+    rows = [
+        [
+            row.case,
+            f"{row.figures['step_s']:.2f}",
+            f"{row.figures['step_s'] / base:.2f}",
+            f"{row.figures['peak_memory_mib'] / 1024:.1f}",
+        ]
+        for row in report.rows
+    ]
+    return table(["case", "a step, s", "× one-vocabulary", "peak memory, GiB"], rows)
+
+
+VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
+    ("inference", "rows"): inference_rows,
+    ("inference", "conversation"): inference_conversation,
+    ("distillation", "rows"): distillation_rows,
+    ("distillation", "memory"): distillation_memory,
+    ("distillation", "largest"): distillation_largest,
+    ("vocabulary", "rows"): vocabulary_rows,
+}
+
+
+def with_tables(page: str) -> str:
+    """The text of a page, its tables made from the results."""
+
+    def replace(request: re.Match[str]) -> str:
+        beginning, name, view, end = request.groups()
+        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}.json")) + end
+
+    return REQUEST.sub(replace, page)
+
+
+def main() -> None:
+    """Rewrite the pages."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
