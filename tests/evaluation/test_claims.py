@@ -60,6 +60,7 @@ def models(teacher_folder: Path, student_folder: Path) -> dict[str, Path]:
         (2.59, 2.32, 0.0, ("holds", "holds")),  # gains of 1.544 and 2.32 times 1.3 reach 2 and 3
         (2.61, 2.30, 0.0, ("does not hold", "does not hold")),
         (3.1, 1.9, 0.2, ("holds", "does not hold")),  # 1.29 · (1 + .3 + .2 + .2) reaches 2, but 1.9 · 1.5 not 3
+        (9.0, 0.1, 0.3, ("not checked", "does not hold")),  # latencies spread by .3 and .3: too much to say anything
     ],
 )
 def test_a_gain_may_be_smaller_by_tolerance_and_noise(
@@ -94,7 +95,7 @@ def test_without_the_teacher_the_first_file_is_the_measure(measured: list[Row], 
 def test_a_real_measurement_is_compared_with_itself(models: dict[str, Path]) -> None:
     """The report's own settings are used: with sixteen tokens this takes a moment."""
     claims = list(check_speed(models, STATED, tolerance=1e9))
-    assert [claim.verdict for claim in claims] == ["holds", "holds"]
+    assert "does not hold" not in [claim.verdict for claim in claims]
     assert all(isinstance(claim.measured, float) and claim.measured > 0 for claim in claims)
     broken = dataclasses.replace(STATED, details={"batch_sizes": []})
     with pytest.raises(UserError, match=r"speed\.json: details\.batch_sizes"):
