@@ -1,7 +1,7 @@
 """Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
 
 A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
-one of the views below; what stands between it and ``<!-- end -->`` is replaced. A test keeps pages and results together.
+one of the views below; what stands between it and ``<!-- end -->`` is replaced. A test keeps them together.
 """
 
 import re

@@ -151,7 +151,7 @@ def respelt_weights(weights: dict[str, Tensor], averaging_VT: Tensor) -> dict[st
     is_empty_V = torch.sparse.sum(averaging_VT, dim=1).to_dense() == 0
 
     def averaged(weight_TD: Tensor) -> Tensor:
-        made_VD = torch.sparse.mm(averaging_VT, weight_TD)
+        made_VD: Tensor = torch.sparse.mm(averaging_VT, weight_TD)
         made_VD[is_empty_V] = weight_TD.mean(dim=0)
         return made_VD
 
