@@ -32,7 +32,13 @@ MODELS = (
     Model("tiny", "tiny: 3 layers of 132, 8,000 pieces", "reference-tiny", has_files=True),
     Model("small", "small: 2 layers", "reference-small", has_files=True),
     Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,)),
-    Model("base", "base: 6 layers", "reference-base", has_files=True),
+    Model(
+        "base",
+        "base: 6 layers",
+        "reference-base",
+        ("evaluation.exported={onnx: [int8], openvino: [int8]}",),
+        has_files=True,
+    ),
     Model(
         "base-scratch",
         "base without distillation, from random weights",
