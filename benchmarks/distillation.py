@@ -30,6 +30,7 @@ from distillation_step import LABELLED, Shapes, flop_per_token
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
 BASELINE = "plain-fp32"
+PARTS = ("forward_s", "backward_s", "optimizer_s")
 CASES = (
     "reference-fp32", BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-all-bf16",
     "fused-masked-bf16",
@@ -96,6 +97,7 @@ def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int
             "tokens_per_s": speed,
             "tokens_per_s_spread": max(values) - min(values),
             "step_s": shapes.tokens / speed,
+            **{part: statistics.median(each[part] for each in runs[case]) for part in PARTS},
             "peak_memory_mib": max(each["peak_memory_mib"] for each in runs[case]),
             "gflop_per_token": flop / 1e9,
             "gflop_per_s": speed * flop / 1e9,

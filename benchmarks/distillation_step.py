@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -172,7 +173,10 @@ def fused_step(student: nn.Module, teacher: nn.Module, positions: str) -> Step:
 
 
 def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
-    """Run the steps of a case: seconds of each after the first, and the process's largest memory."""
+    """Run the steps of a case: seconds of those after the first and of their parts, and the process's largest memory.
+
+    The forward pass includes that of the teacher; in the fused forms also the gradients of the vocabulary's losses.
+    """
     shapes, device = Shapes(**task["shapes"]), torch.device(task["device"])
     form, _, precision = task["case"].rpartition("-")
     teacher, student = build_teacher(shapes).to(device), build_student(shapes).to(device)
@@ -185,18 +189,25 @@ def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
             return compute(student, teacher, batch)
 
     optimizer = build_optimizer(student, OptimizationSettings())
-    seconds = []
+    times: list[list[float]] = []
     for _ in range(1 + task["steps"]):
         batch = {name: tensor.to(device) for name, tensor in random_batch(shapes).items()}
-        began = now(device)
+        times.append([now(device)])
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = step(batch)
+        times[-1].append(now(device))
         loss.backward()
+        times[-1].append(now(device))
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(now(device) - began)
+        times[-1].append(now(device))
     assert loss.isfinite()
-    return {"step_s": statistics.median(seconds[1:]), "peak_memory_mib": peak_memory_mib(device)}
+    parts = np.median(np.diff(times[1:], axis=1), axis=0).tolist()
+    return {
+        "step_s": statistics.median(ends[-1] - ends[0] for ends in times[1:]),
+        **dict(zip(("forward_s", "backward_s", "optimizer_s"), parts, strict=True)),
+        "peak_memory_mib": peak_memory_mib(device),
+    }
 
 
 def measure_rates(task: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from distilrubert.modeling.reports import Measurements
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+SPECIAL = re.compile(r"-peer-|-avx|-two-streams|-in-fp32")
 REQUEST = re.compile(r"(<!-- table: (\w+)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,21 +25,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def inference_rows(report: Measurements) -> str:
-    """Speed of each file."""
+    """Speed of each file; of the smaller students those that everybody has, the rest is in the JSON."""
     headings = ["case", "MiB", "latency, ms", "×", "samples/s", "×", "of the ceiling"]
-    base = report[report.baseline or ""].figures
     rows = []
     for row in report.rows:
-        figures = row.figures
-        share = figures["share_of_ceiling"]
+        figures, share = row.figures, row.figures["share_of_ceiling"]
+        if not row.case.startswith(("teacher", "student-base")) and SPECIAL.search(row.case):
+            continue
         rows.append(
             [
                 row.case,
                 f"{figures['size_mib']:.1f}",
                 f"{1000 * figures['latency_s']:.1f}",
-                f"{base['latency_s'] / figures['latency_s']:.1f}",
+                f"{figures['latency_ratio']:.1f}",
                 f"{figures['samples_per_s']:.1f}",
-                f"{figures['samples_per_s'] / base['samples_per_s']:.1f}",
+                f"{figures['throughput_ratio']:.1f}",
                 f"{share:.0%}" if share else "",
             ]
         )
@@ -60,6 +61,16 @@ def inference_conversation(report: Measurements) -> str:
     return table(["case", "in order of arrival, tokens/s", "sorted by length, tokens/s", "×"], rows)
 
 
+def inference_profile_rows(report: Measurements) -> str:
+    """Where the time goes."""
+    kinds = ("products_with_weights_ms", "attention_ms", "rest_ms")
+    rows = []
+    for row in report.rows:
+        total = sum(row.figures[kind] for kind in kinds)
+        rows.append([row.case, *(f"{row.figures[kind]:.1f} ({row.figures[kind] / total:.0%})" for kind in kinds)])
+    return table(["ms of a pass", "products with weights", "attention", "rest"], rows)
+
+
 def distillation_rows(report: Measurements) -> str:
     """Speed of each form of a step."""
     rows = [
@@ -68,11 +79,14 @@ def distillation_rows(report: Measurements) -> str:
             f"{row.figures['tokens_per_s']:.0f}",
             f"{row.ratio:.2f}",
             f"{row.figures['floor_share']:.0%}",
+            *(f"{row.figures[part]:.2f}" for part in ("forward_s", "backward_s", "optimizer_s")),
             f"{row.figures['peak_memory_mib'] / 1024:.1f}",
         ]
         for row in report.rows
     ]
-    return table(["case", "tokens/s", "× plain-fp32", "of the floor", "peak memory, GiB"], rows)
+    return table(
+        ["case", "tokens/s", "× plain-fp32", "of the floor", "forward, s", "backward, s", "AdamW, s", "peak, GiB"], rows
+    )
 
 
 def distillation_memory(report: Measurements) -> str:
@@ -125,6 +139,7 @@ def vocabulary_rows(report: Measurements) -> str:
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "conversation"): inference_conversation,
+    ("inference_profile", "rows"): inference_profile_rows,
     ("distillation", "rows"): distillation_rows,
     ("distillation", "memory"): distillation_memory,
     ("distillation", "largest"): distillation_largest,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,8 +50,8 @@ FULL = {
 QUICK = {"teacher": Shape(2, 32, 2, 64, 500), "base": Shape(1, 32, 2, 64, 500)}
 
 
-def write_model(name: str, shape: Shape, work: Path) -> Path:
-    """Make the model's folder in `work`: for a student every file, for the teacher the checkpoint.
+def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILES) -> Path:
+    """Make the model's folder in `work`: for a student the files and the peers', for the teacher the checkpoint.
 
     Tokenizer and calibration text are stand-ins: ranges of activations do not change how long a product takes.
     """
@@ -64,7 +65,7 @@ def write_model(name: str, shape: Shape, work: Path) -> Path:
     tokenizer = _tokenizer(sentences, shape, work)
     settings = ConversionSettings(calibration_sentences=8)
     material = Material.of_text(Student(_student(shape), tokenizer), settings, sentences)
-    for case in FILES:
+    for case in files:
         logger.info("%s: writing %s", name, case)
         FORMATS[case].write(material, folder)
     write_peers(material, folder)
