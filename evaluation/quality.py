@@ -75,7 +75,7 @@ def measure_quality(
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
     for case, folder in models.items():
-        runner = TaskRunner(folder, settings, cache, exporters.get(case, {}))
+        runner = TaskRunner(case, folder, settings, cache, exporters.get(case, {}))
         figures |= _task_figures(case, figures[case], runner, tasks, data)
     if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in tasks if applies_to(task)}:
         figures[BAG_OF_WORDS] = {"tasks": words}
@@ -146,7 +146,10 @@ def _intrinsic_figures(
             "settings": settings.model_dump(mode="json"),
         }
 
-        def measure(folder: Any = folder, teacher: Any = teacher_folder, sequences: Any = sequences) -> Any:
+        def measure(
+            case: str = case, folder: Any = folder, teacher: Any = teacher_folder, sequences: Any = sequences
+        ) -> Any:
+            logger.info("%s: predicting held-out text", case)
             return _measure_folder(folder, teacher, sequences, settings)
 
         figures[case] = cache("held-out", inputs, measure)

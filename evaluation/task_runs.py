@@ -26,12 +26,14 @@ class TaskRunner:
     """Runs one model on tasks.
 
     Attributes:
+        case: name of the model, for the log.
         model_folder: the checkpoint.
         settings: the protocol.
         cache: where finished runs are kept.
         exporters: kinds of files that each fine-tuned model is also scored as, by name.
     """
 
+    case: str
     model_folder: str | os.PathLike[str]
     settings: QualitySettings
     cache: ResultCache
@@ -48,7 +50,7 @@ class TaskRunner:
         chosen = max(rates, key=lambda rate: tried[rate]["validation"][task.main_metric])
         runs = [tried[chosen], *(self._run(task, rows, chosen, seed) for seed in others)]
         summary = _summary(task, [run["test"] for run in runs])
-        logger.info("%s: %s %s", self.model_folder, task.name, summary[task.main_metric])
+        logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, summary[task.main_metric]["mean"])
         how = {"learning_rate": chosen, "seeds": self.settings.seeds, **_row_counts(rows)}
         training = {
             "epochs": [run["epochs"] for run in runs],
@@ -78,9 +80,12 @@ class TaskRunner:
             inputs["exported"] = {name: dict(exporter.settings) for name, exporter in self.exporters.items()}
 
         def compute() -> dict[str, Any]:
-            return finetune(
+            run = finetune(
                 self.model_folder, task, rows, settings, learning_rate=rate, seed=seed, exporters=self.exporters
             ).to_dict()
+            reached, of_run = run["validation"][task.main_metric], f"learning rate {rate:g}, seed {seed}"
+            logger.info("%s: %s, %s: %.3f on validation, %.0f s", self.case, task.name, of_run, reached, run["seconds"])
+            return run
 
         return self.cache(task.name, inputs, compute)
 
