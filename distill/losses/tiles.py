@@ -13,7 +13,7 @@ from torch import Tensor
 
 # Pieces of the vocabulary in a tile on a CPU: some megabytes, so that what is made from a tile is found in the cache,
 # and products large enough to run at full speed. A GPU takes the vocabulary whole.
-CPU_TILE = 2048
+CPU_TILE = 4096
 
 
 class Buffers:
@@ -124,8 +124,9 @@ def chunk_logits(
             torch.mm(weight_VD[tile], scaled_DC, out=tile_VC)
         else:
             torch.addmm(bias_V1[tile], weight_VD[tile], scaled_DC, out=tile_VC)
-        maxima_KC[k] = tile_VC.amax(dim=0)
-        powers_VC = a.scratch("powers", tile_VC.shape).copy_(tile_VC).sub_(maxima_KC[k]).exp_()
+        powers_VC = a.scratch("powers", tile_VC.shape).copy_(tile_VC)
+        torch.amax(powers_VC, dim=0, out=maxima_KC[k])
+        powers_VC.sub_(maxima_KC[k]).exp_()
         torch.sum(powers_VC, dim=0, out=sums_KC[k])
         if labelled:
             torch.sum(raised(powers_VC[:, :labelled], temperature), dim=0, out=label_sums_KM[k])
