@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -51,6 +52,8 @@ def train(job: Job) -> TrainingReport:
         Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
     """
     check_trackers(job.settings.trackers, f"{job.section}.trackers")
+    # accelerate keeps one precision for the process: that of a fine-tuning before, say. The process group stays.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         # Unless told so, accelerate leaves processes on CPUs alone with themselves, each a run of its own.
         cpu=not torch.accelerator.is_available(),

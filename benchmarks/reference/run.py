@@ -15,7 +15,6 @@ and the losses on held-out text of training.json, all settings, and the git revi
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,10 +50,7 @@ def main() -> int:
         recipes = {model.name: _recipe(model, options) for model in chosen}
         for model in chosen:
             logger.info("%s: %s", model.name, model.title)
-            if _bring_up_to_date(model, recipes[model.name], options) and model is not chosen[-1]:
-                # A new process for the next one: fine-tuning and distillation set accelerate's state, which a process
-                # has once. It skips what is done.
-                os.execv(sys.executable, sys.orig_argv)  # noqa: S606  (no shell is wanted)
+            _bring_up_to_date(model, recipes[model.name], options)
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return USER_ERROR
@@ -95,8 +91,8 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
     return load_recipe(path, [*PROTOCOL, *schedule, *model.overrides, *options.overrides])
 
 
-def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> bool:
-    """Run one model and, where anything was done or its results are missing, write these; whether a stage was done."""
+def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> None:
+    """Run one model and, where anything was done or its results are missing, write these."""
     run = Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores")
     check_before_work(run)
     left_out = {"speed", "card"} if model.has_files else {"conversion", "speed", "card"}
@@ -105,7 +101,6 @@ def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace)
     if performed or not path.exists():
         _results(model, run, options.overrides).save(path)
         logger.info("%s: written to %s", model.name, path)
-    return bool(performed)
 
 
 def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:

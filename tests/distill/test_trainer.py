@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
@@ -144,6 +145,15 @@ def test_training_lowers_the_losses(tmp_path: Path) -> None:
     for name in ("kl", "cosine"):
         assert last[name] < 0.8 * first[name], name
     assert report.curves[-1]["loss"] < report.curves[0]["loss"]
+
+
+def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_path: Path) -> None:
+    Accelerator(cpu=True, mixed_precision="bf16")
+    try:
+        _, report = tiny.run(tmp_path, precision="fp32", max_steps=1)
+        assert report.figures["precision"] == "fp32"
+    finally:
+        AcceleratorState._reset_state()
 
 
 def test_a_teacher_is_pretrained_in_place(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.export
 def test_models_are_made_measured_and_skipped_when_done(
     tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
 ) -> None:
