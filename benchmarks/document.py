@@ -14,7 +14,7 @@ from distilrubert.modeling.reports import Measurements
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SPECIAL = re.compile(r"-peer-|-avx|-two-streams|-in-fp32")
+SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
 REQUEST = re.compile(r"(<!-- table: (\w+)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -83,7 +83,7 @@ FILES = {
         "you want half the size, nearly all precision",
     ),
     "openvino/openvino_model_qint8_quantized.bin": PublishedFile(
-        "openvino-int8", "OpenVINO int8, calibrated (with its `.xml`)", "you run on an x86 CPU: the fastest file"
+        "openvino-int8", "OpenVINO int8, calibrated (with its `.xml`)", "you run on an x86 CPU: mostly the fastest file"
     ),
 }
 """The weights that a repository can hold, in the order of the card's file list."""

@@ -37,6 +37,10 @@ LOSS_TITLES = {
     "cosine": "Cosine distance of hidden states",
     "hidden": "Squared distance of hidden states",
     "attention": "Squared distance of attention maps",
+    "match": "KL over the common pieces",
+    "reduce_map": "KL over the teacher's pieces",
+    "reduce": "Squared distance of spans",
+    "reduce_cosine": "Cosine distance of spans",
 }
 
 

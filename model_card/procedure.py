@@ -38,6 +38,14 @@ def loss_meanings(run: CardInput) -> Mapping[str, str]:
         "cosine": f"Cosine distance between each hidden state of the student and {_target(run, 'hidden states')}",
         "hidden": f"Squared distance between each hidden state of the student and {_target(run, 'hidden states')}",
         "attention": f"Squared distance between each attention map of the student and {_target(run, 'attention maps')}",
+        "match": f"KL divergence at temperature {settings['temperature']:g} over the pieces of both vocabularies, "
+        "where both texts have the same piece",
+        "reduce_map": f"KL divergence at temperature {settings['temperature']:g} over the teacher's whole vocabulary, "
+        "each piece predicted through those of the student that spell it",
+        "reduce": "Squared distance between the teacher's state of a token and the mean state of the pieces that "
+        "face it",
+        "reduce_cosine": "Cosine distance between the teacher's state of a token and the mean state of the pieces that "
+        "face it",
     }
 
 

@@ -130,7 +130,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=["fp32", "int8"],
         metavar="FORMAT",
-        help="fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: the first two; none: no ONNX)",
+        help="fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: the first two; the option alone: no ONNX)",
     )
     parser.add_argument(
         "--openvino", nargs="*", default=[], metavar="FORMAT", help="fp32, fp16, int8 (default: no OpenVINO)"
@@ -204,7 +204,9 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
     parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
     parser.add_argument("--prune", action="store_true", help="delete what the repository holds and the folder does not")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be pushed, and push nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
+    )
     parser.add_argument("--verify-only", action="store_true", help="compare what is published with the folder")
     parser.add_argument("--json", action="store_true", help="print the plan and the result as JSON")
     return parser

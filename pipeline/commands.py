@@ -32,7 +32,7 @@ from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, 
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
-from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, speed_table
+from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, short_path, speed_table
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -55,8 +55,15 @@ def convert(options: argparse.Namespace) -> None:
     Console().print(parity_table(parity))
 
 
+def _check_output(path: Path) -> None:
+    # Before minutes or hours of measuring.
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; name a file to write")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Fine-tune one model on tasks."""
+    _check_output(options.output)
     exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
@@ -73,6 +80,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def benchmark(options: argparse.Namespace) -> None:
     """Measure the speed of models, file by file."""
+    _check_output(options.output)
     settings = validated(
         SpeedSettings,
         {
@@ -82,7 +90,10 @@ def benchmark(options: argparse.Namespace) -> None:
             "device": options.device,
         },
     )
-    cases = [case for model in options.models for case in cases_of(Path(model).name, model)]
+    names = [Path(model).resolve().name for model in options.models]
+    if len(set(names)) < len(names):
+        names = options.models
+    cases = [case for name, model in zip(names, options.models, strict=True) for case in cases_of(name, model)]
     speed = measure_speed(cases, settings)
     speed.save(options.output)
     Console().print(speed_table(speed))
@@ -134,9 +145,17 @@ def publish(options: argparse.Namespace) -> int:
     if not options.json:
         print_tables(run)
     if recipe.publish.repo_id is None:
-        print(f"{render_folder(run.hub)}\n{next_steps(run, options.recipe)}")
+        print(f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}")
         return DONE
     return _push(run, options)
+
+
+def _same_run(run: Run, options: argparse.Namespace) -> str:
+    """The arguments that name this run: with other settings the command would make another one."""
+    if options.overrides or options.run_dir:
+        folder = short_path(run.folder)
+        return f"{folder / 'recipe.yaml'} --run-dir {folder}"
+    return str(short_path(options.recipe))
 
 
 def _push(run: Run, options: argparse.Namespace) -> int:

@@ -90,19 +90,24 @@ def _score(task: Mapping[str, Any] | None, metric: str) -> str:
     return f"{100 * score['mean']:.1f}{deviation}"
 
 
-def next_steps(run: Run, recipe: Path) -> str:
-    """Where the model repository is, how to try it and how to push it."""
-    python, hub = _short(Path(sys.executable)), _short(run.hub)
+def next_steps(run: Run, recipe: str) -> str:
+    """Where the model repository is, how to try it and how to push it.
+
+    Args:
+        run: the finished run.
+        recipe: what to give to publish.py for the very same run.
+    """
+    python, hub = short_path(Path(sys.executable)), short_path(run.hub)
     return (
         f"The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
         f'  {python} -c "from transformers import pipeline; '
         f"print(pipeline('fill-mask', '{hub}')('{run.recipe.card.example}')[0])\"\n\n"
         f"and push it:\n\n"
-        f"  {python} publish.py {_short(recipe)} --repo-id USER/{run.recipe.name}"
+        f"  {python} publish.py {recipe} --repo-id USER/{run.recipe.name}"
     )
 
 
-def _short(path: Path) -> Path:
+def short_path(path: Path) -> Path:
     """The path as one would type it here; links, as those of a virtual environment, are left alone."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

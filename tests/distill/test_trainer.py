@@ -148,6 +148,7 @@ def test_training_lowers_the_losses(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_path: Path) -> None:
+    AcceleratorState._reset_state()
     Accelerator(cpu=True, mixed_precision="bf16")
     try:
         _, report = tiny.run(tmp_path, precision="fp32", max_steps=1)
