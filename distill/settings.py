@@ -9,6 +9,7 @@ from distilrubert.distill.masking import MaskingSettings
 from distilrubert.distill.objective import ObjectiveSettings
 from distilrubert.distill.sharding import Sharding
 from distilrubert.modeling.configuration import Section
+from distilrubert.modeling.errors import UserError
 
 TRACKERS = sorted(str(name) for name in LoggerType if name is not LoggerType.ALL)
 
@@ -74,6 +75,14 @@ class OptimizationSettings(BookkeepingSettings):
     )
     dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
     masking: MaskingSettings = Field(MaskingSettings(), description="Which tokens are to be predicted.")
+
+    def check_processes(self, section: str, processes: int) -> None:
+        """Raise a UserError, naming the section of the recipe, if an update cannot be divided among the processes."""
+        if self.batches_per_update % processes:
+            raise UserError(
+                f"{section}.batches_per_update: {self.batches_per_update} is no multiple of the number of processes, "
+                f"{processes}"
+            )
 
     def trajectory(self) -> dict[str, Any]:
         """The settings that decide the trained weights, as plain values."""

@@ -67,13 +67,9 @@ def train(job: Job) -> TrainingReport:
     )
     # Left to the interpreter's end, a process group can abort it.
     atexit.register(destroy_process_group)
-    if job.settings.batches_per_update % accelerator.num_processes:
-        # Whoever leaves while others are still arriving breaks their start.
-        accelerator.wait_for_everyone()
-        raise UserError(
-            f"{job.section}.batches_per_update: {job.settings.batches_per_update} is no multiple of the number of "
-            f"processes, {accelerator.num_processes}"
-        )
+    # Whoever leaves while others are still arriving breaks their start.
+    accelerator.wait_for_everyone()
+    job.settings.check_processes(job.section, accelerator.num_processes)
     home = next(job.objective.parameters()).device
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), StopRequest() as stop:

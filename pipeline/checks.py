@@ -9,7 +9,6 @@ from distilrubert.distill.sources import open_source
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.evaluation.exported import require_exportable
 from distilrubert.evaluation.task import load_task
-from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.pipeline.hub.connection import connect
@@ -28,11 +27,8 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     """
     recipe = run.recipe
     for section, settings in (("distillation", recipe.distillation), ("teacher.pretrain", recipe.teacher.pretrain)):
-        if settings and settings.batches_per_update % run.launch.processes:
-            raise UserError(
-                f"{section}.batches_per_update: {settings.batches_per_update} is no multiple of the number of "
-                f"processes, {run.launch.processes}"
-            )
+        if settings:
+            settings.check_processes(section, run.launch.processes)
     if push:
         connect(recipe.publish)
     with tempfile.TemporaryDirectory() as unused:

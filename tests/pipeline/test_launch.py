@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.launch import Launch
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run
+
 from .test_road import ROOT, SMALL
 
 
@@ -47,3 +53,11 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
         assert (two[name] - tensor).abs().max() < 1e-5, name
     report = json.loads((tmp_path / "two/reports/training.json").read_text())
     assert report["rows"][0]["processes"] == 2
+
+
+def test_an_update_that_cannot_be_divided_is_refused_before_any_work(tmp_path):
+    recipe = load_recipe(ROOT / "recipes/demo.yaml", ["distillation.batches_per_update=3"])
+    run = Run(recipe, tmp_path / "run", Launch(0, 2))
+    with pytest.raises(UserError, match=r"distillation\.batches_per_update: 3 is no multiple of .* 2"):
+        check_before_work(run)
+    assert not run.folder.exists()
