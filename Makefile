@@ -11,7 +11,8 @@ NODE_CLIENTS := tests/clients/node/node_modules/.ready
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-transformers5 test-clients lint format docs clean
+.PHONY: help setup demo test test-transformers5 test-clients test-clients-python test-clients-node \
+	clients-folder node-present lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -27,10 +28,16 @@ test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the ref
 test-transformers5: $(READY5)  ## run what does not export with transformers 5
 	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n 2 --dist worksteal -m "not export" $(PYTEST_ARGS)
 
-test-clients: $(READY) $(READY_CLIENTS) $(NODE_CLIENTS)  ## open a published folder in sentence-transformers 6 and Node
-	rm -rf .clients && $(VENV)/bin/python tests/clients/make_folder.py .clients
-	FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py
+test-clients: test-clients-python test-clients-node  ## open a published folder in every client that people use
+
+test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5 and OpenVINO
+	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py
+
+test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.js
 	FOLDER=.clients node --test tests/clients/node/folder.test.mjs
+
+clients-folder: $(READY)
+	rm -rf .clients && OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_folder.py .clients
 
 lint: $(READY)  ## style, formatting and types
 	$(VENV)/bin/ruff check .
@@ -65,7 +72,12 @@ $(READY_CLIENTS): constraints-clients.txt
 	$(VENV_CLIENTS)/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
+# In one line, because what a missing or old Node says by itself does not tell what to do.
+node-present:
+	@npm --version >/dev/null 2>&1 && node -e 'process.exit(+(parseInt(process.versions.node) < 20))' \
+		|| { echo "test-clients-node needs Node 20 or later with npm (https://nodejs.org); test-clients-python does not" >&2; exit 2; }
+
 # Without the variable, onnxruntime-node downloads CUDA's libraries.
-$(NODE_CLIENTS): tests/clients/node/package.json
+$(NODE_CLIENTS): tests/clients/node/package.json | node-present
 	cd tests/clients/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-audit --no-fund --no-package-lock
 	touch $@
