@@ -15,6 +15,12 @@ from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
 
+# Files and folders that `convert` may leave in its output beside model.safetensors, whatever the settings.
+CONVERTED = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "modules.json", "1_Pooling", "sentence_bert_config.json", "onnx", "openvino",
+)  # fmt: skip
+
 
 def convert(
     model: str | os.PathLike[str],

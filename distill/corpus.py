@@ -38,7 +38,7 @@ from distilrubert.distill.tokenisation import SequenceEncoder, tokenizer_sha256
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder, write_json
 
-__all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_corpus"]
+__all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_corpus", "workplace_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def build_corpus(
         UserError: if a source cannot be read, or there is no text for one of the parts.
     """
     folder = Path(folder)
-    workplace = folder.with_name(f".{folder.name}.parts")
+    workplace = workplace_of(folder)
     plan = _plan(settings, tokenizer, seed)
     if student_tokenizer:
         plan["student_tokenizer"] = _identity_of(student_tokenizer)
@@ -106,6 +106,11 @@ def build_corpus(
             write_json(beside / MANIFEST, manifest)
     shutil.rmtree(workplace)
     return load_corpus(folder)
+
+
+def workplace_of(folder: Path) -> Path:
+    """Where the finished parts of a corpus lie until all are there."""
+    return folder.with_name(f".{folder.name}.parts")
 
 
 class _Builder:

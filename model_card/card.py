@@ -38,6 +38,9 @@ METRIC_TYPES = {
     "matthews": "matthews_correlation",
 }
 
+# Files and folders that `write_card` writes beside README.md.
+BESIDE_THE_CARD = ("CITATION.bib", "assets", "reports")
+
 
 def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
     """Complete a run's ``hub/`` with its card, figures, citation and reports.

@@ -12,7 +12,8 @@ from distilrubert.evaluation.task import load_task
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.run import Run, inputs_of, is_up_to_date
+from distilrubert.pipeline.stages import training_stages_of
 
 
 def check_before_work(run: Run, *, push: bool = False) -> None:
@@ -43,7 +44,12 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     if recipe.conversion.openvino or exported.openvino:
         require_openvino()
     check_trackers(recipe.distillation.trackers, "distillation")
-    # A finished student has had its teacher, which takes seconds to load.
-    if recipe.teacher.model and not run.student.exists():
+    # A student that is finished with these settings has had its teacher, which takes seconds to load.
+    if recipe.teacher.model and run.launch.leads and not _has_student(run):
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         student_config(recipe.student, teacher.model.config)
+
+
+def _has_student(run: Run) -> bool:
+    stages = training_stages_of(run)
+    return is_up_to_date(run, stages[-1], inputs_of(run, stages)[stages[-1].name])

@@ -1,16 +1,14 @@
 """A run directory: one recipe on its way to a model repository, stage by stage.
 
 A stage leaves a stamp: the inputs that it was made from. While the stamp holds and the outputs are there, the
-stage is skipped; where an input changed, the stage and all that follow from it are done again.
+stage is skipped; where an input changed, the stage and all that follow from it are done again. What they had made is
+set aside until the run is complete with the new inputs, and taken back where the old ones return before.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import logging
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +19,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json, write_json, write_text
+from distilrubert.modeling.persistence import write_text
 from distilrubert.modeling.reports import installed_versions
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, resolved
+from distilrubert.pipeline.stamps import Stamp, Stamps, difference, fingerprint, plain
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,8 @@ class Stage:
         after: names of the stages whose results it reads, where the recipe needs those.
         inputs: everything else that decides its result, as plain JSON values.
         outputs: files and folders that are there when it is done.
-        work: files and folders that only an unfinished stage keeps, so that it can continue.
+        work: files and folders that it may leave besides: those from which an unfinished stage continues, those that
+            only some settings ask for.
         perform: does it; called again after an interruption, it continues.
         collective: whether all processes of a launch perform it together, not the leading one alone.
     """
@@ -123,23 +123,48 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
     if not run.launch.leads:
         return _follow(run, stages)
     with _locked(run.folder):
+        inputs = inputs_of(run, stages)
+        for stage in stages:
+            _settle(run, stage, inputs[stage.name])
         _write_recipe(run)
-        fingerprints: dict[str, str] = {}
+        stamps = Stamps(run.folder)
         performed = []
         for stage in stages:
-            after = {name: fingerprints[name] for name in stage.after if name in fingerprints}
-            inputs = {**_plain(stage.inputs(run)), "after": after}
-            fingerprints[stage.name] = _fingerprint(inputs)
-            needed = _prepare(run, stage, inputs)
+            needed = _is_needed(run, stage, inputs[stage.name])
             if stage.collective:
                 run.launch.announce(stage.name, perform=needed)
             if needed:
                 started = time.monotonic()
                 stage.perform(run)
-                _stamp(run, stage, inputs, complete=True)
+                stamps.write(stage.name, Stamp(inputs[stage.name], complete=True))
                 logger.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
                 performed.append(stage.name)
+        if performed:
+            stamps.forget(stage.name for stage in stages)
         return performed
+
+
+def inputs_of(run: Run, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+    """What each stage is to be made from, by its name; of the stages before it, the fingerprints.
+
+    Args:
+        run: its folder is not looked at.
+        stages: the stages, each behind those it comes after.
+
+    Raises:
+        UserError: if a file that is needed cannot be read.
+    """
+    inputs: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        after = {name: fingerprint(inputs[name]) for name in stage.after if name in inputs}
+        inputs[stage.name] = plain({**stage.inputs(run), "after": after})
+    return inputs
+
+
+def is_up_to_date(run: Run, stage: Stage, inputs: Mapping[str, Any]) -> bool:
+    """Whether a stage has been completed with these inputs, and its outputs are there."""
+    stamp = Stamps(run.folder).read(stage.name)
+    return bool(stamp == Stamp(dict(inputs), complete=True) and all(path.exists() for path in stage.outputs(run)))
 
 
 def _follow(run: Run, stages: Sequence[Stage]) -> list[str]:
@@ -152,77 +177,35 @@ def _follow(run: Run, stages: Sequence[Stage]) -> list[str]:
     return performed
 
 
-def _prepare(run: Run, stage: Stage, inputs: Mapping[str, Any]) -> bool:
-    """Whether the stage has to be performed; if its inputs changed, what it left is cleared away first."""
-    stamp = _read_stamp(run, stage)
-    outputs = stage.outputs(run)
-    if stamp and stamp["inputs"] != inputs:
-        logger.info("%s: %s; doing it again", stage.name, _difference(stamp["inputs"], inputs))
-        _clear([*outputs, *stage.work(run)])
-    elif stamp and stamp["complete"] and all(path.exists() for path in outputs):
+def _settle(run: Run, stage: Stage, inputs: Mapping[str, Any]) -> None:
+    """Leave nothing in the stage's places but what was made from these inputs, if anything was.
+
+    What was made from others is set aside, not removed: it is all there is until the new result is complete, and it
+    comes back where its inputs do.
+    """
+    stamps, files = Stamps(run.folder), [*stage.outputs(run), *stage.work(run)]
+    stamp, aside = stamps.read(stage.name), stamps.aside(stage.name, inputs)
+    if stamp and stamp.inputs != inputs:
+        what = "taking back what was made so" if aside.exists() else "doing it again"
+        logger.info("%s: %s; %s", stage.name, difference(stamp.inputs, inputs), what)
+        stamps.set_aside(stage.name, files)
+        if (kept := stamps.aside(stage.name, stamp.inputs)).exists():
+            logger.info("%s: what there was is kept in %s until the run is complete", stage.name, kept)
+    stamps.take_back(stage.name, inputs, files)
+
+
+def _is_needed(run: Run, stage: Stage, inputs: dict[str, Any]) -> bool:
+    """Whether the stage has to be performed; if so, its stamp says that it has begun."""
+    if is_up_to_date(run, stage, inputs):
         logger.info("%s: up to date", stage.name)
         return False
-    elif stamp and not stamp["complete"]:
+    stamps = Stamps(run.folder)
+    stamp = stamps.read(stage.name)
+    if stamp and not stamp.complete:
         logger.info("%s: continuing where it stopped", stage.name)
     logger.info("%s: %s", stage.name, stage.title)
-    _stamp(run, stage, inputs, complete=False)
+    stamps.write(stage.name, Stamp(inputs, complete=False))
     return True
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first input that changed, in words."""
-    before, after = _flat(old), _flat(new)
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    own = [key for key in changed if not key.startswith("after.")]
-    if not own:
-        return f"{changed[0].removeprefix('after.')} changed"
-    more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-    return f"{own[0]} was {before.get(own[0])!r} and is {after.get(own[0])!r}{more}"
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-    if isinstance(values, Mapping):
-        items: Iterator[tuple[Any, Any]] = iter(values.items())
-    elif isinstance(values, list):
-        items = iter(enumerate(values))
-    else:
-        return {prefix.removesuffix("."): values}
-    return {key: value for name, inner in items for key, value in _flat(inner, f"{prefix}{name}.").items()}
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` as they come back from a JSON file."""
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
-
-
-def _fingerprint(inputs: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _stamp_path(run: Run, stage: Stage) -> Path:
-    return run.folder / "stamps" / f"{stage.name}.json"
-
-
-def _read_stamp(run: Run, stage: Stage) -> dict[str, Any] | None:
-    path = _stamp_path(run, stage)
-    if not path.exists():
-        return None
-    stamp: dict[str, Any] = read_json(path)
-    return stamp
-
-
-def _stamp(run: Run, stage: Stage, inputs: Mapping[str, Any], *, complete: bool) -> None:
-    write_json(_stamp_path(run, stage), {"stage": stage.name, "complete": complete, "inputs": inputs})
-
-
-def _clear(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _write_recipe(run: Run) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from distilrubert.conversion.model_folder import convert
-from distilrubert.distill.corpus import build_corpus, load_corpus
+from distilrubert.conversion.model_folder import CONVERTED, convert
+from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.sources import iterate_texts, open_source
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.task import TaskDefinition, load_task
-from distilrubert.model_card.card import write_card
+from distilrubert.model_card.card import BESIDE_THE_CARD, write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.student import build_student, load_student, save_student
@@ -274,6 +274,7 @@ _STAGES = (
         after=("vocabulary", "student-vocabulary"),
         inputs=_corpus_inputs,
         outputs=lambda run: [run.corpus],
+        work=lambda run: [workplace_of(run.corpus)],
         perform=_build_corpus,
     ),
     Stage(
@@ -302,6 +303,7 @@ _STAGES = (
         after=("student",),
         inputs=_conversion_inputs,
         outputs=lambda run: [run.hub / "model.safetensors", run.reports / "parity.json"],
+        work=lambda run: [run.hub / name for name in CONVERTED],
         perform=_convert,
     ),
     Stage(
@@ -326,6 +328,7 @@ _STAGES = (
         after=("student", "conversion", "speed", "quality"),
         inputs=_card_inputs,
         outputs=lambda run: [run.hub / "README.md"],
+        work=lambda run: [run.hub / name for name in BESIDE_THE_CARD],
         perform=_write_card,
     ),
 )

@@ -1,7 +1,11 @@
 """The engine of the stages: what is done, what is skipped, what is done again."""
 
+import contextlib
+import itertools
+import json
 import logging
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,7 +41,8 @@ class Road:
             work.write_text((work.read_text() if work.exists() else "") + "x")
             if name in self.fails:
                 raise KeyboardInterrupt
-            (run.folder / f"{name}.out").write_text(name)
+            (run.folder / f"{name}.out").mkdir(exist_ok=True)
+            (run.folder / f"{name}.out" / "made-of.json").write_text(json.dumps(self.settings[name]))
 
         return Stage(
             name=name,
@@ -79,6 +84,114 @@ def test_a_changed_input_clears_what_the_stage_had_begun(run):
     assert (run.folder / "two.work").read_text() == "x"
 
 
+def made(run: Run) -> dict[str, object]:
+    """What each stage's output in its place was made of."""
+    return {path.parent.stem: json.loads(path.read_text()) for path in run.folder.glob("*.out/made-of.json")}
+
+
+def attempt(run: Run, road: Road, fails: set[str]) -> None:
+    road.fails = fails
+    with pytest.raises(KeyboardInterrupt):
+        bring_up_to_date(run, road.stages())
+    road.fails = set()
+
+
+def test_nothing_finished_is_lost_until_what_replaces_it_is_complete(run, caplog):
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    (run.folder / "recipe.yaml").write_text("seed: 1\n")
+    caplog.set_level(logging.INFO)
+    logging.getLogger("distilrubert").propagate = True
+    road.settings["one"]["a"] = 7
+    attempt(run, road, {"two"})
+    (kept,) = (run.folder / "replaced/one").iterdir()
+    assert json.loads((kept / "one.out/made-of.json").read_text()) == {"a": 1, "b": [1, 2]}
+    assert (kept / "one.work").read_text() == "x"
+    assert (kept / "recipe.yaml").read_text() == "seed: 1\n"
+    assert f"one: what there was is kept in {kept}" in caplog.text
+    assert made(run) == {"one": {"a": 7, "b": [1, 2]}}
+    assert bring_up_to_date(run, road.stages()) == ["two", "three"]
+    assert not (run.folder / "replaced").exists()
+
+
+def test_who_returns_to_the_former_settings_finds_everything_as_it_was(run):
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    before = made(run)
+    road.settings["one"]["a"] = 7
+    attempt(run, road, {"three"})
+    road.settings["one"]["a"] = 1
+    assert bring_up_to_date(run, road.stages()) == []
+    assert made(run) == before
+    # What was begun in between is not lost either: one and two were finished, three had begun.
+    road.settings["one"]["a"] = 7
+    assert bring_up_to_date(run, road.stages()) == ["three"]
+    assert (run.folder / "three.work").read_text() == "xx"
+    assert not (run.folder / "replaced").exists()
+
+
+def moves_until(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the process were killed before its next move or removal, when it has made so many."""
+    left = [count]
+
+    def counted(function):
+        def call(*arguments, **keywords):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return function(*arguments, **keywords)
+
+        return call
+
+    monkeypatch.setattr(Path, "rename", counted(Path.rename))
+    monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+    monkeypatch.setattr(shutil, "rmtree", counted(shutil.rmtree))
+
+
+@pytest.mark.parametrize("stop", range(11))
+def test_a_kill_at_any_moment_loses_and_mixes_nothing(run, monkeypatch, stop):
+    """Settings change twice before anything new is finished; one of the runs is killed after so many moves."""
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    for values, stopped in itertools.product([(7, 1, 9), (7, 9, 1)], [0, 1]):
+        for number, value in enumerate(values):
+            road.settings["one"]["a"] = value
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                moves_until(stop if number == stopped else 99, patch)
+                road.fails = {"one"}  # nothing new is ever finished
+                bring_up_to_date(run, road.stages())
+        road.fails = set()
+        road.settings["one"]["a"] = 1
+        assert bring_up_to_date(run, road.stages()) == []
+        assert made(run) == road.settings
+        assert {path.read_text() for path in run.folder.glob("*.work")} == {"x"}
+    road.settings["one"]["a"] = 9
+    assert bring_up_to_date(run, road.stages()) == ["one", "two", "three"]
+    assert made(run) == road.settings
+    assert not (run.folder / "replaced").exists()
+
+
+def test_what_a_kill_leaves_half_removed_is_never_taken_back(run, monkeypatch):
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    road.settings["two"]["c"] = 5
+    whole = shutil.rmtree
+
+    def partly(path, **_):
+        if Path(path).exists():
+            whole(next(Path(path).rglob("*.out")))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", partly)
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date(run, road.stages())
+    road.settings["two"]["c"] = 2
+    assert bring_up_to_date(run, road.stages()) == ["two"]
+    assert made(run) == road.settings
+    assert not (run.folder / "replaced").exists()
+
+
 def test_an_interrupted_stage_continues(run):
     road = Road()
     road.fails = {"two"}
@@ -93,7 +206,7 @@ def test_an_interrupted_stage_continues(run):
 def test_a_missing_output_is_made_again(run):
     road = Road()
     bring_up_to_date(run, road.stages())
-    (run.folder / "three.out").unlink()
+    shutil.rmtree(run.folder / "three.out")
     assert bring_up_to_date(run, road.stages()) == ["three"]
 
 
