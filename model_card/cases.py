@@ -36,6 +36,11 @@ class Case:
         return "-".join(filter(None, (self.model, self.backend, self.variant)))
 
     @property
+    def follows_cpu(self) -> bool:
+        """Whether its runtime takes the precision of the arithmetic from the CPU, whatever the file holds."""
+        return self.backend == "openvino"
+
+    @property
     def label(self) -> str:
         """What the card and the figures call it."""
         what = " ".join(filter(None, (BACKENDS.get(self.backend, self.backend), self.variant)))
@@ -75,7 +80,7 @@ FILES = {
     ),
     "onnx/model_qint8_arm64.onnx": PublishedFile("onnx-int8-arm64", "ONNX int8 for ARM64", "your processor is an ARM"),
     "openvino/openvino_model.bin": PublishedFile(
-        "openvino-fp32", "OpenVINO fp32 (with its `.xml`)", "you want OpenVINO without any loss of precision"
+        "openvino-fp32", "OpenVINO fp32 (with its `.xml`)", "you want OpenVINO with unrounded weights"
     ),
     "openvino/openvino_model_fp16.bin": PublishedFile(
         "openvino-fp16",

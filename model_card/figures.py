@@ -25,6 +25,7 @@ from distilrubert.model_card.drawing import (
 from distilrubert.model_card.formatting import figure
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import Score, main_scores
+from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.persistence import atomic_file
 from distilrubert.modeling.reports import Measurements, Row
 
@@ -77,7 +78,7 @@ def draw_speed(speed: Measurements | None) -> Figure | None:
     scale(axes, points)
     axes.set_xlabel("Size of the file, MiB (smaller is better)")
     axes.set_ylabel("Throughput on the CPU, samples/s")
-    axes.set_title("Speed against size: up and left is better", loc="left", fontsize=11)
+    axes.set_title("Speed against size: up and left is better (the square is the teacher)", loc="left", fontsize=11)
     label_points(picture, axes, points, [(_speed_label(row), _colour(row)) for row in rows])
     return picture
 
@@ -92,7 +93,9 @@ def _on_cpu(row: Row) -> bool:
 
 
 def _speed_label(row: Row) -> str:
-    return f"{Case.parse(row.case).label}\n{figure(row.figures['samples_per_s'])} samples/s"
+    name = Case.parse(row.case).label.removeprefix("Student, ")
+    stored = " (file in 16 bits)" if stored_in_16_bits(row) else ""
+    return f"{name}{stored}\n{figure(row.figures['samples_per_s'])} samples/s"
 
 
 def draw_training(training: Measurements | None) -> Figure | None:

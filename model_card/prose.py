@@ -7,6 +7,7 @@ from distilrubert.model_card.cases import BACKENDS, Case
 from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import intrinsic_scores, main_scores, task_scores
+from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.reports import Environment, Measurements
 
 LANGUAGE_NAMES = {"ru": "Russian", "en": "English", "uk": "Ukrainian", "be": "Belarusian", "kk": "Kazakh"}
@@ -80,10 +81,23 @@ def describe_speed(speed: Measurements) -> str:
         f"Random sequences of {settings['sequence_length']} tokens; latency at batch size {min(batches)}, "
         f"throughput at batch size {max(batches)}; medians, each case warmed up in a process of its own.",
         "Gains are against the first line, on the CPU: how many times lower the latency and higher the throughput is.",
+        "Sizes are those of the files as they are stored; PyTorch widens 16-bit numbers to fp32 when it loads them."
+        if any(map(stored_in_16_bits, speed.rows))
+        else "",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}, with {_versions(where)}.",
+        _default_precision(speed),
         "Spreads and all other figures: [reports/speed.json](reports/speed.json).",
     ]
-    return "\n".join(sentences)
+    return "\n".join(filter(None, sentences))
+
+
+def _default_precision(speed: Measurements) -> str:
+    """In what a runtime computed that leaves the precision to the CPU."""
+    if not any(Case.parse(row.case).follows_cpu for row in speed.rows):
+        return ""
+    in_bf16 = any("bf16" in name for name in speed.environment.instruction_sets)
+    found = "which on this CPU is bf16 for all that is not int8" if in_bf16 else "which on this CPU is fp32"
+    return f"OpenVINO computed in its default precision, {found}."
 
 
 def describe_quality(quality: Measurements) -> str:
@@ -126,10 +140,12 @@ def _file_protocol(quality: Measurements) -> str:
 
 
 def describe_parity(parity: Measurements) -> str:
-    """On how much text the files were compared."""
+    """On how much text the files were compared, and in which arithmetic."""
+    held = any(Case.parse(f"student-{row.case}").follows_cpu for row in parity.rows)
+    precision = "\nOpenVINO was held to fp32 arithmetic for this, also where its default is bf16." if held else ""
     return (
         "How far the hidden states of each file are from the PyTorch model's, over "
-        f"{parity.details['sentences']} real sentences:"
+        f"{parity.details['sentences']} real sentences.{precision}"
     )
 
 

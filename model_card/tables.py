@@ -7,6 +7,7 @@ from distilrubert.model_card.cases import FILES, Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, figure, score
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, main_scores, task_scores
+from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.reports import Measurements, Row
 
 MODEL_TITLES = {"teacher": "Teacher", "student": "This model", "bag-of-words": "Bag of words"}
@@ -39,13 +40,20 @@ def speed_table(speed: Measurements) -> str:
     merged: dict[str, dict[str, Any]] = {}
     for row in speed.rows:
         case = Case.parse(row.case)
-        figures = row.figures
+        figures = row.figures | {"stored_in_16_bits": stored_in_16_bits(row)}
         if case.cuda:
             figures = {f"cuda_{key}": figures.get(key) for key in ("latency_s", "samples_per_s")}
         merged[case.name] = {**figures, **merged.get(case.name, {})}
     columns = _measured(SPEED_COLUMNS, merged.values())
-    rows = [[Case.parse(name).label, *(_cell(figures.get(key)) for key in columns)] for name, figures in merged.items()]
+    rows = [
+        [Case.parse(name).label, *(_speed_cell(figures, key) for key in columns)] for name, figures in merged.items()
+    ]
     return markdown_table(["Model", *columns.values()], rows)
+
+
+def _speed_cell(figures: Mapping[str, Any], key: str) -> str:
+    note = " (16-bit)" if key == "size_mib" and figures.get("stored_in_16_bits") else ""
+    return _cell(figures.get(key)) + note
 
 
 def parity_table(parity: Measurements) -> str:

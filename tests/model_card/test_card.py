@@ -126,6 +126,42 @@ def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None
     assert student[head.index("GPU latency, s")] == "–"
 
 
+def test_a_file_in_16_bits_is_not_passed_off_as_fp32(run: CardInput) -> None:
+    assert run.speed is not None
+    teacher, *others = run.speed.rows
+    # 177,853,440 parameters of two bytes.
+    half = dataclasses.replace(teacher, figures=teacher.figures | {"size_mib": 339.3})
+    card = render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=[half, *others])))
+    _, teacher_cells, *students = _table(card, "Speed")
+    assert teacher_cells[:2] == ["Teacher, PyTorch fp32", "339 (16-bit)"]
+    assert not any("16-bit" in cells[1] for cells in students)
+    assert "PyTorch widens 16-bit numbers to fp32" in card
+    assert "16-bit" not in render_card(run)
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "said"),
+    [
+        (["avx2", "avx512_bf16"], "which on this CPU is bf16 for all that is not int8"),
+        (["avx2", "avx512_vnni"], "which on this CPU is fp32"),
+    ],
+)
+def test_openvinos_own_precision_is_told(run: CardInput, instruction_sets: list[str], said: str) -> None:
+    assert run.speed is not None
+    assert run.parity is not None
+    assert "OpenVINO" not in render_card(run)
+    row = dataclasses.replace(run.speed.rows[-1], case="student-openvino-fp32")
+    environment = dataclasses.replace(run.speed.environment, instruction_sets=instruction_sets)
+    speed = dataclasses.replace(run.speed, environment=environment, rows=[*run.speed.rows, row])
+    proved = dataclasses.replace(run.parity.rows[-1], case="openvino-fp32")
+    parity = dataclasses.replace(run.parity, rows=[*run.parity.rows, proved])
+    files = {**run.files, "openvino/openvino_model.bin": 1, "openvino/openvino_model.xml": 1}
+    card = render_card(dataclasses.replace(run, speed=speed, parity=parity, files=files))
+    assert f"OpenVINO computed in its default precision, {said}." in card
+    assert "OpenVINO was held to fp32 arithmetic for this" in card
+    assert "OpenVINO without any loss" not in card
+
+
 def test_quality_table_puts_teacher_and_bag_of_words_beside_the_student(run: CardInput) -> None:
     table = _table(render_card(run), "Quality")
     assert table[0] == ["Measure", "Teacher", "This model", "This model, ONNX Runtime int8", "Bag of words"]
