@@ -1,27 +1,36 @@
 """How every picture of the project is drawn: palette, canvas, axes, labels that do not cover each other."""
 
+import dataclasses
 import io
-from collections.abc import Callable, Sequence
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Self
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from distilrubert.model_card.formatting import short_count
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in grey.
 GREY, BLUE, ORANGE, GREEN, PINK, RED = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 PIXELS_PER_INCH = 160
+FONT_SIZE = 9
+# Half the width of what is taken to be a marker, pixels.
+MARKER = 8.0
+Pixels = NDArray[np.float64]
 
-Place = tuple[Literal["left", "center", "right"], Literal["bottom", "center", "top"]]
-# Which part of a label touches its point, the best first: a label whose left touches it stands to the right.
-PLACES: tuple[Place, ...] = (
-    ("left", "center"), ("right", "center"), ("center", "bottom"), ("center", "top"),
-    ("left", "bottom"), ("right", "bottom"), ("left", "top"), ("right", "top"),
-)  # fmt: skip
+
+# Where a label may stand, in points (1/72 inch) from its point to the side that it touches: beside it, above or below,
+# and further away at the end of a line.
+NEAR = [(9, 0), (-9, 0), (0, 9), (0, -9), (9, 9), (-9, 9), (9, -9), (-9, -9)]
+FAR = [(x, y) for x in (16, -16, 44, -44) for y in (14, -14, 28, -28, 42, -42, 56, -56, 70, -70)]
+# A line that covers something is as bad as a label that covers a hundred times as much; at last the nearest wins.
+LINE_WEIGHT, DISTANCE_WEIGHT = 100.0, 0.05
 
 
 def to_png(picture: Figure) -> bytes:
@@ -73,44 +82,85 @@ def _ticks(value: float) -> str:
 def label_points(
     picture: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[tuple[str, str]]
 ) -> None:
-    """Write each label, in its colour, beside its point where it covers neither a point nor another label."""
+    """Write each label, in its colour, as near to its point as it covers neither a point nor another label."""
     picture.draw_without_rendering()
     picture.set_layout_engine("none")
-    taken = [_around(*axes.transData.transform(point)) for point in points]
-    for point, (text, colour) in zip(points, labels, strict=True):
-        crowding = _crowding(taken, axes.get_window_extent())
-        best = min(PLACES, key=lambda place: crowding(_annotate(axes, point, text, colour, place, remove=True)))
-        taken.append(_annotate(axes, point, text, colour, best))
+    places = axes.transData.transform(points)
+    taken = [Bbox([place - MARKER, place + MARKER]) for place in places]
+    lines: list[Bbox] = []
+    # From the top, so that lines to labels that had to give way do not cross.
+    for index in sorted(range(len(points)), key=lambda index: -places[index][1]):
+        text, colour = labels[index]
+        spots = [_Spot.at(places[index], _size_of(picture, text), offset, picture.dpi) for offset in NEAR + FAR]
+        best = min(spots, key=lambda spot: spot.cost(taken, lines, axes.get_window_extent()))
+        _annotate(axes, points[index], text, colour, best)
+        taken.append(best.box)
+        lines += best.line
 
 
-def _annotate(
-    axes: Axes, point: tuple[float, float], text: str, colour: str, place: Place, *, remove: bool = False
-) -> Bbox:
-    """Write a label at a place beside its point, or only try to, and return the box that it fills."""
-    horizontal, vertical = place
-    offset = {"left": 9, "right": -9}.get(horizontal, 0), {"bottom": 9, "top": -9}.get(vertical, 0)
-    label = axes.annotate(
-        text, point, offset, textcoords="offset points", ha=horizontal, va=vertical, color=colour, fontsize=9
-    )
+@dataclasses.dataclass(frozen=True)
+class _Spot:
+    """Where a label could stand.
+
+    Attributes:
+        offset: of the side that touches its point, or its line, in points.
+        box: the pixels that it fills, with a little room around it.
+        line: small boxes along the line that leads to it; none where it touches its point.
+    """
+
+    offset: tuple[int, int]
+    box: Bbox
+    line: list[Bbox]
+
+    @classmethod
+    def at(cls, place: Pixels, size: Pixels, offset: tuple[int, int], dpi: float) -> Self:
+        end = place + np.array(offset) * dpi / 72
+        low = end - size * (1 - np.array(_direction(offset))) / 2
+        steps = np.linspace(place, end, 12)[1:-1] if offset in FAR else np.empty((0, 2))
+        # Not where it leaves a crowd of markers: there all lines meet.
+        beyond = [step for step in steps if np.abs(step - place).max() > 2 * MARKER]
+        return cls(offset, Bbox([low, low + size]).padded(2), [Bbox([step - 1, step + 1]) for step in beyond])
+
+    def cost(self, taken: Sequence[Bbox], lines: Sequence[Bbox], frame: Bbox) -> float:
+        """Pixels covered that something else fills, or that lie outside the frame; and a little for the distance."""
+        outside = self.box.width * self.box.height - _overlap(self.box, frame)
+        covered = sum(_overlap(self.box, other) for other in (*taken, *lines))
+        crossed = sum(_overlap(step, other) for step in self.line for other in taken)
+        return outside + covered + LINE_WEIGHT * crossed + DISTANCE_WEIGHT * math.hypot(*self.offset)
+
+
+def _size_of(picture: Figure, text: str) -> Pixels:
+    """Width and height of a label."""
+    label = picture.text(0, 0, text, fontsize=FONT_SIZE)
     box = label.get_window_extent()
-    if remove:
-        label.remove()
-    return box
+    label.remove()
+    return np.array([box.width, box.height])
 
 
-def _crowding(taken: Sequence[Bbox], frame: Bbox) -> Callable[[Bbox], float]:
-    """Area, in pixels, of a label's box that covers what is there or lies outside the frame."""
+def _direction(offset: tuple[int, int]) -> tuple[int, int]:
+    """On which side of the end of its offset a label lies: right and up are 1, left and down -1, 0 is centred."""
+    right, up = np.sign(offset).tolist()
+    # At the end of a line a label stands beside it, at half of its height.
+    return (right, 0) if offset in FAR else (right, up)
 
-    def area(box: Bbox) -> float:
-        return sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, frame)
 
-    return area
+def _annotate(axes: Axes, point: tuple[float, float], text: str, colour: str, spot: _Spot) -> None:
+    right, up = _direction(spot.offset)
+    side = (1 - right) / 2, (1 - up) / 2
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4, "relpos": side}
+    axes.annotate(
+        text,
+        point,
+        spot.offset,
+        textcoords="offset points",
+        ha={1: "left", 0: "center", -1: "right"}[right],
+        va={1: "bottom", 0: "center", -1: "top"}[up],
+        color=colour,
+        fontsize=FONT_SIZE,
+        arrowprops=line if spot.offset in FAR else None,
+    )
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
     common = Bbox.intersection(one, other)
     return common.width * common.height if common is not None else 0.0
-
-
-def _around(x: float, y: float, radius: float = 8.0) -> Bbox:
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
