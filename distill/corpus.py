@@ -93,7 +93,7 @@ def build_corpus(
     with quiet_datasets():
         try:
             sources = [open_source(source, workplace / "hub") for source in settings.sources]
-            builder.parts = resume_parts(workplace, plan, sources)
+            builder.parts = resume_parts(workplace, _without_places(plan), sources)
             builder.build(sources, block_characters)
         finally:
             # Asked of the disk: a signal may have come between a part's appearance and its being noted.
@@ -259,6 +259,17 @@ def _plan(settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, seed: in
         "settings": settings.model_dump(mode="json", exclude={"processes"}),
         "tokenizer": _identity_of(tokenizer),
     }
+
+
+def _without_places(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan without the paths in it, so that a build goes on where its project has been moved."""
+    tokenizers = {
+        key: {name: value for name, value in plan[key].items() if name != "name"}
+        for key in ("tokenizer", "student_tokenizer")
+        if key in plan
+    }
+    sources = [source | {"path": None} for source in plan["settings"]["sources"]]
+    return plan | tokenizers | {"settings": plan["settings"] | {"sources": sources}}
 
 
 def _identity_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

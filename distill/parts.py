@@ -79,7 +79,7 @@ class Block:
     end: Position
     texts: list[str] = field(default_factory=list)
     texts_read: int = 0
-    identities: list[list[str | int]] = field(default_factory=list)
+    identities: list[dict[str, Any]] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -116,7 +116,7 @@ class Part:
     end: Position
     counts: Counts
     finished: list[dict[str, Any]]
-    identities: list[list[str | int]]
+    identities: list[dict[str, Any]]
 
     def keys(self) -> NDArray[np.uint64]:
         """Identities of the texts that are new in it."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -12,47 +11,14 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distilrubert.modeling.contents import content_of
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import sha256_of
 
 Documents = Literal["lines", "blank-line"]
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 # One line, field or blank-line-separated document may be this long; beyond it the form is surely not what was said.
 MAXIMAL_TEXT_BYTES = 64 * 2**20
-
-
-class HashedFile(io.RawIOBase):
-    """A file that is hashed while it is read, so that its text goes over the disk once."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._hash = hashlib.sha256()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` and hash what came in."""
-        count = self._file.readinto(buffer) or 0
-        self._hash.update(memoryview(buffer)[:count])
-        return count
-
-    def position(self) -> int:
-        """Bytes read so far, in the file's own (compressed) form."""
-        return self._file.tell()
-
-    def sha256(self) -> str:
-        """The hash of the whole file; what was not read yet is read for it."""
-        while self.read(2**20):
-            pass
-        return self._hash.hexdigest()
-
-    def close(self) -> None:
-        """Close the file below too."""
-        self._file.close()
-        super().close()
 
 
 class TextFile:
@@ -62,7 +28,6 @@ class TextFile:
         path: where it is.
         size: its length in bytes.
         bytes_read: how far reading has come, in bytes; for Parquet estimated from the rows.
-        sha256: hash of its bytes; known once `records` has come to its end.
     """
 
     def __init__(self, path: Path, column: str, documents: Documents) -> None:
@@ -73,22 +38,19 @@ class TextFile:
         if documents == "blank-line" and self.form != ".txt":
             raise UserError(f"corpus: documents: blank-line is for .txt files only, but {path} is another form")
         try:
-            status = path.stat()
+            self.size = path.stat().st_size
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        self.size = status.st_size
-        self._modified_ns = status.st_mtime_ns
         self.bytes_read = 0
-        self.sha256: str | None = None
 
     @property
-    def identity(self) -> list[str | int]:
-        """What tells that the file is still the one that was read before: path, size and time of change."""
-        return [str(self.path), self.size, self._modified_ns]
+    def identity(self) -> dict[str, Any]:
+        """What tells that the file is still the one that was read before: its name and content, wherever it lies."""
+        return content_of(self.path)
 
     def describe(self) -> dict[str, Any]:
         """The file's entry in the manifest."""
-        return {"path": str(self.path), "bytes": self.size, "sha256": self.sha256}
+        return {"path": str(self.path), "bytes": self.size, "sha256": self.identity["sha256"]}
 
     def records(self) -> Iterator[str | None]:
         """Yield every record's text, None or "" where it has none.
@@ -107,12 +69,11 @@ class TextFile:
         self.bytes_read = self.size
 
     def _line_records(self) -> Iterator[str | None]:
-        with HashedFile(self.path) as raw, _decompressed(raw, self.compression) as stream:
+        with self.path.open("rb", buffering=0) as raw, _decompressed(raw, self.compression) as stream:
             reader: Callable[[Iterator[str], TextFile], Iterator[str | None]] = _LINE_READERS[self.form]
             for record in reader(_decoded_lines(stream, self.path), self):
-                self.bytes_read = raw.position()
+                self.bytes_read = raw.tell()
                 yield record
-            self.sha256 = raw.sha256()
 
     def _parquet_records(self) -> Iterator[str | None]:
         # Without pre-buffering and with a small buffer a row group of any size is read in pieces.
@@ -128,8 +89,6 @@ class TextFile:
                 yield from batch.column(0).to_pylist()
                 rows += batch.num_rows
                 self.bytes_read = self.size * rows // file.metadata.num_rows
-        # Parquet is read from its end, out of order: its hash takes a pass of its own over the compressed bytes.
-        self.sha256 = sha256_of(self.path)
 
     def check_column(self, names: list[str], line: int | None = None) -> None:
         """Refuse a file whose records lack the column, naming those they have."""
@@ -152,7 +111,7 @@ def _form_of(path: Path) -> tuple[str, str | None]:
 
 
 @contextlib.contextmanager
-def _decompressed(raw: HashedFile, compression: str | None) -> Iterator[IO[bytes]]:
+def _decompressed(raw: io.FileIO, compression: str | None) -> Iterator[IO[bytes]]:
     if compression is None:
         yield io.BufferedReader(raw, 2**20)
         return

@@ -82,7 +82,7 @@ class TextOrigin(Protocol):
         """Bytes to read; 0 where unknown."""
 
     @property
-    def identity(self) -> list[str | int]:
+    def identity(self) -> dict[str, Any]:
         """Equal as long as `records` yields the same."""
 
     def records(self) -> Iterator[str | None]:
@@ -120,9 +120,9 @@ class HubSplit:
                 self._rows = self._rows.select_columns(source.column)
 
     @property
-    def identity(self) -> list[str | int]:
+    def identity(self) -> dict[str, Any]:
         """What was asked for; that a branch has moved is not noticed."""
-        return [str(value) for value in self.describe().values()]
+        return self.describe()
 
     def describe(self) -> dict[str, Any]:
         """The data set's entry in the manifest."""

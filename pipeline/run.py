@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from distilrubert.modeling.contents import recall, remember
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import write_text
 from distilrubert.modeling.reports import installed_versions
@@ -124,6 +125,7 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
         return _follow(run, stages)
     with _locked(run.folder):
         inputs = inputs_of(run, stages)
+        remember(_memory(run))
         for stage in stages:
             _settle(run, stage, inputs[stage.name])
         _write_recipe(run)
@@ -148,17 +150,22 @@ def inputs_of(run: Run, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
     """What each stage is to be made from, by its name; of the stages before it, the fingerprints.
 
     Args:
-        run: its folder is not looked at.
+        run: of its folder only what is remembered of the content of files is read.
         stages: the stages, each behind those it comes after.
 
     Raises:
         UserError: if a file that is needed cannot be read.
     """
+    recall(_memory(run))
     inputs: dict[str, dict[str, Any]] = {}
     for stage in stages:
         after = {name: fingerprint(inputs[name]) for name in stage.after if name in inputs}
         inputs[stage.name] = plain({**stage.inputs(run), "after": after})
     return inputs
+
+
+def _memory(run: Run) -> Path:
+    return run.folder / "stamps" / "contents.json"
 
 
 def is_up_to_date(run: Run, stage: Stage, inputs: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.task import TaskDefinition, load_task
 from distilrubert.model_card.card import BESIDE_THE_CARD, write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.contents import content_of
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
@@ -72,26 +73,13 @@ def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -
 
 
 def _source_inputs(run: Run) -> dict[str, Any]:
-    """The sources, each file by its name, size and time of change, as make goes by.
-
-    Folders are left out: a project that is moved keeps what it has made.
-    """
+    """The sources, each file by its name and content: a project that is moved or copied keeps what it has made."""
     with tempfile.TemporaryDirectory() as unused:
         origins = [open_source(source, Path(unused)) for source in run.recipe.corpus.sources]
     return {
         "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.recipe.corpus.sources],
-        "files": [_without_folder(origin.identity) for source in origins for origin in source],
+        "files": [origin.identity for source in origins for origin in source],
     }
-
-
-def _without_folder(identity: Sequence[str | int]) -> list[str | int]:
-    path, *rest = identity
-    return [Path(str(path)).name, *rest]
-
-
-def _stat_of(path: Path) -> list[str | int]:
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def _vocabulary_inputs(run: Run) -> Mapping[str, Any]:
@@ -112,7 +100,7 @@ def _named_teacher(run: Run) -> dict[str, Any]:
         return {}
     folder = Path(teacher.model)
     if folder.is_dir():
-        return {"teacher": {"files": [_stat_of(path) for path in sorted(folder.iterdir()) if path.is_file()]}}
+        return {"teacher": {"files": [content_of(path) for path in sorted(folder.iterdir()) if path.is_file()]}}
     return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
 
 
@@ -161,7 +149,7 @@ def _quality_inputs(run: Run) -> Mapping[str, Any]:
 
 def _task_inputs(task: TaskDefinition) -> dict[str, Any]:
     files = task.files.model_dump(exclude_none=True).values() if task.files else ()
-    return task.model_dump(mode="json", exclude={"files"}) | {"files": [_stat_of(Path(file)) for file in files]}
+    return task.model_dump(mode="json", exclude={"files"}) | {"files": [content_of(Path(file)) for file in files]}
 
 
 def _card_inputs(run: Run) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,7 @@ def test_a_build_that_broke_off_goes_on_without_reading_again(
 ) -> None:
     for number in range(3):
         write(tmp_path / f"{number}.txt", texts[number * 500 : 800 + number * 500])
+    os.utime(tmp_path / "0.txt", (1e9, 1e9))
     chosen = settings({"path": str(tmp_path / "?.txt")}, validation=0.2)
     build_corpus(chosen, tokenizer, tmp_path / "whole", 7, block_characters=25_000)
     good = (tmp_path / "2.txt").read_bytes()
@@ -243,9 +245,8 @@ def test_a_build_that_broke_off_goes_on_without_reading_again(
         build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=25_000)
     assert not (tmp_path / "corpus").exists()
     # Nothing shows that 0.txt is another text now; if it were read again, that would be in the result.
-    status = (tmp_path / "0.txt").stat()
     (tmp_path / "0.txt").write_bytes((tmp_path / "0.txt").read_bytes().replace("а".encode(), "о".encode()))
-    os.utime(tmp_path / "0.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(tmp_path / "0.txt", (1e9, 1e9))
     (tmp_path / "2.txt").write_bytes(good)
     with caplog.at_level("INFO"):
         build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=17_000)
@@ -253,6 +254,25 @@ def test_a_build_that_broke_off_goes_on_without_reading_again(
     whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "corpus")
     assert resumed == whole
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_a_build_goes_on_where_its_project_was_copied_to(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    write(here / "a.txt", texts[:300])
+    (here / "b.txt").write_bytes(b"\xff\n")
+    with pytest.raises(UserError):
+        build_corpus(settings({"path": str(here / "*.txt")}), tokenizer, here / "corpus", 7, block_characters=2_000)
+    # Times of change are not copied along.
+    shutil.copytree(here, there, copy_function=shutil.copyfile)
+    write(there / "b.txt", texts[300:600])
+    with caplog.at_level("INFO"):
+        built = build_corpus(settings({"path": str(there / "*.txt")}), tokenizer, there / "corpus", 7)
+    assert "parts of an interrupted build are taken over" in caplog.text
+    fresh = build_corpus(settings({"path": str(there / "*.txt")}), tokenizer, tmp_path / "fresh", 7)
+    assert as_lists(built.train) == as_lists(fresh.train)
 
 
 @pytest.mark.parametrize("change", ["seed", "settings", "file", "new file"])

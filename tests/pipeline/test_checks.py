@@ -1,5 +1,6 @@
 """What is refused before any work: nothing that a run directory holds is touched."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,20 @@ def test_a_student_that_cannot_be_made_does_not_cost_the_finished_one(finished, 
     assert "student.layers: 99; the teacher has 4, at most as many" in refusal(finished, capsys, "student.layers=99")
     assert main(["distill", str(finished / "recipe.yaml"), "--run-dir", str(finished / "run")]) == 0
     assert "student: up to date" in capsys.readouterr().err
+
+
+def test_a_project_that_is_copied_or_touched_keeps_what_it_has_made(finished, tmp_path, capsys, tiny_teacher_folder):
+    there = shutil.copytree(finished, tmp_path / "there", copy_function=shutil.copyfile)
+    teacher = shutil.copytree(tiny_teacher_folder, there / "teacher", copy_function=shutil.copyfile)
+    (there / "recipe.yaml").write_text(RECIPE.format(teacher=teacher), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["distill", str(there / "recipe.yaml"), "--run-dir", str(there / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "corpus: up to date" in said
+    assert "student: up to date" in said
+    # Another text of the same length is another text.
+    text = (there / "texts.txt").read_bytes()
+    (there / "texts.txt").write_bytes(text.replace("Привет".encode(), "Примат".encode()))
+    assert len((there / "texts.txt").read_bytes()) == len(text)
+    assert main(["distill", str(there / "recipe.yaml"), "--run-dir", str(there / "run")]) == 0
+    assert "corpus: corpus.files.0.sha256 was" in capsys.readouterr().err
