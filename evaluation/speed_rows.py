@@ -26,7 +26,7 @@ class Run:
         vocabulary: number of token ids.
         positions: longest sequence that the model takes.
         seconds: of each pass, by batch size.
-        memory: figures of the process.
+        memory: figures of the process, the most of all starts.
     """
 
     name: str

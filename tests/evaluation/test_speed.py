@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from transformers import DistilBertForMaskedLM
 
+from distilrubert.evaluation import speed
 from distilrubert.evaluation.backends import BACKENDS
 from distilrubert.evaluation.size import count_parameters
 from distilrubert.evaluation.speed import SpeedCase, SpeedSettings, cases_of, measure_speed
@@ -22,7 +23,7 @@ from distilrubert.modeling.reports import Measurements
 from distilrubert.modeling.student import build_student, save_student
 
 QUICK = SpeedSettings(
-    sequence_length=16, batch_sizes=[1, 4], device="cpu", threads=1, rounds=2, warmup=1, minimum_time_s=0
+    sequence_length=16, batch_sizes=[1, 4], device="cpu", threads=1, starts=1, rounds=2, warmup=1, minimum_time_s=0
 )
 
 
@@ -52,6 +53,29 @@ def test_rows_are_relative_to_the_first_case(measured):
 def test_every_turn_counts_and_nothing_else(measured):
     for row in measured.rows:
         assert {size: batch["passes"] for size, batch in row.figures["batches"].items()} == {"1": 2, "4": 2}
+
+
+def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, monkeypatch):
+    asked = []
+
+    class Watched(SpeedProcess):
+        def __init__(self, name, threads, program):
+            super().__init__(name, threads, program)
+            self.name = name
+
+        def ask(self, command, **arguments):
+            if command == "measure":
+                asked.append((self.name, self.pid, arguments["warmup"]))
+            return super().ask(command, **arguments)
+
+    monkeypatch.setattr(speed, "SpeedProcess", Watched)
+    cases = [SpeedCase(name, student_folder, "pytorch-fp32") for name in ("a", "b")]
+    measured = measure_speed(cases, QUICK.model_copy(update={"starts": 3, "rounds": 1, "batch_sizes": [1]}))
+    assert "".join(name for name, _, _ in asked) == "abbaab"
+    assert len({pid for _, pid, _ in asked}) == 6
+    assert [warmup for _, _, warmup in asked] == [1] * 6
+    assert [row.figures["batches"]["1"]["passes"] for row in measured.rows] == [3, 3]
+    assert measured.details["starts"] == 3
 
 
 def test_figures_of_the_file_and_the_process(measured, tiny_teacher_folder, tiny_teacher):

@@ -31,7 +31,7 @@ SMALL = {
     "student.layers": 2,
     "distillation.max_steps": 3,
     "conversion.onnx": "[fp32, int8]" if CAN_EXPORT else "[]",
-    "evaluation.speed": "{sequence_length: 32, rounds: 1, minimum_time_s: 0}",
+    "evaluation.speed": "{sequence_length: 32, starts: 1, rounds: 1, minimum_time_s: 0}",
     "evaluation.seeds": "[1]",
     "evaluation.exported.onnx": "[int8]" if CAN_EXPORT else "[]",
     "evaluation.finetuning": "{epochs: 1, learning_rates: [1.0e-3], train_limit: 60}",
