@@ -8,7 +8,8 @@ cases of a model take turns with the teacher's, as in ``distilrubert benchmark``
 
 `rows` has a case for each model and file: sequences of 512 tokens, one at a time (latency) and sixteen (throughput),
 with `ratio` to the teacher, the arithmetic that was reached and its share of the ceiling. `details.conversation` has
-tokens/s on texts of real length; `details.ceiling_gflop_per_s` what one large product reaches in the same runtime.
+tokens/s on texts of real length; `details.ceiling_gflop_per_s` what one product reaches in the same runtime, at
+the size that suits it best.
 """
 
 import argparse
@@ -17,28 +18,24 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from inference_chart import draw
+from inference_conversation import BACKENDS as CONVERSATION_BACKENDS
+from inference_conversation import LENGTHS, measure_conversation
 from inference_models import FULL, QUICK, Shape, write_model
 from inference_peers import PEERS
-from tqdm import tqdm
 
 from distilrubert.evaluation.backends import BACKENDS
 from distilrubert.evaluation.speed import PUBLISHED, SpeedCase, SpeedSettings, cases_of, measure_speed
-from distilrubert.evaluation.speed_process import SpeedProcess
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
 HERE = Path(__file__).parent
 WORKER = (str(HERE / "inference_worker.py"),)
 BASELINE = "teacher-pytorch-fp32"
-# Lengths in tokens of 1,024 dialogues and speeches in the order of a shuffle.
-LENGTHS = HERE / "conversation_lengths.json"
-CONVERSATION_BACKENDS = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8")
-CONVERSATION_BATCH = 32
 
 # The worker adds the same to its own copy.
 BACKENDS.update(PEERS)
@@ -53,6 +50,7 @@ def main() -> None:
         batch_sizes=[1, 2] if options.quick else [1, 16],
         threads=options.threads,
         device="cpu",
+        starts=1 if options.quick else options.starts,
         rounds=1 if options.quick else options.rounds,
         minimum_time_s=0.0 if options.quick else 0.5,
     )
@@ -79,7 +77,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each case at each batch size")
+    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes of each case, one after another")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each at each batch size")
     parser.add_argument("--models", nargs="+", choices=[*FULL][1:], metavar="NAME", help=f"of {', '.join([*FULL][1:])}")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the models are made meanwhile; 8 GB")
     parser.add_argument("--quick", action="store_true", help="small shapes, one round")
@@ -87,11 +86,11 @@ def _options() -> argparse.Namespace:
 
 
 def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """GFLOP/s of one large product, by runtime and precision, each runtime in a process of its own."""
-    size = 256 if options.quick else 4096
+    """GFLOP/s of one product, by runtime and precision, each runtime in a process of its own."""
+    sizes = ["256"] if options.quick else ["512", "1024", "2048", "4096"]
     found = {}
     for runtime in ("openvino", "onnx", "pytorch"):
-        command = [sys.executable, str(HERE / "inference_ceiling.py"), runtime, str(size), str(options.threads)]
+        command = [sys.executable, str(HERE / "inference_ceiling.py"), runtime, str(options.threads), *sizes]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[runtime] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -103,42 +102,15 @@ def _cases(name: str, folder: Path, teacher: Path) -> list[SpeedCase]:
 
 
 def _conversation(folder: Path, shapes: Mapping[str, Shape], options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens/s on texts of real length, in batches in the order of arrival and sorted by length."""
-    lengths = json.loads(LENGTHS.read_text())
-    lengths = [min(length, 48) for length in lengths[:64]] if options.quick else lengths
-    vocabulary = shapes[folder.name].vocabulary
     cases = [case for case in cases_of(folder.name, folder, [*BACKENDS]) if case.backend in CONVERSATION_BACKENDS]
-    orders = {"arrival": lengths, "sorted": sorted(lengths)}
-    figures: dict[str, Any] = {"batch": CONVERSATION_BATCH, "texts": len(lengths), "tokens": sum(lengths)}
-    for case in tqdm(cases, desc="conversation", disable=None):
-        with SpeedProcess(case.name, options.threads, WORKER) as process:
-            process.ask("open", folder=str(folder), backend=case.backend, device="cpu", threads=options.threads)
-            seconds: dict[str, list[float]] = {order: [] for order in orders}
-            for _ in range(1 if options.quick else 3):
-                for order, chosen in orders.items():
-                    seconds[order].append(_pass_over(process, chosen, vocabulary))
-        speeds = {f"{order}_tokens_per_s": sum(lengths) / min(seconds[order]) for order in orders}
-        ratio = speeds["sorted_tokens_per_s"] / speeds["arrival_tokens_per_s"]
-        figures[case.name] = {**speeds, "sorted_over_arrival": ratio}
-    return figures
-
-
-def _pass_over(process: SpeedProcess, lengths: Sequence[int], vocabulary: int) -> float:
-    """Seconds for all texts, each batch padded to its longest."""
-    total = 0.0
-    for start in range(0, len(lengths), CONVERSATION_BATCH):
-        batch = lengths[start : start + CONVERSATION_BATCH]
-        answer = process.ask(
-            "measure",
-            batch_size=len(batch),
-            sequence_length=max(batch),
-            vocabulary=vocabulary,
-            seed=0,
-            warmup=1,
-            minimum_time_s=0.0,
-        )
-        total += sum(answer["seconds"])
-    return total
+    return measure_conversation(
+        cases,
+        [min(length, 48) for length in LENGTHS[:64]] if options.quick else LENGTHS,
+        vocabulary=shapes[folder.name].vocabulary,
+        threads=options.threads,
+        rounds=1 if options.quick else 3,
+        program=WORKER,
+    )
 
 
 def _report(
