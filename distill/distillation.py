@@ -49,7 +49,7 @@ def distill(
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.distill.trainer.train`.
     """
-    origin: dict[str, Any] = {"teacher": {"name": teacher.name, "revision": teacher.revision}}
+    origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
     weights = settings.weights
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
     objective: AnyObjective

@@ -28,7 +28,7 @@ class Job:
         settings: optimisation and bookkeeping.
         folder: gets ``checkpoints/`` and ``trackers/``.
         seed: of everything that is drawn.
-        origin: what else decides the result (the name of the teacher, say), as plain values.
+        origin: what else decides the result (the teacher, say), as plain values, and no paths: a project may be moved.
         leaves_weights_out: whether no loss reaches some of the weights, as without kl and mlm those of the head.
     """
 

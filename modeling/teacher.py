@@ -1,6 +1,8 @@
 """Teachers: BERT masked language models, loaded whole or refused, or new ones to pretrain."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 from typing import Any
@@ -40,6 +42,16 @@ class Teacher:
     tokenizer: PreTrainedTokenizerFast
     name: str
     revision: str | None = None
+
+    def sha256(self) -> str:
+        """A hash of all that decides what it computes: what it is, wherever it lies and whatever it is called."""
+        config = self.model.config
+        decides = [str(config.hidden_act), config.layer_norm_eps, config.num_attention_heads]
+        digest = hashlib.sha256(json.dumps(decides).encode())
+        for name, weight in sorted(self.model.named_parameters()):
+            digest.update(f"{name} {tuple(weight.shape)} ".encode())
+            digest.update(weight.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> Teacher:

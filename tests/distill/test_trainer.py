@@ -36,6 +36,7 @@ from distilrubert.distill.update import Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements
+from distilrubert.modeling.teacher import load_teacher, save_teacher
 
 tiny = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_run.py"))))
 
@@ -360,6 +361,26 @@ def test_a_checkpoint_of_another_corpus_or_seed_is_refused(finished: SimpleNames
         distill(teacher, student, other, tiny.settings(), finished.folder, tiny.SEED)
     with pytest.raises(UserError, match="seed was 7 and is 8"):
         distill(teacher, student, tiny.tiny_corpus(teacher), tiny.settings(), finished.folder, 8)
+
+
+def test_a_checkpoint_of_another_teacher_is_refused_and_not_one_of_a_teacher_that_was_moved(
+    finished: SimpleNamespace, tmp_path: Path
+) -> None:
+    save_teacher(tiny.tiny_teacher(), tmp_path / "moved")
+    moved = load_teacher(tmp_path / "moved")
+    student, corpus = tiny.tiny_student(moved), tiny.tiny_corpus(moved)
+    distill(moved, student, corpus, tiny.settings(), finished.folder, tiny.SEED)
+    assert tiny.digest(student) == finished.digest
+    with torch.no_grad():
+        moved.model.bert.embeddings.LayerNorm.bias[3] += 0.5
+    with pytest.raises(UserError, match=r"belongs to another run: teacher\.sha256 was [0-9a-f]{64} and is"):
+        distill(moved, student, corpus, tiny.settings(), finished.folder, tiny.SEED)
+
+
+def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:
+    student, report = run(tmp_path, gradient_checkpointing=True)
+    assert digest(student) == digest(finished.student)
+    assert report.curves == finished.report.curves
 
 
 def test_what_is_only_shown_or_kept_may_change(finished: SimpleNamespace) -> None:
