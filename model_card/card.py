@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from distilrubert.model_card.citation import bibliography, method_entry, model_entry
+from distilrubert.model_card.citation import bibliography, describe_method, model_entry
 from distilrubert.model_card.figures import write_figures
 from distilrubert.model_card.formatting import escape
 from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
@@ -157,7 +157,7 @@ def _view(run: CardInput) -> dict[str, Any]:
         "corpus_license": settings.corpus_license,
         "task_licenses": _task_licenses(run),
         "model_entry": model_entry(run),
-        "method_entry": method_entry(),
+        **describe_method(run),
     }
 
 

@@ -1,11 +1,29 @@
 """What to cite: the method, the works it stands on, and the model itself."""
 
 import datetime
+import functools
 from pathlib import Path
+from typing import Any
 
 from distilrubert.model_card.inputs import CardInput
 
 _HERE = Path(__file__).parent
+METHOD, SUBTITLES, TAIGA = "kolesnikova2022knowledge", "lison2016opensubtitles", "shavrina2017taiga"
+DISTILBERT, EXAMPLE = "sanh2019distilbert", "huggingface-distillation"
+ACROSS_VOCABULARIES = ("match", "reduce_map", "reduce", "reduce_cosine")
+# The works of references.bib as a card lists them.
+_WORKS = {
+    METHOD: "Alina Kolesnikova, Yuri Kuratov, Vasily Konovalov, Mikhail Burtsev. *Knowledge Distillation of Russian "
+    "Language Models with Reduction of Vocabulary.* 2022. [arXiv:2205.02340](https://arxiv.org/abs/2205.02340)",
+    SUBTITLES: "Pierre Lison, Jörg Tiedemann. *OpenSubtitles2016: Extracting Large Parallel Corpora from Movie and TV "
+    "Subtitles.* LREC 2016.",
+    TAIGA: "Tatiana Shavrina, Olga Shapovalova. *To the Methodology of Corpus Construction for Machine Learning: "
+    '"Taiga" Syntax Tree Corpus and Parser.* CORPORA 2017, Saint Petersburg.',
+    DISTILBERT: "Victor Sanh, Lysandre Debut, Julien Chaumond, Thomas Wolf. *DistilBERT, a distilled version of BERT: "
+    "smaller, faster, cheaper and lighter.* 2019. [arXiv:1910.01108](https://arxiv.org/abs/1910.01108)",
+    EXAMPLE: "Hugging Face. *Distillation example of Transformers.* [transformers-research-projects/distillation]"
+    "(https://github.com/huggingface/transformers-research-projects/tree/main/distillation)",
+}
 _BIBTEX_SPECIAL = {ord(character): f"\\{character}" for character in "&%$#_{}"} | {
     ord("\\"): r"\textbackslash{}",
     ord("~"): r"\textasciitilde{}",
@@ -13,9 +31,45 @@ _BIBTEX_SPECIAL = {ord(character): f"\\{character}" for character in "&%$#_{}"} 
 }
 
 
-def method_entry() -> str:
-    """BibTeX entry of the paper on distilling DistilRuBERT."""
-    return (_HERE / "method.bib").read_text(encoding="utf-8").strip()
+def describe_method(run: CardInput) -> dict[str, Any]:
+    """The paper to cite, in BibTeX, where the losses come from, and the works that this sentence names."""
+    keys = _keys(run)
+    number = {key: place for place, key in enumerate(keys[1:], start=1)}
+    if _is_distilrubert(run):
+        origins = (
+            f"The losses are those of the first DistilRuBERT, which learned from OpenSubtitles [{number[SUBTITLES]}] "
+            f"and the social-media part of Taiga [{number[TAIGA]}];\n"
+            f"they go back to DistilBERT [{number[DISTILBERT]}] and its example code [{number[EXAMPLE]}]."
+        )
+    else:
+        across = f"; those across two vocabularies are of [{number[METHOD]}]" if METHOD in number else ""
+        origins = f"The losses go back to DistilBERT and its example code [{number[EXAMPLE]}]{across}."
+    return {
+        "method_entry": _bibtex()[keys[0]],
+        "origins": origins,
+        "references": [_WORKS[key] for key in keys[1:]],
+    }
+
+
+def _keys(run: CardInput) -> list[str]:
+    """What a card cites: the paper on its method, then the others in the order of their numbers."""
+    if _is_distilrubert(run):
+        return [METHOD, SUBTITLES, TAIGA, DISTILBERT, EXAMPLE]
+    weights = run.recipe["distillation"]["weights"]
+    return [DISTILBERT, EXAMPLE, *([METHOD] if any(weights.get(name) for name in ACROSS_VOCABULARIES) else [])]
+
+
+def _is_distilrubert(run: CardInput) -> bool:
+    """Whether it is one of the family: a student of a Russian RuBERT, or called so."""
+    names = (run.name, run.settings.title or "", run.teacher_name)
+    return bool({"ru", "rus"} & set(run.settings.language)) and any("rubert" in name.lower() for name in names)
+
+
+@functools.cache
+def _bibtex() -> dict[str, str]:
+    """The entries of the BibTeX file by key, in its order."""
+    entries = (_HERE / "references.bib").read_text(encoding="utf-8").strip().split("\n\n")
+    return {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in entries}
 
 
 def model_entry(run: CardInput) -> str | None:
@@ -36,8 +90,7 @@ def model_entry(run: CardInput) -> str | None:
 
 def bibliography(run: CardInput) -> str:
     """Content of CITATION.bib: the model, the method and its references."""
-    references = (_HERE / "references.bib").read_text(encoding="utf-8").strip()
-    return "\n\n".join(filter(None, [model_entry(run), method_entry(), references])) + "\n"
+    return "\n\n".join(filter(None, [model_entry(run), *(_bibtex()[key] for key in _keys(run))])) + "\n"
 
 
 def _escape(text: str) -> str:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
 from distilrubert.model_card.cases import BACKENDS, Case
 from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.scores import intrinsic_scores, main_scores, task_scores
+from distilrubert.model_card.scores import have_vocabularies_of_their_own, intrinsic_scores, main_scores, task_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.reports import Environment, Measurements
 
-LANGUAGE_NAMES = {"ru": "Russian", "en": "English", "uk": "Ukrainian", "be": "Belarusian", "kk": "Kazakh"}
+SPECIAL_LANGUAGES = {"multilingual": "several languages", "code": "program code"}
 
 
 def describe_model(run: CardInput) -> dict[str, Any]:
@@ -19,11 +21,17 @@ def describe_model(run: CardInput) -> dict[str, Any]:
     return {
         "name": escape(run.name),
         "teacher": f"[{name}](https://huggingface.co/{run.teacher_id})" if run.teacher_id else name,
-        "languages": listing([LANGUAGE_NAMES.get(code, f"'{code}'") for code in run.settings.language]),
+        "languages": listing(list(map(_language_name, run.settings.language))),
         "shape": describe_shape(run.config),
+        "reach": _reach(run),
         "parameters": describe_parameters(run.speed, run.training),
         "fastest": run.speed and describe_fastest(run.speed),
     }
+
+
+def _language_name(code: str) -> str:
+    """What English calls a language; its code in quotes where transformers knows no name."""
+    return SPECIAL_LANGUAGES.get(code) or LANGUAGES.get(code, f"'{code}'").title()
 
 
 def describe_shape(config: Mapping[str, Any]) -> str:
@@ -34,6 +42,15 @@ def describe_shape(config: Mapping[str, Any]) -> str:
         f"a vocabulary of {count(config['vocab_size'])} pieces, and reads up to "
         f"{config['max_position_embeddings']} tokens."
     )
+
+
+def _reach(run: CardInput) -> str:
+    """How long the texts were that it learned from, where it takes longer ones."""
+    settings = run.manifest["settings"] if run.manifest else run.recipe.get("corpus", {})
+    longest = settings.get("max_length")
+    if not longest or longest >= run.config["max_position_embeddings"]:
+        return ""
+    return f"It was distilled on sequences of at most {longest} tokens."
 
 
 def describe_parameters(speed: Measurements | None, training: Measurements | None) -> str | None:
@@ -106,6 +123,10 @@ def describe_quality(quality: Measurements) -> str:
     sentences = [
         "Held-out text is the part of the corpus that the student was not trained on."
         if intrinsic_scores(quality)
+        else "",
+        "The models have vocabularies of their own: figures on held-out text are per piece, each model's own, and do "
+        "not tell which of them is better."
+        if have_vocabularies_of_their_own(quality)
         else "",
         _protocol(quality.details["settings"]) if task_scores(quality) else "",
         _file_protocol(quality),

@@ -27,6 +27,10 @@ INTRINSIC_TITLES = {
 }
 
 
+# Of these each model predicts pieces of its own vocabulary: longer pieces are fewer, and harder to predict.
+PER_PIECE = ("masked_accuracy", "masked_cross_entropy_nats", "pseudo_perplexity")
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """One model's score: the mean over `seeds` runs, their standard deviation where there is more than one."""
@@ -108,6 +112,17 @@ def intrinsic_scores(quality: Measurements) -> list[tuple[str, dict[str, Value]]
         for name in INTRINSIC_TITLES
         if (values := {row.case: Value.of(row.figures[name]) for row in quality.rows if name in row.figures})
     ]
+
+
+def have_vocabularies_of_their_own(quality: Measurements) -> bool:
+    """Whether a model was measured on held-out text in other pieces than the baseline.
+
+    Such a model is not compared with the baseline piece by piece, so the report has no divergence from it.
+    """
+    return any(
+        row.case != quality.baseline and "masked_accuracy" in row.figures and "kl_to_teacher_nats" not in row.figures
+        for row in quality.rows
+    )
 
 
 def _is_score(reported: Any) -> bool:

@@ -5,10 +5,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from distilrubert.model_card.examples import KNOWN, examples_in
 from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
 from distilrubert.modeling.configuration import Section
 
 MASK = "[MASK]"
+LEFT_OUT = f"Where it is left out, a greeting; there is one in {', '.join(KNOWN)}."
 
 
 def _as_list(value: Any) -> Any:
@@ -71,18 +73,36 @@ class CardSettings(Section):
         None, description="Limits and biases of this very model beyond the general ones, as Markdown."
     )
     example: Annotated[str, AfterValidator(_one_mask)] = Field(
-        f"Привет! Как у тебя {MASK}?", description=f"A sentence with one {MASK} for the usage section and the widget."
+        "",
+        description=f"A sentence with one {MASK} for the usage section and the widget, in the model's language. "
+        f"{LEFT_OUT}",
     )
     sentences: list[str] = Field(
-        ["Привет! Как дела?", "Спасибо, всё хорошо."],
-        min_length=1,
-        description="Sentences that the usage section embeds, in the model's language.",
+        [], min_length=1, description=f"Sentences that the usage section embeds, in the model's language. {LEFT_OUT}"
     )
     watts: float | None = Field(
         None,
         gt=0,
         description="Power that the training machine draws, W, for the energy estimate; left out: no estimate.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _examples_are_in_its_language(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        languages = _as_list(values.get("language"))
+        well_formed = isinstance(languages, list) and all(isinstance(code, str) for code in languages)
+        return {**(examples_in(languages) or {}), **values} if well_formed else values
+
+    @model_validator(mode="after")
+    def _has_examples(self) -> Self:
+        if not self.example or not self.sentences:
+            raise ValueError(
+                f"there is no greeting in {', '.join(self.language)} for the usage section: give example, a sentence "
+                f"with one {MASK}, and sentences"
+            )
+        return self
 
     @model_validator(mode="after")
     def _other_is_named(self) -> Self:

@@ -6,7 +6,14 @@ from typing import Any
 from distilrubert.model_card.cases import FILES, Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, figure, score
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.scores import INTRINSIC_TITLES, intrinsic_scores, main_scores, task_scores
+from distilrubert.model_card.scores import (
+    INTRINSIC_TITLES,
+    PER_PIECE,
+    have_vocabularies_of_their_own,
+    intrinsic_scores,
+    main_scores,
+    task_scores,
+)
 from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.reports import Measurements, Row
 
@@ -71,9 +78,13 @@ def _parity_cell(figures: Mapping[str, Any], key: str) -> str:
 def quality_table(quality: Measurements) -> str:
     """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side."""
     models = [row.case for row in quality.rows]
+    own = "Held-out text, not comparable" if have_vocabularies_of_their_own(quality) else "Held-out text"
     head = ["Measure", *map(_model_title, models)]
     intrinsic = [
-        [f"Held-out text: {INTRINSIC_TITLES[name]}", *(_text(values.get(model)) for model in models)]
+        [
+            f"{own if name in PER_PIECE else 'Held-out text'}: {INTRINSIC_TITLES[name]}",
+            *(_text(values.get(model)) for model in models),
+        ]
         for name, values in intrinsic_scores(quality)
     ]
     tasks = [

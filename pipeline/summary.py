@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distilrubert.model_card.scores import have_vocabularies_of_their_own
 from distilrubert.modeling.reports import Measurements
 from distilrubert.pipeline.run import Run
 
@@ -44,7 +45,8 @@ def quality_table(quality: Measurements) -> Table:
     tasks: Mapping[str, Any] = quality.details["tasks"]
     table = Table(title="Quality", title_justify="left")
     table.add_column("model")
-    table.add_column("masked accuracy, %", justify="right")
+    own = " (own pieces: not comparable)" if have_vocabularies_of_their_own(quality) else ""
+    table.add_column(f"masked accuracy{own}, %", justify="right")
     for name, task in tasks.items():
         table.add_column(f"{name}, {task['main_metric']}, %", justify="right")
     for row in quality.rows:

@@ -84,6 +84,25 @@ def test_front_matter_is_what_the_hub_reads(run: CardInput) -> None:
     assert data.tags == ["distilbert", "knowledge-distillation", "onnx", "russian"]
 
 
+def test_the_card_of_an_english_student_is_english(tmp_path: Path) -> None:
+    settings = {"language": "en", "license": "mit"}
+    teacher = {"model": "google-bert/bert-base-cased"}
+    recipe = RECIPE | {"name": "small-bert", "teacher": teacher, "card": settings, "publish": {"repo_id": None}}
+    card = write_card(write_run(tmp_path, recipe)).read_text(encoding="utf-8")
+    assert not re.search("[а-яё]", card, re.IGNORECASE)
+    assert not re.search("russian|rubert|taiga", card, re.IGNORECASE)
+    assert "a masked language model for English" in card
+    assert "@misc{sanh2019distilbert," in card
+
+
+def test_lengths_of_text_are_those_of_the_distillation_too(run: CardInput) -> None:
+    card = render_card(run)
+    assert "and reads up to 512 tokens." in card
+    assert "It was distilled on sequences of at most 128 tokens." in card
+    whole = dataclasses.replace(run, manifest={**MANIFEST, "settings": {"max_length": 512}})
+    assert "It was distilled on sequences" not in render_card(whole)
+
+
 def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput) -> None:
     data = ModelCard(render_card(run)).data
     found = {
@@ -169,6 +188,22 @@ def test_quality_table_puts_teacher_and_bag_of_words_beside_the_student(run: Car
     assert ["FactRuEval | NER: span F1", "0.882 ± 0.003", "0.854 ± 0.003", "0.851 ± 0.003", "–"] in table
     assert ["RuSentiment, linear probe: weighted F1", "0.691", "0.672", "–", "–"] in table
     assert table[-1] == ["Mean of the tasks' main metrics, relative to the teacher", "1.000", "0.970", "0.968", "–"]
+
+
+def test_predictions_of_other_pieces_are_not_passed_off_as_comparable(run: CardInput) -> None:
+    assert run.quality is not None
+    teacher, student, *files = run.quality.rows
+    compared = {"kl_to_teacher_nats", "teacher_agreement"}
+    own = dataclasses.replace(
+        student, figures={name: value for name, value in student.figures.items() if name not in compared}
+    )
+    quality = dataclasses.replace(run.quality, rows=[teacher, own, *files])
+    card = render_card(dataclasses.replace(run, quality=quality))
+    measures = {cells[0]: cells[1:3] for cells in _table(card, "Quality")}
+    assert measures["Held-out text, not comparable: pseudo-perplexity (lower is better)"] == ["15.9", "22.4"]
+    assert not any(name.startswith("Held-out text: ") for name in measures)
+    assert "do not tell which of them is better" in card
+    assert "not comparable" not in render_card(run)
 
 
 def test_no_claim_of_speed_where_there_is_none(run: CardInput) -> None:

@@ -2,8 +2,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from distilrubert.model_card.citation import bibliography, method_entry, model_entry
-from distilrubert.model_card.inputs import read_card_input
+from distilrubert.model_card.citation import bibliography, describe_method, model_entry
+from distilrubert.model_card.inputs import CardInput, read_card_input
 
 
 def _entries(text: str) -> dict[str, str]:
@@ -29,8 +29,8 @@ def test_bibliography_holds_model_method_and_references(run_folder: Path) -> Non
     assert text == "\n\n".join(entries.values()) + "\n"
 
 
-def test_method_is_the_paper_of_the_reference_card() -> None:
-    entry = method_entry()
+def test_method_is_the_paper_of_the_reference_card(run_folder: Path) -> None:
+    entry = describe_method(read_card_input(run_folder))["method_entry"]
     assert "doi           = {10.48550/arXiv.2205.02340}" in entry
     assert "author        = {Kolesnikova, Alina and Kuratov, Yuri and Konovalov, Vasily and Burtsev, Mikhail}" in entry
     assert "year          = {2022}" in entry
@@ -45,3 +45,44 @@ def test_model_is_cited_with_its_authors_and_year(run_folder: Path) -> None:
     assert "url    = {https://huggingface.co/me/distilrubert-base}" in entry
     assert model_entry(dataclasses.replace(run, settings=run.settings.model_copy(update={"authors": []}))) is None
     assert model_entry(dataclasses.replace(run, training=None)) is None
+
+
+def _english(run: CardInput, **weights: float) -> CardInput:
+    """The run as if it had been made of an English teacher."""
+    recipe = {
+        **run.recipe,
+        "teacher": {"model": "google-bert/bert-base-cased"},
+        "distillation": {**run.recipe["distillation"], "weights": weights},
+    }
+    settings = run.settings.model_copy(update={"language": ["en"], "title": None, "authors": []})
+    return dataclasses.replace(run, name="distilbert-mine", recipe=recipe, settings=settings)
+
+
+def test_what_is_no_distilrubert_is_not_cited_as_one(run_folder: Path) -> None:
+    run = _english(read_card_input(run_folder), kl=5.0, mlm=2.0, cosine=1.0)
+    assert list(_entries(bibliography(run))) == ["sanh2019distilbert", "huggingface-distillation"]
+    said = describe_method(run)
+    assert said["method_entry"].startswith("@misc{sanh2019distilbert,")
+    assert said["origins"] == "The losses go back to DistilBERT and its example code [1]."
+    assert len(said["references"]) == 1
+
+
+def test_losses_across_vocabularies_have_their_paper_in_any_language(run_folder: Path) -> None:
+    run = _english(read_card_input(run_folder), mlm=2.0, match=1.0)
+    assert list(_entries(bibliography(run))) == [
+        "sanh2019distilbert", "huggingface-distillation", "kolesnikova2022knowledge",
+    ]  # fmt: skip
+    said = describe_method(run)
+    assert said["origins"].endswith("example code [1]; those across two vocabularies are of [2].")
+    assert "2205.02340" in said["references"][1]
+
+
+def test_a_students_name_or_its_teachers_tells_the_family(run_folder: Path) -> None:
+    run = read_card_input(run_folder)
+    settings = run.settings.model_copy(update={"title": "My model"})
+    by_teacher = dataclasses.replace(run, name="mine", settings=settings)
+    assert "first DistilRuBERT" in describe_method(by_teacher)["origins"]
+    recipe = {**run.recipe, "teacher": {"model": "ai-forever/ruBert-base"}}
+    assert "first DistilRuBERT" in describe_method(dataclasses.replace(by_teacher, recipe=recipe))["origins"]
+    recipe = {**run.recipe, "teacher": {"model": "google-bert/bert-base-multilingual-cased"}}
+    assert "first DistilRuBERT" not in describe_method(dataclasses.replace(by_teacher, recipe=recipe))["origins"]

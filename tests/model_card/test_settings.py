@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
+from distilrubert.model_card.examples import KNOWN
 from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES
-from distilrubert.model_card.settings import CardSettings
+from distilrubert.model_card.settings import MASK, CardSettings
 
 
 @pytest.mark.parametrize("language", ["ru", ["ru", "en"], "rus", "multilingual"])
@@ -25,6 +26,9 @@ def test_languages_that_the_hub_knows(language: str | list[str]) -> None:
         ({"datasets": ["a/b/c"]}, "Hub id"),
         ({"example": "Без маски"}, r"exactly one \[MASK\]"),
         ({"example": "[MASK] и [MASK]"}, r"exactly one \[MASK\]"),
+        ({"sentences": []}, "at least 1"),
+        ({"language": "xal"}, "no greeting in xal .*give example"),
+        ({"language": ["xal"], "sentences": ["Менд"]}, "no greeting in xal"),
         ({"watts": 0}, "greater than 0"),
         ({"licence": "mit"}, "Extra inputs"),
     ],
@@ -32,6 +36,25 @@ def test_languages_that_the_hub_knows(language: str | list[str]) -> None:
 def test_what_the_hub_would_refuse(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CardSettings.model_validate({"language": "ru", "license": "mit"} | values)
+
+
+def test_examples_are_in_the_models_language() -> None:
+    english, german = (CardSettings.model_validate({"language": code, "license": "mit"}) for code in ("en", "de"))
+    assert (english.example, english.sentences[0]) == ("Hello! How are [MASK] today?", "Hello! How are you?")
+    assert german.example != english.example
+    both = CardSettings.model_validate({"language": ["xal", "rus"], "license": "mit"})
+    assert both.example == "Привет! Как у тебя [MASK]?"
+    own = CardSettings.model_validate(
+        {"language": "xal", "license": "mit", "example": "Менд [MASK]", "sentences": ["А"]}
+    )
+    assert (own.example, own.sentences) == ("Менд [MASK]", ["А"])
+
+
+def test_every_greeting_has_one_mask_and_sentences_without() -> None:
+    for code in KNOWN:
+        settings = CardSettings.model_validate({"language": code, "license": "mit"})
+        assert settings.example.count(MASK) == 1
+        assert not any(MASK in sentence for sentence in settings.sentences)
 
 
 def test_a_licence_outside_the_list() -> None:
