@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.distill.batching import Masks
 from distilrubert.distill.corpus import Corpus
 from distilrubert.distill.job import Job
-from distilrubert.distill.losses import LossWeights
+from distilrubert.distill.losses import PREDICTION_LOSSES, LossWeights
 from distilrubert.distill.masking import Masker
 from distilrubert.distill.objective import Objective, ObjectiveSettings
 from distilrubert.distill.paired_objective import AnyObjective, PairedObjective
@@ -74,7 +74,7 @@ def distill(
             folder=Path(folder),
             seed=seed,
             origin=origin,
-            leaves_weights_out=not (weights.kl or weights.mlm or weights.match or weights.reduce_map),
+            leaves_weights_out=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
         )
     )
 

@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from distilrubert.distill.losses.attention import record_queries_keys
 from distilrubert.distill.losses.layer import Activations, QueryKey
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.modeling.heads import MlmHead, encoder_of, mlm_head_of
+from distilrubert.modeling.heads import MlmHead, blocks_of, encoder_of, mlm_head_of
 
 # Longest sequences for which the plain form of attention is faster than the fused one, see :class:`_PlainAttention`.
 _PLAIN_ATTENTION_TOKENS = 256
@@ -63,6 +63,28 @@ def _is_plain_attention_faster(ids_BL: Tensor) -> bool:
     return kind == "cpu" and in_bf16 and torch.is_grad_enabled() and ids_BL.shape[1] <= _PLAIN_ATTENTION_TOKENS
 
 
+def recompute_blocks(model: PreTrainedModel, *, training: bool) -> None:
+    """Let `model` keep the input of each block alone for the backward pass, and compute the rest there once more.
+
+    What transformers calls gradient checkpointing, which it leaves out in evaluation mode; here dropout and this have
+    nothing to do with each other. The numbers are the same, bit for bit, also with dropout.
+
+    Args:
+        model: what is trained. Its blocks alone are put into training mode, not what they consist of.
+        training: the mode that their parts are in.
+    """
+    if not model.is_gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _same_attention})
+    model.train(training)
+    for block in blocks_of(model):
+        block.training = True
+
+
+def _same_attention() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:
+    """The contexts of a block's two forward passes: the second is made by the backward pass, outside :func:`encode`."""
+    return contextlib.nullcontext(), _PlainAttention() if _PlainAttention.is_active else contextlib.nullcontext()
+
+
 class _PlainAttention(TorchFunctionMode):
     """Computes ``scaled_dot_product_attention`` step by step.
 
@@ -70,6 +92,16 @@ class _PlainAttention(TorchFunctionMode):
     and backward of 16 x 64 tokens take 33 ms fused and 8 ms plain, of 16 x 256 tokens 115 and 85 ms, of 8 x 512 tokens
     155 and 250 ms (one core of a Xeon with AMX).
     """
+
+    is_active: ClassVar[bool] = False
+
+    def __enter__(self) -> Self:
+        _PlainAttention.is_active = True
+        return super().__enter__()  # type: ignore[no-any-return,no-untyped-call]
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        _PlainAttention.is_active = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:

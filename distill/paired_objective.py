@@ -19,6 +19,7 @@ from distilrubert.distill.encoding import FrozenModel, encode
 from distilrubert.distill.layer_map import pair_layers
 from distilrubert.distill.losses import PAIRED_LAYER_LOSSES, PAIRED_LOSSES
 from distilrubert.distill.losses.chunks import sum_in_chunks
+from distilrubert.distill.losses.first_piece import FirstPieceComparison
 from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.mlm import IGNORED
@@ -110,7 +111,7 @@ class PairedObjective(nn.Module):
             for name, rows_BS in self._rows(batch, spans).items():
                 sums = sum_in_chunks(
                     self._comparisons[name],
-                    _student_rows(mlm_head_of(self.student), student, spans.student, rows_BS),
+                    self._student_rows(name, student, spans.student, rows_BS),
                     self._teacher_rows(head, teacher, spans.teacher, rows_BS),
                     self._weights[name] * scales[name],
                     self._settings.vocabulary_chunk,
@@ -142,6 +143,7 @@ class PairedObjective(nn.Module):
     def _rows(self, batch: Mapping[str, Tensor], spans: "_Spans") -> dict[str, Tensor]:
         """The spans (B, S) whose predictions each of the losses compares."""
         rows = {
+            "first_piece": spans.both_BS,
             "match": batch["matched"],
             "reduce_map": (spans.teacher.counts_BS == 1) & (spans.student.counts_BS > 0),
         }
@@ -157,10 +159,16 @@ class PairedObjective(nn.Module):
         means = tuple(span_means(state, side.spans_BL, side.mask_BL, side.number) for state in states)
         return dataclasses.replace(activations, hidden_states=means)
 
+    def _student_rows(self, name: str, student: Activations, side: "_Tokens", rows_BS: Tensor) -> Predictor:
+        head = mlm_head_of(self.student)
+        if name == "reduce_map":
+            return _mean_rows(head, student, side, rows_BS)
+        chosen_BL = side.first_BL & rows_BS.gather(1, side.spans_BL)
+        return Predictor(head.transform(student.last_BLD[chosen_BL]), head.weight_VD, head.bias_V)
+
     @torch.no_grad()
     def _teacher_rows(self, head: MlmHead, teacher: Activations, side: "_Tokens", rows_BS: Tensor) -> Predictor:
-        # The span of each row is a single token of the teacher.
-        chosen_BT = side.mask_BL & rows_BS.gather(1, side.spans_BL)
+        chosen_BT = side.first_BL & rows_BS.gather(1, side.spans_BL)
         # A teacher may have rows that no piece of its tokenizer uses.
         used = self._teacher_pieces
         return Predictor(head.transform(teacher.last_BLD[chosen_BT]), head.weight_VD[:used], head.bias_V[:used])
@@ -168,12 +176,22 @@ class PairedObjective(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Tokens:
-    """The spans of the tokens on one side: their number, that of each token, and how many tokens each has."""
+    """The spans of the tokens on one side: their number, that of each token, and how many tokens each has.
+
+    The tokens of a span are consecutive, and spans come in the order of the text.
+    """
 
     number: int
     spans_BL: Tensor
     mask_BL: Tensor
     counts_BS: Tensor
+
+    @property
+    def first_BL(self) -> Tensor:
+        """Which tokens are the first of their span."""
+        is_first_BL = self.mask_BL.clone()
+        is_first_BL[:, 1:] &= self.spans_BL[:, 1:] != self.spans_BL[:, :-1]
+        return is_first_BL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +220,7 @@ class _Spans:
         return (self.student.counts_BS > 0) & (self.teacher.counts_BS > 0)
 
 
-def _student_rows(head: MlmHead, student: Activations, side: _Tokens, rows_BS: Tensor) -> Predictor:
+def _mean_rows(head: MlmHead, student: Activations, side: _Tokens, rows_BS: Tensor) -> Predictor:
     """The mean over the tokens of each chosen span: of their logits, as these are linear in what is averaged."""
     chosen_BL = side.mask_BL & rows_BS.gather(1, side.spans_BL)
     transformed_ND = head.transform(student.last_BLD[chosen_BL])
@@ -229,13 +247,19 @@ def _match(
     return MatchComparison(its, own, sizes, settings.temperature, settings.match_rest)
 
 
+def _first_piece(
+    teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, settings: ObjectiveSettings
+) -> nn.Module:
+    return FirstPieceComparison(split_vocabulary(teacher, student), settings.temperature)
+
+
 def _reduce_map(
     teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, settings: ObjectiveSettings
 ) -> nn.Module:
     return ReduceMapComparison(split_vocabulary(teacher, student), settings.temperature)
 
 
-_COMPARISONS = {"match": _match, "reduce_map": _reduce_map}
+_COMPARISONS = {"first_piece": _first_piece, "match": _match, "reduce_map": _reduce_map}
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:

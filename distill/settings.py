@@ -33,6 +33,11 @@ class BookkeepingSettings(Section):
         [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."
     )
     num_workers: int = Field(0, ge=0, description="Processes that mask and pad batches; 0 does it in the training one.")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep the input of each block alone for the backward pass and compute the rest again: a batch "
+        "takes less than half the memory, and a sixth to a quarter more time.",
+    )
     sharding: Sharding = Field(
         "none",
         description="What several processes hold of the trained weights, their gradients and AdamW's moments: each "

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from distilrubert.distill.encoding import recompute_blocks
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
 from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.precision import Precision, choose_precision
@@ -127,6 +128,8 @@ class Updater:
         accelerator = self._accelerator
         sums: dict[str, Tensor] = {}
         self._model.train(self._settings.dropout)
+        if self._settings.gradient_checkpointing:
+            recompute_blocks(self._objective.student, training=self._settings.dropout)
         for position, (index, batch) in enumerate(zip(indices, batches, strict=True)):
             if is_unwanted():
                 self.optimizer.zero_grad()

@@ -38,6 +38,7 @@ LOSS_TITLES = {
     "cosine": "Cosine distance of hidden states",
     "hidden": "Squared distance of hidden states",
     "attention": "Squared distance of attention maps",
+    "first_piece": "KL over the student's pieces",
     "match": "KL over the common pieces",
     "reduce_map": "KL over the teacher's pieces",
     "reduce": "Squared distance of spans",

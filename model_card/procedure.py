@@ -38,6 +38,8 @@ def loss_meanings(run: CardInput) -> Mapping[str, str]:
         "cosine": f"Cosine distance between each hidden state of the student and {_target(run, 'hidden states')}",
         "hidden": f"Squared distance between each hidden state of the student and {_target(run, 'hidden states')}",
         "attention": f"Squared distance between each attention map of the student and {_target(run, 'attention maps')}",
+        "first_piece": f"KL divergence at temperature {settings['temperature']:g} over the student's vocabulary, each "
+        "piece with all that the teacher predicts of what begins with it",
         "match": f"KL divergence at temperature {settings['temperature']:g} over the pieces of both vocabularies, "
         "where both texts have the same piece",
         "reduce_map": f"KL divergence at temperature {settings['temperature']:g} over the teacher's whole vocabulary, "

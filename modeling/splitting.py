@@ -5,6 +5,7 @@ entries of the map.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -66,9 +67,24 @@ class SplitMap:
 
     def matrix(self) -> Tensor:
         """The map as a sparse tensor (T, V) of float32 counts."""
-        entries = torch.from_numpy(np.stack((self.row_K, self.piece_K)))
+        return self._matrix(np.arange(len(self.piece_K)))
+
+    def first_pieces(self) -> Tensor:
+        """Which piece each begins with, as a sparse tensor (T, V) with a 1 in each row that can be spelt."""
+        return self._matrix(self.start_T1[:-1][self.is_spelt_T])
+
+    def _matrix(self, entries: NDArray[np.int64]) -> Tensor:
+        places = torch.from_numpy(np.stack((self.row_K[entries], self.piece_K[entries])))
         size = (len(self.start_T1) - 1, self.width)
-        return torch.sparse_coo_tensor(entries, torch.ones(len(self.piece_K)), size, check_invariants=True).coalesce()
+        return torch.sparse_coo_tensor(places, torch.ones(len(entries)), size, check_invariants=True).coalesce()
+
+
+def row_compressed(matrix: Tensor) -> Tensor:
+    """A sparse matrix in the form (CSR) whose products are the fast ones."""
+    with warnings.catch_warnings():
+        # torch calls it a beta.
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return matrix.to_sparse_csr()
 
 
 def split_vocabulary(split: PreTrainedTokenizerFast, spelling: PreTrainedTokenizerFast) -> SplitMap:

@@ -1,9 +1,9 @@
 """The losses of distillation, one module each.
 
 Two kinds: those over the vocabulary (`kl`, `mlm`), computed together in :mod:`.vocabulary`, and those over layers,
-which are listed here. Where the student has a vocabulary of its own, `match` and `reduce_map` stand in the place of
-`kl`, `reduce` and `reduce_cosine` in that of the losses over layers. A loss is a sum over rows; the objective divides
-it by a number of rows that may span several batches and processes.
+which are listed here. Where the student has a vocabulary of its own, `first_piece`, `match` and `reduce_map` stand in
+the place of `kl`, `reduce` and `reduce_cosine` in that of the losses over layers. A loss is a sum over rows; the
+objective divides it by a number of rows that may span several batches and processes.
 """
 
 from pydantic import Field
@@ -17,9 +17,12 @@ from distilrubert.modeling.configuration import Section
 
 LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
 PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}
+PAIRED_PREDICTION_LOSSES = ("first_piece", "match", "reduce_map")
+# Those that reach the output layer.
+PREDICTION_LOSSES = ("kl", "mlm", *PAIRED_PREDICTION_LOSSES)
 # What can have a weight where student and teacher share a vocabulary, and where the student has its own.
 SHARED_LOSSES = ("kl", "mlm", *LAYER_LOSSES)
-PAIRED_LOSSES = ("mlm", "match", "reduce_map", *PAIRED_LAYER_LOSSES)
+PAIRED_LOSSES = ("mlm", *PAIRED_PREDICTION_LOSSES, *PAIRED_LAYER_LOSSES)
 
 
 class LossWeights(Section):
@@ -34,6 +37,12 @@ class LossWeights(Section):
         default=0.0, ge=0, description="Squared distance of attention maps, summed over keys, 0 to 2."
     )
     hidden: float = Field(default=0.0, ge=0, description="Squared distance of hidden states, summed over dimensions.")
+    first_piece: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the student's pieces, each with all that the teacher "
+        "predicts of what begins with it; nats times temperature².",
+    )
     match: float = Field(
         default=0.0,
         ge=0,

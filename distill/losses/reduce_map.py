@@ -14,14 +14,13 @@ Pieces that the student cannot spell are left out on both sides.
 Axes: C rows, V pieces of the student, T pieces of the teacher.
 """
 
-import warnings
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from distilrubert.distill.losses.match import LOWEST
-from distilrubert.modeling.splitting import SplitMap
+from distilrubert.modeling.splitting import SplitMap, row_compressed
 
 
 class ReduceMapComparison(nn.Module):
@@ -39,11 +38,8 @@ class ReduceMapComparison(nn.Module):
         self.unspelt: Tensor
         self._temperature = temperature
         matrix_TV = split.matrix()
-        with warnings.catch_warnings():
-            # torch calls its row-compressed form, the fast one for these products, a beta.
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            self.register_buffer("matrix_TV", matrix_TV.to_sparse_csr(), persistent=False)
-            self.register_buffer("matrix_VT", matrix_TV.t().coalesce().to_sparse_csr(), persistent=False)
+        self.register_buffer("matrix_TV", row_compressed(matrix_TV), persistent=False)
+        self.register_buffer("matrix_VT", row_compressed(matrix_TV.t().coalesce()), persistent=False)
         self.register_buffer("unspelt", torch.from_numpy(~split.is_spelt_T).nonzero()[:, 0], persistent=False)
 
     def __deepcopy__(self, memo: object) -> Self:

@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
 from distilrubert.distill import encoding
-from distilrubert.distill.encoding import FrozenModel, encode
+from distilrubert.distill.encoding import FrozenModel, encode, recompute_blocks
 
 BATCH = {
     "input_ids": torch.arange(14).view(2, 7),
@@ -111,3 +111,44 @@ def test_a_frozen_model_is_converted_once_and_computes_what_autocast_does(model:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     # What is looked up or normalises stays exact, and is not stored twice.
     assert converted.get_input_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("training", [False, True])
+def test_recomputed_blocks_have_the_same_gradients_and_keep_less(
+    model: PreTrainedModel, precision: torch.dtype, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_calls(monkeypatch)
+
+    def run() -> tuple[list[torch.Tensor], int]:
+        torch.manual_seed(1)  # of the dropout
+        kept = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        weights = list(
+            model.base_model.encoder.parameters() if bert_like else model.base_model.transformer.parameters()
+        )
+        storages = {weight.untyped_storage().data_ptr() for weight in weights}
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                found = encode(model, BATCH, {"hidden_states", "queries_keys"})
+            loss = sum(state.float().square().sum() for state in found.hidden_states)
+            loss = loss + sum(query.float().square().sum() for query, _ in found.queries_keys)
+        size = sum(size for pointer, size in kept.items() if pointer not in storages)
+        return list(torch.autograd.grad(loss, weights)), size
+
+    bert_like = isinstance(model, BertForMaskedLM)
+    model.train(training)
+    expected, all_kept = run()
+    step_by_step = len(calls)
+    recompute_blocks(model, training=training)
+    gradients, kept = run()
+    for gradient, usual in zip(gradients, expected, strict=True):
+        assert torch.equal(gradient, usual)
+    assert kept < all_kept / 2
+    # The second forward pass of a block is made in the same way as the first.
+    assert len(calls) == 3 * step_by_step
+    assert any(module.training for module in model.modules() if isinstance(module, torch.nn.Dropout)) == training

@@ -27,7 +27,7 @@ from distilrubert.modeling.trimming import count_pieces
 from distilrubert.modeling.vocabulary import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
-ALL = {"mlm": 0.5, "match": 2.0, "reduce_map": 1.0, "reduce": 0.1, "reduce_cosine": 0.3}
+ALL = {"mlm": 0.5, "first_piece": 0.7, "match": 2.0, "reduce_map": 1.0, "reduce": 0.1, "reduce_cosine": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,13 @@ def test_over_one_vocabulary_the_losses_are_the_usual_ones(
     batch = batch_of(tiny_teacher, tiny_teacher.tokenizer, sentences[:12])
     assert torch.equal(batch["input_ids"], batch["teacher_input_ids"])
     common = {"kl_positions": positions, "layer_map": "block-mean", "vocabulary_chunk": 50}
-    for one, other in (("kl", "match"), ("kl", "reduce_map"), ("hidden", "reduce"), ("cosine", "reduce_cosine")):
+    for one, other in (
+        ("kl", "first_piece"),
+        ("kl", "match"),
+        ("kl", "reduce_map"),
+        ("hidden", "reduce"),
+        ("cosine", "reduce_cosine"),
+    ):
         usual = Objective(
             student.model, tiny_teacher.model, ObjectiveSettings(weights=LossWeights(**{one: 1.5, "mlm": 1}), **common)
         )
@@ -175,7 +181,10 @@ def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, s
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"kl": 1.0, "mlm": 1.0}, r"distillation\.weights: kl compare token by token.*mlm, match, reduce_map, reduce"),
+        (
+            {"kl": 1.0, "mlm": 1.0},
+            r"distillation\.weights: kl compare token by token.*first_piece, match, reduce_map, reduce",
+        ),
         ({"mlm": 0.0}, r"distillation\.weights: all are 0"),
     ],
 )

@@ -66,6 +66,10 @@ def test_a_run_goes_from_one_process_to_three_with_parts_and_to_two_without(resu
     assert passed_on["difference"] < 2e-4
 
 
+def test_blocks_can_be_recomputed(results: dict[str, Any]) -> None:
+    assert results["recomputed"]["digest"] == results["two"][0]["digest"]
+
+
 def test_weights_that_no_loss_reaches_hold_nobody_up(results: dict[str, Any]) -> None:
     assert results["headless"]["statuses"] == [0, 0]
     assert len(set(results["headless"]["digests"])) == 1

@@ -378,8 +378,8 @@ def test_a_checkpoint_of_another_teacher_is_refused_and_not_one_of_a_teacher_tha
 
 
 def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:
-    student, report = run(tmp_path, gradient_checkpointing=True)
-    assert digest(student) == digest(finished.student)
+    student, report = tiny.run(tmp_path, gradient_checkpointing=True)
+    assert tiny.digest(student) == finished.digest
     assert report.curves == finished.report.curves
 
 

@@ -235,6 +235,10 @@ def ranks(folder: Path) -> dict[str, Any]:
         both = [outcome(two, rank) for rank in (0, 1)]
         results[f"{batches} batches"] = {"one": outcome(one), "two": both, "difference": difference(one, two)}
 
+    recomputed = folder / "recomputed"
+    assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
+    results["recomputed"] = outcome(recomputed)
+
     headless = folder / "headless"
     statuses = together(partial(record, headless, weights={"cosine": 1.0}))
     results["headless"] = {"statuses": statuses, "digests": [outcome(headless, rank)["digest"] for rank in (0, 1)]}
@@ -293,6 +297,10 @@ def sharded(folder: Path) -> dict[str, Any]:
     statuses += together(lambda rank: stop(3, be_asked_to_stop, rank, sharding="full", **DIVISIBLE), 3)
     statuses += together(lambda rank: record(place, rank, **DIVISIBLE))
     results["passed on"] = {**outcome(place), "statuses": statuses, "difference": difference(one, place)}
+
+    recomputed = folder / "recomputed"
+    assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
+    results["recomputed"] = outcome(recomputed)
 
     headless = folder / "headless"
     statuses = together(partial(_shard, headless, weights={"cosine": 1.0}))

@@ -1,0 +1,62 @@
+"""Divergence over the student's vocabulary, on which the teacher's predictions are folded.
+
+    T² · Σ_n Σ_j p_nj · (log p_nj - log q_nj),   p = softmax(y / T),   q = softmax(student / T),
+    y_nj = log Σ_v [piece j begins the spelling of v] exp(teacher_nv)
+
+The student does not predict a word that it has no piece for; it predicts the piece that the word begins with. Its
+probability is that of all the teacher's pieces which begin with it: no part of what the teacher predicts is lost, where
+:mod:`.match` has to lay it all on the few pieces that the teacher lacks, or to leave it out. The sum over pieces is
+exact as long as no piece of the student reaches beyond the teacher's.
+
+Rows are the first tokens of the spans: both models predict there what begins at the same character.
+
+Axes: C rows, V pieces of the student, T pieces of the teacher.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from distilrubert.distill.losses.match import LOWEST
+from distilrubert.modeling.splitting import SplitMap, row_compressed
+
+
+class FirstPieceComparison(nn.Module):
+    """The divergence and its gradient, for rows that fit into memory.
+
+    Pieces of the teacher that the student cannot spell are left out.
+
+    Args:
+        split: how the teacher's pieces are spelt.
+        temperature: T.
+    """
+
+    def __init__(self, split: SplitMap, temperature: float) -> None:
+        super().__init__()
+        self.matrix_VT: Tensor
+        self.unreached: Tensor
+        self._temperature = temperature
+        matrix_VT = split.first_pieces().t().coalesce()
+        reached = torch.zeros(split.width, dtype=torch.bool).index_fill_(0, matrix_VT.indices()[0], True)
+        self.register_buffer("matrix_VT", row_compressed(matrix_VT), persistent=False)
+        self.register_buffer("unreached", (~reached).nonzero()[:, 0], persistent=False)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # Nothing in it changes, and torch (2.13) makes no deep copy of a sparse matrix.
+        return self
+
+    def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits.
+
+        `teacher_CT` is overwritten.
+        """
+        temperature = self._temperature
+        powers_TC = teacher_CT.sub_(teacher_CT.amax(dim=1, keepdim=True)).exp_().t().contiguous()
+        sums_VC = torch.mm(self.matrix_VT.to(powers_TC.dtype), powers_TC).clamp_min_(torch.finfo(powers_TC.dtype).tiny)
+        folded_CV = sums_VC.log_().index_fill_(0, self.unreached, LOWEST).t()
+        log_p_CV = folded_CV.div(temperature).log_softmax(dim=1)
+        log_q_CV = student_CV.div(temperature).log_softmax(dim=1)
+        p_CV = log_p_CV.exp()
+        loss = torch.sum(p_CV * log_p_CV.sub_(log_q_CV))
+        return temperature**2 * loss, log_q_CV.exp_().sub_(p_CV).mul_(temperature)
