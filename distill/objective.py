@@ -62,6 +62,45 @@ class ObjectiveSettings(Section):
     )
 
 
+def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:
+    """The weights of the losses that are to be computed.
+
+    Raises:
+        UserError: if all are 0.
+    """
+    weights = {name: weight for name, weight in settings.weights if weight > 0}
+    if not weights:
+        raise UserError("distillation.weights: all are 0; at least one loss must have a weight above 0")
+    return weights
+
+
+def build_layer_losses(
+    kinds: Mapping[str, type[LayerLoss]],
+    student: PretrainedConfig,
+    teacher: PretrainedConfig,
+    settings: ObjectiveSettings,
+) -> dict[str, LayerLoss]:
+    """Those of these losses over layers that have a weight.
+
+    Args:
+        kinds: the losses by name.
+        student: its configuration.
+        teacher: its configuration.
+        settings: which losses, and on which layers.
+
+    Raises:
+        UserError: if student and teacher do not fit a loss or the layer map.
+    """
+    weights = positive_weights(settings)
+    wanted = {name: kind for name, kind in kinds.items() if name in weights}
+    if not wanted:
+        return {}
+    pairs = pair_layers(
+        settings.layer_map, student.num_hidden_layers, teacher.num_hidden_layers, settings.embeddings_pair
+    )
+    return {name: kind(student, teacher, pairs) for name, kind in wanted.items()}
+
+
 class Objective(nn.Module):
     """The losses of a batch, each divided by its number of rows in the whole update.
 
@@ -82,14 +121,12 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student_model
-        self._weights = {name: weight for name, weight in settings.weights if weight > 0}
+        self._weights = positive_weights(settings)
         self._uses_vocabulary = "kl" in self._weights or "mlm" in self._weights
         self._averages = settings.layer_map == "all-mean"
         self._kl_everywhere = settings.kl_positions == "all"
         self._vocabulary = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
         self._teacher: FrozenModel | None = None
-        if not self._weights:
-            raise UserError("distillation.weights: all are 0; at least one loss must have a weight above 0")
         if strange := [name for name in self._weights if name not in ("kl", "mlm", *LAYER_LOSSES)]:
             raise UserError(
                 f"distillation.weights: {', '.join(strange)} compare two vocabularies, but the student has its "
@@ -100,7 +137,9 @@ class Objective(nn.Module):
                 raise UserError(f"distillation.weights: of {', '.join(self._weights)} only mlm works without a teacher")
             _check_vocabularies(student_model.config, teacher_model.config)
             self._teacher = FrozenModel(teacher_model)
-        self._layer_losses = self._build_layer_losses(teacher_model.config, settings) if teacher_model else {}
+        self._layer_losses: dict[str, LayerLoss] = {}
+        if teacher_model:
+            self._layer_losses = build_layer_losses(LAYER_LOSSES, student_model.config, teacher_model.config, settings)
         self.layer_losses = nn.ModuleDict(self._layer_losses)
         self._needs = {loss.needs for loss in self._layer_losses.values()}
 
@@ -156,16 +195,6 @@ class Objective(nn.Module):
         if self._teacher:
             self._teacher.apply(fn)
         return self
-
-    def _build_layer_losses(self, teacher: PretrainedConfig, settings: ObjectiveSettings) -> dict[str, LayerLoss]:
-        student = self.student.config
-        kinds = {name: kind for name, kind in LAYER_LOSSES.items() if name in self._weights}
-        if not kinds:
-            return {}
-        pairs = pair_layers(
-            settings.layer_map, student.num_hidden_layers, teacher.num_hidden_layers, settings.embeddings_pair
-        )
-        return {name: kind(student, teacher, pairs) for name, kind in kinds.items()}
 
     def _tied_weight(self) -> TiedWeight | None:
         weight_VD = word_embeddings_of(self.student).weight

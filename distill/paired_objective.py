@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.distill.encoding import FrozenModel, encode
-from distilrubert.distill.layer_map import pair_layers
 from distilrubert.distill.losses import PAIRED_LAYER_LOSSES, PAIRED_LOSSES
 from distilrubert.distill.losses.chunks import sum_in_chunks
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
-from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
+from distilrubert.distill.losses.layer import Activations, averaged
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.losses.reduce import span_counts, span_means
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
-from distilrubert.distill.objective import Objective, ObjectiveSettings
+from distilrubert.distill.objective import Objective, ObjectiveSettings, build_layer_losses, positive_weights
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
@@ -52,7 +51,7 @@ class PairedObjective(nn.Module):
     def __init__(self, student: Student, teacher: Teacher, settings: ObjectiveSettings) -> None:
         super().__init__()
         self.student: PreTrainedModel = student.model
-        self._weights = {name: weight for name, weight in settings.weights if weight > 0}
+        self._weights = positive_weights(settings)
         _check_weights(self._weights)
         self._settings = settings
         self._teacher = FrozenModel(teacher.model)
@@ -64,17 +63,9 @@ class PairedObjective(nn.Module):
             for name, make in _COMPARISONS.items()
             if name in self._weights
         }
-        pairs = pair_layers(
-            settings.layer_map,
-            student.model.config.num_hidden_layers,
-            teacher.model.config.num_hidden_layers,
-            settings.embeddings_pair,
+        self._layer_losses = build_layer_losses(
+            PAIRED_LAYER_LOSSES, student.model.config, teacher.model.config, settings
         )
-        self._layer_losses: dict[str, LayerLoss] = {
-            name: kind(student.model.config, teacher.model.config, pairs)
-            for name, kind in PAIRED_LAYER_LOSSES.items()
-            if name in self._weights
-        }
         self.layer_losses = nn.ModuleDict(self._layer_losses)
         self._needs = {loss.needs for loss in self._layer_losses.values()}
 
@@ -263,8 +254,6 @@ _COMPARISONS = {"first_piece": _first_piece, "match": _match, "reduce_map": _red
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:
-    if not weights:
-        raise UserError("distillation.weights: all are 0; at least one loss must have a weight above 0")
     if strange := [name for name in weights if name not in PAIRED_LOSSES]:
         raise UserError(
             f"distillation.weights: {', '.join(strange)} compare token by token, but the student has a vocabulary of "

@@ -13,9 +13,8 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.store import PAIR_SCHEMA, Pair, Side
-from distilrubert.distill.tokenisation import become_worker, pieces_of_text
+from distilrubert.distill.tokenisation import become_worker, check_max_length, pieces_of_text
 from distilrubert.modeling.alignment import Offsets, align
-from distilrubert.modeling.errors import UserError
 
 
 class PairEncoder:
@@ -36,10 +35,7 @@ class PairEncoder:
 
     def __init__(self, teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, max_length: int) -> None:
         for tokenizer in (teacher, student):
-            if max_length > tokenizer.model_max_length:
-                raise UserError(
-                    f"corpus.max_length: {max_length} is more than the tokenizer's {tokenizer.model_max_length} tokens"
-                )
+            check_max_length(max_length, tokenizer.model_max_length)
         self._limit = max_length - 2
         self._edges = [(tokenizer.cls_token_id, tokenizer.sep_token_id) for tokenizer in (teacher, student)]
         self._engines: list[Tokenizer] = []

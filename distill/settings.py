@@ -89,6 +89,14 @@ class OptimizationSettings(BookkeepingSettings):
                 f"{processes}"
             )
 
+    def check_length(self, section: str, max_length: int) -> None:
+        """Raise a UserError, naming the section of the recipe, if a batch has no room for a sequence of this length."""
+        if self.batch_tokens < max_length:
+            raise UserError(
+                f"{section}.batch_tokens: {self.batch_tokens} is less than corpus.max_length, {max_length}: one such "
+                "sequence would not fit into a batch"
+            )
+
     def trajectory(self) -> dict[str, Any]:
         """The settings that decide the trained weights, as plain values."""
         return self.model_dump(mode="json", exclude=set(BookkeepingSettings.model_fields))

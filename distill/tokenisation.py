@@ -19,6 +19,12 @@ PIECE_CHARACTERS = 20_000
 PIECES_AT_ONCE = 256
 
 
+def check_max_length(max_length: int, allowed: int) -> None:
+    """Raise a UserError if sequences may become longer than the tokenizer, and so the model, allows."""
+    if max_length > allowed:
+        raise UserError(f"corpus.max_length: {max_length} is more than the tokenizer's {allowed} tokens")
+
+
 class SequenceEncoder:
     """Turns texts into sequences `[CLS] … [SEP]` of at most `max_length` ids.
 
@@ -36,10 +42,7 @@ class SequenceEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
             raise UserError("the tokenizer has no [CLS] or no [SEP] token; a BERT tokenizer is needed")
-        if max_length > tokenizer.model_max_length:
-            raise UserError(
-                f"corpus.max_length: {max_length} is more than the tokenizer's {tokenizer.model_max_length} tokens"
-            )
+        check_max_length(max_length, tokenizer.model_max_length)
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
         self._backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import ResolvedArchitecture, spread_layers
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 
@@ -67,27 +66,13 @@ def initial_weights(
         teacher: it is left as it is.
         shape: what the student is to look like, with blocks to start from.
         averaging_VT: for a vocabulary of the student's own, :func:`averaging_matrix`.
-
-    Raises:
-        UserError: if the student is to be larger than the teacher in any of its sizes.
     """
     assert shape.initialise_from is not None
-    config = teacher.config
-    asked = {
-        "width (dim)": (shape.dim, config.hidden_size),
-        "heads": (shape.heads, config.num_attention_heads),
-        "hidden_dim": (shape.hidden_dim, config.intermediate_size),
-        "width of a head": (shape.dim // shape.heads, config.hidden_size // config.num_attention_heads),
-    }
-    if larger := [f"{what} {own} (teacher: {its})" for what, (own, its) in asked.items() if own > its]:
-        raise UserError(
-            f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
-            "sizes may be larger"
-        )
+    sizes = shape.sizes_beside(teacher.config).values()
     weights = copied_weights(teacher, shape.initialise_from)
     if averaging_VT is not None:
         weights = respelt_weights(weights, averaging_VT)
-    is_narrower = any(own < its for own, its in asked.values())
+    is_narrower = any(own < its for own, its in sizes)
     return sliced_weights(weights, teacher, shape) if is_narrower else weights
 
 

@@ -63,6 +63,15 @@ class ResolvedArchitecture:
     vocabulary_size: int
     initialise_from: tuple[int, ...] | None
 
+    def sizes_beside(self, teacher: BertConfig) -> dict[str, tuple[int, int]]:
+        """Each size of a block, by its name: the student's and the teacher's."""
+        return {
+            "width (dim)": (self.dim, teacher.hidden_size),
+            "heads": (self.heads, teacher.num_attention_heads),
+            "hidden_dim": (self.hidden_dim, teacher.intermediate_size),
+            "width of a head": (self.dim // self.heads, teacher.hidden_size // teacher.num_attention_heads),
+        }
+
 
 class TrimSettings(Section):
     """The teacher's vocabulary without the pieces that the corpus does not need."""
@@ -142,7 +151,7 @@ class StudentArchitecture(Section):
             raise UserError(f"student.layers: {layers}; the teacher has {teacher.num_hidden_layers}, at most as many")
         if dim % heads:
             raise UserError(f"student.heads: {heads} heads do not divide the width {dim}")
-        return ResolvedArchitecture(
+        shape = ResolvedArchitecture(
             layers=layers,
             dim=dim,
             heads=heads,
@@ -150,6 +159,14 @@ class StudentArchitecture(Section):
             vocabulary_size=vocabulary_size or expected_size,
             initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
         )
+        sizes = shape.sizes_beside(teacher)
+        larger = [f"{what} {own} (teacher: {its})" for what, (own, its) in sizes.items() if own > its]
+        if larger and shape.initialise_from is not None:
+            raise UserError(
+                f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
+                "sizes may be larger"
+            )
+        return shape
 
     def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
         if self.initialise_from == "random":

@@ -94,21 +94,34 @@ def new_teacher(
     Raises:
         UserError: if `heads` do not divide `dim`.
     """
-    if dim % heads:
-        raise UserError(f"teacher.pretrain.heads: {heads} heads do not divide the width {dim}")
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=dim,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=hidden_dim,
-        max_position_embeddings=tokenizer.model_max_length,
-        pad_token_id=tokenizer.pad_token_id,
+    config = new_config(
+        len(tokenizer), tokenizer.model_max_length, layers=layers, dim=dim, heads=heads, hidden_dim=hidden_dim
     )
+    config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForMaskedLM(config)
     return Teacher(model.eval(), tokenizer, "new teacher")
+
+
+def new_config(
+    vocabulary_size: int, max_positions: int, *, layers: int, dim: int, heads: int, hidden_dim: int
+) -> BertConfig:
+    """The configuration of such a teacher.
+
+    Raises:
+        UserError: if `heads` do not divide `dim`.
+    """
+    if dim % heads:
+        raise UserError(f"teacher.pretrain.heads: {heads} heads do not divide the width {dim}")
+    return BertConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=dim,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=hidden_dim,
+        max_position_embeddings=max_positions,
+    )
 
 
 def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:

@@ -52,11 +52,15 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
 
 
 def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The pieces in the order of their ids."""
+    """The pieces in the order of their ids.
+
+    Raises:
+        UserError: if there are ids without a piece between them.
+    """
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
-        raise UserError("student.vocabulary: the ids of the teacher's tokenizer have gaps; they must be 0, 1, 2, ...")
+        raise UserError("teacher: the ids of its tokenizer have gaps; they must be 0, 1, 2, ...")
     return pieces
 
 

@@ -5,15 +5,20 @@ from pathlib import Path
 
 from distilrubert.conversion.onnx import require_onnx
 from distilrubert.conversion.openvino import require_openvino
+from distilrubert.distill.losses import LAYER_LOSSES, PAIRED_LAYER_LOSSES
+from distilrubert.distill.objective import build_layer_losses
 from distilrubert.distill.sources import open_source
+from distilrubert.distill.tokenisation import check_max_length
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.evaluation.exported import require_exportable
 from distilrubert.evaluation.task import load_task
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
+from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.run import Run, inputs_of, is_up_to_date
 from distilrubert.pipeline.stages import training_stages_of
+from distilrubert.pipeline.student_vocabulary import teacher_config
 
 
 def check_before_work(run: Run, *, push: bool = False) -> None:
@@ -30,6 +35,8 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     for section, settings in (("distillation", recipe.distillation), ("teacher.pretrain", recipe.teacher.pretrain)):
         if settings:
             settings.check_processes(section, run.launch.processes)
+            settings.check_length(section, recipe.corpus.max_length)
+            check_trackers(settings.trackers, f"{section}.trackers")
     if push:
         connect(recipe.publish)
     with tempfile.TemporaryDirectory() as unused:
@@ -43,11 +50,27 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
         require_onnx()
     if recipe.conversion.openvino or exported.openvino:
         require_openvino()
-    check_trackers(recipe.distillation.trackers, "distillation")
     # A student that is finished with these settings has had its teacher, which takes seconds to load.
-    if recipe.teacher.model and run.launch.leads and not _has_student(run):
+    if run.launch.leads and not _has_student(run):
+        _check_models(run)
+
+
+def _check_models(run: Run) -> None:
+    """Refuse a teacher that is none, and a student that cannot be made or distilled from it."""
+    recipe = run.recipe
+    own = recipe.student.own_vocabulary()
+    if recipe.teacher.model:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
-        student_config(recipe.student, teacher.model.config)
+        config, longest = teacher.model.config, teacher.tokenizer.model_max_length
+        pieces_of(teacher.tokenizer)
+        if own:
+            plain_tokenizer(teacher.tokenizer)
+    else:
+        config = teacher_config(run)
+        longest = config.max_position_embeddings
+    check_max_length(recipe.corpus.max_length, longest)
+    losses = PAIRED_LAYER_LOSSES if own and own.train else LAYER_LOSSES
+    build_layer_losses(losses, student_config(recipe.student, config), config, recipe.distillation)
 
 
 def _has_student(run: Run) -> bool:

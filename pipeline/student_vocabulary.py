@@ -15,7 +15,7 @@ from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.reports import Environment, Measurements, Row
-from distilrubert.modeling.teacher import Teacher, load_teacher
+from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
     count_pieces,
@@ -125,7 +125,7 @@ def _measure(
         counts_T: how often the training text needs each of the teacher's pieces, where `made` is a part of them.
     """
     texts = list(_texts(run, is_held_out=True))
-    teacher = _teacher_config(run)
+    teacher = teacher_config(run)
     width = run.recipe.student.resolve(teacher, len(made)).dim
     rows: list[Row] = []
     for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
@@ -148,14 +148,17 @@ def _measure(
     return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})
 
 
-def _teacher_config(run: Run) -> BertConfig:
+def teacher_config(run: Run) -> BertConfig:
+    """The teacher's configuration, which may be there before the teacher is."""
     pretrain, model = run.recipe.teacher.pretrain, run.recipe.teacher.model
     if model:
         return BertConfig.from_pretrained(checkpoint_folder(model, run.recipe.teacher.revision))
     assert pretrain is not None
-    return BertConfig(
-        hidden_size=pretrain.dim,
-        num_hidden_layers=pretrain.layers,
-        num_attention_heads=pretrain.heads,
-        intermediate_size=pretrain.hidden_dim,
+    return new_config(
+        pretrain.vocabulary_size,
+        pretrain.max_positions,
+        layers=pretrain.layers,
+        dim=pretrain.dim,
+        heads=pretrain.heads,
+        hidden_dim=pretrain.hidden_dim,
     )

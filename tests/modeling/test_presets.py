@@ -90,7 +90,8 @@ def test_the_config_follows_the_family_and_the_teacher() -> None:
 
 
 def test_what_is_given_beats_the_preset_and_the_preset_the_teacher() -> None:
-    shape = StudentArchitecture(preset="tiny", layers=4, hidden_dim=100).resolve(WIDE)
+    own = StudentArchitecture(preset="tiny", layers=4, hidden_dim=100, initialise_from="random")
+    shape = own.resolve(WIDE)
     assert (shape.layers, shape.dim, shape.heads, shape.hidden_dim) == (4, 264, 12, 100)
     base = StudentArchitecture(preset="base").resolve(WIDE)
     assert (base.layers, base.dim, base.heads, base.hidden_dim) == (6, 96, 6, 400)
@@ -110,6 +111,7 @@ def test_layers_can_be_listed() -> None:
         ({"heads": 5}, r"student\.heads: 5 heads do not divide the width 96"),
         ({"dim": 100}, r"student\.heads: 6 heads do not divide the width 100"),
         ({"layers": 3, "initialise_from": [0, 1]}, r"student\.initialise_from: 2 entries for 3 student layers"),
+        ({"dim": 192, "heads": 8}, r"student: width \(dim\) 192 \(teacher: 96\), heads 8 \(teacher: 6\), width of a"),
         ({"layers": 2, "initialise_from": [0, 8]}, r"student\.initialise_from: the teacher has no layer 8; 0 to 7"),
         ({"initialise_from": []}, r"student\.initialise_from: 0 entries for 8"),
     ],

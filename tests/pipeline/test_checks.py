@@ -66,3 +66,55 @@ def test_a_project_that_is_copied_or_touched_keeps_what_it_has_made(finished, tm
     assert len((there / "texts.txt").read_bytes()) == len(text)
     assert main(["distill", str(there / "recipe.yaml"), "--run-dir", str(there / "run")]) == 0
     assert "corpus: corpus.files.0.sha256 was" in capsys.readouterr().err
+
+
+RANDOM = "student.initialise_from=random"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["distillation.layer_map=[[1], [2], [3]]"], "distillation.layer_map: 3 lists for 2 student layers"),
+        (["distillation.layer_map=[[1], [5]]"], "distillation.layer_map: teacher layer 5 for student layer 2"),
+        (
+            ["distillation.weights={kl: 1, attention: 1}", "student.heads=2", RANDOM],
+            "the student has 2 heads and the teacher 4",
+        ),
+        (["student.dim=16"], "distillation.weights.cosine: compares states of one width"),
+        (["distillation.weights={kl: 0}"], "distillation.weights: all are 0"),
+        (["student.dim=64"], "student: width (dim) 64 (teacher: 32), width of a head 16 (teacher: 8)"),
+        (["student.hidden_dim=65"], "student: hidden_dim 65 (teacher: 64)"),
+        (["distillation.batch_tokens=56"], "distillation.batch_tokens: 56 is less than corpus.max_length, 64"),
+        (["corpus.max_length=72"], "corpus.max_length: 72 is more than the tokenizer's 64 tokens"),
+        (
+            [
+                "student.vocabulary={train: {size: 150}}",
+                "distillation.weights={reduce: 1}",
+                "distillation.layer_map=[]",
+            ],
+            "distillation.layer_map: 0 lists for 2 student layers",
+        ),
+    ],
+)
+def test_what_the_teacher_decides_is_known_before_any_work(finished, capsys, overrides, said):
+    assert said in refusal(finished, capsys, *overrides)
+
+
+PRETRAIN = "{layers: 4, dim: 32, heads: 4, hidden_dim: 64, vocabulary_size: 300, max_positions: 64, batch_tokens: 256}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["teacher.pretrain.heads=5"], "teacher.pretrain.heads: 5 heads do not divide the width 32"),
+        (["teacher.pretrain.batch_tokens=8"], "teacher.pretrain.batch_tokens: 8 is less than corpus.max_length, 64"),
+        (["teacher.pretrain.max_positions=32"], "corpus.max_length: 64 is more than the tokenizer's 32 tokens"),
+        (["teacher.pretrain.trackers=[mlflow]"], "teacher.pretrain.trackers: mlflow is not installed"),
+        (["student.layers=5"], "student.layers: 5; the teacher has 4"),
+        (["student.dim=48", "student.heads=6"], "student: width (dim) 48 (teacher: 32), heads 6 (teacher: 4)"),
+        (["distillation.layer_map=[[1], [5]]"], "distillation.layer_map: teacher layer 5 for student layer 2"),
+    ],
+)
+def test_a_teacher_that_is_to_be_trained_is_known_by_its_sizes(finished, capsys, overrides, said):
+    pretrained = ["teacher.model=null", f"teacher.pretrain={PRETRAIN}"]
+    assert said in refusal(finished, capsys, *pretrained, *overrides)

@@ -30,7 +30,8 @@ def recipe(tmp_path, tiny_teacher_folder) -> Path:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("Привет, как дела?\nХорошо, а у тебя?\n" * 3, encoding="utf-8")
     path = tmp_path / "recipe.yaml"
-    text = MINIMAL.replace("some/teacher", str(tiny_teacher_folder)) + "conversion: {onnx: []}\n"
+    text = MINIMAL.replace("some/teacher", str(tiny_teacher_folder)).replace("*.txt}]", "*.txt}], max_length: 64")
+    text += "conversion: {onnx: []}\n"
     path.write_text(text, encoding="utf-8")
     return path
 
