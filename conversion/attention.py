@@ -29,13 +29,20 @@ def attention_written_out() -> Iterator[None]:
     """Let optimum's exporter trace attention as two products and a softmax instead of torch's one operator.
 
     The exporter unfolds that operator into two scalings, and a mask of length × length that is added to the scores of
-    every head: base shapes at 512 tokens then take 124 ms in int8 on one thread, written out 119.
+    every head. Written out, int8 at 512 tokens takes 7 % less time in base shapes and 20 % less in tiny ones (in turns,
+    one thread of a Xeon with AMX).
+
+    optimum wraps torch's function while it exports, and calls the original by a name of its own; once optimum-intel
+    has been imported it does not wrap it any more. So both names are replaced.
     """
     from optimum.exporters.onnx import model_patcher
 
-    original = model_patcher.original_scaled_dot_product_attention
+    wrapped = model_patcher.original_scaled_dot_product_attention
+    original = torch.nn.functional.scaled_dot_product_attention
     model_patcher.original_scaled_dot_product_attention = _attend
+    torch.nn.functional.scaled_dot_product_attention = _attend  # type: ignore[assignment]
     try:
         yield
     finally:
-        model_patcher.original_scaled_dot_product_attention = original
+        model_patcher.original_scaled_dot_product_attention = wrapped
+        torch.nn.functional.scaled_dot_product_attention = original

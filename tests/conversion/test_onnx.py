@@ -36,6 +36,15 @@ def test_layer_norms_are_single_operators(converted):
     assert [node.op_type for node in graph.node].count("LayerNormalization") == 5  # embeddings and 2 × 2
 
 
+def test_attention_is_written_out_though_openvino_files_were_asked_for(converted):
+    for path in (converted[0] / "onnx").iterdir():
+        nodes = onnx.load(path).graph.node
+        made_by = {name: node.op_type for node in nodes for name in node.output}
+        scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
+        # A mask that is added to the scores would make them an Add.
+        assert scores == ["MatMul", "MatMul"], path.name
+
+
 def test_every_length_and_batch_agrees_with_pytorch(converted, tiny_student):
     run = session(converted[0] / "onnx/model.onnx").run
     generator = torch.Generator().manual_seed(0)
