@@ -4,7 +4,7 @@ import math
 
 # What Markdown would read as more than text, in a paragraph or in a table's cell.
 _SPECIAL = {ord(character): f"\\{character}" for character in r"\`*_[]<>|~$#"}
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def figure(value: float, digits: int = 3) -> str:
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 def words(number: int) -> str:
     """A small number as a word, a larger one in digits."""
-    return _WORDS[number] if 0 <= number < len(_WORDS) else str(number)
+    return WORDS[number] if 0 <= number < len(WORDS) else str(number)
 
 
 def escape(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A card that a person has edited is found out, number by number."""
+"""A card that a person has edited is found out, figure by figure; one that another version has worded is not."""
 
 import re
 from pathlib import Path
@@ -47,8 +47,8 @@ def test_an_edited_score_of_the_front_matter(hub: Path) -> None:
 
 
 def test_a_score_that_nobody_measured(hub: Path) -> None:
-    edit(hub, "name: weighted F1$", "name: exact match")
-    assert wrong(hub) == [("RuSentiment: exact match", 0.7645, None)]
+    edit(hub, "type: accuracy$", "type: exact_match")
+    assert wrong(hub) == [("RuSentiment: accuracy", 0.7617, None)]
 
 
 def test_an_edited_cell_is_named_by_row_and_column(hub: Path) -> None:
@@ -57,12 +57,15 @@ def test_an_edited_cell_is_named_by_row_and_column(hub: Path) -> None:
 
 
 def test_a_row_left_out_and_a_row_made_up(hub: Path) -> None:
-    edit(hub, r"^\| FactRuEval .*span F1.*\n", "| SberQuAD: answer F1 | 0.9 | 0.9 | 0.9 | – |\n")
-    left_out = "0.882 ± 0.003 0.854 ± 0.003 0.851 ± 0.003 –"
+    edit(hub, r"^\| FactRuEval .*span F1.*\n", "| SberQuAD: answer F1 | 0.9 | 0.8999 | – | 0.9 ± 0.002 |\n")
     assert wrong(hub) == [
-        ("row SberQuAD: answer F1", "0.9 0.9 0.9 –", None),
-        (r"row FactRuEval \| NER: span F1", None, left_out),
+        ("SberQuAD: answer F1: Teacher", "0.9", None),
+        ("SberQuAD: answer F1: This model", "0.8999", None),
+        ("SberQuAD: answer F1: Bag of words", "0.9 ± 0.002", None),
     ]
+    (left_out,) = (claim for claim in claims(hub) if claim.verdict == "not checked")
+    assert left_out.figure == r"row FactRuEval \| NER: span F1"
+    assert left_out.measured == "0.882 ± 0.003 0.854 ± 0.003 0.851 ± 0.003 –"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,44 @@ def test_an_edited_sentence_is_shown_beside_the_true_one(hub: Path, pattern: str
     ((_, claimed, measured),) = wrong(hub)
     assert replacement in str(claimed)
     assert re.search(pattern, str(measured))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (r"name: weighted F1$", "name: F1, weighted"),
+        (r"^\| Model \| Size, MiB", "| What | Megabytes on disk"),
+        (r"^\| Student, ONNX Runtime int8 ", "| This model as ONNX, int8 "),
+        (r"^\| RuSentiment: weighted F1", "| RuSentiment, F1 (weighted)"),
+        (r"\| 679 \| 0\.675 \|", "| 678.9 | 0.67 |"),
+        (r"you run on a CPU: small and fast, on any processor", "you want int8 or 4 bits"),
+        (r"^Held-out text is the part of .*\n", ""),
+        (r"its latency is 5\.70 times\b.*", "it answers 5.705 times faster.**"),
+        (r"^In all it has 135\.4 million parameters,", "It has 135.4 million weights, that is"),
+        (
+            r"took 1,872 updates over 17\.6 million tokens: 27\.3 hours",
+            "of 1,872 steps (17.6 million tokens) took 1,638 minutes",
+        ),
+        (r"with three seeds: mean ± standard deviation", "by 3 seeds, mean and deviation"),
+    ],
+)
+def test_what_another_version_says_in_other_words_holds(hub: Path, pattern: str, replacement: str) -> None:
+    edit(hub, pattern, replacement)
+    assert {claim.verdict for claim in claims(hub)} == {"holds"}
+
+
+def test_a_made_up_figure_in_other_words_is_shown(hub: Path) -> None:
+    edit(hub, r"^In all it has 135\.4 million parameters,", "It has 35.7 million weights, that is")
+    (claim,) = (claim for claim in claims(hub) if claim.verdict != "holds")
+    assert claim.verdict == "not checked"
+    assert claim.reason == "in other words, and no report has 35.7 million"
+
+
+def test_a_figure_in_a_column_of_another_name_is_one_of_the_report(hub: Path) -> None:
+    edit(hub, r"^(\| Model \|.*\|) Throughput gain, × \|$", r"\1 Gain in samples |")
+    assert wrong(hub) == []
+    edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.02 \|$", r"\1| 6.03 |")
+    assert wrong(hub) == [("Student, ONNX Runtime int8: Gain in samples", "6.03", None)]
 
 
 def test_a_file_of_another_size(hub: Path) -> None:
