@@ -102,6 +102,7 @@ class _Batch:
     attention_mask_BL: Tensor
     hidden_BL: Tensor  # where a piece is hidden
     labels_N: Tensor  # the hidden pieces, row by row
+    pieces: int  # of the vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,8 @@ class _Batches:
             hidden_BL[row, sequence.positions_N] = True
         labels_N = ids_BL[hidden_BL]
         ids_BL[hidden_BL] = self.tokenizer.mask_token_id
-        return _Batch(*(torch.from_numpy(array).to(self.device) for array in (ids_BL, real_BL, hidden_BL, labels_N)))
+        arrays = (torch.from_numpy(array).to(self.device) for array in (ids_BL, real_BL, hidden_BL, labels_N))
+        return _Batch(*arrays, pieces=len(self.tokenizer))
 
 
 def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -138,8 +140,10 @@ def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, .
     )
     head = mlm_head_of(model)
     hidden_ND = output.last_hidden_state[batch.hidden_BL]
+    # A model may have rows that no piece of its tokenizer uses.
+    weight_VD, bias_V = head.weight_VD[: batch.pieces], head.bias_V[: batch.pieces]
     # Only the rows that are asked for meet the vocabulary: the product is the largest of the model.
-    return F.log_softmax(F.linear(head.transform(hidden_ND), head.weight_VD, head.bias_V), -1), output.hidden_states
+    return F.log_softmax(F.linear(head.transform(hidden_ND), weight_VD, bias_V), -1), output.hidden_states
 
 
 @torch.inference_mode()

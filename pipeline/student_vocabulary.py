@@ -65,9 +65,14 @@ def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedToke
 
 
 def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast | None]:
-    """The teacher to distil, trimmed where its student is, and the student's tokenizer where it is a new one."""
+    """The teacher to distil, trimmed where its student is, and the student's tokenizer where it is a new one.
+
+    Some teachers have more rows than pieces, up to a multiple of 64, say: a student of the same vocabulary gets none of
+    these, which could only be predicted by mistake.
+    """
     if not has_own_vocabulary(run):
-        return teacher, None
+        is_padded = teacher.model.config.vocab_size > len(teacher.tokenizer)
+        return (trim_teacher(teacher, teacher.tokenizer) if is_padded else teacher), None
     own = AutoTokenizer.from_pretrained(folder_of(run))
     return (trim_teacher(teacher, own), None) if is_trimmed(run) else (teacher, own)
 

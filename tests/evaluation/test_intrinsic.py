@@ -1,3 +1,4 @@
+import copy
 import math
 
 import numpy as np
@@ -33,6 +34,20 @@ def with_constant_logits(student: Student, bias: torch.Tensor) -> PreTrainedMode
         head.weight_VD.zero_()
         head.bias_V.copy_(bias)
     return model
+
+
+def test_rows_that_no_piece_uses_are_no_predictions(tiny_teacher: Teacher, sequences: list[np.ndarray]) -> None:
+    padded = copy.deepcopy(tiny_teacher.model)
+    padded.resize_token_embeddings(len(tiny_teacher.tokenizer) + 36, mean_resizing=False)
+    with torch.no_grad():
+        mlm_head_of(padded).bias_V[len(tiny_teacher.tokenizer) :] = 10
+    plain, measured = (
+        measure_intrinsic(model, tiny_teacher.tokenizer, sequences, SETTINGS, tiny_teacher.model)
+        for model in (tiny_teacher.model, padded)
+    )
+    assert measured.pop("hidden_cosine") == pytest.approx(plain.pop("hidden_cosine"))
+    assert measured == pytest.approx(plain)
+    assert measured["kl_to_teacher_nats"] == pytest.approx(0, abs=1e-6)
 
 
 def test_masks_depend_on_nothing_but_seed_and_index(tiny_teacher: Teacher, sequences: list[np.ndarray]) -> None:
