@@ -1,14 +1,12 @@
 """Fine-tuning a model on a task with transformers' Trainer: one protocol for every model."""
 
-import contextlib
 import dataclasses
 import logging
 import math
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +73,6 @@ def finetune(
     *,
     learning_rate: float,
     seed: int,
-    work_folder: str | os.PathLike[str] | None = None,
     exporters: Mapping[str, Exporter] | None = None,
 ) -> FinetuningResult:
     """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same result.
@@ -87,13 +84,15 @@ def finetune(
         settings: the protocol.
         learning_rate: the peak learning rate.
         seed: seed of the new head, of the order of the rows and of dropout.
-        work_folder: where the best epoch's weights lie for a while; a temporary folder where None.
         exporters: kinds of files to score the model as, too, by name.
 
     Raises:
         UserError: if the folder holds no model that can be loaded, or the rows do not go with it.
     """
-    with quiet_libraries(), _scratch(work_folder) as scratch:
+    # For the weights of the best epoch, and for the files.
+    scratch_folder = tempfile.TemporaryDirectory(prefix="finetuning-", ignore_cleanup_errors=True)
+    with quiet_libraries(), scratch_folder as folder:
+        scratch = Path(folder)
         set_seed(seed)
         model, tokenizer = _load(model_folder, task, settings)
         train, validation, test = (
@@ -252,15 +251,3 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         assert self.bar is not None
         self.bar.close()
-
-
-@contextlib.contextmanager
-def _scratch(work_folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """A folder for the best epoch, removed at the end."""
-    if work_folder is not None:
-        Path(work_folder).mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="finetuning-", dir=work_folder))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

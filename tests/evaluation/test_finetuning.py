@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,18 @@ def test_the_best_epoch_is_scored_not_the_last(student_folder: Path, noun_task: 
 
 
 def test_nothing_is_left_behind_and_nothing_is_said(
-    student_folder: Path, noun_task: TaskDefinition, rows: TaskRows, tmp_path: Path, capfd: pytest.CaptureFixture
+    student_folder: Path,
+    noun_task: TaskDefinition,
+    rows: TaskRows,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     settings = SETTINGS.model_copy(update={"epochs": 1})
     before = sorted(path.name for path in student_folder.iterdir())
-    finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1, work_folder=tmp_path / "work")
-    assert list((tmp_path / "work").iterdir()) == []
+    finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
+    assert list(tmp_path.iterdir()) == []
     assert sorted(path.name for path in student_folder.iterdir()) == before
     assert capfd.readouterr() == ("", "")
 
