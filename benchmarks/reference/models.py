@@ -50,4 +50,4 @@ MODELS = (
     Model("base-no-mlm", "base without MLM", "reference-base", ("distillation.weights={kl: 5.0, cosine: 1.0}",)),
 )
 # The same for every model, whatever its recipe says: only what is fine-tuned differs.
-PROTOCOL = ("evaluation.finetuning={train_limit: 2000, epochs: 3, learning_rates: [1.0e-4, 3.0e-4]}",)
+PROTOCOL = ("evaluation.finetuning={train_limit: 2000, epochs: 3, learning_rates: [1.0e-4, 3.0e-4, 1.0e-3]}",)
