@@ -8,7 +8,8 @@ of layers, and AdamW. Random weights, no padding, no dropout, the same fused Ada
 a process of its own. Run it on an idle machine: two threads that wait for a third process cost more than that process.
 
 Three tables: `rows` has the speed of each case, the cases taking turns in rounds; `details.memory` the peak memory
-against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds.
+against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds. With
+`--tables` the others stay as the file has them: only the first has to have the machine to itself.
 """
 
 import argparse
@@ -33,7 +34,7 @@ BASELINE = "plain-fp32"
 PARTS = ("forward_s", "backward_s", "optimizer_s")
 CASES = (
     "reference-fp32", BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-all-bf16",
-    "fused-masked-bf16",
+    "fused-masked-bf16", "fused-recomputed-fp32", "fused-recomputed-bf16",
 )  # fmt: skip
 SMALL = Shapes(vocabulary=2000, teacher_layers=4, student_layers=2, width=64, heads=4, inner_width=128, sequences=4)
 STEP = Path(__file__).with_name("distillation_step.py")
@@ -155,6 +156,14 @@ def with_tokens(shapes: Shapes, tokens: int) -> Shapes:
     return dataclasses.replace(shapes, sequences=max(1, tokens // shapes.length))
 
 
+def kept(path: Path) -> tuple[list[Row], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The three tables of an earlier run; empty where there is none."""
+    if not path.exists():
+        return [], [], []
+    report = Measurements.load(path)
+    return list(report.rows), report.details["memory"], report.details["largest"]
+
+
 def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,10 +190,10 @@ def main() -> None:
     shapes = dataclasses.replace(SMALL if arguments.small else Shapes(), length=arguments.length)
     tokens = [number // 4 for number in arguments.tokens] if arguments.small else arguments.tokens
     run = Runner(arguments)
-    rows, memory, largest = [], [], []
+    rows, memory, largest = kept(arguments.output)
     if "speed" in arguments.tables:
         rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
-    if "memory" in arguments.tables or "largest" in arguments.tables:
+    if "memory" in arguments.tables:
         memory = measure_memory(run, arguments.cases, shapes, tokens)
     if "largest" in arguments.tables:
         limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
-from distilrubert.distill.encoding import FrozenModel, encode
+from distilrubert.distill.encoding import FrozenModel, encode, recompute_blocks
 from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.objective import Objective, ObjectiveSettings
 from distilrubert.distill.optimizer import build_optimizer
@@ -159,9 +159,12 @@ def plain_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
     return KL * TEMPERATURE**2 * kl + MLM * mlm + COSINE * torch.stack(cosines).mean()
 
 
-def fused_step(student: nn.Module, teacher: nn.Module, positions: str) -> Step:
-    """The project's own."""
+def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
+    """The project's own: over `all` positions or the `masked` ones; `recomputed` is over all, with blocks recomputed."""
     weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
+    positions = "masked" if form == "masked" else "all"
+    if form == "recomputed":
+        recompute_blocks(student, training=True)
     objective = Objective(student, teacher, ObjectiveSettings(weights=weights, kl_positions=positions))
     objective.to(next(student.parameters()).device)
 

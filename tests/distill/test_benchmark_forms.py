@@ -33,12 +33,14 @@ def test_losses_and_gradients_agree(forms: ModuleType) -> None:
         ("reference", forms.reference_step(student, teacher, batch)),
         ("plain", forms.plain_step(student, teacher, batch)),
         ("fused", forms.fused_step(student, teacher, "all")(batch)),
+        ("recomputed", forms.fused_step(student, teacher, "recomputed")(batch)),
     ):
         student.zero_grad()
         loss.backward()
         found[name] = [loss.detach(), *(parameter.grad.clone() for parameter in student.parameters())]
     torch.testing.assert_close(found["reference"], found["plain"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["fused"], found["plain"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["recomputed"], found["fused"], rtol=0, atol=0)
 
 
 def test_the_arithmetic_of_the_true_shapes(forms: ModuleType) -> None:
