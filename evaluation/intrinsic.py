@@ -129,8 +129,9 @@ class _Batches:
             hidden_BL[row, sequence.positions_N] = True
         labels_N = ids_BL[hidden_BL]
         ids_BL[hidden_BL] = self.tokenizer.mask_token_id
-        arrays = (torch.from_numpy(array).to(self.device) for array in (ids_BL, real_BL, hidden_BL, labels_N))
-        return _Batch(*arrays, pieces=len(self.tokenizer))
+        arrays = (ids_BL, real_BL, hidden_BL, labels_N)
+        input_ids, attention_mask, hidden, labels = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return _Batch(input_ids, attention_mask, hidden, labels, len(self.tokenizer))
 
 
 def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
