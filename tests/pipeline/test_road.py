@@ -17,6 +17,9 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stages import stages_of
 
 from ..hub.conftest import local_hub  # noqa: F401
 
@@ -94,6 +97,15 @@ def test_the_hub_folder_holds_what_the_design_says(hub):
         expected |= {"onnx/model.onnx", "onnx/model_quantized.onnx"}
     assert expected <= files
     assert not [name for name in files - expected if not name.startswith(("assets/", "reports/"))]
+
+
+@pytest.mark.slow
+def test_whatever_is_made_belongs_to_a_stage_that_can_set_it_aside(run_dir):
+    run = Run(load_recipe(run_dir / "recipe.yaml"), run_dir)
+    owned = [path for stage in stages_of(run) for path in (*stage.outputs(run), *stage.work(run))]
+    for path in run_dir.rglob("*"):
+        if path.is_file() and path.parts[len(run_dir.parts)] not in ("stamps", "scores", "recipe.yaml", ".lock"):
+            assert any(path.is_relative_to(place) for place in owned), path
 
 
 @pytest.mark.slow
