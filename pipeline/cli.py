@@ -6,16 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from distilrubert.pipeline.arguments import Parser, Several
 from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line, as all of the user's mistakes are."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USER_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:
@@ -64,11 +57,11 @@ def _configure_logging() -> None:
 def _parser(program: str) -> argparse.ArgumentParser:
     if program == "publish.py":
         return _publish(_new(program, "Make the model repository that a recipe describes, and publish it.", "publish"))
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description="Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub.",
     )
-    verbs = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, add in _COMMANDS.items():
         description, add_arguments = add
         verb = verbs.add_parser(
@@ -84,7 +77,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _new(program: str, description: str, command: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description=description,
         epilog="example: python publish.py recipes/base.yaml --repo-id USER/NAME --dry-run",
@@ -127,39 +120,65 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--onnx",
+        action=Several,
         nargs="*",
         default=["fp32", "int8"],
         metavar="FORMAT",
-        help="fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: the first two; the option alone: no ONNX)",
+        help="ONNX files to write: fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: fp32 int8; for "
+        "none write --onnx alone)",
     )
     parser.add_argument(
-        "--openvino", nargs="*", default=[], metavar="FORMAT", help="fp32, fp16, int8 (default: no OpenVINO)"
+        "--openvino",
+        action=Several,
+        nargs="*",
+        default=[],
+        metavar="FORMAT",
+        help="OpenVINO files to write: fp32, fp16, int8 (default: none)",
     )
     parser.add_argument(
         "--task",
         dest="export_task",
         default="feature-extraction",
         metavar="TASK",
-        help="feature-extraction (hidden states, the default) or fill-mask (logits)",
+        help="what the files return: feature-extraction (hidden states, the default) or fill-mask (logits)",
     )
     parser.add_argument(
-        "--sentences", type=Path, metavar="FILE", help="text, one sentence a line, to prove the files on"
+        "--sentences",
+        type=Path,
+        metavar="FILE",
+        help="text, one sentence a line: every other line calibrates int8 files, all files are compared on the "
+        "rest (default: sentences that come with the program)",
     )
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument(
-        "--task", nargs="+", required=True, metavar="TASK", help="name of a shipped task, or a YAML file"
+        "--task",
+        action=Several,
+        nargs="+",
+        default=[],
+        required=True,
+        metavar="TASK",
+        help="names of shipped tasks, or YAML files",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
-    for runtime in ("onnx", "openvino"):
+    parser.add_argument(
+        "--seeds",
+        action=Several,
+        nargs="+",
+        type=int,
+        default=[1, 2, 3],
+        metavar="N",
+        help="a fine-tuning run for each (default: 1 2 3)",
+    )
+    for option, runtime in (("--onnx", "ONNX"), ("--openvino", "OpenVINO")):
         parser.add_argument(
-            f"--{runtime}",
+            option,
+            action=Several,
             nargs="*",
             default=[],
             metavar="FORMAT",
-            help=f"also score the fine-tuned models as these {runtime} files, for example int8 (default: none)",
+            help=f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)",
         )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
@@ -168,30 +187,65 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
     )
-    parser.add_argument("--sequence-length", type=int, default=512, metavar="TOKENS", help="default: 512")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16], metavar="N", help="default: 1 16")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the cores of this machine)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--sequence-length", type=int, default=512, metavar="TOKENS", help="tokens of each sequence (default: 512)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        action=Several,
+        nargs="+",
+        type=int,
+        default=[1, 16],
+        metavar="N",
+        help="sequences at once: latency is measured at the smallest, throughput at the largest (default: 1 16)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="cpu",
+        help="cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a model repository, or its Hub id")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
-    parser.add_argument("--teacher", metavar="MODEL", help="folder or Hub id of the teacher, to measure it too")
-    parser.add_argument("--speed", action="store_true", help="measure the gains in speed, which takes minutes")
     parser.add_argument(
-        "--tolerance", type=float, default=0.3, metavar="SHARE", help="by which a gain may be smaller (default: 0.3)"
+        "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is claimed of it"
     )
     parser.add_argument(
-        "--task", nargs="+", default=[], metavar="TASK", help="fine-tune on these tasks again, which takes long"
+        "--speed", action="store_true", help="also measure the gains in speed again, which takes minutes"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="of the fine-tuning (default: the report's)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="share by which a measured gain may be smaller than the claimed one (default: 0.3)",
+    )
+    parser.add_argument(
+        "--task",
+        action=Several,
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="also fine-tune on these tasks again (names or YAML files), which takes long",
+    )
+    parser.add_argument(
+        "--seeds",
+        action=Several,
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="seeds of the fine-tuning (default: those of the report)",
+    )
     parser.add_argument("--json", action="store_true", help="print the claims as JSON")
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run directory whose card is rendered again")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run directory, for example runs/demo")
     parser.add_argument("--preview", action="store_true", help="also write a static HTML page beside the card")
 
 
@@ -208,17 +262,27 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
     )
     parser.add_argument("--verify-only", action="store_true", help="compare what is published with the folder")
-    parser.add_argument("--json", action="store_true", help="print the plan and the result as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the plan and the result as JSON; without a repository, the files of the folder",
+    )
     return parser
 
 
 _COMMANDS = {
-    "distill": ("Distil a student: up to the finished checkpoint.", _distill),
+    "distill": ("Distil a student as a recipe describes it, up to the finished checkpoint.", _distill),
     "convert": ("Export a model to safetensors, ONNX and OpenVINO, and prove that the files agree.", _convert),
-    "evaluate": ("Fine-tune a model on labelled tasks and report mean and standard deviation.", _evaluate),
-    "benchmark": ("Measure the speed of models and of every file they come with.", _benchmark),
-    "card": ("Render the model card of a run again.", _card),
-    "verify": ("Look into everything that a model repository claims.", _verify),
+    "evaluate": (
+        "Fine-tune a model on labelled tasks, and report the mean and standard deviation of its scores.",
+        _evaluate,
+    ),
+    "benchmark": (
+        "Measure the speed of models, each in PyTorch and as every file in its folder or repository.",
+        _benchmark,
+    ),
+    "card": ("Write the model card of a run again, from its reports.", _card),
+    "verify": ("Check everything that a model repository claims, by its reports and by measuring again.", _verify),
     "publish": ("Make the model repository that a recipe describes, and publish it.", _publish),
 }
 

@@ -23,7 +23,7 @@ from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
-from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_folder, render_plan
+from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
@@ -50,9 +50,20 @@ def convert(options: argparse.Namespace) -> None:
         ConversionSettings, {"onnx": options.onnx, "openvino": options.openvino, "task": options.export_task}
     )
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
-    parity = convert_model(options.model, options.output, settings, sentences)
+    quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
+    # What the ranges of activations were seen on proves nothing about other text.
+    calibration, proof = (sentences[::2], sentences[1::2]) if quantized else ([], sentences)
+    if not proof:
+        raise UserError(
+            f"--sentences {options.sentences}: too few; one is needed to compare the files on"
+            f"{', and another one to calibrate int8 on' if quantized else ''}"
+        )
+    parity = convert_model(options.model, options.output, settings, proof, calibration)
     parity.save(options.output / "reports" / "parity.json")
     Console().print(parity_table(parity))
+    others = f"; int8 was calibrated on {parity.details['int8']['calibration_sentences']} others" if quantized else ""
+    advice = "" if options.sentences else " (which came with the program; --sentences FILE takes your own)"
+    print(f"Compared on {len(proof)} sentences{others}{advice}")
 
 
 def _check_output(path: Path) -> None:
@@ -93,7 +104,9 @@ def benchmark(options: argparse.Namespace) -> None:
     names = [Path(model).resolve().name for model in options.models]
     if len(set(names)) < len(names):
         names = options.models
-    cases = [case for name, model in zip(names, options.models, strict=True) for case in cases_of(name, model)]
+    # From the Hub with all files, since each is measured.
+    folders = [repository_folder(model) for model in options.models]
+    cases = [case for name, folder in zip(names, folders, strict=True) for case in cases_of(name, folder)]
     speed = measure_speed(cases, settings)
     speed.save(options.output)
     Console().print(speed_table(speed))
@@ -145,7 +158,8 @@ def publish(options: argparse.Namespace) -> int:
     if not options.json:
         print_tables(run)
     if recipe.publish.repo_id is None:
-        print(f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}")
+        said = f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}"
+        print(json.dumps(folder_as_json(run.hub)) if options.json else said)
         return DONE
     return _push(run, options)
 

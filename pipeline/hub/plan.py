@@ -201,6 +201,13 @@ def render_folder(folder: Path) -> str:
     return "\n".join(lines + [f"    {path:<{width}}  {format_size(size):>10}" for path, size in sizes.items()])
 
 
+def folder_as_json(folder: Path) -> dict[str, Any]:
+    """The same for machines: the folder, and size and SHA-256 of each of its files."""
+    found = local_files(folder).items()
+    files = [{"path": path, "bytes": digest.size, "sha256": digest.sha256} for path, digest in found]
+    return {"folder": str(folder), "files": files}
+
+
 def _origin(plan: PushPlan) -> str:
     if plan.creates_repository:
         return f"a new {'private' if plan.settings.private else 'public'} repository"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.cli import _parser, main
 
 from .test_recipe import MINIMAL
 
@@ -81,10 +81,42 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["verify", "."], "holds none of the reports"),
         (["verify", ".", "--tolerance", "0"], "--tolerance 0: a share above 0 is needed"),
         (["verify", ".", "--task", "rusentimen"], "rusentiment"),
+        (["verify", "--task", "rusentiment"], "the following arguments are required: MODEL"),
+        (["benchmark", ".", "--batch-size", "--output", "o"], "--batch-size: expected at least one argument"),
+        (["convert", ".", "--onnx", "int4", "--output", "o"], "int4"),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, arguments, said):
     assert said in mistake(capsys, *arguments)
+
+
+def test_one_sentence_cannot_both_calibrate_and_prove(capsys, tmp_path):
+    (tmp_path / "one.txt").write_text("Привет!\n\n", encoding="utf-8")
+    said = mistake(capsys, "convert", "m", "--output", "out", "--sentences", "one.txt")
+    assert "--sentences one.txt: too few" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("verify --task rusentiment runs/demo/hub", {"model": "runs/demo/hub", "task": ["rusentiment"]}),
+        ("verify --seeds 1 2 me/model --json", {"model": "me/model", "seeds": [1, 2], "json": True}),
+        ("verify runs/demo/hub --task a --task b", {"model": "runs/demo/hub", "task": ["a", "b"]}),
+        ("evaluate --output o --task a recipes/t.yaml m/n", {"model": "m/n", "task": ["a", "recipes/t.yaml"]}),
+        ("evaluate --task a --onnx ./m --output o", {"model": "./m", "onnx": [], "task": ["a"]}),
+        ("convert --onnx fp32 int8 /m --output o", {"model": "/m", "onnx": ["fp32", "int8"]}),
+        ("convert --onnx int8 --onnx fp32 --output o here", {"model": "here", "onnx": ["int8", "fp32"]}),
+        ("convert m --onnx --output o", {"model": "m", "onnx": []}),
+        ("convert m --output o", {"onnx": ["fp32", "int8"]}),
+        ("benchmark --batch-size 1 16 a/b c/d --output o", {"models": ["a/b", "c/d"], "batch_size": [1, 16]}),
+        ("benchmark a --batch 4 b/c --output o", {"models": ["a", "b/c"], "batch_size": [4]}),
+        ("benchmark a b --output o", {"models": ["a", "b"], "batch_size": [1, 16]}),
+    ],
+)
+def test_a_model_is_found_before_and_after_options_of_several_values(tmp_path, line, expected):
+    (tmp_path / "here").mkdir()
+    options = vars(_parser("distilrubert").parse_args(line.split()))
+    assert {name: options[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Commands on a small model: files proved on other text than they were calibrated on, and measured from the Hub."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+from distilrubert.conversion.parity import default_sentences
+from distilrubert.pipeline import commands
+from distilrubert.pipeline.cli import main
+
+from ..hub.conftest import local_hub, model_folder  # noqa: F401
+from .test_recipe import MINIMAL
+
+
+def converted(monkeypatch, *arguments) -> dict[str, list[str]]:
+    """The sentences that a conversion got."""
+    seen = {}
+
+    def convert_model(model, output, settings, sentences, calibration):
+        seen.update(proof=list(sentences), calibration=list(calibration))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "convert_model", convert_model)
+    assert main(["convert", "m", "--output", "o", *arguments]) == 130
+    return seen
+
+
+def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, tmp_path):
+    seen = converted(monkeypatch)
+    assert not set(seen["proof"]) & set(seen["calibration"])
+    assert sorted(seen["proof"] + seen["calibration"]) == sorted(default_sentences())
+    (tmp_path / "own.txt").write_text("а\nб\nв\n", encoding="utf-8")
+    assert converted(monkeypatch, "--sentences", str(tmp_path / "own.txt")) == {
+        "proof": ["б"],
+        "calibration": ["а", "в"],
+    }
+    # Without int8 nothing is calibrated, and all of the text is proof.
+    assert converted(monkeypatch, "--onnx", "fp32")["proof"] == default_sentences()
+
+
+def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
+    monkeypatch.setattr(commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(commands, "bring_up_to_date", lambda *_: None)
+    shutil.copytree(model_folder, tmp_path / "run" / "hub")
+    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert main(["publish", str(tmp_path / "recipe.yaml"), "--run-dir", str(tmp_path / "run"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["folder"] == str(tmp_path / "run" / "hub")
+    files = {file["path"]: file for file in said["files"]}
+    card = (model_folder / "README.md").read_bytes()
+    assert files["README.md"] == {
+        "path": "README.md", "bytes": len(card), "sha256": hashlib.sha256(card).hexdigest(),
+    }  # fmt: skip
+
+
+@pytest.mark.export
+@pytest.mark.slow
+def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    assert main(["convert", str(model_folder), "--output", str(tmp_path / "out"), "--onnx", "fp32", "int8"]) == 0
+    assert "Compared on 24 sentences; int8 was calibrated on 24 others" in capsys.readouterr().out
+    api = HfApi(endpoint=local_hub.endpoint, token=local_hub.tokens["me"])
+    api.create_repo("me/exported")
+    # As HF_ENDPOINT does; without it the client 0.36 cannot read the URL of the commit that it has made.
+    monkeypatch.setattr(constants, "ENDPOINT", local_hub.endpoint)
+    api.upload_folder(repo_id="me/exported", folder_path=tmp_path / "out")
+    # The client reads its endpoint when it is imported.
+    hub_here = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    arguments = "benchmark --batch-size 1 me/exported --sequence-length 8 --output"
+    command = [sys.executable, "-m", "distilrubert.pipeline", *arguments.split(), str(tmp_path / "speed.json")]
+    subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
+    rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["case"] for row in rows] == ["exported-pytorch-fp32", "exported-onnx-fp32", "exported-onnx-int8"]
