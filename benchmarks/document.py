@@ -70,6 +70,17 @@ def inference_profile_rows(report: Measurements) -> str:
     return table(["ms of a pass", "products with weights", "attention", "rest"], rows)
 
 
+def inference_variants_rows(report: Measurements) -> str:
+    """Time of each changed file over that of the published one, by model."""
+    changes = [row.case.partition("-")[2] for row in report.rows]
+    models = dict.fromkeys(row.case.partition("-")[0] for row in report.rows)
+    rows = [
+        [change, *(f"{report[f'{model}-{change}'].figures['time_ratio']:.2f}" for model in models)]
+        for change in dict.fromkeys(changes)
+    ]
+    return table(["time over the published file's", *models], rows)
+
+
 def vocabulary_rows(report: Measurements) -> str:
     """A step of each loss over two vocabularies."""
     base = report[report.baseline or ""].figures["step_s"]
@@ -89,6 +100,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
+    ("inference_variants", "rows"): inference_variants_rows,
     ("vocabulary", "rows"): vocabulary_rows,
 }
 

@@ -1,4 +1,4 @@
-"""What a user would run instead, as it comes: optimum's dynamic int8, NNCF's defaults, CTranslate2's int8.
+"""What a user would run instead, as it comes: dynamic int8 by PyTorch and optimum, NNCF's defaults, CTranslate2's int8.
 
 One entry for each peer: the file that it runs and how; and two more ways to run our own files. PyTorch in bf16 is
 among the package's backends already.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrubert.evaluation.backends import Backend, open_onnx, open_openvino
+from distilrubert.evaluation.backends import CHECKPOINT, Backend, open_onnx, open_openvino
 
 if TYPE_CHECKING:
     from distilrubert.conversion.material import Material
@@ -30,6 +30,20 @@ def _open_ctranslate2(folder: Path, device: str, threads: int) -> Callable[[NDAr
     def prepare(ids_BL: NDArray[np.int64]) -> Callable[[], object]:
         ids = ids_BL.tolist()
         return lambda: np.asarray(encoder.forward_batch(ids).last_hidden_state)
+
+    return prepare
+
+
+def _open_pytorch_int8(folder: Path, device: str, threads: int) -> Callable[[NDArray[np.int64]], Callable[[], object]]:
+    import torch
+    from transformers import AutoModel
+
+    torch.set_num_threads(threads)
+    model = torch.ao.quantization.quantize_dynamic(AutoModel.from_pretrained(folder).eval(), {torch.nn.Linear})
+
+    def prepare(ids_BL: NDArray[np.int64]) -> Callable[[], object]:
+        inputs = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.ones(ids_BL.shape, dtype=torch.long)}
+        return torch.inference_mode()(lambda: model(**inputs).last_hidden_state)
 
     return prepare
 
@@ -65,6 +79,7 @@ PEERS = {
         lambda folder, device, threads: open_openvino(folder / "openvino/openvino_model.xml", threads, "f32"),
     ),
     "openvino-int8-two-streams": Backend(("openvino/openvino_model_qint8_quantized.bin",), _open_two_streams),
+    "peer-pytorch-int8": Backend(CHECKPOINT, _open_pytorch_int8),
     "peer-ortquantizer-int8": Backend(
         ("peers/ortquantizer.onnx",),
         lambda folder, device, threads: open_onnx(folder / "peers/ortquantizer.onnx", threads),

@@ -83,7 +83,7 @@ def test_the_benchmark_measures_every_file_the_peers_and_the_ceiling(tmp_path):
     cases = {row.case for row in report.rows}
     assert report.baseline == "teacher-pytorch-fp32" in cases
     ours = {"pytorch-fp32", "pytorch-bf16", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"}
-    peers = {"peer-ortquantizer-int8", "peer-nncf-int8"}
+    peers = {"peer-pytorch-int8", "peer-ortquantizer-int8", "peer-nncf-int8"}
     assert {f"student-base-{name}" for name in ours | peers} <= cases
     for row in report.rows:
         assert row.figures["gflop_per_s"] == pytest.approx(row.figures["gflop"] * row.figures["samples_per_s"])

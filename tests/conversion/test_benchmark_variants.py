@@ -1,0 +1,60 @@
+"""The changes that benchmarks/inference_variants.py times do to a graph what they say."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.export
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def variants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("inference_variants")
+
+
+@pytest.fixture
+def changed(variants, converted):
+    def change(name: str):
+        graph = openvino.Core().read_model(converted[0] / variants.FILE)
+        variants.CHANGES[name](graph, 7)
+        graph.validate_nodes_and_infer_types()
+        return graph
+
+    return change
+
+
+def hidden_of(graph, mask: list[int]) -> np.ndarray:
+    model = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return model({"input_ids": np.arange(7, 14)[None], "attention_mask": np.array([mask])})[0]
+
+
+def test_without_the_mask_padding_is_seen(changed):
+    whole, padded = [1] * 7, [1] * 5 + [0] * 2
+    assert np.abs(hidden_of(changed("as-published"), whole) - hidden_of(changed("as-published"), padded)).max() > 1e-2
+    np.testing.assert_array_equal(hidden_of(changed("no-mask"), whole), hidden_of(changed("no-mask"), padded))
+    np.testing.assert_array_equal(hidden_of(changed("no-mask"), whole), hidden_of(changed("as-published"), whole))
+
+
+def test_shapes_are_fixed(changed):
+    assert [list(entry.shape) for entry in changed("fixed-shapes").inputs] == [[1, 7], [1, 7]]
+
+
+def test_activations_are_replaced_in_each_layer(changed):
+    def count(name: str, operator: str) -> int:
+        return sum(node.get_type_name() == operator for node in changed(name).get_ops())
+
+    assert (count("as-published", "Gelu"), count("relu-for-gelu", "Gelu"), count("relu-for-gelu", "Relu")) == (2, 0, 2)
+    gelus = [node for node in changed("gelu-by-tanh").get_ops() if node.get_type_name() == "Gelu"]
+    assert [node.get_attributes()["approximation_mode"] for node in gelus] == ["TANH", "TANH"]
+
+
+def test_times_are_relative_to_the_published_file(variants, converted):
+    found = variants.compare(converted[0] / variants.FILE, length=7, passes=2)
+    assert list(found) == list(variants.CHANGES)
+    assert found["as-published"]["time_ratio"] == 1
+    assert all(figures["time_ms"] > 0 for figures in found.values())
