@@ -105,6 +105,10 @@ class OptimizationSettings(BookkeepingSettings):
 class DistillationSettings(ObjectiveSettings, OptimizationSettings):
     """Losses and optimisation of the student."""
 
+    def trajectory(self) -> dict[str, Any]:
+        """As for any training; losses without a weight are left out, so that a new one changes no older run."""
+        return {**super().trajectory(), "weights": {name: weight for name, weight in self.weights if weight}}
+
 
 class PretrainingSettings(OptimizationSettings):
     """A teacher of the recipe's own: its size and how it is trained on the recipe's corpus."""

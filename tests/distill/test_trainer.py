@@ -377,6 +377,11 @@ def test_a_checkpoint_of_another_teacher_is_refused_and_not_one_of_a_teacher_tha
         distill(moved, student, corpus, tiny.settings(), finished.folder, tiny.SEED)
 
 
+def test_a_loss_without_weight_is_no_setting_that_could_differ() -> None:
+    weights = DistillationSettings(weights={"mlm": 1.0, "cosine": 0.0}).trajectory()["weights"]
+    assert weights == {"mlm": 1.0}
+
+
 def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:
     student, report = tiny.run(tmp_path, gradient_checkpointing=True)
     assert tiny.digest(student) == finished.digest
