@@ -24,6 +24,7 @@ from distilrubert.model_card.drawing import (
 )
 from distilrubert.model_card.formatting import figure
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.losses import TITLES
 from distilrubert.model_card.scores import Score, main_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.persistence import atomic_file
@@ -31,19 +32,6 @@ from distilrubert.modeling.reports import Measurements, Row
 
 # Dark enough for text.
 BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))
-LOSS_TITLES = {
-    "loss": "Total loss",
-    "kl": "KL to the teacher",
-    "mlm": "Masked-token loss",
-    "cosine": "Cosine distance of hidden states",
-    "hidden": "Squared distance of hidden states",
-    "attention": "Squared distance of attention maps",
-    "first_piece": "KL over the student's pieces",
-    "match": "KL over the common pieces",
-    "reduce_map": "KL over the teacher's pieces",
-    "reduce": "Squared distance of spans",
-    "reduce_cosine": "Cosine distance of spans",
-}
 
 
 def write_figures(run: CardInput, folder: Path) -> dict[str, str]:
@@ -102,7 +90,7 @@ def _speed_label(row: Row) -> str:
 def draw_training(training: Measurements | None) -> Figure | None:
     """One panel a loss, over the tokens seen: on the training text and, where it was measured, on held-out text."""
     curves = training.details.get("curves", []) if training else []
-    losses = [name for name in LOSS_TITLES if len(points_of(curves, name)) > 1]
+    losses = [name for name in TITLES if len(points_of(curves, name)) > 1]
     if not training or not losses:
         return None
     held_out = with_tokens(training.details.get("validation", []), curves)
@@ -111,7 +99,7 @@ def draw_training(training: Measurements | None) -> Figure | None:
         axes.plot(*zip(*points_of(curves, name), strict=True), color=BLUE, linewidth=1.6, label="training text")
         if points := points_of(held_out, name):
             axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1.6, marker="o", label="held-out text")
-        axes.set_title(LOSS_TITLES[name], loc="left", fontsize=10)
+        axes.set_title(TITLES[name], loc="left", fontsize=10)
         over_tokens(axes)
     panels[0].legend(*panels[-1].get_legend_handles_labels(), frameon=False, fontsize=9)
     return picture

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count, words
+from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.losses import loss_meanings, teacher_layers
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
 from distilrubert.modeling.presets import spread_layers
@@ -27,56 +28,9 @@ def describe_training(run: CardInput) -> dict[str, Any]:
     }
 
 
-def loss_meanings(run: CardInput) -> Mapping[str, str]:
-    """Each loss in words."""
-    settings = run.recipe["distillation"]
-    positions = "the masked" if settings.get("kl_positions") == "masked" else "all"
-    return {
-        "kl": f"KL divergence from the teacher's to the student's predictions at temperature "
-        f"{settings['temperature']:g}, over {positions} positions",
-        "mlm": "Masked-language-modelling cross-entropy of the student at the masked positions",
-        "cosine": f"Cosine distance between each hidden state of the student and {_target(run, 'hidden states')}",
-        "hidden": f"Squared distance between each hidden state of the student and {_target(run, 'hidden states')}",
-        "attention": f"Squared distance between each attention map of the student and {_target(run, 'attention maps')}",
-        "first_piece": f"KL divergence at temperature {settings['temperature']:g} over the student's vocabulary, each "
-        "piece with all that the teacher predicts of what begins with it",
-        "match": f"KL divergence at temperature {settings['temperature']:g} over the pieces of both vocabularies, "
-        "where both texts have the same piece",
-        "reduce_map": f"KL divergence at temperature {settings['temperature']:g} over the teacher's whole vocabulary, "
-        "each piece predicted through those of the student that spell it",
-        "reduce": "Squared distance between the teacher's state of a token and the mean state of the pieces that "
-        "face it",
-        "reduce_cosine": "Cosine distance between the teacher's state of a token and the mean state of the pieces that "
-        "face it",
-    }
-
-
-def _target(run: CardInput, states: str) -> str:
-    """What a layer of the student learns from by the layer map, in the words of the reference card."""
-    layer_map = run.recipe["distillation"].get("layer_map", "block-mean")
-    if layer_map == "last-of-block":
-        return f"the last of its block of consecutive {states} of the teacher"
-    if layer_map != "block-mean":
-        return f"the mean of those {states} of the teacher that the recipe lists for it"
-    teacher, student = _teacher_layers(run), run.config["n_layers"]
-    if teacher is None:
-        return f"the mean of consecutive {states} of the teacher"
-    if teacher == student:
-        return "the teacher's at the same depth"
-    sizes = sorted({(k + 1) * teacher // student - k * teacher // student for k in range(student)})
-    return f"the mean of {' or '.join(map(words, sizes))} consecutive {states} of the teacher"
-
-
-def _teacher_layers(run: CardInput) -> int | None:
-    """From the teacher's config; while that is not at hand, from the recipe that trains it."""
-    if run.teacher_config:
-        return int(run.teacher_config["num_hidden_layers"])
-    return (run.recipe["teacher"].get("pretrain") or {}).get("layers")
-
-
 def _start(run: CardInput) -> str:
     """Where the student's first weights come from."""
-    total, layers = _teacher_layers(run), run.config["n_layers"]
+    total, layers = teacher_layers(run), run.config["n_layers"]
     given = run.recipe["student"].get("initialise_from")
     if given == "random":
         return "random weights"

@@ -350,6 +350,12 @@ def test_layer_map_in_words(run: CardInput, layer_map: Any, layers: int, words: 
     assert f"Cosine distance between each hidden state of the student and {words}" in card
 
 
+def test_one_mean_of_all_layers_is_not_told_as_layer_by_layer(run: CardInput) -> None:
+    recipe = _changed(distillation={"layer_map": "all-mean"})
+    card = render_card(dataclasses.replace(run, recipe=recipe))
+    assert "Cosine distance between the mean of all hidden states of the student and that of the teacher's |" in card
+
+
 def test_an_unpublished_card_speaks_of_its_folder(tmp_path: Path) -> None:
     card = write_card(write_run(tmp_path, _changed(publish={"repo_id": None}))).read_text(encoding="utf-8")
     assert "`distilrubert-base-cased-conversational` stands for the folder that holds this card" in card
