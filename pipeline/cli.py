@@ -10,6 +10,16 @@ from pathlib import Path
 from distilrubert.pipeline.arguments import Parser, Several
 from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
+# Where transformers 4.57 and 5 warn about tokenizers.
+_TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")
+_FALSE_ALARMS = (
+    # 4.57.3 and later take every tokenizer of more than 100,000 pieces for Mistral's, that of a BERT too, whose pieces
+    # are split by no regular expression.
+    "with an incorrect regex pattern",
+    # The class is guessed from the folder's path: "mpt" in /tmp/tmpt1x is taken for the model MPT.
+    "The tokenizer class you load from this checkpoint is not the same type",
+)
+
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:
     """Run one command.
@@ -52,6 +62,12 @@ def _configure_logging() -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    for name in _TOKENIZER_LOGGERS:
+        logging.getLogger(name).addFilter(_is_no_false_alarm)
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    return not any(alarm in record.getMessage() for alarm in _FALSE_ALARMS)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

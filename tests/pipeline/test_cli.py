@@ -157,6 +157,27 @@ def test_a_teacher_without_its_head(capsys, recipe, tmp_path, tiny_teacher):
     assert "cls.predictions" in said
 
 
+def test_only_false_alarms_about_tokenizers_are_held_back(tmp_path):
+    warn = f"""
+import sys
+from distilrubert.pipeline import cli
+cli._configure_logging()
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
+for name in cli._TOKENIZER_LOGGERS:
+    logger = logging.get_logger(name)
+    logger.warning("The tokenizer you are loading from 'x' with an incorrect regex pattern: y")
+    logger.warning("The tokenizer class you load from this checkpoint is not the same type as z")
+    logger.warning("something else of {}".format(name))
+"""
+    done = subprocess.run([sys.executable, "-c", warn], capture_output=True, text=True, check=True)
+    said = [line for line in done.stderr.splitlines() if "None of PyTorch" not in line]
+    assert said == [
+        "something else of transformers.tokenization_utils_base",
+        "something else of transformers.tokenization_utils_tokenizers",
+    ]
+
+
 def test_the_front_door_answers_without_importing_torch():
     """`--help` is there at once."""
     shown = subprocess.run(
