@@ -156,12 +156,12 @@ def with_tokens(shapes: Shapes, tokens: int) -> Shapes:
     return dataclasses.replace(shapes, sequences=max(1, tokens // shapes.length))
 
 
-def kept(path: Path) -> tuple[list[Row], list[dict[str, Any]], list[dict[str, Any]]]:
-    """The three tables of an earlier run; empty where there is none."""
+def kept(path: Path) -> tuple[list[Row], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """The three tables of an earlier run, and the settings that each was made with; empty where there is none."""
     if not path.exists():
-        return [], [], []
+        return [], [], [], {}
     report = Measurements.load(path)
-    return list(report.rows), report.details["memory"], report.details["largest"]
+    return list(report.rows), report.details["memory"], report.details["largest"], report.details["settings"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -190,7 +190,7 @@ def main() -> None:
     shapes = dataclasses.replace(SMALL if arguments.small else Shapes(), length=arguments.length)
     tokens = [number // 4 for number in arguments.tokens] if arguments.small else arguments.tokens
     run = Runner(arguments)
-    rows, memory, largest = kept(arguments.output)
+    rows, memory, largest, settings = kept(arguments.output)
     if "speed" in arguments.tables:
         rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
     if "memory" in arguments.tables:
@@ -198,7 +198,8 @@ def main() -> None:
     if "largest" in arguments.tables:
         limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096
         largest = measure_largest(run, memory, shapes, limit_mib, most, 1)
-    settings = {name: value for name, value in vars(arguments).items() if name != "output"}
+    own = {name: value for name, value in vars(arguments).items() if name not in ("output", "tables")}
+    settings |= dict.fromkeys(arguments.tables, own)
     details = {"shapes": dataclasses.asdict(shapes), "settings": settings, "memory": memory, "largest": largest}
     measurements = Measurements(
         Environment.capture(threads=arguments.threads), rows, baseline=BASELINE if rows else None, details=details

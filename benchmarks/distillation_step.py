@@ -160,7 +160,7 @@ def plain_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
 
 
 def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
-    """The project's own: over `all` positions or the `masked` ones; `recomputed` is over all, with blocks recomputed."""
+    """The project's own: over `all` positions or the `masked` ones, or over all with blocks `recomputed`."""
     weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
     positions = "masked" if form == "masked" else "all"
     if form == "recomputed":
