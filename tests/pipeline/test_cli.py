@@ -158,7 +158,7 @@ def test_a_teacher_without_its_head(capsys, recipe, tmp_path, tiny_teacher):
 
 
 def test_only_false_alarms_about_tokenizers_are_held_back(tmp_path):
-    warn = f"""
+    warn = """
 import sys
 from distilrubert.pipeline import cli
 cli._configure_logging()
