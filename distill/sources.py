@@ -126,7 +126,7 @@ class HubSplit:
 
     def describe(self) -> dict[str, Any]:
         """The data set's entry in the manifest."""
-        return self._source.model_dump(include={"dataset", "config", "revision", "split"})
+        return _asked_for(self._source)
 
     def records(self) -> Iterator[str | None]:
         """Yield the text of every row.
@@ -172,7 +172,18 @@ def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:
     """
     if source.path is None:
         return [HubSplit(source, cache)]
-    return [TextFile(path, source.column, source.documents) for path in _matching_files(source.path)]
+    return [*_text_files(source, source.path)]
+
+
+def identities_of(source: CorpusSource) -> list[dict[str, Any]]:
+    """The identity of each origin that :func:`open_source` would open; no data set is loaded for it.
+
+    Raises:
+        UserError: if no file matches, or one has an unsupported extension or cannot be read.
+    """
+    if source.path is None:
+        return [_asked_for(source)]
+    return [file.identity for file in _text_files(source, source.path)]
 
 
 @contextmanager
@@ -198,6 +209,14 @@ def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:
             for record in origin.records():
                 if text := (record or "").strip():
                     yield text
+
+
+def _asked_for(source: CorpusSource) -> dict[str, Any]:
+    return source.model_dump(include={"dataset", "config", "revision", "split"})
+
+
+def _text_files(source: CorpusSource, pattern: str) -> list[TextFile]:
+    return [TextFile(path, source.column, source.documents) for path in _matching_files(pattern)]
 
 
 def _matching_files(pattern: str) -> list[Path]:

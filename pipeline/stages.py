@@ -1,6 +1,5 @@
 """The stages of the road, from the corpus to the card."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from distilrubert.conversion.model_folder import CONVERTED, convert
 from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
 from distilrubert.distill.distillation import distill, pretrain_teacher
-from distilrubert.distill.sources import iterate_texts, open_source
+from distilrubert.distill.sources import identities_of, iterate_texts
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
@@ -74,11 +73,10 @@ def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -
 
 def _source_inputs(run: Run) -> dict[str, Any]:
     """The sources, each file by its name and content: a project that is moved or copied keeps what it has made."""
-    with tempfile.TemporaryDirectory() as unused:
-        origins = [open_source(source, Path(unused)) for source in run.recipe.corpus.sources]
+    sources = run.recipe.corpus.sources
     return {
-        "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.recipe.corpus.sources],
-        "files": [origin.identity for source in origins for origin in source],
+        "sources": [source.model_dump(mode="json", exclude={"path"}) for source in sources],
+        "files": [identity for source in sources for identity in identities_of(source)],
     }
 
 

@@ -17,8 +17,8 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-from distilrubert.distill import readers
-from distilrubert.distill.sources import CorpusSource, iterate_texts
+from distilrubert.distill import readers, sources
+from distilrubert.distill.sources import CorpusSource, identities_of, iterate_texts
 from distilrubert.modeling.errors import UserError
 
 from .dataset_hub import DatasetHub
@@ -220,6 +220,20 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], message: 
 def test_settings_written_out_in_full_are_read_in_again(place: dict[str, str]) -> None:
     source = CorpusSource(**place)
     assert CorpusSource(**source.model_dump()) == source
+
+
+def test_what_decides_a_source_is_known_without_loading_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources.datasets, "load_dataset", lambda *_, **__: pytest.fail("loaded"))
+    asked = {"dataset": "me/talk", "config": None, "revision": "v1", "split": "train"}
+    assert identities_of(CorpusSource(dataset="me/talk", revision="v1")) == [asked]
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).write_bytes(as_txt(TEXTS))
+    found = identities_of(CorpusSource(path=str(tmp_path / "*.txt")))
+    assert [identity["name"] for identity in found] == ["a.txt", "b.txt"]
+    with pytest.raises(UserError, match="no file matches"):
+        identities_of(CorpusSource(path=str(tmp_path / "*.csv")))
 
 
 HUB_SCRIPT = """
