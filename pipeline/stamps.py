@@ -120,21 +120,30 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first input that changed, in words."""
-    before, after = _flat(old), _flat(new)
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    own = [key for key in changed if not key.startswith("after.")]
-    if not own:
-        return f"{changed[0].removeprefix('after.')} changed"
-    more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-    return f"{own[0]} was {before.get(own[0])!r} and is {after.get(own[0])!r}{more}"
+    """The first input that changed, in words; where none did, the first of the stages before it that did."""
+    before, now = _flat(_own(old)), _flat(_own(new))
+    said = {
+        key: [repr(values[key]) if key in values else "not set" for values in (before, now)] for key in before | now
+    }
+    changed = [key for key in sorted(said) if said[key][0] != said[key][1]]
+    if not changed:
+        former, latter = old.get("after", {}), new.get("after", {})
+        return f"{min(name for name in former | latter if former.get(name) != latter.get(name))} changed"
+    was, is_now = said[changed[0]]
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f"{changed[0]} was {was} and is {is_now}{more}"
+
+
+def _own(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs without the stages before."""
+    return {key: value for key, value in inputs.items() if key != "after"}
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-    if isinstance(values, Mapping):
+    """Nested mappings and lists as one mapping with dotted keys; an empty one in another is a value."""
+    if isinstance(values, Mapping) and (values or not prefix):
         items: Iterator[tuple[Any, Any]] = iter(values.items())
-    elif isinstance(values, list):
+    elif isinstance(values, list) and values:
         items = iter(enumerate(values))
     else:
         return {prefix.removesuffix("."): values}

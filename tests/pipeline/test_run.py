@@ -14,6 +14,7 @@ import yaml
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.recipe import load_recipe, resolved
 from distilrubert.pipeline.run import Run, Stage, bring_up_to_date
+from distilrubert.pipeline.stamps import difference
 
 from .test_recipe import MINIMAL
 
@@ -71,6 +72,23 @@ def test_a_changed_input_redoes_its_stage_and_what_follows_from_it(run, caplog):
     assert "two: c was 2 and is 5; doing it again" in caplog.text
     road.settings["one"]["b"] = [1, 3]
     assert bring_up_to_date(run, road.stages()) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}}, "b.c.1 was 2 and is 3"),
+        ({"a": 1, "b": [1]}, {"a": 2, "b": []}, "a was 1 and is 2 and 2 more"),
+        ({"a": 1}, {"a": None, "after": {"one": "x"}}, "a was 1 and is None"),
+        ({"a": 1, "after": {"one": "x"}}, {"a": 1, "after": {"one": "y"}}, "one changed"),
+        ({"after": {}}, {"after": {"one": "y"}}, "one changed"),
+        # Settings that another version has, though they ask for nothing.
+        ({}, {"a": None}, "a was not set and is None"),
+        ({"a": []}, {}, "a was [] and is not set"),
+    ],
+)
+def test_whatever_changed_is_told(old, new, said):
+    assert difference(old, new) == said
 
 
 def test_a_changed_input_clears_what_the_stage_had_begun(run):
