@@ -94,7 +94,7 @@ def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | No
         named = [found for found in alike if found.metric_name == result.metric_name] or alike
         holds = any(found.metric_value == result.metric_value for found in named)
         value = result.metric_value if holds else named[0].metric_value if len(named) == 1 else None
-        yield judged(subject, figure, result.metric_value, value, "" if value else NO_SUCH_FIGURE, holds=holds)
+        yield judged(subject, figure, result.metric_value, value, NO_SUCH_FIGURE if value is None else "", holds=holds)
 
 
 def _identity(result: EvalResult) -> tuple[str | None, ...]:

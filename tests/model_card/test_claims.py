@@ -1,5 +1,6 @@
 """A card that a person has edited is found out, figure by figure; one that another version has worded is not."""
 
+import json
 import re
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_a_card_as_it_was_written_holds(hub: Path) -> None:
 def test_an_edited_score_of_the_front_matter(hub: Path) -> None:
     edit(hub, r"value: 0\.7645$", "value: 0.8645")
     assert wrong(hub) == [("RuSentiment: weighted F1", 0.8645, 0.7645)]
+
+
+def test_a_score_of_nothing_is_a_score(hub: Path) -> None:
+    report = json.loads((hub / "reports/quality.json").read_text(encoding="utf-8"))
+    (student,) = (row for row in report["rows"] if row["case"] == "student")
+    student["tasks"]["rusentiment"]["accuracy"] = 0.0
+    (hub / "reports/quality.json").write_text(json.dumps(report), encoding="utf-8")
+    edit(hub, r"value: 0\.7617$", "value: 0.0")
+    (claim,) = (claim for claim in claims(hub) if claim.figure == "RuSentiment: accuracy")
+    assert (claim.verdict, claim.measured, claim.reason) == ("holds", 0.0, "")
 
 
 def test_a_score_that_nobody_measured(hub: Path) -> None:
