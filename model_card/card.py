@@ -58,7 +58,11 @@ def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
     run = read_card_input(run_folder, settings)
     hub = run_folder / "hub"
     for name in REPORTS:
-        _copy(run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json")
+        target = hub / "reports" / f"{name}.json"
+        if getattr(run, name):
+            _copy(run_folder / "reports" / f"{name}.json", target)
+        else:
+            target.unlink(missing_ok=True)
     figures = write_figures(run, hub / "assets")
     write_text(hub / "CITATION.bib", bibliography(run))
     write_text(hub / "README.md", render_card(run, figures))
@@ -178,12 +182,8 @@ def _task_licenses(run: CardInput) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Make `target` what `source` is, also where that is nothing."""
-    if source.is_file():
-        with atomic_file(target) as beside:
-            shutil.copyfile(source, beside)
-    else:
-        target.unlink(missing_ok=True)
+    with atomic_file(target) as beside:
+        shutil.copyfile(source, beside)
 
 
 def _single_blank_lines(text: str) -> str:

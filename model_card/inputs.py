@@ -89,7 +89,7 @@ def read_card_input(run_folder: Path, settings: CardSettings | None = None) -> C
         repo_id=(recipe.get("publish") or {}).get("repo_id"),
         manifest=_read_if_there(run_folder / "corpus" / "manifest.json"),
         teacher_config=_teacher_config(run_folder, recipe["teacher"]),
-        **{name: _report(run_folder / "reports" / f"{name}.json") for name in REPORTS},
+        **{name: _report(run_folder / "reports" / f"{name}.json") for name in _reports_of(recipe)},
     )
 
 
@@ -124,6 +124,11 @@ def _teacher_config(run_folder: Path, teacher: Mapping[str, Any]) -> Any:
         cached = try_to_load_from_cache(model, "config.json", revision=teacher.get("revision"))
         return read_json(cached) if isinstance(cached, str) else None
     return _read_if_there((Path(model) if model else run_folder / "teacher") / "config.json")
+
+
+def _reports_of(recipe: Mapping[str, Any]) -> list[str]:
+    """Those that say something of this recipe: one of a teacher that an earlier recipe trained may still be there."""
+    return [name for name in REPORTS if name != "pretraining" or recipe["teacher"].get("pretrain")]
 
 
 def _read_if_there(path: Path) -> Any:

@@ -31,7 +31,7 @@ def describe_model(run: CardInput) -> dict[str, Any]:
 
 def _language_name(code: str) -> str:
     """What English calls a language; its code in quotes where transformers knows no name."""
-    return SPECIAL_LANGUAGES.get(code) or LANGUAGES.get(code, f"'{code}'").title()
+    return SPECIAL_LANGUAGES.get(code) or (LANGUAGES[code].title() if code in LANGUAGES else f"'{code}'")
 
 
 def describe_shape(config: Mapping[str, Any]) -> str:

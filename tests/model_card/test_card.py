@@ -95,6 +95,13 @@ def test_the_card_of_an_english_student_is_english(tmp_path: Path) -> None:
     assert "@misc{sanh2019distilbert," in card
 
 
+def test_languages_without_an_english_name_are_told_by_their_codes(tmp_path: Path) -> None:
+    examples = {"example": "Менд [MASK]", "sentences": ["А"]}
+    recipe = _changed(card={"language": ["ht", "xal", "multilingual"], **examples})
+    card = write_card(write_run(tmp_path, recipe)).read_text(encoding="utf-8")
+    assert "a masked language model for Haitian Creole, 'xal' and several languages with" in card
+
+
 def test_lengths_of_text_are_those_of_the_distillation_too(run: CardInput) -> None:
     card = render_card(run)
     assert "and reads up to 512 tokens." in card
@@ -331,6 +338,12 @@ def test_a_teacher_of_the_recipes_own_is_told_of(tmp_path: Path) -> None:
     assert "the mean of two consecutive hidden states of the teacher" in card
     assert "The teacher was trained first, on the same corpus: 1,872 updates" in card
     assert "**9.83 kWh**" in card  # twice 98,312.6 s at 180 W
+    # The next recipe takes a teacher that is there already; what was measured on the former one stays in the folder.
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, allow_unicode=True), encoding="utf-8")
+    card = write_card(folder).read_text(encoding="utf-8")
+    assert "The teacher was trained first" not in card
+    assert "**4.92 kWh**" in card
+    assert not (folder / "hub" / "reports" / "pretraining.json").exists()
 
 
 @pytest.mark.parametrize(
