@@ -57,7 +57,7 @@ class Stamps:
         return self.folder / "replaced" / stage / fingerprint(inputs)[:16]
 
     def set_aside(self, stage: str, files: Sequence[Path]) -> None:
-        """Move what a stage has made out of the way, with its stamp and the recipe that it was made with.
+        """Move what a stage has made out of the way, with its stamp and the recipe of the run before this one.
 
         Args:
             stage: its name; it has a stamp.
@@ -151,10 +151,13 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a file or a folder, if there is one, to where nothing that is still wanted lies."""
-    if not source.exists():
+    """Rename a file, a folder or a link, if there is one, to where nothing that is still wanted lies."""
+    # A link to another disk may lead nowhere from the place where it is kept.
+    if not (source.exists() or source.is_symlink()):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
+    if target.is_symlink():
+        target.unlink()
+    elif target.is_dir():
         shutil.rmtree(target)
     source.rename(target)

@@ -148,6 +148,20 @@ def test_who_returns_to_the_former_settings_finds_everything_as_it_was(run):
     assert not (run.folder / "replaced").exists()
 
 
+def test_work_on_another_disk_is_found_again(run, tmp_path):
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    (run.folder / "three.work").rename(tmp_path / "elsewhere")
+    (run.folder / "three.work").symlink_to("../../elsewhere")
+    road.settings["three"]["d"] = 4
+    attempt(run, road, {"three"})
+    assert (tmp_path / "elsewhere").read_text() == (run.folder / "three.work").read_text() == "x"
+    assert not (run.folder / "three.work").is_symlink()
+    road.settings["three"]["d"] = 3
+    assert bring_up_to_date(run, road.stages()) == []
+    assert (run.folder / "three.work").readlink() == Path("../../elsewhere")
+
+
 def moves_until(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process were killed before its next move or removal, when it has made so many."""
     left = [count]
