@@ -61,7 +61,7 @@ $(READY): pyproject.toml constraints.txt
 $(READY5): pyproject.toml constraints-transformers5.txt
 	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(VENV5)
-	$(VENV5)/bin/python -m pip install --quiet -c constraints-transformers5.txt -e . pytest pytest-xdist hypothesis tensorboard
+	$(VENV5)/bin/python -m pip install --quiet -c constraints-transformers5.txt -e . pytest pytest-xdist hypothesis tensorboard zstandard
 	touch $@
 
 # optimum-intel asks for torchvision, which breaks transformers unless its build matches that of torch; text needs none.

@@ -37,12 +37,12 @@ def attention_written_out() -> Iterator[None]:
     """
     from optimum.exporters.onnx import model_patcher
 
-    wrapped = model_patcher.original_scaled_dot_product_attention
-    original = torch.nn.functional.scaled_dot_product_attention
+    original = model_patcher.original_scaled_dot_product_attention
+    wrapped = torch.nn.functional.scaled_dot_product_attention
     model_patcher.original_scaled_dot_product_attention = _attend
     torch.nn.functional.scaled_dot_product_attention = _attend  # type: ignore[assignment]
     try:
         yield
     finally:
-        model_patcher.original_scaled_dot_product_attention = wrapped
-        torch.nn.functional.scaled_dot_product_attention = original
+        model_patcher.original_scaled_dot_product_attention = original
+        torch.nn.functional.scaled_dot_product_attention = wrapped

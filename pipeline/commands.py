@@ -39,7 +39,7 @@ def distill(options: argparse.Namespace) -> None:
     """Bring a run up to the finished student checkpoint."""
     run = _run(load_recipe(options.recipe, options.overrides), options.run_dir)
     check_before_work(run)
-    bring_up_to_date(run, training_stages_of(run))
+    bring_up_to_date(run, training_stages_of(run), ends_run=False)
     if run.launch.leads:
         print(f"The student is in {run.student}")
 
@@ -150,7 +150,7 @@ def publish(options: argparse.Namespace) -> int:
         return DONE
     check_before_work(run, push=recipe.publish.repo_id is not None)
     if run.launch.processes > 1:
-        bring_up_to_date(run, training_stages_of(run))
+        bring_up_to_date(run, training_stages_of(run), ends_run=False)
         if not run.launch.leads:
             return DONE
         run.launch.go_on_alone()

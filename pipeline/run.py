@@ -108,12 +108,14 @@ class Stage:
     collective: bool = False
 
 
-def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
+def bring_up_to_date(run: Run, stages: Sequence[Stage], *, ends_run: bool = True) -> list[str]:
     """Perform every stage whose stamp does not hold, in order.
 
     Args:
         run: the run directory and its recipe.
         stages: the stages, each behind those it comes after.
+        ends_run: whether the last of them completes the run. What was set aside goes then and not before: it may be all
+            that there is of what later stages were made from.
 
     Returns:
         The names of the stages that this process performed.
@@ -141,7 +143,7 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage]) -> list[str]:
                 stamps.write(stage.name, Stamp(inputs[stage.name], complete=True))
                 logger.info("%s: done in %.0f s", stage.name, time.monotonic() - started)
                 performed.append(stage.name)
-        if performed:
+        if performed and ends_run:
             stamps.forget(stage.name for stage in stages)
         return performed
 

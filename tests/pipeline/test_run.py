@@ -132,6 +132,17 @@ def test_nothing_finished_is_lost_until_what_replaces_it_is_complete(run, caplog
     assert not (run.folder / "replaced").exists()
 
 
+def test_a_part_of_the_road_leaves_what_the_rest_was_made_from(run):
+    road = Road()
+    bring_up_to_date(run, road.stages())
+    before = made(run)
+    road.settings["one"]["a"] = 7
+    assert bring_up_to_date(run, road.stages()[:2], ends_run=False) == ["one", "two"]
+    road.settings["one"]["a"] = 1
+    assert bring_up_to_date(run, road.stages()) == []
+    assert made(run) == before
+
+
 def test_who_returns_to_the_former_settings_finds_everything_as_it_was(run):
     road = Road()
     bring_up_to_date(run, road.stages())
