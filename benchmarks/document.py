@@ -7,6 +7,7 @@ one of the views below; what stands between it and ``<!-- end -->`` is replaced.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from distilrubert.modeling.reports import Measurements
 
@@ -81,6 +82,42 @@ def inference_variants_rows(report: Measurements) -> str:
     return table(["time over the published file's", *models], rows)
 
 
+def distillation_rows(report: Measurements) -> str:
+    """Speed of each form of a step."""
+    rows = [
+        [
+            row.case,
+            f"{row.figures['tokens_per_s']:.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.figures['floor_share']:.0%}",
+            *(f"{row.figures[part]:.2f}" for part in ("forward_s", "backward_s", "optimizer_s")),
+            f"{row.figures['peak_memory_mib'] / 1024:.1f}",
+        ]
+        for row in report.rows
+    ]
+    return table(
+        ["case", "tokens/s", "× plain-fp32", "of the floor", "forward, s", "backward, s", "AdamW, s", "peak, GiB"], rows
+    )
+
+
+def distillation_memory(report: Measurements) -> str:
+    """Peak memory against the tokens of a step."""
+    entries: list[dict[str, Any]] = report.details["memory"]
+    sizes = [*entries[0]["peak_memory_mib"]]
+    rows = []
+    for entry in entries:
+        peaks = [entry["peak_memory_mib"][size] for size in sizes]
+        slope = entry.get("mib_per_1000_tokens")
+        rows.append(
+            [
+                entry["case"],
+                *(f"{peak / 1024:.1f}" if peak else "over the limit" for peak in peaks),
+                f"{slope / 1024:.2f}" if slope is not None else "",
+            ]
+        )
+    return table(["peak memory, GiB", *(f"{int(size):,} tokens" for size in sizes), "per 1,000 tokens"], rows)
+
+
 def vocabulary_rows(report: Measurements) -> str:
     """A step of each loss over two vocabularies."""
     base = report[report.baseline or ""].figures["step_s"]
@@ -101,6 +138,8 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,
+    ("distillation", "rows"): distillation_rows,
+    ("distillation", "memory"): distillation_memory,
     ("vocabulary", "rows"): vocabulary_rows,
 }
 
