@@ -89,7 +89,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     settings = details["quality"]["settings"]
     finetuning = settings["finetuning"]
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
-    rates = listing([f"{rate:g}" for rate in finetuning["learning_rates"]])
+    rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     updates = {result.report.details["distillation"]["max_steps"] for result in results}
     machines = dict.fromkeys(
         _machine(where)
@@ -99,8 +99,8 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
-        "protocol": f"{limit}, {finetuning['epochs']} epochs, the better of the learning rates {rates} on the "
-        "validation part",
+        "protocol": f"{limit}, {finetuning['epochs']} epochs, the {'better' if len(rates) == 2 else 'best'} of the "
+        f"learning rates {listing(rates)} on the validation part",
         "machine": listing(list(machines)),
     }
 
