@@ -5,7 +5,6 @@ entries of the map.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -77,14 +76,6 @@ class SplitMap:
         places = torch.from_numpy(np.stack((self.row_K[entries], self.piece_K[entries])))
         size = (len(self.start_T1) - 1, self.width)
         return torch.sparse_coo_tensor(places, torch.ones(len(entries)), size, check_invariants=True).coalesce()
-
-
-def row_compressed(matrix: Tensor) -> Tensor:
-    """A sparse matrix in the form (CSR) whose products are the fast ones."""
-    with warnings.catch_warnings():
-        # torch calls it a beta.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        return matrix.to_sparse_csr()
 
 
 def split_vocabulary(split: PreTrainedTokenizerFast, spelling: PreTrainedTokenizerFast) -> SplitMap:

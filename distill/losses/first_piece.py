@@ -13,16 +13,15 @@ Rows are the first tokens of the spans: both models predict there what begins at
 Axes: C rows, V pieces of the student, T pieces of the teacher.
 """
 
-from typing import Self
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilrubert.distill.losses.match import LOWEST
-from distilrubert.modeling.splitting import SplitMap, row_compressed
+from distilrubert.distill.losses.sparse import SparseComparison
+from distilrubert.modeling.splitting import SplitMap
 
 
-class FirstPieceComparison(nn.Module):
+class FirstPieceComparison(SparseComparison):
     """The divergence and its gradient, for rows that fit into memory.
 
     Pieces of the teacher that the student cannot spell are left out.
@@ -33,18 +32,13 @@ class FirstPieceComparison(nn.Module):
     """
 
     def __init__(self, split: SplitMap, temperature: float) -> None:
-        super().__init__()
+        super().__init__(temperature)
         self.matrix_VT: Tensor
         self.unreached: Tensor
-        self._temperature = temperature
         matrix_VT = split.first_pieces().t().coalesce()
         reached = torch.zeros(split.width, dtype=torch.bool).index_fill_(0, matrix_VT.indices()[0], True)
-        self.register_buffer("matrix_VT", row_compressed(matrix_VT), persistent=False)
+        self.hold("matrix_VT", matrix_VT)
         self.register_buffer("unreached", (~reached).nonzero()[:, 0], persistent=False)
-
-    def __deepcopy__(self, memo: object) -> Self:
-        # Nothing in it changes, and torch (2.13) makes no deep copy of a sparse matrix.
-        return self
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits.

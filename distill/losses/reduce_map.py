@@ -14,16 +14,15 @@ Pieces that the student cannot spell are left out on both sides.
 Axes: C rows, V pieces of the student, T pieces of the teacher.
 """
 
-from typing import Self
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilrubert.distill.losses.match import LOWEST
-from distilrubert.modeling.splitting import SplitMap, row_compressed
+from distilrubert.distill.losses.sparse import SparseComparison
+from distilrubert.modeling.splitting import SplitMap
 
 
-class ReduceMapComparison(nn.Module):
+class ReduceMapComparison(SparseComparison):
     """The divergence and its gradient, for rows that fit into memory.
 
     Args:
@@ -32,19 +31,14 @@ class ReduceMapComparison(nn.Module):
     """
 
     def __init__(self, split: SplitMap, temperature: float) -> None:
-        super().__init__()
+        super().__init__(temperature)
         self.matrix_TV: Tensor
         self.matrix_VT: Tensor
         self.unspelt: Tensor
-        self._temperature = temperature
         matrix_TV = split.matrix()
-        self.register_buffer("matrix_TV", row_compressed(matrix_TV), persistent=False)
-        self.register_buffer("matrix_VT", row_compressed(matrix_TV.t().coalesce()), persistent=False)
+        self.hold("matrix_TV", matrix_TV)
+        self.hold("matrix_VT", matrix_TV.t().coalesce())
         self.register_buffer("unspelt", torch.from_numpy(~split.is_spelt_T).nonzero()[:, 0], persistent=False)
-
-    def __deepcopy__(self, memo: object) -> Self:
-        # Nothing in it changes, and torch (2.13) makes no deep copy of a sparse matrix.
-        return self
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits.
