@@ -35,8 +35,8 @@ class BookkeepingSettings(Section):
     num_workers: int = Field(0, ge=0, description="Processes that mask and pad batches; 0 does it in the training one.")
     gradient_checkpointing: bool = Field(
         False,
-        description="Keep the input of each block alone for the backward pass and compute the rest again: a batch "
-        "takes less than half the memory, and a sixth to a quarter more time.",
+        description="Keep the input of each block alone for the backward pass and compute the rest again: what a "
+        "batch adds to memory is halved, for about a tenth more time.",
     )
     sharding: Sharding = Field(
         "none",
