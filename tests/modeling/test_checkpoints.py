@@ -15,7 +15,9 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["./absent", "/absent/teacher", "~/absent-teacher", "runs/demo/teacher"])
-def test_a_path_that_is_not_there_is_no_hub_id(model: str) -> None:
+def test_a_path_that_is_not_there_is_no_hub_id(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where `make demo` has not made one of them.
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="there is no such folder"):
         checkpoint_folder(model)
 
