@@ -147,6 +147,7 @@ def _view(run: CardInput) -> dict[str, Any]:
         "sentences": json.dumps(settings.sentences, ensure_ascii=False),
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
+        "files_fill_masks": (run.recipe.get("conversion") or {}).get("task") == "fill-mask",
         "sentence_transformers": "modules.json" in run.files,
         "file_table": file_table(run.files),
         "speed_table": run.speed and speed_table(run.speed),

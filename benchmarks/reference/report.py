@@ -15,7 +15,7 @@ import jinja2
 from models import MODELS
 from pictures import write_pictures
 from results import ABLATED, TEACHER, UNDISTILLED, Result, all_tasks, by_name, common_tasks, compare, load_results
-from tables import comparison_table, goals_table, held_out_table, size_table, tasks_table
+from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
 from distilrubert.model_card.formatting import listing, short_count
 from distilrubert.modeling.errors import UserError
@@ -73,6 +73,7 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
         goals_table=goals_table(named),
         common=listing([all_tasks(results)[task].partition(",")[0] for task in common]),
         tasks_table=tasks_table(results, common),
+        probe_table=probe_table(results),
         held_out_table=held_out_table(results),
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),

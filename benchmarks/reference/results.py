@@ -53,9 +53,9 @@ class Result:
         """Whether its figures on held-out text are over other pieces than the teacher's."""
         return "masked_accuracy" in self.row.figures and "kl_to_teacher_nats" not in self.row.figures
 
-    def score(self, case: str, task: str) -> Value:
-        """The main score of a row of the file on a task."""
-        return Value.of(self.report[case].figures["tasks"][task][self.tasks[task]["main_metric"]])
+    def score(self, case: str, task: str, part: str = "tasks") -> Value:
+        """The main score of a row of the file on a task; `part` as in quality.json: ``tasks`` or ``linear_probe``."""
+        return Value.of(self.report[case].figures[part][task][self.tasks[task]["main_metric"]])
 
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
         """Mean score over the tasks, as a share of the teacher's; its deviation is that of the mean over the tasks."""

@@ -1,6 +1,6 @@
 """The tables of the results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from results import BAG_OF_WORDS, HELD_OUT, TEACHER, Comparison, Result, all_tasks
@@ -12,6 +12,7 @@ from distilrubert.modeling.reports import Row
 
 NONE = "–"
 NOT_RUN = "not run"
+PROBE = "linear_probe"
 # What was agreed before anything was measured.
 LEAST_SHARE = 0.97
 MOST_LOST_IN_INT8 = 0.005
@@ -30,6 +31,26 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
         for row in _files(result):
             rows.append(_scores(f"{result.model.name}, {_file(row)}", result, row.case, titles, common))
     return markdown_table(["Model", *(f"{title}, %" for title in titles.values()), "share, %"], rows)
+
+
+def probe_table(results: Sequence[Result]) -> str | None:
+    """A row for the teacher and each model: a linear classifier on frozen vectors. None where nothing was probed."""
+    titles = {
+        name: title
+        for name, title in all_tasks(results).items()
+        if any(name in result.row.figures.get(PROBE, {}) for result in results)
+    }
+    if not titles:
+        return None
+    widest = max(results, key=lambda result: len(result.row.figures.get(PROBE, {})))
+    rows = [_probed(TEACHER, widest, TEACHER, titles)]
+    rows += [_probed(_named(result), result, result.model.name, titles) for result in results]
+    return markdown_table(["Model", *(f"{title}, %" for title in titles.values())], rows)
+
+
+def _probed(label: str, result: Result, case: str, titles: Iterable[str]) -> list[str]:
+    probed = result.report[case].figures.get(PROBE, {})
+    return [label, *(_percent(result.score(case, task, PROBE)) if task in probed else NONE for task in titles)]
 
 
 def _named(result: Result) -> str:
