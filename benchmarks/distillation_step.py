@@ -7,7 +7,6 @@ Axes: B batch, L tokens, N chosen tokens, D width, V vocabulary.
 
 import dataclasses
 import json
-import resource
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.objective import Objective, ObjectiveSettings
 from distilrubert.distill.optimizer import build_optimizer
 from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.modeling.memory import peak_memory_mib
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0
@@ -209,7 +209,7 @@ def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
     return {
         "step_s": statistics.median(ends[-1] - ends[0] for ends in times[1:]),
         **dict(zip(("forward_s", "backward_s", "optimizer_s"), parts, strict=True)),
-        "peak_memory_mib": peak_memory_mib(device),
+        "peak_memory_mib": _peak_mib(device),
     }
 
 
@@ -249,11 +249,11 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak_memory_mib(device: torch.device) -> float:
+def _peak_mib(device: torch.device) -> float:
     """The largest memory so far: of the GPU where it is used, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_memory_mib()
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -90,12 +88,6 @@ class Progress:
         self.curves.append(point)
         self.window, self.window_updates = {}, 0
         return point
-
-
-def peak_memory_mib() -> float:
-    """The largest main memory that this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def peak_gpu_memory_mib(device: torch.device) -> float:

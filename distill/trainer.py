@@ -26,7 +26,7 @@ from distilrubert.distill.batching import build_loader
 from distilrubert.distill.checkpoints import Checkpoints, moments_of, read_state, restore
 from distilrubert.distill.course import Course, Stretch
 from distilrubert.distill.job import Job, difference
-from distilrubert.distill.progress import Progress, peak_gpu_memory_mib, peak_memory_mib
+from distilrubert.distill.progress import Progress, peak_gpu_memory_mib
 from distilrubert.distill.ranks import destroy_process_group, largest, on_main, total
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.sharding import collect_weights, gathered, place, spread_weights
@@ -35,9 +35,13 @@ from distilrubert.distill.tracking import check_trackers, finish_trackers, start
 from distilrubert.distill.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.memory import peak_memory_mib, return_freed_memory
 from distilrubert.modeling.reports import Environment
 
 logger = logging.getLogger(__name__)
+
+# Freed memory is given back this often: what it costs, about a second where most, is then hardly measurable.
+MEMORY_SECONDS = 60.0
 
 
 def train(job: Job) -> TrainingReport:
@@ -128,7 +132,7 @@ class _Run:
             self.progress.resumes += 1
         now = time.monotonic()
         # A beginning that lies back by the time of the calls before.
-        self.began, self.saved_at = now - self.progress.wall_time_s, now
+        self.began, self.saved_at, self.tidied_at = now - self.progress.wall_time_s, now, now
         start_trackers(self.accelerator, self.job.case, self.job.all_settings())
         self._tell(
             "%d updates of %d batches, %s, %d process(es)",
@@ -173,6 +177,7 @@ class _Run:
         is_last = progress.step == self.course.total_steps
         if is_last or progress.step % settings.log_every == 0:
             self._log(progress.add_point(done.learning_rate))
+        self._return_freed_memory()
         if is_last or progress.step % settings.validate_every == 0:
             self._validate()
         every = settings.checkpoint_every
@@ -197,6 +202,12 @@ class _Run:
         if minutes is None or not self.accelerator.is_main_process:
             return False
         return time.monotonic() - self.saved_at > minutes * 60
+
+    def _return_freed_memory(self) -> None:
+        now = time.monotonic()
+        if now - self.tidied_at > MEMORY_SECONDS:
+            return_freed_memory()
+            self.tidied_at = now
 
     def _log(self, point: Mapping[str, float]) -> None:
         self._tell("%s, %.0f tokens/s", _in_words(point), self.progress.tokens_per_s)

@@ -7,7 +7,6 @@ minimum_time_s}}``, ``{"memory": {}}``. It ends when its input does.
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distilrubert.evaluation.backends import BACKENDS, Session
+from distilrubert.modeling.memory import peak_memory_mib
 
 
 class Worker:
@@ -55,18 +55,6 @@ class Worker:
 
             peaks["gpu_peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
         return peaks
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, MiB."""
-    status = Path("/proc/self/status")
-    # ru_maxrss also counts what the parent had when it forked this process, on Linux.
-    if status.exists():
-        for line in status.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main() -> None:

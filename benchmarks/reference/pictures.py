@@ -29,6 +29,13 @@ from distilrubert.modeling.reports import Measurements
 # By the recipe that a model is made from.
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
 PALE = 0.45
+# Line and label of a model's curve by the end of its name, the first that fits.
+CURVES = {
+    "-mlm-only": ("--", "MLM only"),
+    "-scratch": (":", "MLM only, random start"),
+    "-masked": ("-.", "distilled, KL at hidden tokens alone"),
+    "": ("-", "distilled"),
+}
 SPEED_FILES = {"pytorch-fp32": BLUE, "onnx-int8": RED, "openvino-int8": GREEN}
 
 
@@ -103,7 +110,7 @@ def _line(axes: Axes, value: float, title: str, colour: str, style: str) -> None
 
 def draw_size(results: Sequence[Result]) -> Figure | None:
     """Share of the teacher's mean over the common tasks against the number of parameters."""
-    shown, tasks = [result for result in results if result.model.has_files], common_tasks(results)
+    shown, tasks = [result for result in results if result.model.has_files and result.tasks], common_tasks(results)
     if not shown or not tasks:
         return None
     picture, (axes,) = canvas(4.0)
@@ -180,7 +187,7 @@ def _gains(results: Sequence[Result], speed: Measurements | None) -> dict[str, d
             file: measured[case] for file in SPEED_FILES if (case := f"student-{result.model.name}-{file}") in measured
         }
         for result in results
-        if result.model.has_files
+        if result.model.has_files and result.tasks
     }
     return {name: files for name, files in gains.items() if files}
 
@@ -199,9 +206,8 @@ def draw_curves(results: Sequence[Result]) -> Figure | None:
     picture, panels = canvas(0.4 + 2.6 * -(-len(compared) // 2), panels=len(compared))
     for (recipe, shown), axes in zip(compared.items(), panels, strict=True):
         for result, points in shown:
-            style = "-" if result.model.has_files else ":" if "scratch" in result.model.name else "--"
-            name = {"-": "distilled", "--": "MLM only", ":": "MLM only, random start"}[style]
-            axes.plot(*zip(*points, strict=True), style, color=COLOURS[recipe], linewidth=1.8, label=name)
+            (style, label), *_ = (line for end, line in CURVES.items() if result.model.name.endswith(end))
+            axes.plot(*zip(*points, strict=True), style, color=COLOURS[recipe], linewidth=1.8, label=label)
         axes.set_title(f"{recipe.removeprefix('reference-')}: masked-token loss, nats", loc="left", fontsize=10)
         over_tokens(axes)
         axes.legend(frameon=False, fontsize=8)

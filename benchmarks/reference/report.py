@@ -14,7 +14,18 @@ from typing import Any
 import jinja2
 from models import MODELS
 from pictures import write_pictures
-from results import ABLATED, TEACHER, UNDISTILLED, Result, all_tasks, by_name, common_tasks, compare, load_results
+from results import (
+    ABLATED,
+    TEACHER,
+    UNDISTILLED,
+    WHOLE,
+    Result,
+    all_tasks,
+    by_name,
+    common_tasks,
+    compare,
+    load_results,
+)
 from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
 from distilrubert.model_card.formatting import listing, short_count
@@ -51,7 +62,7 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
     """The page; its pictures are drawn into the folder."""
     named, common = by_name(results), common_tasks(results)
     ablation = {
-        loss: compare(named["base"], named[name]) for name, loss in ABLATED.items() if {"base", name} <= named.keys()
+        loss: compare(named[WHOLE], named[name]) for name, loss in ABLATED.items() if {WHOLE, name} <= named.keys()
     }
     undistilled = {
         (name, other): compare(named[name], named[other])

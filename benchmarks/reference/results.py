@@ -16,10 +16,16 @@ from distilrubert.modeling.reports import Measurements, Row
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
-# Base without each of its losses.
+# The student without each of its losses, and which that is.
+WHOLE = "base-masked"
 ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
-# A student and what it is compared with at equal updates.
-UNDISTILLED = {"base": ("base-mlm-only", "base-scratch"), "tiny": ("tiny-mlm-only",), "tiny-5k": ("tiny-5k-mlm-only",)}
+# A student and what lacks all of distillation or a part of it, at equal updates.
+UNDISTILLED = {
+    "base": ("base-mlm-only", "base-scratch", "base-masked"),
+    "base-masked": ("base-mlm-only",),
+    "tiny": ("tiny-mlm-only",),
+    "tiny-5k": ("tiny-5k-mlm-only",),
+}
 # Held-out figures: title, the power of ten it is shown in, and whether more is better.
 HELD_OUT = {
     "masked_accuracy": ("masked accuracy, %", 100.0, True),
@@ -115,8 +121,9 @@ def _protocol(result: Result) -> Any:
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
-    """The tasks that every model was measured on, in the order of the first."""
-    return [task for task in results[0].tasks if all(task in result.tasks for result in results)]
+    """The tasks that every model which was measured on any was measured on, in the order of the first."""
+    first, *others = [result for result in results if result.tasks] or results[:1]
+    return [task for task in first.tasks if all(task in other.tasks for other in others)]
 
 
 def all_tasks(results: Sequence[Result]) -> dict[str, str]:
@@ -136,7 +143,7 @@ def compare(having: Result, without: Result) -> list[Comparison]:
             own, other = (factor * result.row.figures[key] for result in (having, without))
             found.append(Comparison(title, other, own, (own > other) == is_more_better if own != other else None))
     titles = all_tasks([having])
-    for task in common_tasks([having, without]):
+    for task in (task for task in having.tasks if task in without.tasks):
         own_score, its = having.score(having.model.name, task), without.score(without.model.name, task)
         difference, error = 100 * (own_score.mean - its.mean), None
         if own_score.std is not None and its.std is not None:

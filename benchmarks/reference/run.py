@@ -65,7 +65,13 @@ def _options() -> argparse.Namespace:
     names = [model.name for model in MODELS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     parser.add_argument("--updates", type=_positive, metavar="N", help="of each model (default: the recipes' epochs)")
-    parser.add_argument("--tasks", nargs="+", default=["rusentiment"], metavar="TASK", help="default: rusentiment")
+    parser.add_argument(
+        "--tasks",
+        nargs="*",
+        default=["rusentiment"],
+        metavar="TASK",
+        help="default: rusentiment; none: held-out text only",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/reference"), metavar="DIR", help="where to work")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where NAME.json are written")
