@@ -12,11 +12,24 @@ import torch
 from torch import Tensor
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, **_: Any) -> Tensor:
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **_: Any,
+) -> Tensor:
     """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, L, L) has equal rows.
 
-    The mask is one more component of the keys, which the queries multiply by 1.
+    The mask, numbers to add, is one more component of the keys, which the queries multiply by 1.
     """
+    assert attn_mask.is_floating_point()
+    assert not dropout_p
+    assert not is_causal
+    assert scale is None or math.isclose(scale, query.shape[-1] ** -0.5)
     scaled_BHLE = query / math.sqrt(query.shape[-1])
     row_BHL1 = attn_mask[:, :, :1].transpose(-1, -2).expand(-1, key.shape[1], -1, -1)
     query_BHLF = torch.cat([scaled_BHLE, torch.ones_like(scaled_BHLE[..., :1])], dim=-1)
