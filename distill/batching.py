@@ -4,6 +4,7 @@ Legend: N examples, B rows of a batch, L its padded width.
 """
 
 import heapq
+import signal
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -99,7 +100,10 @@ def _split_largest(
     missing = -len(batches) % batches_per_update
     sequences = sum(map(len, batches))
     if len(batches) + missing > sequences:
-        raise UserError(f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences")
+        raise UserError(
+            f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences; at most one of "
+            "each can"
+        )
     if not missing:
         return batches
     # The number settles ties, so that arrays are never compared.
@@ -114,6 +118,12 @@ def _split_largest(
             else:
                 whole.append(half)
     return [*whole, *(batch for _, _, batch in heap)]
+
+
+def _ignore_signals(_: int) -> None:
+    """Leave it to the process that trains to end its workers: a signal to the whole group asks it to save first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class MaskedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
@@ -158,6 +168,7 @@ def build_loader(
         batch_size=None,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
         # Without one of its own a loader draws from the global generator, and dropout would depend on it.
         generator=torch.Generator(),
     )

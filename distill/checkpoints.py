@@ -110,14 +110,20 @@ def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimize
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The whole tensors of an optimiser, by ``<index of the parameter>.<key>``; every process takes part."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{key}": collect(value).contiguous()
-        for index, values in state.items()
-        for key, value in values.items()
-    }
+def moments_of(optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """The whole tensors of an optimiser, by ``<index of the parameter>.<key>``; every process takes part.
+
+    Args:
+        optimizer: a process's own part of it.
+        keep: whether this process wants them: one that only takes part gets none, and holds one at a time.
+    """
+    moments = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            whole = collect(value)
+            if keep:
+                moments[f"{index}.{key}"] = whole.contiguous()
+    return moments
 
 
 def _step_of(checkpoint: Path) -> int:

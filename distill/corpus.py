@@ -296,7 +296,9 @@ def _refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
     if not total["train_sequences"]:
         raise UserError(
             f"corpus: no text to train on: {total['texts']} texts read, {total['empty']} of them empty, "
-            f"{total['too_short']} sequences shorter than minimum_length {settings.minimum_length}"
+            f"{total['duplicates']} repeated, {total['left_out']} left out by a weight; {total['too_short']} sequences "
+            f"shorter than minimum_length {settings.minimum_length}, {total['validation_sequences']} held out by "
+            f"validation {settings.validation}"
         )
     if settings.validation and not total["validation_sequences"]:
         raise UserError(

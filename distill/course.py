@@ -37,23 +37,19 @@ class Course:
 
     def __init__(self, lengths: NDArray[np.int32], settings: OptimizationSettings, seed: int) -> None:
         self._lengths, self._settings, self._seed = lengths, settings, seed
-        self._updates: list[int] = []
-        for epoch in range(settings.epochs):
-            self._updates.append(len(self._plan(epoch)) // settings.batches_per_update)
-            if settings.max_steps is not None and sum(self._updates) >= settings.max_steps:
-                break
-        self.total_steps = min(sum(self._updates), settings.max_steps or sum(self._updates))
+        # Epochs differ in the order of their batches, not in their number.
+        self._updates = len(self._plan(0)) // settings.batches_per_update
+        every = self._updates * settings.epochs
+        self.total_steps = min(every, settings.max_steps or every)
 
     def after(self, step: int) -> Iterator[Stretch]:
         """What is left to do when `step` updates are done, epoch by epoch."""
-        start = 0
-        for epoch, updates in enumerate(self._updates):
-            end = min(start + updates, self.total_steps)
-            if step < end:
-                first, last = (max(step - start, 0), end - start)
-                per_update = self._settings.batches_per_update
-                yield Stretch(epoch, first * per_update, self._plan(epoch)[first * per_update : last * per_update])
-            start += updates
+        per_update = self._settings.batches_per_update
+        while step < self.total_steps:
+            epoch, done = divmod(step, self._updates)
+            first, last = done * per_update, min(self._updates, self.total_steps - epoch * self._updates) * per_update
+            yield Stretch(epoch, first, self._plan(epoch)[first:last])
+            step = (epoch + 1) * self._updates
 
     def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
         return plan_epoch(

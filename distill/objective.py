@@ -29,7 +29,7 @@ class ObjectiveSettings(Section):
 
     temperature: float = Field(
         default=2.0,
-        gt=0,
+        ge=0.5,
         description="Temperature that softens both models' predictions in the KL divergence; 1 leaves them.",
     )
     weights: LossWeights = Field(

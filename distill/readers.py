@@ -167,6 +167,9 @@ def _jsonl(lines: Iterator[str], file: TextFile) -> Iterator[str | None]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{place}: no JSON: {error.msg} at column {error.colno}") from error
+        except (ValueError, RecursionError) as error:
+            # A number of thousands of digits, or thousands of brackets: JSON, but nothing that Python reads.
+            raise UserError(f"{place}: JSON that cannot be read: {error}") from error
         if not isinstance(record, dict):
             raise UserError(f"{place}: a JSON {type(record).__name__}; an object with key {file.column!r} is needed")
         file.check_column(list(record), number)

@@ -1,6 +1,6 @@
 """The training sections of a recipe."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from accelerate.utils import LoggerType
 from pydantic import Field, field_validator
@@ -26,7 +26,7 @@ class BookkeepingSettings(Section):
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
     validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
     validation_tokens: int = Field(
-        100_000, ge=1, description="Held-out text that is measured at most, in padded tokens; the same each time."
+        100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
     )
     log_every: int = Field(20, ge=1, description="Updates between points of the curves and lines of the log.")
     trackers: list[str] = Field(
@@ -53,6 +53,9 @@ class BookkeepingSettings(Section):
         return names
 
 
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizationSettings(BookkeepingSettings):
     """How a model is trained: data, optimiser, precision. The defaults are those of DistilBERT where it has one."""
 
@@ -64,7 +67,7 @@ class OptimizationSettings(BookkeepingSettings):
     weight_decay: float = Field(
         0.0, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
     )
-    betas: tuple[float, float] = Field((0.9, 0.98), description="Decay rates of AdamW's two moments.")
+    betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.98), description="Decay rates of AdamW's two moments.")
     epsilon: float = Field(1e-6, gt=0, description="Term that keeps AdamW's division stable.")
     clip: float = Field(5.0, gt=0, description="Largest norm of the gradient of an update, over all trained weights.")
     epochs: int = Field(3, ge=1, description="Passes over the corpus.")

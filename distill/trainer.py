@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import itertools
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,11 +92,15 @@ class _Run:
         self.job, self.settings, self.accelerator, self.stop = job, job.settings, accelerator, stop
         self.checkpoints = Checkpoints(job.folder / "checkpoints", job.settings.keep_checkpoints)
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
-        self.course = Course(job.corpus.train.lengths, job.settings, job.seed)
+        try:
+            self.course = Course(job.corpus.train.lengths, job.settings, job.seed)
+        except UserError as error:
+            raise UserError(f"{job.section}.{error}") from None
         self.validation = Validation(job.corpus.validation, job.masker, job.settings, job.seed, accelerator)
         self.trained = place(job.objective, accelerator, job.settings.sharding)
         self.update = Updater(accelerator, self.trained, job.settings, self.course.total_steps, job.seed)
         self.progress = Progress()
+        self.saved_step: int | None = None
 
     def execute(self) -> TrainingReport:
         """Train what is left and report; a finished run only reports."""
@@ -123,7 +128,11 @@ class _Run:
         restore(checkpoint, self.job.objective, self.update.optimizer)
         spread_weights(self.job.objective, self.trained)
         self.progress = Progress.from_dict(state["progress"])
+        self.saved_step = self.progress.step
         self._tell("going on from %s", checkpoint)
+        if state["precision"] != self.update.precision and self.accelerator.is_main_process:
+            was, now = state["precision"], self.update.precision
+            logger.warning("%s: in %s until here, and in %s on this machine", self.job.section, was, now)
         return state
 
     def _begin(self) -> None:
@@ -193,7 +202,9 @@ class _Run:
         return self.stop.received and self.accelerator.num_processes == 1
 
     def _stop(self) -> NoReturn:
-        self._save()
+        # Not twice: to replace a complete checkpoint takes a moment in which there is none of its name.
+        if self.saved_step != self.progress.step:
+            self._save()
         raise Interrupted(f"{self.job.case}: stopped at step {self.progress.step}; {self._kept()}")
 
     def _is_time_to_save(self) -> bool:
@@ -216,6 +227,8 @@ class _Run:
     def _validate(self) -> None:
         with self.progress.timed("validation"), gathered(self.trained):
             losses = self.validation.measure(self.trained, self.update.precision)
+        if not all(map(math.isfinite, losses.values())):
+            raise UserError(f"{self.job.section}: not finite on held-out text: {_in_words(losses)}; {self._kept()}")
         if losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
             self._tell("held-out text: %s", _in_words(losses))
@@ -238,11 +251,11 @@ class _Run:
         }
         with progress.timed("checkpoint"):
             collect_weights(self.trained, self.job.objective)
-            moments = moments_of(self.update.optimizer)
+            moments = moments_of(self.update.optimizer, keep=accelerator.is_main_process)
             self.newest = on_main(
                 accelerator, lambda: self.checkpoints.save(progress.step, self.job.objective, moments, state)
             )
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), progress.step
         return state
 
     def _tell(self, message: str, *values: object) -> None:

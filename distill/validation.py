@@ -24,7 +24,7 @@ class Validation:
     """Held-out batches with fixed masks, shared among the processes.
 
     Args:
-        text: the held-out part of the corpus; at most `validation_tokens` of it are used.
+        text: the held-out part of the corpus; at most `validation_tokens` of it are used, and one sequence at least.
         masker: draws the tokens to be predicted.
         settings: batch size and limit.
         seed: of the choice of sequences.
@@ -40,7 +40,8 @@ class Validation:
         accelerator: Accelerator,
     ) -> None:
         order = np.random.default_rng(seed).permutation(len(text))
-        chosen = order[np.cumsum(text.lengths[order]) <= settings.validation_tokens]
+        within = int((np.cumsum(text.lengths[order]) <= settings.validation_tokens).sum())
+        chosen = order[: max(within, 1)]
         plan = (
             plan_epoch(
                 text.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0

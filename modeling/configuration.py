@@ -18,7 +18,7 @@ class Section(BaseModel):
     and the reference page of the documentation is made from the descriptions.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def _expand_variables(text: str) -> str:

@@ -65,7 +65,7 @@ class VocabularyLoss:
     Under bf16 autocast the products are made in bf16; softmax, sums and the gradients are float32 all the same.
 
     Args:
-        temperature: T of the divergence.
+        temperature: T of the divergence, at least 0.5: below, e^x underflows where e^(Tx) does not.
         chunk: rows that are worked on at a time; memory is proportional to it times the vocabulary.
     """
 
@@ -216,8 +216,10 @@ class _Work:
         if not labelled:
             return q_VC.sub_(p_VC)
         temperature = self.task.temperature
-        factor_M = (temperature * student.normaliser_C[:labelled] - student.label_normaliser_M).exp_()
-        r_VM = raised(q_VC[:, :labelled], temperature).mul_(factor_M * (self.task.mlm_scale / self.unit))
+        # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
+        factor_M = (student.normaliser_C[:labelled] - student.label_normaliser_M / temperature).exp_()
+        factor_M *= (self.task.mlm_scale / self.unit) ** (1 / temperature)
+        r_VM = raised(q_VC[:, :labelled] * factor_M, temperature)
         q_VC.sub_(p_VC)
         q_VC[:, :labelled] += r_VM
         return q_VC

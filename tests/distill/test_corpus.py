@@ -364,7 +364,7 @@ def test_an_empty_corpus_says_what_was_read_and_leaves_nothing(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = write(tmp_path / "talk.txt", ["", " ", "\u200b"])
-    with pytest.raises(UserError, match=r"no text to train on: 3 texts read, 2 of them empty, 1 sequences shorter"):
+    with pytest.raises(UserError, match=r"no text to train on: 3 texts read, 2 of them empty, .* 1 sequences shorter"):
         build_corpus(settings(source), tokenizer, tmp_path / "corpus", seed=1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["talk.txt"]
 

@@ -40,7 +40,7 @@ def test_a_kill_leaves_complete_checkpoints_only(results: dict[str, Any], moment
     assert results[moment]["hidden"] == []
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "with the group"])
 def test_asked_to_stop_it_saves_and_goes_on_later(results: dict[str, Any], name: str) -> None:
     stopped = results[name]
     assert stopped["status"] == 130
@@ -48,6 +48,10 @@ def test_asked_to_stop_it_saves_and_goes_on_later(results: dict[str, Any], name:
     assert stopped["left"] == {"checkpoint-00000004": FILES}
     assert stopped["resumed"] == 0
     assert_as_if_never_stopped(stopped, results["straight"])
+
+
+def test_asked_to_stop_where_it_is_saved_already_it_writes_nothing(results: dict[str, Any]) -> None:
+    assert results["twice"] == {"status": 130, "same": True, "left": {"checkpoint-00000004": FILES}}
 
 
 def test_a_resumed_run_masks_no_example_that_it_had_trained_on(results: dict[str, Any]) -> None:

@@ -91,6 +91,16 @@ def test_any_temperature(temperature: float) -> None:
     torch.testing.assert_close(problem.gradients(problem.fused()), problem.gradients(problem.plain()))
 
 
+@pytest.mark.parametrize("temperature", [0.5, 8.0, 10.0, 20.0])
+def test_extreme_temperatures_over_a_large_vocabulary_in_float32(temperature: float) -> None:
+    # Near-even predictions, as a new student's are: a label's r is the T-th power of a q that is itself small.
+    problem = Problem.random(vocabulary=30_000, spread=0.05, temperature=temperature, dtype=torch.float32)
+    exact = Problem.random(vocabulary=30_000, spread=0.05, temperature=temperature)
+    gradients, expected = problem.gradients(problem.fused()), exact.gradients(exact.plain())
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+
+
 @pytest.mark.parametrize("scales", [(0.3, 0.0), (0.0, 0.7), (0.0, 0.0)])
 def test_a_loss_without_scale_is_left_out(scales: tuple[float, float]) -> None:
     problem = Problem.random()

@@ -147,6 +147,16 @@ def be_asked_to_stop(number: signal.Signals = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
 
+def ask_the_group_to_stop() -> None:
+    # As torchrun and service managers do: the processes that load data are asked too.
+    os.killpg(0, signal.SIGTERM)
+
+
+def in_a_group_of_its_own(action: Callable[[], object]) -> None:
+    os.setpgrp()
+    action()
+
+
 def crash() -> None:
     raise RuntimeError("a fault on one process")
 
@@ -187,6 +197,19 @@ def stops(folder: Path) -> dict[str, Any]:
         left = checkpoints_in(place)
         resumed = alone(partial(record, place, checkpoint_every=None))
         results[number.name] = {**outcome(place), "status": status, "left": left, "resumed": resumed}
+    place = folder / "group"
+    asked = partial(record_with_fault, place, Updater, "__call__", 5, ask_the_group_to_stop, num_workers=2)
+    status = alone(partial(in_a_group_of_its_own, partial(asked, checkpoint_every=None)))
+    left = checkpoints_in(place)
+    resumed = alone(partial(record, place, checkpoint_every=None))
+    results["with the group"] = {**outcome(place), "status": status, "left": left, "resumed": resumed}
+    # Asked before the first update that is left: what is saved already is not written again.
+    place = folder / "twice"
+    alone(partial(record_with_fault, place, Updater, "__call__", 5, be_asked_to_stop, checkpoint_every=None))
+    (saved,) = (place / "checkpoints").iterdir()
+    before = saved.stat().st_ino
+    status = alone(partial(record_with_fault, place, Updater, "__call__", 1, be_asked_to_stop, checkpoint_every=None))
+    results["twice"] = {"status": status, "same": before == saved.stat().st_ino, "left": checkpoints_in(place)}
     return results
 
 
