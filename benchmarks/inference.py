@@ -136,10 +136,23 @@ def _report(
 def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], settings: SpeedSettings) -> Row:
     gflop = shape.gflop(settings.sequence_length)
     reached = gflop * row.figures["samples_per_s"]
-    runtime = next((name for name in ceiling if f"-{name}-" in row.case), "openvino" if "nncf" in row.case else "onnx")
-    limit = ceiling[runtime].get(_precision(row.case))
-    figures = {**row.figures, "gflop": gflop, "gflop_per_s": reached, "share_of_ceiling": limit and reached / limit}
+    precision, runtime = _precision(row.case), _runtime(row.case)
+    limit = ceiling[runtime].get(precision) if runtime else None
+    fastest = max(products[precision] for products in ceiling.values() if precision in products)
+    figures = {
+        **row.figures,
+        "gflop": gflop,
+        "gflop_per_s": reached,
+        "share_of_ceiling": limit and reached / limit,
+        "share_of_fastest_product": reached / fastest,
+    }
     return Row(row.case, figures, row.ratio)
+
+
+def _runtime(case: str) -> str | None:
+    """The runtime whose products are a case's ceiling; None where none of it was measured."""
+    measured = {"ortquantizer": "onnx", "nncf": "openvino"} | {name: name for name in ("pytorch", "onnx", "openvino")}
+    return next((runtime for name, runtime in measured.items() if f"-{name}" in case), None)
 
 
 def _precision(case: str) -> str:

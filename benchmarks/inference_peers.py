@@ -6,6 +6,7 @@ among the package's backends already.
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from distilrubert.evaluation.backends import CHECKPOINT, Backend, open_onnx, ope
 
 if TYPE_CHECKING:
     from distilrubert.conversion.material import Material
+
+logger = logging.getLogger("distilrubert.benchmarks")
 
 
 def _open_ctranslate2(folder: Path, device: str, threads: int) -> Callable[[NDArray[np.int64]], Callable[[], object]]:
@@ -77,15 +80,22 @@ PEERS = {
     "openvino-fp32-in-fp32": Backend(
         ("openvino/openvino_model.bin",),
         lambda folder, device, threads: open_openvino(folder / "openvino/openvino_model.xml", threads, "f32"),
+        companions=("openvino/openvino_model.xml",),
     ),
-    "openvino-int8-two-streams": Backend(("openvino/openvino_model_qint8_quantized.bin",), _open_two_streams),
+    "openvino-int8-two-streams": Backend(
+        ("openvino/openvino_model_qint8_quantized.bin",),
+        _open_two_streams,
+        companions=("openvino/openvino_model_qint8_quantized.xml",),
+    ),
     "peer-pytorch-int8": Backend(CHECKPOINT, _open_pytorch_int8),
     "peer-ortquantizer-int8": Backend(
         ("peers/ortquantizer.onnx",),
         lambda folder, device, threads: open_onnx(folder / "peers/ortquantizer.onnx", threads),
     ),
     "peer-nncf-int8": Backend(
-        ("peers/nncf.bin",), lambda folder, device, threads: open_openvino(folder / "peers/nncf.xml", threads)
+        ("peers/nncf.bin",),
+        lambda folder, device, threads: open_openvino(folder / "peers/nncf.xml", threads),
+        companions=("peers/nncf.xml",),
     ),
     "peer-ctranslate2-int8": Backend(("peers/ctranslate2/model.bin",), _open_ctranslate2),
 }
@@ -96,8 +106,10 @@ def write_peers(material: "Material", folder: Path) -> None:
     (folder / "peers").mkdir()
     _write_ortquantizer(material, folder)
     _write_nncf(material, folder)
-    with contextlib.suppress(ImportError):
+    try:
         _write_ctranslate2(folder)
+    except ImportError:
+        logger.warning("CTranslate2 is not installed and is left out: pip install ctranslate2")
 
 
 def _write_ortquantizer(material: "Material", folder: Path) -> None:

@@ -3,16 +3,14 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilrubert.modeling.checkpoints import checkpoint_folder, quiet_transformers
+from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.student import Student, load_student
 from distilrubert.modeling.teacher import Teacher, load_teacher
-from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 Checkpoint = Student | Teacher
 
@@ -49,10 +47,3 @@ def load_checkpoint(model: str | os.PathLike[str], revision: str | None = None) 
     if found not in LOADERS:
         raise UserError(f"{model}: config.json says model_type {found!r}; {' or '.join(LOADERS)} can be converted")
     return LOADERS[found](model, revision)
-
-
-def save_checkpoint(checkpoint: Checkpoint | FineTuned, folder: Path) -> None:
-    """Write config.json, model.safetensors (fp32) and the tokenizer's files into an existing folder."""
-    with quiet_transformers():
-        checkpoint.model.save_pretrained(folder)
-        save_tokenizer(checkpoint.tokenizer, folder)

@@ -85,5 +85,5 @@ def _check_agreement(
         yield judged(entry.path, "agreement", "with the checkpoint", None, f"cannot be run: {error}", holds=False)
         return
     for bound in bounds:
-        value = figures[bound.figure]
+        value = bound.worst(figures)
         yield judged(entry.path, bound.figure, bound.sign, value, holds=bound.holds(value))

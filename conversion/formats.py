@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from distilrubert.conversion import quantization
-from distilrubert.conversion.checkpoint import load_checkpoint, save_checkpoint
+from distilrubert.conversion.checkpoint import load_checkpoint
 from distilrubert.conversion.material import OUTPUTS, Material
 from distilrubert.conversion.onnx import export_onnx, require_onnx
 from distilrubert.conversion.openvino import export_openvino, quantize_openvino, require_openvino, save_openvino
+from distilrubert.modeling.checkpoints import save_checkpoint
 
 Inputs = dict[str, NDArray[np.int64]]
 Encoder = Callable[[Inputs], NDArray[np.float32]]
@@ -71,7 +72,7 @@ def _open_safetensors(path: Path, task: str) -> Encoder:
 
 
 def _write_safetensors(material: Material, folder: Path) -> None:
-    save_checkpoint(material.checkpoint, folder)
+    save_checkpoint(material.checkpoint.model, material.checkpoint.tokenizer, folder)
 
 
 def _open_onnx(path: Path, task: str) -> Encoder:
@@ -97,7 +98,7 @@ SMOOTHED = "onnx/smoothed.onnx"
 
 def _write_quantized_onnx(material: Material, folder: Path, name: str, weights: quantization.Weights) -> None:
     if not (folder / SMOOTHED).exists():
-        export_onnx(material.smoothed, folder / SMOOTHED, material.task)
+        export_onnx(material.smoothed, folder / SMOOTHED, material.task, mask_in_keys=True)
     config = material.checkpoint.model.config
     quantization.quantize_onnx(folder / SMOOTHED, folder / "onnx" / name, config, weights, material.kept)
 

@@ -35,7 +35,9 @@ def require_onnx() -> None:
         ) from error
 
 
-def export_onnx(model: PreTrainedModel, target: Path, task: str = "feature-extraction") -> None:
+def export_onnx(
+    model: PreTrainedModel, target: Path, task: str = "feature-extraction", *, mask_in_keys: bool = False
+) -> None:
     """Write a graph: input_ids and attention_mask (for a BERT also token_type_ids) to last_hidden_state or logits.
 
     Batch and sequence length are free.
@@ -44,6 +46,8 @@ def export_onnx(model: PreTrainedModel, target: Path, task: str = "feature-extra
         model: BERT or DistilBERT encoder, or for fill-mask the whole model, in fp32 with SDPA attention.
         target: the file; its folder is made.
         task: feature-extraction or fill-mask.
+        mask_in_keys: see :func:`~distilrubert.conversion.attention.attention_written_out`; without it the graph can be
+            quantised by anybody.
 
     Raises:
         UserError: if the packages are missing, the file cannot be written, or the model is too large for one file.
@@ -58,7 +62,7 @@ def export_onnx(model: PreTrainedModel, target: Path, task: str = "feature-extra
     describe = TasksManager.get_exporter_config_constructor(
         "onnx", model_type=model.config.model_type, task=task, library_name="transformers"
     )
-    with atomic_file(target) as beside, quiet_exporters(), attention_written_out():
+    with atomic_file(target) as beside, quiet_exporters(), attention_written_out(mask_in_keys=mask_in_keys):
         export(model, describe(model.config, task=task), beside, opset=OPSET)
         graph = onnx.load(beside)
         _keep_layer_norms_apart(graph)

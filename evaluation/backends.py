@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Forward = Callable[[], object]
-"""One pass of the encoder, begun and finished; returns the last hidden state (B, L, D)."""
+"""One pass, begun and finished; returns what the file does: of an encoder the last hidden state (B, L, D)."""
 Session = Callable[[NDArray[np.int64]], Forward]
 """From token ids (B, L), all of them real tokens, to a pass over them; inputs are on the device by then."""
 
@@ -23,6 +23,7 @@ class Backend:
 
     Attributes:
         files: the file that it runs, by its path in a model folder; the first that is there.
+        companions: files that belong to it and count into its size.
         open: from folder, device and threads to a session.
         devices: on which it can run.
         machines: processors that its file is made for, as :func:`platform.machine` names them; none: all.
@@ -32,6 +33,7 @@ class Backend:
     open: Callable[[Path, str, int], Session]
     devices: tuple[str, ...] = ("cpu",)
     machines: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 def _open_pytorch(folder: Path, device: str, threads: int, dtype: str) -> Session:
@@ -121,10 +123,10 @@ def _onnx(name: str, machines: tuple[str, ...] = ()) -> Backend:
 
 
 def _openvino(name: str) -> Backend:
-    # The weights are what its size is measured on.
     return Backend(
         (f"openvino/{name}.bin",),
         lambda folder, device, threads: open_openvino(folder / "openvino" / f"{name}.xml", threads),
+        companions=(f"openvino/{name}.xml",),
     )
 
 

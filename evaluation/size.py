@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from distilrubert.evaluation.backends import Backend
 from distilrubert.modeling.errors import UserError
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -20,6 +21,16 @@ def find_file(folder: Path, names: tuple[str, ...] = WEIGHTS_FILES) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"{folder}: holds no {' or '.join(names)}")
+
+
+def size_mib(folder: Path, backend: Backend) -> float:
+    """Size of the file that a backend runs, with what belongs to it.
+
+    Raises:
+        UserError: if the folder has no such file.
+    """
+    paths = [find_file(folder, backend.files), *(folder / name for name in backend.companions)]
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 2**20
 
 
 def count_parameters(folder: Path) -> int:

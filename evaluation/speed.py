@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from tqdm import tqdm
 
 from distilrubert.evaluation.backends import BACKENDS, Backend
-from distilrubert.evaluation.size import find_file
+from distilrubert.evaluation.size import WEIGHTS_FILES, count_parameters, find_file
 from distilrubert.evaluation.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed_rows import Run, speed_rows
 from distilrubert.modeling.checkpoints import checkpoint_folder
@@ -175,7 +175,10 @@ def _prepare(case: SpeedCase, device: str) -> Run | None:
     for key in ("vocab_size", "max_position_embeddings"):
         if not isinstance(config, dict) or not isinstance(config.get(key), int):
             raise UserError(f"{case.folder}: config.json has no {key}; a BERT-like encoder is needed")
-    return Run(name, folder, case.backend, device, config["vocab_size"], config["max_position_embeddings"])
+    # Before anything is measured: a checkpoint that cannot be read is told of now.
+    parameters = count_parameters(folder) if any((folder / name).is_file() for name in WEIGHTS_FILES) else None
+    positions = config["max_position_embeddings"]
+    return Run(name, folder, case.backend, device, config["vocab_size"], positions, parameters)
 
 
 def _sequence_length(runs: Sequence[Run], settings: SpeedSettings) -> int:

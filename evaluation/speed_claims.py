@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from distilrubert.evaluation.backends import BACKENDS
-from distilrubert.evaluation.size import count_parameters, find_file
+from distilrubert.evaluation.size import count_parameters, size_mib
 from distilrubert.evaluation.speed import SpeedCase, SpeedSettings, measure_speed
 from distilrubert.modeling.claims import Claim, judged, unchecked
 from distilrubert.modeling.errors import UserError
@@ -33,8 +33,8 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
                 continue
             folder = Path(case.folder)
             try:
-                file = find_file(folder, BACKENDS[case.backend].files)
-                value = count_parameters(folder) if figure == "parameters" else file.stat().st_size / 2**20
+                size = size_mib(folder, BACKENDS[case.backend])
+                value = count_parameters(folder) if figure == "parameters" else size
                 yield judged(row.case, figure, claimed, value, holds=value == claimed)
             except UserError as error:
                 yield judged(row.case, figure, claimed, None, str(error), holds=False)

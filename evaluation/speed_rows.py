@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrubert.evaluation.backends import BACKENDS
-from distilrubert.evaluation.size import count_parameters, find_file
+from distilrubert.evaluation.size import size_mib
 from distilrubert.modeling.reports import Row
 
 
@@ -25,6 +25,7 @@ class Run:
         device: cpu or cuda.
         vocabulary: number of token ids.
         positions: longest sequence that the model takes.
+        parameters: of its checkpoint; None where the folder has none.
         seconds: of each pass, by batch size.
         memory: figures of the process, the most of all starts.
     """
@@ -35,6 +36,7 @@ class Run:
     device: str
     vocabulary: int
     positions: int
+    parameters: int | None
     seconds: dict[int, list[float]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     memory: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -44,10 +46,10 @@ def speed_rows(runs: Sequence[Run], threads: int) -> list[Row]:
 
     Figures: latency_s (median of a pass at the smallest batch), samples_per_s (sequences a second at the largest
     batch, median over passes), latency_spread_s and samples_spread_per_s (their interquartile ranges), batches (for
-    each size median_s, spread_s, minimum_s, maximum_s and passes), device, threads, parameters, size_mib of the file
-    that is run, peak_memory_mib of the process, gpu_peak_memory_mib of its tensors. `ratio` is the first run's
-    latency over this one's. latency_ratio and throughput_ratio, better above 1, are against ratio_to, the first run
-    on the same device.
+    each size median_s, spread_s, minimum_s, maximum_s and passes), device, threads, parameters (None without a
+    checkpoint), size_mib of the file that is run, peak_memory_mib of the process, gpu_peak_memory_mib of its tensors.
+    `ratio` is the first run's latency over this one's. latency_ratio and throughput_ratio, better above 1, are against
+    ratio_to, the first run on the same device.
     """
     figures = [_figures(run, threads) for run in runs]
     return [_row(run, own, runs, figures) for run, own in zip(runs, figures, strict=True)]
@@ -74,8 +76,8 @@ def _figures(run: Run, threads: int) -> dict[str, Any]:
         "batches": {str(size): _distribution(values) for size, values in seconds.items()},
         "device": run.device,
         "threads": threads,
-        "parameters": count_parameters(run.folder),
-        "size_mib": find_file(run.folder, BACKENDS[run.backend].files).stat().st_size / 2**20,
+        "parameters": run.parameters,
+        "size_mib": size_mib(run.folder, BACKENDS[run.backend]),
         **run.memory,
     }
 

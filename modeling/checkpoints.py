@@ -7,6 +7,7 @@ read as plain tensors (``weights_only``).
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
+from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -217,3 +219,13 @@ def _refuse_untrained(model: PreTrainedModel, info: dict[str, Any], name: str) -
             "head is needed (early revisions on the Hub may lack it)"
         )
     raise UserError(f"{name}: weights are missing or of another shape: {listed}")
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write config.json, model.safetensors and the tokenizer's files into an existing folder."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
+    # safetensors makes files for their owner alone, and a server may run as somebody else.
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)

@@ -12,15 +12,15 @@ from distilrubert.modeling.checkpoints import (
     checkpoint_folder,
     load_fast_tokenizer,
     load_masked_lm,
-    quiet_transformers,
     read_config,
+    save_checkpoint,
 )
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.presets import StudentArchitecture, student_config
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.tokenizer_files import save_tokenizer, student_tokenizer
+from distilrubert.modeling.tokenizer_files import student_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,8 @@ def save_student(student: Student, folder: str | os.PathLike[str]) -> None:
     Raises:
         UserError: if it cannot be written; an existing folder is then as it was.
     """
-    with atomic_folder(folder) as beside, quiet_transformers():
-        student.model.save_pretrained(beside)
-        save_tokenizer(student.tokenizer, beside)
+    with atomic_folder(folder) as beside:
+        save_checkpoint(student.model, student.tokenizer, beside)
 
 
 def load_student(model: str | os.PathLike[str], revision: str | None = None) -> Student:

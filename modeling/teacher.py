@@ -15,12 +15,11 @@ from distilrubert.modeling.checkpoints import (
     checkpoint_folder,
     load_fast_tokenizer,
     load_masked_lm,
-    quiet_transformers,
     read_config,
+    save_checkpoint,
 )
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder
-from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +129,8 @@ def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:
     Raises:
         UserError: if it cannot be written; an existing folder is then as it was.
     """
-    with atomic_folder(folder) as beside, quiet_transformers():
-        teacher.model.save_pretrained(beside)
-        save_tokenizer(teacher.tokenizer, beside)
+    with atomic_folder(folder) as beside:
+        save_checkpoint(teacher.model, teacher.tokenizer, beside)
 
 
 def _check_carried(config: dict[str, Any], name: str) -> None:

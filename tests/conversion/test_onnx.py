@@ -39,10 +39,31 @@ def test_layer_norms_are_single_operators(converted):
 def test_attention_is_written_out_though_openvino_files_were_asked_for(converted):
     for path in (converted[0] / "onnx").iterdir():
         nodes = onnx.load(path).graph.node
-        made_by = {name: node.op_type for node in nodes for name in node.output}
+        made_by = {name: node for node in nodes for name in node.output}
         scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
-        # A mask that is added to the scores would make them an Add.
-        assert scores == ["MatMul", "MatMul"], path.name
+        if path.name == "model.onnx":
+            # The mask is added, to products that come as they are, without a scaling in between.
+            assert [node.op_type for node in scores] == ["Add", "Add"]
+            scores = [made_by[node.input[0]] for node in scores]
+        assert [node.op_type for node in scores] == ["MatMul", "MatMul"], path.name
+
+
+def test_others_can_quantise_the_fp32_file(converted, tmp_path):
+    # As optimum does it by default: attention too, each operand by its largest number.
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+
+    quantizer = ORTQuantizer.from_pretrained(converted[0] / "onnx", file_name="model.onnx")
+    settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+    quantizer.quantize(settings, save_dir=tmp_path)
+    ids_BL = np.array([[2, 10, 11, 12, 13, 14, 15, 3], [2, 20, 21, 22, 3, 0, 0, 0]])
+    inputs = {"input_ids": ids_BL, "attention_mask": (ids_BL > 0).astype(np.int64)}
+    expected, found = (
+        session(path).run(None, inputs)[0][ids_BL > 0]
+        for path in (converted[0] / "onnx/model.onnx", tmp_path / "model_quantized.onnx")
+    )
+    cosines = (expected * found).sum(-1) / np.linalg.norm(expected, axis=-1) / np.linalg.norm(found, axis=-1)
+    assert cosines.min() > 0.95
 
 
 def test_every_length_and_batch_agrees_with_pytorch(converted, tiny_student):

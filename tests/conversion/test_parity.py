@@ -86,7 +86,9 @@ def test_what_differs_is_refused_by_name(change, message, tiny_student, tiny_stu
 @pytest.mark.parametrize("figure", ["token_cosine", "pooled_cosine"])
 def test_cosines_are_bounded_below(figure, tiny_student, tiny_student_folder, sentences):
     measured = measure_parity(tiny_student, tiny_student_folder, [FP32], sentences[:4])
-    figures = {**measured["pytorch-fp32"].figures, figure: 0.9}
+    whole = measured["pytorch-fp32"].figures
+    # In one of both ways, though the mean over both is above.
+    figures = {**whole, figure: 0.99, "padded": {**whole["padded"], figure: 0.9}}
     changed = dataclasses.replace(measured, rows=[dataclasses.replace(measured.rows[0], figures=figures)])
     with pytest.raises(UserError, match=f"{figure} 0.90000, at least 0.95"):
         check_parity(changed, [FP32], Tolerances(fp32=Tolerance(token_cosine=0.95, pooled_cosine=0.95)))

@@ -101,7 +101,7 @@ def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, c
 
 def run_with(seconds: dict[int, list[float]], folder: Path, device: str = "cpu") -> Run:
     name = "case" if device == "cpu" else f"case-{device}"
-    return Run(name, folder, "pytorch-fp32", device, 200, 64, seconds=seconds)
+    return Run(name, folder, "pytorch-fp32", device, 200, 64, 1000, seconds=seconds)
 
 
 def test_figures_by_hand(student_folder):
@@ -202,11 +202,20 @@ def test_a_model_that_is_no_encoder_is_refused(student_folder, tmp_path):
 
 
 def test_a_process_that_fails_names_its_case_and_the_reason(student_folder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes())
+    config = json.loads((student_folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_heads": 5}))
+    with pytest.raises(UserError, match=r"odd-pytorch-fp32: .*Error") as raised:
+        measure_speed(cases_of("odd", tmp_path), QUICK)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_torn_checkpoint_is_told_of_before_anything_is_measured(student_folder, tmp_path):
     (tmp_path / "config.json").write_bytes((student_folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"torn-pytorch-fp32: .*Error") as raised:
-        measure_speed(cases_of("torn", tmp_path), QUICK)
-    assert "\n" not in str(raised.value)
+    cases = cases_of("torn", tmp_path)
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+        measure_speed(cases, QUICK, program=("no such program",))
 
 
 def test_a_process_that_is_killed_names_its_case_and_the_signal():
