@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.conversion.checkpoint import FineTuned
 from distilrubert.conversion.formats import FORMATS, Encoder, Inputs
-from distilrubert.conversion.material import Material
+from distilrubert.conversion.material import Material, evenly
 from distilrubert.conversion.settings import ConversionSettings
 
 
@@ -42,8 +41,7 @@ def export_finetuned(
     """
     entry = FORMATS[case]
     entry.require()
-    count = min(settings.calibration_sentences, len(calibration))
-    chosen = [calibration[index] for index in np.linspace(0, len(calibration) - 1, count, dtype=int)]
+    chosen = evenly(calibration, settings.calibration_sentences)
     inputs = [{name: torch.from_numpy(array) for name, array in example.items()} for example in chosen]
     entry.write(Material(FineTuned(model, tokenizer), settings, inputs, task), folder)
     return entry.open(folder / entry.path, task)

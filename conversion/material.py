@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -13,6 +14,8 @@ from distilrubert.conversion.sensitivity import output_errors
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.conversion.smoothing import smooth
 
+Item = TypeVar("Item")
+
 # What the exporters' graphs return, by the task as optimum names it.
 OUTPUTS = {
     "feature-extraction": "last_hidden_state",
@@ -20,6 +23,11 @@ OUTPUTS = {
     "text-classification": "logits",
     "token-classification": "logits",
 }
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, or all if there are no more, at even distances from the first to the last."""
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Material:
     @classmethod
     def of_text(cls, checkpoint: Checkpoint, settings: ConversionSettings, sentences: Sequence[str]) -> Self:
         """A masked language model and sentences to calibrate on."""
-        chosen = sentences[: settings.calibration_sentences]
+        chosen = evenly(sentences, settings.calibration_sentences)
         # One at a time: padding would count as text.
         inputs = [dict(checkpoint.tokenizer(text, truncation=True, return_tensors="pt")) for text in chosen]
         return cls(checkpoint, settings, inputs, settings.task)

@@ -15,7 +15,8 @@ def write_sentence_transformers_files(folder: Path, *, dim: int, max_length: int
     """Write modules.json, 1_Pooling/config.json and sentence_bert_config.json.
 
     Args:
-        folder: of the model, on every backend.
+        folder: of the model. PyTorch can always use it, the other backends where their files are encoders, which those
+            that fill masks are not.
         dim: width of the hidden states.
         max_length: tokens beyond which a text is cut.
     """

@@ -70,7 +70,7 @@ class ConversionSettings(Section):
     task: Literal["feature-extraction", "fill-mask"] = Field(
         default="feature-extraction",
         description="What the ONNX and OpenVINO files return: feature-extraction the encoder's last hidden state, "
-        "fill-mask the logits of the masked-language head.",
+        "fill-mask the logits of the masked-language head, from which nobody makes vectors of sentences.",
     )
     calibration_sentences: int = Field(
         default=128, ge=1, description="Sentences on which the ranges of activations are seen for int8."

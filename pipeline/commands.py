@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def _check_output(path: Path) -> None:
     # Before minutes or hours of measuring.
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder; name a file to write")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--output {path}: cannot be written: {above} is no folder that can be written to")
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from distilrubert.conversion.material import evenly
 from distilrubert.conversion.model_folder import CONVERTED, convert
 from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
 from distilrubert.distill.distillation import distill, pretrain_teacher
@@ -209,10 +210,8 @@ def _calibration_of(run: Run) -> list[str]:
     """Training text, evenly out of the corpus, back from its tokens."""
     tokenizer, _ = corpus_tokenizers(run)
     train = load_corpus(run.corpus).train
-    step = max(1, len(train) // run.recipe.conversion.calibration_sentences)
-    return list(
-        tokenizer.batch_decode([train[index] for index in range(0, len(train), step)], skip_special_tokens=True)
-    )
+    chosen = evenly(range(len(train)), run.recipe.conversion.calibration_sentences)
+    return list(tokenizer.batch_decode([train[index] for index in chosen], skip_special_tokens=True))
 
 
 def _measure_speed(run: Run) -> None:
