@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # OpenVINO names what the exporter left nameless by a counter of the process: MatMul_1234.
 NAMED_BY_A_COUNTER = re.compile(r"[A-Za-z]+_\d+")
-# What is added to the scores of padded positions: its exponential is exactly 0.
-MASKED = -1e9
+# What is added to the scores of padded positions: its exponential is exactly 0, and it is a number in 16 bits too, in
+# which OpenVINO computes on ARM and on GPUs.
+MASKED = -1e4
 
 
 def require_openvino() -> None:

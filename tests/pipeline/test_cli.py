@@ -73,6 +73,7 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["distill"], "the following arguments are required: RECIPE"),
         (["distill", "none.yaml"], "none.yaml: the recipe cannot be read: No such file or directory"),
         (["benchmark", "none", "--output", "x.json"], "none"),
+        (["benchmark", ".", "--output", f"{__file__}/x.json"], "is no folder that can be written to"),
         (["convert", "./none", "--output", "out", "--onnx"], "./none: there is no such folder"),
         (["convert", ".", "--output", "out", "--onnx"], "holds no model"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
