@@ -1,11 +1,9 @@
 """Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
 
 A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
-one of the views below; what stands between it and ``<!-- end -->`` is replaced. The same measured on another machine
-is in a file of the same name with a hyphen and the machine: ``inference-amx``. A test keeps them together.
+one of the views below; what stands between it and ``<!-- end -->`` is replaced. A test keeps them together.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
-REQUEST = re.compile(r"(<!-- table: ((\w+)(?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+REQUEST = re.compile(r"(<!-- table: (\w+)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -46,12 +44,6 @@ def inference_rows(report: Measurements) -> str:
             ]
         )
     return table(headings, rows)
-
-
-def inference_base(report: Measurements) -> str:
-    """The rows of the teacher and the base student alone."""
-    rows = [row for row in report.rows if row.case.startswith(("teacher", "student-base"))]
-    return inference_rows(dataclasses.replace(report, rows=rows))
 
 
 def inference_conversation(report: Measurements) -> str:
@@ -143,7 +135,6 @@ def vocabulary_rows(report: Measurements) -> str:
 
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
-    ("inference", "base"): inference_base,
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,
@@ -157,8 +148,8 @@ def with_tables(page: str) -> str:
     """The text of a page, its tables made from the results."""
 
     def replace(request: re.Match[str]) -> str:
-        beginning, name, benchmark, view, end = request.groups()
-        return beginning + VIEWS[benchmark, view](Measurements.load(RESULTS / f"{name}.json")) + end
+        beginning, name, view, end = request.groups()
+        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}.json")) + end
 
     return REQUEST.sub(replace, page)
 
