@@ -87,7 +87,7 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
         ("zzz=1", "unknown key zzz; known here: name, seed, teacher, corpus"),
         ("distillation.temperature=warm", "distillation.temperature: input should be a valid number"),
         ("distillation.temperature=warm", "found 'warm'"),
-        ("distillation.temperature=-1", "distillation.temperature: input should be greater than 0"),
+        ("distillation.temperature=-1", "distillation.temperature: input should be greater than or equal to 0.5"),
         ("seed=-1", "seed: input should be greater than or equal to 0, found -1"),
         ("name=a/b", "name: string should match pattern"),
         ("name=a--b", "name: the Hub refuses names with '--'"),
