@@ -23,7 +23,7 @@ class Model:
 
 
 MLM_ONLY = "distillation.weights={mlm: 1.0}"
-# Less than half of the time, so what only compares losses does it.
+# Less work, so what only compares losses does it.
 MASKED = "distillation.kl_positions=masked"
 
 # The cheap ones first, so that the tables fill early; of base the student itself and what it must beat first.
