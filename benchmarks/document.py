@@ -1,7 +1,8 @@
 """Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
 
 A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
-one of the views below; what stands between it and ``<!-- end -->`` is replaced. A test keeps them together.
+one of the views below; what stands between it and ``<!-- end -->`` is replaced. A file of another machine has that
+after a hyphen, ``inference-amx.rows``, and the same views. A test keeps them together.
 """
 
 import re
@@ -9,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.reports import Measurements, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
-REQUEST = re.compile(r"(<!-- table: (\w+)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+REQUEST = re.compile(r"(<!-- table: (\w+)(-\w+)?\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -26,13 +27,24 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def inference_rows(report: Measurements) -> str:
     """Speed of each file; of the smaller students those that everybody has, the rest is in the JSON."""
+    return _speeds([row for row in report.rows if _is_of_base(row) or not SPECIAL.search(row.case)])
+
+
+def inference_base(report: Measurements) -> str:
+    """The same of the teacher and the base student alone."""
+    return _speeds([row for row in report.rows if _is_of_base(row)])
+
+
+def _is_of_base(row: Row) -> bool:
+    return row.case.startswith(("teacher", "student-base"))
+
+
+def _speeds(rows: Sequence[Row]) -> str:
     headings = ["case", "MiB", "latency, ms", "×", "samples/s", "×", "of the ceiling"]
-    rows = []
-    for row in report.rows:
+    lines = []
+    for row in rows:
         figures, share = row.figures, row.figures["share_of_ceiling"]
-        if not row.case.startswith(("teacher", "student-base")) and SPECIAL.search(row.case):
-            continue
-        rows.append(
+        lines.append(
             [
                 row.case,
                 f"{figures['size_mib']:.1f}",
@@ -43,7 +55,7 @@ def inference_rows(report: Measurements) -> str:
                 f"{share:.0%}" if share else "",
             ]
         )
-    return table(headings, rows)
+    return table(headings, lines)
 
 
 def inference_conversation(report: Measurements) -> str:
@@ -118,6 +130,20 @@ def distillation_memory(report: Measurements) -> str:
     return table(["peak memory, GiB", *(f"{int(size):,} tokens" for size in sizes), "per 1,000 tokens"], rows)
 
 
+def distillation_largest(report: Measurements) -> str:
+    """Speed with the largest batch that each form fits into the memory limit."""
+    rows = [
+        [
+            entry["case"],
+            f"{entry['tokens']:,}",
+            f"{entry['peak_memory_mib'] / 1024:.1f}",
+            f"{entry['tokens_per_s']:.0f}",
+        ]
+        for entry in report.details["largest"]
+    ]
+    return table(["case", "tokens of a batch", "peak, GiB", "tokens/s"], rows)
+
+
 def vocabulary_rows(report: Measurements) -> str:
     """A step of each loss over two vocabularies."""
     base = report[report.baseline or ""].figures["step_s"]
@@ -135,11 +161,13 @@ def vocabulary_rows(report: Measurements) -> str:
 
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
+    ("inference", "base"): inference_base,
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,
     ("distillation", "rows"): distillation_rows,
     ("distillation", "memory"): distillation_memory,
+    ("distillation", "largest"): distillation_largest,
     ("vocabulary", "rows"): vocabulary_rows,
 }
 
@@ -148,8 +176,8 @@ def with_tables(page: str) -> str:
     """The text of a page, its tables made from the results."""
 
     def replace(request: re.Match[str]) -> str:
-        beginning, name, view, end = request.groups()
-        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}.json")) + end
+        beginning, name, machine, view, end = request.groups()
+        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}{machine or ''}.json")) + end
 
     return REQUEST.sub(replace, page)
 

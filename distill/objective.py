@@ -4,7 +4,7 @@ Axes: B batch, L tokens, N rows (chosen tokens), M labelled rows, D width, V voc
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Self
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilrubert.distill.encoding import FrozenModel, encode, word_embeddings_of
-from distilrubert.distill.layer_map import LayerMap, pair_layers
+from distilrubert.distill.layer_map import LayerMap, LayerPair, pair_layers
 from distilrubert.distill.losses import LAYER_LOSSES, LossWeights
-from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged
+from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged, paired_states
 from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
@@ -47,8 +47,9 @@ class ObjectiveSettings(Section):
         default=False, description="Compare the outputs of the embeddings too, as a further layer."
     )
     kl_positions: Literal["all", "masked"] = Field(
-        default="all",
-        description="Tokens whose predictions are compared: all real ones, or those hidden for MLM alone (faster).",
+        default="masked",
+        description="Tokens whose predictions are compared: masked, those chosen for MLM alone (less than half of the "
+        "work, and the better student in docs/results.md); or all real ones, most of which the student can see.",
     )
     match_rest: bool = Field(
         default=True,
@@ -101,6 +102,11 @@ def build_layer_losses(
     return {name: kind(student, teacher, pairs) for name, kind in wanted.items()}
 
 
+def state_pairs(losses: Iterable[LayerLoss]) -> tuple[LayerPair, ...]:
+    """The pairs of layers whose states are compared: the same in every loss on states, none without such a loss."""
+    return next((loss.pairs for loss in losses if loss.needs == "hidden_states"), ())
+
+
 class Objective(nn.Module):
     """The losses of a batch, each divided by its number of rows in the whole update.
 
@@ -142,6 +148,7 @@ class Objective(nn.Module):
             self._layer_losses = build_layer_losses(LAYER_LOSSES, student_model.config, teacher_model.config, settings)
         self.layer_losses = nn.ModuleDict(self._layer_losses)
         self._needs = {loss.needs for loss in self._layer_losses.values()}
+        self._state_pairs = state_pairs(self._layer_losses.values())
 
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The number of rows of each loss in a batch, to be summed into the denominators of the update.
@@ -175,8 +182,8 @@ class Objective(nn.Module):
         total = torch.zeros((), device=mask_BL.device)
         means = {}
         with torch.autocast(mask_BL.device.type, enabled=False):
-            if self._averages and teacher:
-                student, teacher = averaged(student), averaged(teacher)
+            if self._averages:
+                student = averaged(student)
             for name, loss in self._layer_losses.items():
                 means[name] = scales[name] * loss(student, teacher, mask_BL)
                 total = total + self._weights[name] * means[name]
@@ -216,7 +223,10 @@ class Objective(nn.Module):
             return None, None
         model, head = self._teacher.get()
         activations = encode(model, batch, self._needs)
-        return activations, _predictor(head, activations, rows_N) if "kl" in self._weights else None
+        rows = _predictor(head, activations, rows_N) if "kl" in self._weights else None
+        if self._averages:
+            activations = averaged(activations)
+        return paired_states(activations, self._state_pairs), rows
 
 
 def _predictor(head: MlmHead, activations: Activations, rows_N: Tensor) -> Predictor:

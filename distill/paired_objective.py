@@ -19,13 +19,19 @@ from distilrubert.distill.encoding import FrozenModel, encode
 from distilrubert.distill.losses import PAIRED_LAYER_LOSSES, PAIRED_LOSSES
 from distilrubert.distill.losses.chunks import sum_in_chunks
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
-from distilrubert.distill.losses.layer import Activations, averaged
+from distilrubert.distill.losses.layer import Activations, averaged, paired_states
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.losses.reduce import span_counts, span_means
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
-from distilrubert.distill.objective import Objective, ObjectiveSettings, build_layer_losses, positive_weights
+from distilrubert.distill.objective import (
+    Objective,
+    ObjectiveSettings,
+    build_layer_losses,
+    positive_weights,
+    state_pairs,
+)
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
@@ -68,6 +74,8 @@ class PairedObjective(nn.Module):
         )
         self.layer_losses = nn.ModuleDict(self._layer_losses)
         self._needs = {loss.needs for loss in self._layer_losses.values()}
+        self._averages = settings.layer_map == "all-mean"
+        self._state_pairs = state_pairs(self._layer_losses.values())
 
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The number of rows of each loss in a batch, to be summed into the denominators of the update."""
@@ -90,13 +98,15 @@ class PairedObjective(nn.Module):
         spans = _Spans.of(batch)
         scales = {name: _inverse(float(denominators[name])) for name in self._weights}
         student = encode(self.student, batch, self._needs)
+        if self._averages:
+            student = averaged(student)
         means: dict[str, Tensor] = {}
         total = torch.zeros((), device=student.last_BLD.device)
         if set(self._weights) != {"mlm"}:
             teacher, head = self._run_teacher(batch)
             with torch.autocast(total.device.type, enabled=False):
                 for name, loss in self._layer_losses.items():
-                    pooled = self._pooled(student, spans.student), self._pooled(teacher, spans.teacher)
+                    pooled = _pooled(student, spans.student), _pooled(teacher, spans.teacher)
                     means[name] = scales[name] * loss(*pooled, spans.both_BS)
                     total = total + self._weights[name] * means[name]
             for name, rows_BS in self._rows(batch, spans).items():
@@ -129,7 +139,10 @@ class PairedObjective(nn.Module):
     def _run_teacher(self, batch: Mapping[str, Tensor]) -> tuple[Activations, MlmHead]:
         model, head = self._teacher.get()
         own = {name: batch[f"teacher_{name}"] for name in ("input_ids", "attention_mask")}
-        return encode(model, own, self._needs), head
+        activations = encode(model, own, self._needs)
+        if self._averages:
+            activations = averaged(activations)
+        return paired_states(activations, self._state_pairs), head
 
     def _rows(self, batch: Mapping[str, Tensor], spans: "_Spans") -> dict[str, Tensor]:
         """The spans (B, S) whose predictions each of the losses compares."""
@@ -142,13 +155,6 @@ class PairedObjective(nn.Module):
             hidden_BS = span_counts(batch["spans"], _labelled(batch), spans.number) > 0
             rows = {name: rows_BS & hidden_BS for name, rows_BS in rows.items()}
         return {name: rows_BS for name, rows_BS in rows.items() if name in self._weights}
-
-    def _pooled(self, activations: Activations, side: "_Tokens") -> Activations:
-        if self._settings.layer_map == "all-mean":
-            activations = averaged(activations)
-        states = activations.hidden_states
-        means = tuple(span_means(state, side.spans_BL, side.mask_BL, side.number) for state in states)
-        return dataclasses.replace(activations, hidden_states=means)
 
     def _student_rows(self, name: str, student: Activations, side: "_Tokens", rows_BS: Tensor) -> Predictor:
         head = mlm_head_of(self.student)
@@ -209,6 +215,13 @@ class _Spans:
     def both_BS(self) -> Tensor:
         """Which spans have tokens on both sides."""
         return (self.student.counts_BS > 0) & (self.teacher.counts_BS > 0)
+
+
+def _pooled(activations: Activations, side: _Tokens) -> Activations:
+    """The mean states of the spans in the place of the tokens'."""
+    states = activations.hidden_states
+    means = tuple(span_means(state, side.spans_BL, side.mask_BL, side.number) for state in states)
+    return dataclasses.replace(activations, hidden_states=means)
 
 
 def _mean_rows(head: MlmHead, student: Activations, side: _Tokens, rows_BS: Tensor) -> Predictor:

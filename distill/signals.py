@@ -1,9 +1,12 @@
 """Stopping well: a signal asks the training loop to save its work and end."""
 
+import logging
 import signal
 import threading
 from types import FrameType
 from typing import Self
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,10 +20,14 @@ class StopRequest:
     """A context in which SIGTERM and SIGINT only set :attr:`received`; a second SIGINT stops at once.
 
     Outside the main thread, where Python delivers no signals, it changes nothing.
+
+    Args:
+        tells: whether this process tells of the first one; of several processes one is enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool) -> None:
         self.received = False
+        self._tells = tells
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -35,4 +42,6 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._tells and not self.received:
+            logger.warning("asked to stop: saving first; Ctrl-C now stops without")
         self.received = True

@@ -77,7 +77,7 @@ def train(job: Job) -> TrainingReport:
     job.settings.check_processes(job.section, accelerator.num_processes)
     home = next(job.objective.parameters()).device
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), StopRequest() as stop:
+    with torch.random.fork_rng(devices=devices), StopRequest(tells=accelerator.is_main_process) as stop:
         try:
             return _Run(job, accelerator, stop).execute()
         finally:
@@ -119,7 +119,14 @@ class _Run:
     def _resume(self, checkpoint: Path) -> dict[str, Any]:
         """Load a checkpoint and return its state."""
         state = read_state(checkpoint)
-        changed = difference(state["identity"], self.job.identity())
+        try:
+            identity, progress, was = state["identity"], Progress.from_dict(state["progress"]), state["precision"]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{checkpoint}: was written by another version of distilrubert; remove {checkpoint.parent} to start "
+                "anew, or go on with that version"
+            ) from error
+        changed = difference(identity, self.job.identity())
         if changed:
             raise UserError(
                 f"{checkpoint}: belongs to another run: {changed}; remove {checkpoint.parent} to start anew, or go "
@@ -127,11 +134,10 @@ class _Run:
             )
         restore(checkpoint, self.job.objective, self.update.optimizer)
         spread_weights(self.job.objective, self.trained)
-        self.progress = Progress.from_dict(state["progress"])
-        self.saved_step = self.progress.step
+        self.progress = progress
+        self.saved_step = progress.step
         self._tell("going on from %s", checkpoint)
-        if state["precision"] != self.update.precision and self.accelerator.is_main_process:
-            was, now = state["precision"], self.update.precision
+        if (now := self.update.precision) != was and self.accelerator.is_main_process:
             logger.warning("%s: in %s until here, and in %s on this machine", self.job.section, was, now)
         return state
 

@@ -159,8 +159,12 @@ def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure 
     points = [(gain, shares[name].mean) for name, files in gains.items() for gain in files.values()]
     scale(axes, points)
     _zoom(axes, list(shares.values()))
-    for name, files in gains.items():
-        axes.plot(sorted(files.values()), [shares[name].mean] * len(files), color="#C8C8C8", zorder=1)
+    joined = [
+        [(end, shares[name].mean) for end in (min(files.values()), max(files.values()))]
+        for name, files in gains.items()
+    ]
+    for line in joined:
+        axes.plot(*zip(*line, strict=True), color="#C8C8C8", zorder=1)
     for file, colour in SPEED_FILES.items():
         of_file = [(files[file], shares[name].mean) for name, files in gains.items() if file in files]
         if of_file:
@@ -175,7 +179,7 @@ def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure 
         for name, files in gains.items()
         for gain in files.values()
     ]
-    label_points(picture, axes, points, labels)
+    label_points(picture, axes, points, labels, joined)
     return picture
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from distilrubert.distill.layer_map import LayerPair
-from distilrubert.distill.losses.layer import Activations, LayerLoss, mean_state, sum_selected
+from distilrubert.distill.losses.layer import Activations, LayerLoss, sum_selected
 from distilrubert.modeling.errors import UserError
 
 # Keeps a state of zeros from dividing by zero: its distance is 1.
@@ -51,9 +51,7 @@ class CosineLoss(LayerLoss):
     def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
         """See :class:`LayerLoss`."""
         distances = [
-            cosine_distance(
-                student.hidden_states[pair.student], mean_state(teacher.hidden_states, pair.teacher), mask_BL
-            )
-            for pair in self.pairs
+            cosine_distance(student.hidden_states[pair.student], teacher_BLD, mask_BL)
+            for pair, teacher_BLD in zip(self.pairs, teacher.hidden_states, strict=True)
         ]
         return torch.stack(distances).mean()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from distilrubert.distill.layer_map import LayerPair
-from distilrubert.distill.losses.layer import Activations, LayerLoss, mean_state, sum_selected
+from distilrubert.distill.losses.layer import Activations, LayerLoss, sum_selected
 
 
 def squared_distance(student_BLD: Tensor, teacher_BLD: Tensor, mask_BL: Tensor) -> Tensor:
@@ -47,11 +47,7 @@ class HiddenLoss(LayerLoss):
     def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
         """See :class:`LayerLoss`."""
         distances = [
-            squared_distance(
-                project(student.hidden_states[pair.student].float()),
-                mean_state(teacher.hidden_states, pair.teacher),
-                mask_BL,
-            )
-            for project, pair in zip(self.projections, self.pairs, strict=True)
+            squared_distance(project(student.hidden_states[pair.student].float()), teacher_BLD, mask_BL)
+            for project, pair, teacher_BLD in zip(self.projections, self.pairs, teacher.hidden_states, strict=True)
         ]
         return torch.stack(distances).mean()

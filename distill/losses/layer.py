@@ -34,7 +34,8 @@ class Activations:
 class LayerLoss(nn.Module):
     """A loss over pairs of layers: the mean over the pairs, summed over rows, in float32.
 
-    Subclasses check in their constructor that student and teacher fit, and own what is trained with them.
+    Subclasses check in their constructor that student and teacher fit, and own what is trained with them. Of a teacher
+    they are given :func:`paired_states`.
 
     Args:
         student: configuration of the student.
@@ -57,12 +58,21 @@ class LayerLoss(nn.Module):
         raise NotImplementedError
 
 
-def mean_state(states: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
-    """The mean of the chosen states, in float32."""
-    total = states[layers[0]].float()
-    for layer in layers[1:]:
-        total = total + states[layer]
-    return total / len(layers)
+def paired_states(teacher: Activations, pairs: Sequence[LayerPair]) -> Activations:
+    """A teacher's activations with one state for each pair in the place of its hidden states: the mean of its layers.
+
+    Half as many as there were for a student of half the layers, and so half of the memory until they are compared.
+    """
+    states = tuple(_mean([teacher.hidden_states[layer] for layer in pair.teacher]) for pair in pairs)
+    return dataclasses.replace(teacher, hidden_states=states)
+
+
+def _mean(states: Sequence[Tensor]) -> Tensor:
+    """The mean of the states, in float32."""
+    total = states[0].float()
+    for state in states[1:]:
+        total = total + state
+    return total / len(states)
 
 
 def sum_selected(values: Tensor, mask: Tensor) -> Tensor:
@@ -73,4 +83,4 @@ def sum_selected(values: Tensor, mask: Tensor) -> Tensor:
 def averaged(activations: Activations) -> Activations:
     """The mean of all hidden states as the only one, for the layer map ``all-mean``."""
     states = activations.hidden_states
-    return dataclasses.replace(activations, hidden_states=(mean_state(states, range(len(states))),) if states else ())
+    return dataclasses.replace(activations, hidden_states=(_mean(states),) if states else ())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distilrubert.distill.losses.cosine import cosine_distance
 from distilrubert.distill.losses.hidden import HiddenLoss
-from distilrubert.distill.losses.layer import Activations, mean_state
+from distilrubert.distill.losses.layer import Activations
 
 
 class ReduceLoss(HiddenLoss):
@@ -30,10 +30,8 @@ class ReduceCosineLoss(HiddenLoss):
     def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
         """See :class:`.layer.LayerLoss`."""
         distances = [
-            cosine_distance(
-                project(student.hidden_states[pair.student]), mean_state(teacher.hidden_states, pair.teacher), mask_BL
-            )
-            for project, pair in zip(self.projections, self.pairs, strict=True)
+            cosine_distance(project(student.hidden_states[pair.student]), teacher_BLD, mask_BL)
+            for project, pair, teacher_BLD in zip(self.projections, self.pairs, teacher.hidden_states, strict=True)
         ]
         return torch.stack(distances).mean()
 

@@ -4,7 +4,7 @@ from transformers import BertConfig, DistilBertConfig
 
 from distilrubert.distill.layer_map import LayerPair
 from distilrubert.distill.losses.cosine import CosineLoss, cosine_distance
-from distilrubert.distill.losses.layer import Activations
+from distilrubert.distill.losses.layer import Activations, paired_states
 from distilrubert.modeling.errors import UserError
 
 STUDENT, TEACHER = DistilBertConfig(dim=12), BertConfig(hidden_size=12)
@@ -51,7 +51,7 @@ def test_a_pair_takes_the_mean_of_its_teacher_layers_and_pairs_are_averaged() ->
     states = torch.randn(7, 2, 3, 12, dtype=torch.float32)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     pairs = [LayerPair(1, (1, 2)), LayerPair(2, (3, 0, 4))]
-    student, teacher = Activations(states[1], tuple(states[:2])), Activations(states[6], tuple(states[2:]))
+    teacher = paired_states(Activations(states[6], tuple(states[2:])), pairs)
     student = Activations(states[1], (states[0], states[0], states[1]))
     expected = (
         cosine_distance(states[0], (states[3] + states[4]) / 2, mask)

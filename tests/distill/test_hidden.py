@@ -4,7 +4,7 @@ from transformers import BertConfig, DistilBertConfig
 
 from distilrubert.distill.layer_map import LayerPair
 from distilrubert.distill.losses.hidden import HiddenLoss, squared_distance
-from distilrubert.distill.losses.layer import Activations
+from distilrubert.distill.losses.layer import Activations, paired_states
 
 PAIRS = [LayerPair(1, (1, 2)), LayerPair(2, (3, 4))]
 
@@ -24,7 +24,9 @@ def test_equal_widths_need_no_projection() -> None:
     states = tuple(torch.randn(5, 1, 3, 12))
     student = Activations(states[0], (states[0], (states[1] + states[2]) / 2, (states[3] + states[4]) / 2))
     mask = torch.ones(1, 3, dtype=torch.bool)
-    assert loss(student, Activations(states[4], states), mask).item() == pytest.approx(0, abs=1e-10)
+    assert loss(student, paired_states(Activations(states[4], states), PAIRS), mask).item() == pytest.approx(
+        0, abs=1e-10
+    )
 
 
 def test_another_width_is_learnt_through_a_projection_of_each_pair() -> None:
@@ -37,7 +39,8 @@ def test_another_width_is_learnt_through_a_projection_of_each_pair() -> None:
     hidden = torch.randn(3, 2, 3, 8)
     states[1:3] = hidden[1] @ maps[0] + offsets[0]
     states[3:5] = hidden[2] @ maps[1] + offsets[1]
-    student, teacher = Activations(hidden[2], tuple(hidden)), Activations(states[4], tuple(states))
+    student = Activations(hidden[2], tuple(hidden))
+    teacher = paired_states(Activations(states[4], tuple(states)), PAIRS)
     mask = torch.ones(2, 3, dtype=torch.bool)
     optimizer = torch.optim.LBFGS(loss.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 

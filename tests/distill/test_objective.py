@@ -86,7 +86,7 @@ def test_equals_the_plain_losses_and_their_gradients(
 
 def test_counts_are_rows_of_the_batch(student: DistilBertForMaskedLM, tiny_teacher: Teacher, batch: Batch) -> None:
     tokens, labelled = int(batch["attention_mask"].sum()), int((batch["labels"] != IGNORED).sum())
-    counts = Objective(student, tiny_teacher.model, settings(weights=ALL)).counts(batch)
+    counts = Objective(student, tiny_teacher.model, settings(weights=ALL, kl_positions="all")).counts(batch)
     expected = {"kl": tokens, "mlm": labelled, "cosine": tokens, "attention": 4 * tokens, "hidden": tokens}
     assert {name: int(count) for name, count in counts.items()} == expected
     masked = Objective(student, tiny_teacher.model, settings(kl_positions="masked")).counts(batch)

@@ -1,8 +1,10 @@
 """One process: what is optimised, what is reported, what is refused."""
 
+import json
 import logging
 import os
 import runpy
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -319,7 +321,7 @@ def test_a_finished_run_is_only_loaded(finished: SimpleNamespace) -> None:
 
 
 def test_asked_to_stop_before_the_first_update_it_begins_from_there(
-    finished: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
@@ -327,6 +329,7 @@ def test_asked_to_stop_before_the_first_update_it_begins_from_there(
         with pytest.raises(Interrupted, match=r"stopped at step 0; the newest checkpoint is .*checkpoint-00000000"):
             tiny.run(tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert caplog.messages.count("asked to stop: saving first; Ctrl-C now stops without") == 1
     student, report = tiny.run(tmp_path)
     assert tiny.digest(student) == finished.digest
     assert report.curves == finished.report.curves
@@ -375,6 +378,22 @@ def test_a_checkpoint_of_another_teacher_is_refused_and_not_one_of_a_teacher_tha
         moved.model.bert.embeddings.LayerNorm.bias[3] += 0.5
     with pytest.raises(UserError, match=r"belongs to another run: teacher\.sha256 was [0-9a-f]{64} and is"):
         distill(moved, student, corpus, tiny.settings(), finished.folder, tiny.SEED)
+
+
+@pytest.mark.parametrize("part", ["identity", "progress"])
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(
+    finished: SimpleNamespace, tmp_path: Path, part: str
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "old")
+    path = tmp_path / "old/checkpoints/checkpoint-00000014/state.json"
+    state = json.loads(path.read_text())
+    if part == "progress":
+        state["progress"]["forgotten"] = 1.0
+    else:
+        del state["identity"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match="checkpoint-00000014: was written by another version of distilrubert; remove"):
+        tiny.run(tmp_path / "old")
 
 
 def test_a_loss_without_weight_is_no_setting_that_could_differ() -> None:
