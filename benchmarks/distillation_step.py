@@ -160,10 +160,13 @@ def plain_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
 
 
 def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
-    """The project's own: over `all` positions or the `masked` ones, or over all with blocks `recomputed`."""
+    """The project's own: over `all` positions or the `masked` ones, or over all with blocks `recomputed`.
+
+    That `recomputed-mapped` gives memory back to the system at once is for the environment to see to.
+    """
     weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
     positions = "masked" if form == "masked" else "all"
-    if form == "recomputed":
+    if form.startswith("recomputed"):
         recompute_blocks(student, training=True)
     objective = Objective(student, teacher, ObjectiveSettings(weights=weights, kl_positions=positions))
     objective.to(next(student.parameters()).device)

@@ -56,6 +56,8 @@ def measure_parity(
     The truth is the checkpoint in PyTorch fp32, a sentence at a time. Each file computes the sentences one at a
     time (``single``) and in padded batches of :data:`PADDED_BATCH` in the given order (``padded``), so that what
     padding changes counts as well. Padded positions are never compared; long sentences are cut to the model's length.
+    Cosines of logits are taken of what they differ by from their mean over all tokens: how frequent each piece is, all
+    tokens have in common, and a file that knew nothing else would agree in that.
 
     Args:
         checkpoint: in fp32.
@@ -181,17 +183,19 @@ class _Comparer:
         self.checkpoint = checkpoint
         self.task = task
         self._truth_TD = truth_TD
+        self._common_D = _mean_over_tokens(truth_TD) if task == "fill-mask" else np.float32(0)
         self._guesses_T = [self._first_guesses(hidden_TD) for hidden_TD in truth_TD]
 
     def compare(self, hidden_TD: Hidden, index: int) -> _Comparison:
         """One computation of the sentence at `index`."""
         truth_TD = self._truth_TD[index]
         difference_TD = np.abs(hidden_TD - truth_TD)
+        own_TD, its_TD = hidden_TD - self._common_D, truth_TD - self._common_D
         return _Comparison(
             float(difference_TD.max()),
             float(difference_TD.mean()),
-            _cosine(hidden_TD, truth_TD),
-            float(_cosine(hidden_TD.mean(axis=0), truth_TD.mean(axis=0))),
+            _cosine(own_TD, its_TD),
+            float(_cosine(own_TD.mean(axis=0), its_TD.mean(axis=0))),
             self._first_guesses(hidden_TD) == self._guesses_T[index],
         )
 
@@ -216,6 +220,12 @@ def _hidden_states(
         hidden_BLD = encoder(inputs)
         for row, mask_L in enumerate(inputs["attention_mask"]):
             yield start + row, hidden_BLD[row, mask_L == 1]
+
+
+def _mean_over_tokens(hidden_TD: Sequence[Hidden]) -> Hidden:
+    total_D = np.sum([sentence_TD.sum(axis=0) for sentence_TD in hidden_TD], axis=0)
+    mean_D: Hidden = total_D / sum(map(len, hidden_TD))
+    return mean_D
 
 
 def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:

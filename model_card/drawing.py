@@ -80,26 +80,13 @@ def _ticks(value: float) -> str:
 
 
 def label_points(
-    picture: Figure,
-    axes: Axes,
-    points: Sequence[tuple[float, float]],
-    labels: Sequence[tuple[str, str]],
-    joined: Sequence[Sequence[tuple[float, float]]] = (),
+    picture: Figure, axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[tuple[str, str]]
 ) -> None:
-    """Write each label, in its colour, as near to its point as it covers no point, no other label and no line.
-
-    Args:
-        picture: whose layout is fixed by this.
-        axes: where the points are.
-        points: in the units of the axes.
-        labels: text and colour of each point.
-        joined: the two ends of each line that is drawn already.
-    """
+    """Write each label, in its colour, as near to its point as it covers neither a point nor another label."""
     picture.draw_without_rendering()
     picture.set_layout_engine("none")
     places = axes.transData.transform(points)
     taken = [Bbox([place - MARKER, place + MARKER]) for place in places]
-    taken += [box for ends in joined for box in _along(*axes.transData.transform(ends))]
     lines: list[Bbox] = []
     # From the top, so that lines to labels that had to give way do not cross.
     for index in sorted(range(len(points)), key=lambda index: -places[index][1]):
@@ -129,10 +116,10 @@ class _Spot:
     def at(cls, place: Pixels, size: Pixels, offset: tuple[int, int], dpi: float) -> Self:
         end = place + np.array(offset) * dpi / 72
         low = end - size * (1 - np.array(_direction(offset))) / 2
-        line = _along(place, end) if offset in FAR else []
+        steps = np.linspace(place, end, 12)[1:-1] if offset in FAR else np.empty((0, 2))
         # Not where it leaves a crowd of markers: there all lines meet.
-        beyond = [box for box in line if np.abs(box.min - place).max() > 2 * MARKER]
-        return cls(offset, Bbox([low, low + size]).padded(2), beyond)
+        beyond = [step for step in steps if np.abs(step - place).max() > 2 * MARKER]
+        return cls(offset, Bbox([low, low + size]).padded(2), [Bbox([step - 1, step + 1]) for step in beyond])
 
     def cost(self, taken: Sequence[Bbox], lines: Sequence[Bbox], frame: Bbox) -> float:
         """Pixels covered that something else fills, or that lie outside the frame; and a little for the distance."""
@@ -140,12 +127,6 @@ class _Spot:
         covered = sum(_overlap(self.box, other) for other in (*taken, *lines))
         crossed = sum(_overlap(step, other) for step in self.line for other in taken)
         return outside + covered + LINE_WEIGHT * crossed + DISTANCE_WEIGHT * math.hypot(*self.offset)
-
-
-def _along(start: Pixels, end: Pixels) -> list[Bbox]:
-    """Small boxes along a line, without its ends."""
-    number = 2 + int(np.abs(end - start).max() // MARKER)
-    return [Bbox([step - 1, step + 1]) for step in np.linspace(start, end, number)[1:-1]]
 
 
 def _size_of(picture: Figure, text: str) -> Pixels:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -159,12 +160,8 @@ def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure 
     points = [(gain, shares[name].mean) for name, files in gains.items() for gain in files.values()]
     scale(axes, points)
     _zoom(axes, list(shares.values()))
-    joined = [
-        [(end, shares[name].mean) for end in (min(files.values()), max(files.values()))]
-        for name, files in gains.items()
-    ]
-    for line in joined:
-        axes.plot(*zip(*line, strict=True), color="#C8C8C8", zorder=1)
+    for name, files in gains.items():
+        axes.plot(sorted(files.values()), [shares[name].mean] * len(files), color="#C8C8C8", zorder=1)
     for file, colour in SPEED_FILES.items():
         of_file = [(files[file], shares[name].mean) for name, files in gains.items() if file in files]
         if of_file:
@@ -179,7 +176,7 @@ def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure 
         for name, files in gains.items()
         for gain in files.values()
     ]
-    label_points(picture, axes, points, labels, joined)
+    label_points(picture, axes, points, labels)
     return picture
 
 
@@ -199,10 +196,14 @@ def _gains(results: Sequence[Result], speed: Measurements | None) -> dict[str, d
 def draw_curves(results: Sequence[Result]) -> Figure | None:
     """A panel a recipe of which there are several models: the masked-token loss on held-out text."""
     families: dict[str, list[tuple[Result, list[tuple[float, float]]]]] = {}
+    masking: dict[str, Any] = {}
     for result in results:
         details = result.report.details
         points = points_of(with_tokens(details["validation"], details["curves"]), "mlm")
-        if len(points) > 1 and result.model.name not in ABLATED:
+        # The loss is over other tokens where other ones are hidden. The student itself comes first.
+        own = details["distillation"].get("masking")
+        alike = masking.setdefault(result.model.recipe, own) == own
+        if len(points) > 1 and alike and result.model.name not in ABLATED:
             families.setdefault(result.model.recipe, []).append((result, points))
     compared = {recipe: shown for recipe, shown in families.items() if len(shown) > 1}
     if not compared:

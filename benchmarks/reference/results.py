@@ -23,6 +23,8 @@ ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
 UNDISTILLED = {
     "base": ("base-mlm-only", "base-scratch", "base-masked"),
     "base-masked": ("base-mlm-only",),
+    "base-even-masks": ("base-masked",),
+    "base-less-mlm": ("base-even-masks", "base-no-mlm"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }

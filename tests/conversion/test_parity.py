@@ -1,13 +1,16 @@
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from distilrubert.conversion.formats import FORMATS, Format, run_model
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.settings import Tolerance, Tolerances
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.heads import mlm_head_of
 from distilrubert.modeling.reports import Measurements
 
 FP32 = FORMATS["pytorch-fp32"]
@@ -93,6 +96,24 @@ def test_cosines_are_bounded_below(figure, tiny_student, tiny_student_folder, se
     with pytest.raises(UserError, match=f"{figure} 0.90000, at least 0.95"):
         check_parity(changed, [FP32], Tolerances(fp32=Tolerance(token_cosine=0.95, pooled_cosine=0.95)))
     check_parity(changed, [FP32], Tolerances(fp32=Tolerance(token_cosine=0.9, pooled_cosine=0.9)))
+
+
+def test_logits_that_only_know_how_frequent_a_piece_is_do_not_agree(tiny_student, tiny_student_folder, sentences):
+    student = copy.deepcopy(tiny_student)
+    # Whatever a model has learnt, most of its logits is what all tokens have in common.
+    frequency_V = torch.randn(len(student.tokenizer), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mlm_head_of(student.model).bias_V.add_(10 * frequency_V)
+    logits = run_model(student.model, "logits")
+    exact = dataclasses.replace(FP32, open=lambda path, task: logits)
+    constant = dataclasses.replace(
+        FP32, case="onnx-fp32", open=lambda path, task: lambda inputs: 0 * logits(inputs) + 10 * frequency_V.numpy()
+    )
+    measured = measure_parity(student, tiny_student_folder, [exact, constant], sentences[:12], "fill-mask")
+    assert measured["pytorch-fp32"].figures["token_cosine"] == pytest.approx(1)
+    assert abs(measured["onnx-fp32"].figures["token_cosine"]) < 0.5
+    with pytest.raises(UserError, match=r"token_cosine -?0\.\d+, at least 0\.9"):
+        check_parity(measured, [constant], Tolerances(fp32=Tolerance(token_cosine=0.9, pooled_cosine=-1)))
 
 
 def test_a_tolerance_that_means_nothing_is_refused():
