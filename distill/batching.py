@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from distilrubert.distill.padding import WIDTH_STEP, padded_widths
 from distilrubert.modeling.errors import UserError
 
+GPU_WORKERS = 2
+
 Example = TypeVar("Example")
 Example_contra = TypeVar("Example_contra", contravariant=True)
 
@@ -140,6 +142,13 @@ class MaskedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         indices = self._batches[number].tolist()
         return self._masker.batch([self._text[index] for index in indices], self._epoch, indices)
+
+
+def choose_workers(wanted: int | None, device: torch.device) -> int:
+    """`wanted`, with None resolved: a GPU should find the next batch ready, a CPU would only divide its cores."""
+    if wanted is not None:
+        return wanted
+    return GPU_WORKERS if device.type == "cuda" else 0
 
 
 def build_loader(

@@ -32,7 +32,12 @@ class BookkeepingSettings(Section):
     trackers: list[str] = Field(
         [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."
     )
-    num_workers: int = Field(0, ge=0, description="Processes that mask and pad batches; 0 does it in the training one.")
+    num_workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that mask and pad batches ahead; 0 does it in the training one; null is two for a GPU, "
+        "and none on a CPU, whose cores have enough to do.",
+    )
     gradient_checkpointing: bool = Field(
         False,
         description="Keep the input of each block alone for the backward pass and compute the rest again: what a "

@@ -23,7 +23,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from distilrubert.distill.batching import build_loader
+from distilrubert.distill.batching import build_loader, choose_workers
 from distilrubert.distill.checkpoints import Checkpoints, moments_of, read_state, restore
 from distilrubert.distill.course import Course, Stretch
 from distilrubert.distill.job import Job, difference
@@ -165,7 +165,7 @@ class _Run:
             self.job.masker,
             stretch.batches[rank::processes],
             epoch=stretch.epoch,
-            num_workers=self.settings.num_workers,
+            num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
             pin_memory=self.accelerator.device.type == "cuda",
         )
         each = self.settings.batches_per_update // processes

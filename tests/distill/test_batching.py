@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distilrubert.distill.batching import build_loader, padding_share, plan_epoch
+from distilrubert.distill.batching import build_loader, choose_workers, padding_share, plan_epoch
 from distilrubert.distill.masking import IGNORED, Masker, MaskingSettings
 from distilrubert.distill.padding import collate, padded_widths
 from distilrubert.modeling.errors import UserError
@@ -163,6 +163,12 @@ def equal(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a | b
     )
+
+
+def test_batches_are_made_ahead_for_a_gpu_unless_it_is_said_how() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [choose_workers(wanted, cpu) for wanted in (None, 0, 3)] == [0, 0, 3]
+    assert [choose_workers(wanted, gpu) for wanted in (None, 0, 3)] == [2, 0, 3]
 
 
 def test_a_batch_holds_the_examples_of_the_plan_masked_by_their_index(text: list[np.ndarray], masker: Masker) -> None:
