@@ -34,7 +34,7 @@ PALE = 0.45
 CURVES = {
     "-mlm-only": ("--", "MLM only"),
     "-scratch": (":", "MLM only, random start"),
-    "-masked": ("-.", "distilled, KL at hidden tokens alone"),
+    "-less-mlm": ("-.", "distilled, a fourth of MLM"),
     "": ("-", "distilled"),
 }
 SPEED_FILES = {"pytorch-fp32": BLUE, "onnx-int8": RED, "openvino-int8": GREEN}

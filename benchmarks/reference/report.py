@@ -86,6 +86,7 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
         tasks_table=tasks_table(results, common),
         probe_table=probe_table(results),
         held_out_table=held_out_table(results),
+        whole=WHOLE,
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),
         distillation_table=comparison_table(("Student", "compared with"), undistilled),

@@ -17,14 +17,13 @@ TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
 # The student without each of its losses, and which that is.
-WHOLE = "base-masked"
-ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
+WHOLE = "base-rare"
+ABLATED = {"base-rare-no-kl": "KL", "base-rare-no-cosine": "cosine", "base-rare-no-mlm": "MLM"}
 # A student and what lacks all of distillation or a part of it, at equal updates.
 UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch", "base-masked"),
-    "base-masked": ("base-mlm-only",),
-    "base-even-masks": ("base-masked",),
-    "base-less-mlm": ("base-even-masks", "base-no-mlm"),
+    "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
+    "base-rare": ("base-rare-mlm-only", "base-rare-all"),
+    "base-rare-all": ("base-rare-mlm-only",),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }

@@ -65,7 +65,7 @@ def test_rare_tokens_are_drawn_first_by_the_power_of_their_counts() -> None:
     counts = np.full(V, 1)
     counts[5], counts[6] = 1000, 10
     # One target of two tokens: [CLS] 5 6 [SEP] has 0.6 of one, so look at those that have one.
-    _, labels = draw(masker(counts=counts), sentence(5, 6), times=20_000)
+    _, labels = draw(masker(counts=counts, smoothing=0.7), sentence(5, 6), times=20_000)
     rare, frequent = (labels == 6).sum(), (labels == 5).sum()
     assert abs(rare / (rare + frequent) - 100**0.7 / (1 + 100**0.7)) < 4 * 0.5 / np.sqrt(rare + frequent)
     assert rare > 20 * frequent
@@ -74,7 +74,7 @@ def test_rare_tokens_are_drawn_first_by_the_power_of_their_counts() -> None:
 def test_without_smoothing_all_tokens_are_equal() -> None:
     counts = np.full(V, 1)
     counts[5] = 10**6
-    _, labels = draw(masker(counts=counts, smoothing=0), sentence(5, 6), times=10_000)
+    _, labels = draw(masker(counts=counts), sentence(5, 6), times=10_000)
     assert abs((labels == 5).sum() / (labels != IGNORED).sum() - 0.5) < 4 * 0.5 / np.sqrt(6000)
 
 
@@ -83,7 +83,7 @@ def test_draws_without_replacement_follow_the_weights_at_each_step() -> None:
     counts[[5, 6, 7]] = [1, 8, 64]
     weights = counts[[5, 6, 7]] ** -0.7
     # Two of three, always: 0.4 of five tokens is 2.
-    _, labels = draw(masker(counts=counts, probability=0.4), sentence(5, 6, 7), times=20_000)
+    _, labels = draw(masker(counts=counts, probability=0.4, smoothing=0.7), sentence(5, 6, 7), times=20_000)
     left_out = [(labels != token).all(axis=1).mean() for token in (5, 6, 7)]
     total = weights.sum()
     for which, share in enumerate(left_out):

@@ -83,7 +83,7 @@ def test_the_share_is_right_and_rare_pieces_come_first(
     tiny_teacher: Teacher, small: PreTrainedTokenizerFast, counts: np.ndarray, pairs: list[Pair]
 ) -> None:
     """Trap 2: with the sign lost, the most frequent pieces were hidden most."""
-    one = masker(tiny_teacher, small, counts, probability=0.2)
+    one = masker(tiny_teacher, small, counts, probability=0.2, smoothing=0.7)
     labels, ids = [], []
     for epoch in range(60):
         masked = one.mask_batch(pairs, epoch, range(len(pairs)))
