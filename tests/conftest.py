@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
 from distilrubert.modeling.vocabulary import train_wordpiece
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A script that starts the tests in the background leaves them deaf to Ctrl-C, and with them every program that a test
+# starts in order to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SENTENCES = [
     "Привет! Как дела?",
