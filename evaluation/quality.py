@@ -98,6 +98,7 @@ def _task_figures(
     files = {
         f"{case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in runs.items()}}
         for kind in runner.exporters
+        if runs
     }
     return {case: own | ({"linear_probe": probes} if probes else {}), **files}
 

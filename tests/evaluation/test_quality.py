@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distilrubert.evaluation import task_runs
+from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, QualitySettings
@@ -150,10 +151,11 @@ def test_another_model_or_protocol_is_measured_anew(
     assert len(counted) == 4
 
 
-def test_without_tasks_there_is_no_ratio_and_no_bag_of_words(
+def test_without_tasks_there_is_no_ratio_no_bag_of_words_and_no_row_of_a_file(
     teacher_folder: Path, held_out: list[np.ndarray], tmp_path: Path
 ) -> None:
-    report = measure_quality({"teacher": teacher_folder}, [], SETTINGS, held_out, tmp_path)
+    exporters = {"teacher": {"onnx-int8": Exporter(lambda *_: pytest.fail("there is nothing to score"))}}
+    report = measure_quality({"teacher": teacher_folder}, [], SETTINGS, held_out, tmp_path, exporters=exporters)
     assert [(row.case, row.ratio) for row in report.rows] == [("teacher", None)]
 
 
