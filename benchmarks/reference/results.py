@@ -19,7 +19,7 @@ BAG_OF_WORDS = "bag-of-words"
 # The student without each of its losses, and which that is.
 WHOLE = "base-rare"
 ABLATED = {"base-rare-no-kl": "KL", "base-rare-no-cosine": "cosine", "base-rare-no-mlm": "MLM"}
-# A student and what lacks all of distillation or a part of it, at equal updates.
+# A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
     "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
     "base-rare": ("base-rare-mlm-only", "base-rare-all"),
