@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
-REQUEST = re.compile(r"(<!-- table: (\w+)(-\w+)?\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -177,7 +177,7 @@ def with_tables(page: str) -> str:
 
     def replace(request: re.Match[str]) -> str:
         beginning, name, machine, view, end = request.groups()
-        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}{machine or ''}.json")) + end
+        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}{machine}.json")) + end
 
     return REQUEST.sub(replace, page)
 

@@ -22,7 +22,7 @@ class MaskingSettings(Section):
     """Masked-language modelling as in BERT; rare tokens can be preferred, as in XLM and DistilBERT.
 
     A teacher was trained on even masks, and learnt how likely each piece is under one. Labels that are rare pieces more
-    often than that contradict what it predicts: in docs/results.md the student came out worse by all measures.
+    often than that contradict what it predicts: in docs/results.md the student predicts held-out text worse.
     """
 
     probability: float = Field(
