@@ -84,7 +84,7 @@ class OptimizationSettings(BookkeepingSettings):
         description="Batches of an update over all processes; a multiple of their number. The rest is accumulated.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the matrix products; auto is bf16 where the processor has it natively."
+        "auto", description="Arithmetic of the matrix products; auto: the faster one on this machine."
     )
     dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
     masking: MaskingSettings = Field(MaskingSettings(), description="Which tokens are to be predicted.")

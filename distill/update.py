@@ -15,9 +15,9 @@ from torch.distributed.fsdp import FSDPModule
 from distilrubert.distill.encoding import recompute_blocks
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
 from distilrubert.distill.paired_objective import AnyObjective
-from distilrubert.distill.precision import Precision, choose_precision
 from distilrubert.distill.ranks import total
 from distilrubert.distill.settings import OptimizationSettings
+from distilrubert.modeling.precision import Precision, choose_precision
 
 Batch = dict[str, Tensor]
 

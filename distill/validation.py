@@ -11,10 +11,10 @@ from accelerate.utils import gather_object
 
 from distilrubert.distill.batching import Masks, build_loader, plan_epoch
 from distilrubert.distill.paired_objective import AnyObjective
-from distilrubert.distill.precision import Precision
 from distilrubert.distill.settings import OptimizationSettings
 from distilrubert.distill.store import PairedText, TokenizedText
 from distilrubert.distill.update import Batch, autocast, count_rows, to_device
+from distilrubert.modeling.precision import Precision
 
 # No run comes to this epoch, so none trains on the masks of the validation.
 _EPOCH = 2**32 - 1

@@ -37,7 +37,7 @@ from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Environment
+from distilrubert.modeling.precision import Precision, choose_precision
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def _arguments(
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         use_cpu=not torch.cuda.is_available(),
-        bf16=computes_in_bf16(settings),
+        bf16=chosen_precision(settings) == "bf16",
         seed=seed,
         eval_strategy="epoch",
         # Only the best epoch is ever on disk, without the optimiser's state.
@@ -201,13 +201,9 @@ def _arguments(
     )
 
 
-def computes_in_bf16(settings: FinetuningSettings) -> bool:
-    """Whether runs with these settings compute matrix products in bf16 on this machine."""
-    if settings.precision != "auto":
-        return settings.precision == "bf16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(Environment.capture().instruction_sets)
+def chosen_precision(settings: FinetuningSettings) -> Precision:
+    """In what runs with these settings compute matrix products on this machine."""
+    return choose_precision(settings.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _scorer(task: TaskDefinition, rows: Dataset, features: Dataset) -> Callable[[EvalPrediction], dict[str, float]]:

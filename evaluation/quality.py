@@ -13,7 +13,7 @@ from transformers import AutoModelForMaskedLM
 
 from distilrubert.evaluation.bag_of_words import applies_to
 from distilrubert.evaluation.exported import Exporter, require_exportable
-from distilrubert.evaluation.finetuning import computes_in_bf16
+from distilrubert.evaluation.finetuning import chosen_precision
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
 from distilrubert.evaluation.loading import load_to_measure
 from distilrubert.evaluation.quiet import quiet_libraries
@@ -107,7 +107,7 @@ def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings) -> dict
     described = {"title", "kind", "max_length", "licence", "source"}
     return {
         "settings": settings.model_dump(mode="json"),
-        "precision": "bf16" if computes_in_bf16(settings.finetuning) else "fp32",
+        "precision": chosen_precision(settings.finetuning),
         "tasks": {
             task.name: {**task.model_dump(include=described), "main_metric": task.main_metric, "metrics": task.metrics}
             for task in tasks

@@ -29,7 +29,6 @@ from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.masking import Masker
 from distilrubert.distill.objective import Objective, ObjectiveSettings
 from distilrubert.distill.optimizer import build_optimizer, build_schedule, parameter_groups
-from distilrubert.distill.precision import choose_precision
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.settings import TRACKERS, DistillationSettings, OptimizationSettings, PretrainingSettings
 from distilrubert.distill.signals import Interrupted
@@ -37,7 +36,7 @@ from distilrubert.distill.tracking import check_trackers
 from distilrubert.distill.update import Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Environment, Measurements
+from distilrubert.modeling.reports import Measurements
 from distilrubert.modeling.teacher import load_teacher, save_teacher
 
 tiny = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_run.py"))))
@@ -194,19 +193,6 @@ def test_bf16_trains(tmp_path: Path) -> None:
     assert report.figures["precision"] == "bf16"
     assert np.isfinite(tiny.weights_of(student)).all()
     assert next(student.model.parameters()).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("instruction_sets", "expected"),
-    [(["avx2", "avx512f"], "fp32"), (["avx512_bf16"], "bf16"), (["amx_bf16"], "bf16"), (["bf16"], "bf16")],
-)
-def test_bf16_is_chosen_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, instruction_sets: list[str], expected: str
-) -> None:
-    environment = Environment("a CPU", instruction_sets, 1, {}, "2026-01-01", 1, 1.0)
-    monkeypatch.setattr(Environment, "capture", lambda: environment)
-    assert choose_precision("auto", torch.device("cpu")) == expected
-    assert choose_precision("fp32", torch.device("cpu")) == "fp32"
 
 
 # The course and the validation
