@@ -1,7 +1,8 @@
 """What a user would run instead, as it comes: dynamic int8 by PyTorch and optimum, NNCF's defaults, CTranslate2's int8.
 
-One entry for each peer: the file that it runs and how; and two more ways to run our own files. PyTorch in bf16 is
-among the package's backends already.
+One entry for each peer: the file that it runs and how; and more ways to run our own files: OpenVINO's arithmetic
+around int8 held to fp32, where it takes bf16 by itself, and two streams. PyTorch in bf16 is among the package's
+backends already.
 """
 
 import contextlib
@@ -76,12 +77,17 @@ def _open_two_streams(folder: Path, device: str, threads: int) -> Callable[[NDAr
     return prepare
 
 
+def _openvino(path: str, precision: str | None = None) -> Backend:
+    return Backend(
+        (f"{path}.bin",),
+        lambda folder, device, threads: open_openvino(folder / f"{path}.xml", threads, precision),
+        companions=(f"{path}.xml",),
+    )
+
+
 PEERS = {
-    "openvino-fp32-in-fp32": Backend(
-        ("openvino/openvino_model.bin",),
-        lambda folder, device, threads: open_openvino(folder / "openvino/openvino_model.xml", threads, "f32"),
-        companions=("openvino/openvino_model.xml",),
-    ),
+    "openvino-fp32-in-fp32": _openvino("openvino/openvino_model", "f32"),
+    "openvino-int8-in-fp32": _openvino("openvino/openvino_model_qint8_quantized", "f32"),
     "openvino-int8-two-streams": Backend(
         ("openvino/openvino_model_qint8_quantized.bin",),
         _open_two_streams,
@@ -92,11 +98,8 @@ PEERS = {
         ("peers/ortquantizer.onnx",),
         lambda folder, device, threads: open_onnx(folder / "peers/ortquantizer.onnx", threads),
     ),
-    "peer-nncf-int8": Backend(
-        ("peers/nncf.bin",),
-        lambda folder, device, threads: open_openvino(folder / "peers/nncf.xml", threads),
-        companions=("peers/nncf.xml",),
-    ),
+    "peer-nncf-int8": _openvino("peers/nncf"),
+    "peer-nncf-int8-in-fp32": _openvino("peers/nncf", "f32"),
     "peer-ctranslate2-int8": Backend(("peers/ctranslate2/model.bin",), _open_ctranslate2),
 }
 

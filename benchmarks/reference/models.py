@@ -56,6 +56,4 @@ MODELS = (
     Model("base-rare-no-mlm", "base-rare without MLM", "reference-base", (RARE, NO_MLM)),
 )
 # The same for every model, whatever its recipe says: only what is fine-tuned differs.
-PROTOCOL = (
-    "evaluation.finetuning={train_limit: 4000, epochs: 4, batch_size: 16, learning_rates: [1.0e-4, 3.0e-4, 1.0e-3]}",
-)
+PROTOCOL = ("evaluation.finetuning={train_limit: 2000, epochs: 3, learning_rates: [1.0e-4, 3.0e-4, 1.0e-3]}",)

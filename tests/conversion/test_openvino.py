@@ -42,14 +42,23 @@ def test_inputs_and_output(graphs):
 
 
 @pytest.mark.export
-def test_attention_is_written_out_and_not_quantised(graphs):
+def test_attention_is_written_out(graphs):
     for graph in graphs.values():
         found = operators(graph)
         assert found["ScaledDotProductAttention"] == 0
         assert found["MatMul"] == (6 + 2) * LAYERS
-    # One for each input of linear maps; query, key and value share theirs.
-    assert operators(graphs["openvino_model_qint8_quantized"])["FakeQuantize"] == 4 * LAYERS
+
+
+@pytest.mark.export
+def test_scores_are_quantised_and_probabilities_are_not(graphs):
+    # One for each input of linear maps, where query, key and value share theirs, and for query and key.
+    assert operators(graphs["openvino_model_qint8_quantized"])["FakeQuantize"] == (4 + 2) * LAYERS
     assert operators(graphs["openvino_model"])["FakeQuantize"] == 0
+    for node in graphs["openvino_model_qint8_quantized"].get_ops():
+        if node.get_type_name() == "Softmax":
+            (product,) = [target.get_node() for target in node.output(0).get_target_inputs()]
+            assert product.get_type_name() == "MatMul"
+            assert product.input_value(1).get_node().get_type_name() != "FakeQuantize"
 
 
 @pytest.mark.export
