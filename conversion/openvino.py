@@ -107,12 +107,17 @@ def quantize_openvino(
 
 
 def _nodes_to_keep(graph: "openvino.Model", keep: Sequence[str]) -> list[str]:
-    """Names of the nodes for those linear maps, and for attention in the modules that they are parts of."""
+    """Names of the products of those linear maps, and of the attention in the modules that they are parts of."""
     maps = [f"__module.{name}" for name in keep]
-    attention = [node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == ATTENTION]
-    modules = {name: name.partition("/")[0] for name in attention}
-    whole = [name for name, module in modules.items() if any(linear.startswith(f"{module}.") for linear in maps)]
-    return [f"{linear}/aten::linear/MatMul" for linear in maps] + whole
+    found = []
+    for node in graph.get_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        module = name.partition("/")[0]
+        if kind == "MatMul" and module in maps:
+            found.append(name)
+        elif kind == ATTENTION and any(linear.startswith(f"{module}.") for linear in maps):
+            found.append(name)
+    return found
 
 
 def save_openvino(graph: "openvino.Model", target: Path, *, half: bool = False) -> None:

@@ -26,10 +26,13 @@ def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:
     """
     changed: dict[str, float] = {}
     whole: dict[str, float] = {}
+    rounded: dict[str, Tensor] = {}
 
     def see(name: str, linear: nn.Linear, input_NI: Tensor) -> None:
+        if name not in rounded:
+            rounded[name] = _round_weights(linear.weight)
         exact_NO = input_NI @ linear.weight.T
-        rounded_NO = _round_inputs(input_NI) @ _round_weights(linear.weight).T
+        rounded_NO = _round_inputs(input_NI) @ rounded[name].T
         changed[name] = changed.get(name, 0.0) + (rounded_NO - exact_NO).square().sum().item()
         whole[name] = whole.get(name, 0.0) + exact_NO.square().sum().item()
 

@@ -42,14 +42,13 @@ class Smoothed(nn.Module):
 
 @torch.inference_mode()
 def observe(model: PreTrainedModel, batches: Batches, see: Callable[[str, nn.Linear, Tensor], None]) -> None:
-    """Run the model and call `see` with the name, the map and the input (N, I) of every linear map of its encoder."""
-    encoder = set(model.base_model.modules())
+    """Run the model and call `see` with the name, the map and the input (N, I) of every linear map that is used."""
     hooks = [
         module.register_forward_pre_hook(
             lambda module, arguments, name=name: see(name, module, arguments[0].flatten(0, -2))
         )
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module in encoder and "pooler" not in name
+        if isinstance(module, nn.Linear)
     ]
     try:
         for batch in batches:
@@ -69,8 +68,11 @@ def smooth(model: PreTrainedModel, batches: Batches) -> PreTrainedModel:
     smoothed = copy.deepcopy(model)
     largest: dict[str, Tensor] = {}
     inputs: dict[str, tuple[int, ...]] = {}
+    encoder = set(smoothed.base_model.modules())
 
     def see(name: str, linear: nn.Linear, input_NI: Tensor) -> None:
+        if linear not in encoder or "pooler" in name:
+            return
         seen_I = input_NI.abs().amax(dim=0)
         largest[name] = torch.maximum(largest[name], seen_I) if name in largest else seen_I
         inputs[name] = (input_NI.data_ptr(), *input_NI.shape)

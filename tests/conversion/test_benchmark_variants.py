@@ -21,7 +21,7 @@ def variants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def changed(variants, converted):
     def change(name: str):
         graph = openvino.Core().read_model(converted[0] / variants.FILE)
-        variants.CHANGES[name](graph, 7)
+        variants.VARIANTS[name].change(graph, 7)
         graph.validate_nodes_and_infer_types()
         return graph
 
@@ -53,8 +53,17 @@ def test_activations_are_replaced_in_each_layer(changed):
     assert [node.get_attributes()["approximation_mode"] for node in gelus] == ["TANH", "TANH"]
 
 
+def test_what_attention_quantises(changed):
+    def quantised(name: str) -> int:
+        return sum(node.get_type_name() == "FakeQuantize" for node in changed(name).get_ops())
+
+    # Two for the scores of each of two layers, and two more for what is done with them.
+    assert quantised("as-published") - quantised("scores-in-float") == 4
+    assert quantised("probabilities-in-int8") - quantised("as-published") == 4
+
+
 def test_times_are_relative_to_the_published_file(variants, converted):
     found = variants.compare(converted[0] / variants.FILE, length=7, passes=2)
-    assert list(found) == list(variants.CHANGES)
+    assert list(found) == list(variants.VARIANTS)
     assert found["as-published"]["time_ratio"] == 1
     assert all(figures["time_ms"] > 0 for figures in found.values())

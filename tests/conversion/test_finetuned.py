@@ -19,7 +19,7 @@ pytestmark = pytest.mark.export
         ("token-classification", AutoModelForTokenClassification),
     ],
 )
-@pytest.mark.parametrize(("case", "tolerance"), [("onnx-fp32", 1e-5), ("onnx-int8", 0.1)])
+@pytest.mark.parametrize(("case", "tolerance"), [("onnx-fp32", 1e-5), ("onnx-int8", 0.1), ("openvino-int8", 0.15)])
 def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_teacher, sentences, tmp_path):
     folder = request.getfixturevalue(f"tiny_{of}_folder")
     torch.manual_seed(0)
@@ -42,3 +42,16 @@ def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_t
     assert found.shape == expected.shape
     real = batch["attention_mask"] == 1 if task == "token-classification" else slice(None)
     assert np.abs(found - expected)[real].max() <= tolerance * np.abs(expected).max()
+
+
+def test_a_head_that_int8_hurts_stays(tiny_teacher_folder, tiny_teacher, sentences, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    # BERT's has a pooler before its classifier.
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_folder, num_labels=3).eval()
+    calibration = [dict(tiny_teacher.tokenizer(text, return_tensors="np")) for text in sentences[:4]]
+    settings = ConversionSettings(largest_layer_error=1e-6)
+    export_finetuned(
+        "openvino-int8", settings, model, tiny_teacher.tokenizer, "text-classification", calibration, tmp_path
+    )
+    graph = openvino.Core().read_model(next(tmp_path.rglob("*.xml")))
+    assert not [node for node in graph.get_ops() if node.get_type_name() == "FakeQuantize"]
