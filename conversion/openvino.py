@@ -109,15 +109,14 @@ def quantize_openvino(
 def _nodes_to_keep(graph: "openvino.Model", keep: Sequence[str]) -> list[str]:
     """Names of the products of those linear maps, and of the attention in the modules that they are parts of."""
     maps = [f"__module.{name}" for name in keep]
-    found = []
-    for node in graph.get_ops():
-        name, kind = node.get_friendly_name(), node.get_type_name()
-        module = name.partition("/")[0]
-        if kind == "MatMul" and module in maps:
-            found.append(name)
-        elif kind == ATTENTION and any(linear.startswith(f"{module}.") for linear in maps):
-            found.append(name)
-    return found
+
+    def is_kept(node: "openvino.Node") -> bool:
+        module = node.get_friendly_name().partition("/")[0]
+        if node.get_type_name() == ATTENTION:
+            return any(linear.startswith(f"{module}.") for linear in maps)
+        return node.get_type_name() == "MatMul" and module in maps
+
+    return [node.get_friendly_name() for node in graph.get_ops() if is_kept(node)]
 
 
 def save_openvino(graph: "openvino.Model", target: Path, *, half: bool = False) -> None:
