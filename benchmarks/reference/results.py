@@ -17,13 +17,12 @@ TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
 # The student without each of its losses, and which that is.
-WHOLE = "base-rare"
-ABLATED = {"base-rare-no-kl": "KL", "base-rare-no-cosine": "cosine", "base-rare-no-mlm": "MLM"}
+WHOLE = "base"
+ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
     "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
-    "base-rare": ("base-rare-mlm-only", "base-rare-all"),
-    "base-rare-all": ("base-rare-mlm-only",),
+    "base-rare": ("base-rare-all",),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
