@@ -92,6 +92,7 @@ def test_what_else_lies_in_the_output_stays_and_unwanted_formats_go(tiny_student
     (tmp_path / "README.md").write_text("card")
     (tmp_path / "onnx/model.onnx").write_bytes(b"of another model")
     (tmp_path / "onnx/notes.txt").write_text("mine")
+    (tmp_path / "added_tokens.json").write_text('{"[of another model]": 5}')
     convert(tiny_student_folder, tmp_path, SAFETENSORS_ONLY, sentences[:3])
     assert set(files(tmp_path)) == CHECKPOINT_FILES | {"README.md", "onnx/notes.txt"}
 
