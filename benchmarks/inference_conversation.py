@@ -15,7 +15,8 @@ from distilrubert.evaluation.speed_process import SpeedProcess
 
 # Lengths in tokens of 1,024 dialogues and speeches in the order of a shuffle.
 LENGTHS: list[int] = json.loads((Path(__file__).parent / "conversation_lengths.json").read_text())
-BACKENDS = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8", "peer-ctranslate2-int8")
+# Not CTranslate2, which leaves padding out by itself where it is told of it, and here all tokens are real.
+BACKENDS = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8")
 BATCH = 32
 
 

@@ -61,16 +61,18 @@ def scores_in_float(graph: Any, length: int) -> None:
     for product in _products_of_attention(graph):
         if product.input_value(0).get_node().get_type_name() == "Softmax":
             continue
-        for side in (0, 1):
-            node = product
-            while (above := node.input_value(side if node is product else 0).get_node()).get_type_name() in MOVES:
-                node = above
+        for edge in product.inputs():
+            while (above := edge.get_source_output().get_node()).get_type_name() in MOVES:
+                edge = above.input(0)
             assert above.get_type_name() == "FakeQuantize", above.get_friendly_name()
-            node.input(side if node is product else 0).replace_source_output(above.input_value(0))
+            edge.replace_source_output(above.input_value(0))
 
 
 def probabilities_in_int8(graph: Any, length: int) -> None:
-    """The softmax and the values are quantised too, which a long text does not bear (conversion/openvino.py)."""
+    """The softmax and the values are quantised too, which a long text does not bear (conversion/openvino.py).
+
+    The values' range is made up: only the time means anything.
+    """
     from openvino import opset13 as ops
 
     for product in _products_of_attention(graph):

@@ -32,8 +32,8 @@ def convert(
     """Write the files of a model into `output` and return how closely they agree with it.
 
     They are made in a folder beside `output` and moved, each by a rename, when all of them hold the tolerances.
-    Files of formats that are not asked for, and of another model's tokenizer, are removed from `output`; everything
-    else there is left alone. The same model gives the same bytes again.
+    Files of formats that are not asked for, and those of :data:`CONVERTED` that this model does not have, are removed
+    from `output`; everything else there is left alone. The same model gives the same bytes again.
 
     Args:
         model: folder or Hub id of a BERT or DistilBERT with its masked-language head. Weights become fp32.
@@ -97,7 +97,7 @@ def _move(work: Path, output: Path, wanted: Sequence[Format]) -> None:
     output.mkdir(exist_ok=True)
     unwanted = [path for entry in FORMATS.values() if entry not in wanted for path in (entry.path, *entry.companions)]
     scratch = {entry.scratch for entry in FORMATS.values()}
-    # Another model's: a list of pieces beside the new tokenizer would be read by whoever prefers it.
+    # Left by another model: pieces beside the new tokenizer would be read by whoever prefers that form of them.
     unwanted += [name for name in CONVERTED if (output / name).is_file() and not (work / name).exists()]
     for path in unwanted:
         (output / path).unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 Axes: N rows (tokens), I input channels, O output channels.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -32,12 +34,13 @@ def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:
         if name not in rounded:
             rounded[name] = _round_weights(linear.weight)
         exact_NO = input_NI @ linear.weight.T
-        rounded_NO = _round_inputs(input_NI) @ rounded[name].T
-        changed[name] = changed.get(name, 0.0) + (rounded_NO - exact_NO).square().sum().item()
-        whole[name] = whole.get(name, 0.0) + exact_NO.square().sum().item()
+        change_NO = (_round_inputs(input_NI) @ rounded[name].T).sub_(exact_NO)
+        # In place and by norms: a head has a column for each piece of the vocabulary.
+        changed[name] = math.hypot(changed.get(name, 0.0), torch.linalg.vector_norm(change_NO).item())
+        whole[name] = math.hypot(whole.get(name, 0.0), torch.linalg.vector_norm(exact_NO).item())
 
     observe(model, batches, see)
-    return {name: (changed[name] / whole[name]) ** 0.5 if whole[name] else 0.0 for name in changed}
+    return {name: changed[name] / whole[name] if whole[name] else 0.0 for name in changed}
 
 
 def _round_weights(weight_OI: Tensor) -> Tensor:

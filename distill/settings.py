@@ -84,7 +84,9 @@ class OptimizationSettings(BookkeepingSettings):
         description="Batches of an update over all processes; a multiple of their number. The rest is accumulated.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the matrix products; auto: the faster one on this machine."
+        "auto",
+        description="Arithmetic of the matrix products; auto: bf16 where the GPU has it or this CPU is clearly faster "
+        "in it, else fp32.",
     )
     dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
     masking: MaskingSettings = Field(MaskingSettings(), description="Which tokens are to be predicted.")

@@ -137,8 +137,9 @@ class _Run:
         self.progress = progress
         self.saved_step = progress.step
         self._tell("going on from %s", checkpoint)
-        if (now := self.update.precision) != was and self.accelerator.is_main_process:
-            logger.warning("%s: in %s until here, and in %s on this machine", self.job.section, was, now)
+        if (here := self.update.precision) != was:
+            self.update.precision = was
+            self._tell("goes on in %s, as it began; on this machine %s is the faster", was, here)
         return state
 
     def _begin(self) -> None:

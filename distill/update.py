@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from distilrubert.distill.encoding import recompute_blocks
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
 from distilrubert.distill.paired_objective import AnyObjective
-from distilrubert.distill.ranks import total
+from distilrubert.distill.ranks import on_main, total
 from distilrubert.distill.settings import OptimizationSettings
 from distilrubert.modeling.precision import Precision, choose_precision
 
@@ -72,7 +72,8 @@ class Updater:
         seed: int,
     ) -> None:
         self._accelerator, self._objective, self._settings, self._seed = accelerator, objective, settings, seed
-        self.precision = choose_precision(settings.precision, accelerator.device)
+        # One for all processes, whose timings may differ.
+        self.precision = on_main(accelerator, lambda: choose_precision(settings.precision, accelerator.device))
         # Sharded weights are exchanged by their own hooks.
         self._model = objective if isinstance(objective, FSDPModule) else accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings)

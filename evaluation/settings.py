@@ -28,7 +28,9 @@ class FinetuningSettings(Section):
         None, ge=0, lt=1, description="Dropout probability in fine-tuning; empty: what the model's config.json says."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the matrix products; auto: the faster one on this machine."
+        "auto",
+        description="Arithmetic of the matrix products; auto: bf16 where the GPU has it or this CPU is clearly faster "
+        "in it, else fp32.",
     )
     train_limit: int | None = Field(
         None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from distilrubert.evaluation.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.exported import Exporter
-from distilrubert.evaluation.finetuning import finetune
+from distilrubert.evaluation.finetuning import chosen_precision, finetune
 from distilrubert.evaluation.linear_probe import probe
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import QualitySettings
@@ -72,7 +72,8 @@ class TaskRunner:
         inputs = {
             "model": fingerprint(self.model_folder),
             "task": _task_inputs(task, rows),
-            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
+            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"})
+            | {"precision": chosen_precision(settings)},
             "learning_rate": rate,
             "seed": seed,
         }

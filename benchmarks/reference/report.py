@@ -7,7 +7,7 @@ What has not been run is left out and named.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     updates = {result.report.details["distillation"]["max_steps"] for result in results}
-    machines = dict.fromkeys(
-        _machine(where)
-        for result in results
-        for where in (Environment(**result.report.details["trained_on"]), result.report.environment)
-    )
+    machines = dict.fromkeys(machine for result in results for machine in _machines(result))
     return {
         "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
@@ -118,8 +114,18 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _machine(where: Environment) -> str:
-    return f"{where.gpu or where.cpu}, {where.threads} thread{'s' if where.threads > 1 else ''}"
+def _machines(result: Result) -> Iterator[str]:
+    """Where the model was trained, and where it was measured."""
+    details = result.report.details
+    fine_tuned_in = details["quality"]["precision"]
+    # The oldest files do not say it of the distillation; both were chosen alike then.
+    distilled_in = result.row.figures.get("precision", fine_tuned_in)
+    yield _machine(Environment(**details["trained_on"]), distilled_in)
+    yield _machine(result.report.environment, fine_tuned_in)
+
+
+def _machine(where: Environment, precision: str) -> str:
+    return f"{where.gpu or where.cpu} ({where.threads} thread{'s' if where.threads > 1 else ''}, {precision})"
 
 
 if __name__ == "__main__":

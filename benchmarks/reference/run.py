@@ -9,8 +9,8 @@ Each model goes the ordinary road in a run directory of its own, without the mea
 skipped. The teacher is fine-tuned once for all. ``report.py`` makes the page of the results.
 
 A results file has the rows ``teacher``, the model and ``bag-of-words``, as quality.json has them, the model's with
-``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s`` and ``files_mib`` besides; `details` has the curves
-and the losses on held-out text of training.json, all settings, and the git revision.
+``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s``, ``precision`` and ``files_mib`` besides;
+`details` has the curves and the losses on held-out text of training.json, all settings, and the git revision.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
         "student": {
             "parameters": training.figures["parameters"],
             "updates": training.figures["steps"],
-            **{key: training.figures[key] for key in ("epochs", "tokens", "wall_time_s")},
+            **{key: training.figures[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
             "files_mib": _files(model, run),
         },
     }

@@ -35,6 +35,7 @@ from distilrubert.distill.signals import Interrupted
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.distill.update import Updater
 from distilrubert.distill.validation import Validation
+from distilrubert.modeling import precision
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
 from distilrubert.modeling.teacher import load_teacher, save_teacher
@@ -157,6 +158,28 @@ def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_pat
         assert report.figures["precision"] == "fp32"
     finally:
         AcceleratorState._reset_state()
+
+
+def test_a_run_keeps_the_arithmetic_that_it_began_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(precision, "bf16_gain", lambda: 2.0)
+    straight, report = tiny.run(tmp_path / "straight", precision="auto")
+    assert report.figures["precision"] == "bf16"
+    update = Updater.__call__
+
+    def stop_at_the_fourth(self: Updater, step: int, *arguments: Any) -> Any:
+        if step == 3:
+            raise RuntimeError("killed")
+        return update(self, step, *arguments)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Updater, "__call__", stop_at_the_fourth)
+        with pytest.raises(RuntimeError, match="killed"):
+            tiny.run(tmp_path / "killed", precision="auto", checkpoint_every=1)
+    # The machine is another, or was busy when it was asked.
+    monkeypatch.setattr(precision, "bf16_gain", lambda: 0.5)
+    resumed, report = tiny.run(tmp_path / "killed", precision="auto", checkpoint_every=1)
+    assert (report.figures["precision"], report.figures["resumes"]) == ("bf16", 1)
+    assert tiny.digest(resumed) == tiny.digest(straight)
 
 
 def test_a_teacher_is_pretrained_in_place(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def write(folder: Path, name: str, figures: dict[str, Any], **more: Any) -> None
         "updates": 100,
         "tokens": 1_500_000,
         "wall_time_s": 7200.0,
+        "precision": "bf16",
         "files_mib": {"model.safetensors": 30.5},
     }
     rows = [Row("teacher", teacher), Row(name, own | figures), Row("bag-of-words", words)]
@@ -55,7 +56,7 @@ def write(folder: Path, name: str, figures: dict[str, Any], **more: Any) -> None
     details = {
         "trained_on": MACHINE.to_dict(),
         "distillation": {"max_steps": 100},
-        "quality": {"settings": SETTINGS, "tasks": tasks},
+        "quality": {"settings": SETTINGS, "precision": "fp32", "tasks": tasks},
         "curves": [{"step": step, "tokens": 15_000 * step, "mlm": 5.0} for step in (50, 100)],
         "validation": [{"step": 50, "mlm": 4.5}, {"step": 100, "mlm": 4.2}],
     }
@@ -136,6 +137,7 @@ def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None
         assert missing in page
     assert "`tiny` predict pieces of a vocabulary of their own" in page
     assert "run.py --updates 100 " in page
+    assert f"{MACHINE.cpu} (1 thread, bf16) and {MACHINE.cpu} (1 thread, fp32)." in page
 
 
 def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ def processor(monkeypatch: pytest.MonkeyPatch, fp32_ms: float, bf16_ms: list[flo
     of_bf16 = itertools.chain(bf16_ms, itertools.repeat(bf16_ms[-1]))
     matmul = torch.matmul
 
-    def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    def multiply(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         nonlocal now
         now += fp32_ms if left.dtype == torch.float32 else next(of_bf16)
-        return matmul(left, right)
+        return matmul(left, right, out=out)
 
     monkeypatch.setattr(torch, "matmul", multiply)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
