@@ -137,7 +137,7 @@ def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None
         assert missing in page
     assert "`tiny` predict pieces of a vocabulary of their own" in page
     assert "run.py --updates 100 " in page
-    assert f"{MACHINE.cpu} (1 thread, bf16) and {MACHINE.cpu} (1 thread, fp32)." in page
+    assert f"{MACHINE.cpu} (2 threads, bf16) and {MACHINE.cpu} (2 threads, fp32)." in page
 
 
 def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp_path: Path) -> None:
