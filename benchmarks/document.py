@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
+CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-fp32|openvino-int8|openvino-int8-in-fp32)")
 REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -33,6 +34,24 @@ def inference_rows(report: Measurements) -> str:
 def inference_base(report: Measurements) -> str:
     """The same of the teacher and the base student alone."""
     return _speeds([row for row in report.rows if _is_of_base(row)])
+
+
+def inference_files(report: Measurements) -> str:
+    """What who serves base or tiny chooses from."""
+    rows = [row for row in report.rows if row.case == report.baseline or CHOICES.fullmatch(row.case)]
+    lines = [
+        [
+            row.case.removeprefix("student-"),
+            f"{row.figures['size_mib']:.0f}",
+            f"{row.figures['peak_memory_mib']:,.0f}",
+            f"{1000 * row.figures['latency_s']:.1f}",
+            f"{row.figures['latency_ratio']:.1f}",
+            f"{row.figures['samples_per_s']:.1f}",
+            f"{row.figures['throughput_ratio']:.1f}",
+        ]
+        for row in rows
+    ]
+    return table(["file", "MiB", "memory, MiB", "latency, ms", "×", "samples/s", "×"], lines)
 
 
 def _is_of_base(row: Row) -> bool:
@@ -162,6 +181,7 @@ def vocabulary_rows(report: Measurements) -> str:
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
+    ("inference", "files"): inference_files,
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,
