@@ -113,6 +113,21 @@ def inference_variants_rows(report: Measurements) -> str:
     return table(["time over the published file's", *models], rows)
 
 
+def inference_parity_rows(report: Measurements) -> str:
+    """How close each file is, on texts as they are and on long ones."""
+    kinds = ("short", "long")
+    files = dict.fromkeys(row.case.partition("-")[2] for row in report.rows)
+    figures = ("token_cosine", "minimal_token_cosine")
+    rows = [
+        [file, *(f"{report[f'{kind}-{file}'].figures[figure]:.4f}" for kind in kinds for figure in figures)]
+        for file in files
+    ]
+    tokens = [report.details[kind]["tokens"] / report.details[kind]["sentences"] for kind in kinds]
+    return table(
+        ["cosine to fp32", *(f"{name}, {mean:.0f} tokens" for mean in tokens for name in ("mean", "least"))], rows
+    )
+
+
 def distillation_rows(report: Measurements) -> str:
     """Speed of each form of a step."""
     rows = [
@@ -185,6 +200,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,
+    ("inference_parity", "rows"): inference_parity_rows,
     ("distillation", "rows"): distillation_rows,
     ("distillation", "memory"): distillation_memory,
     ("distillation", "largest"): distillation_largest,

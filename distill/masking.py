@@ -21,8 +21,8 @@ __all__ = ["IGNORED", "Masker", "MaskingSettings", "draw_uniform"]
 class MaskingSettings(Section):
     """Masked-language modelling as in BERT; rare tokens can be preferred, as in XLM and DistilBERT.
 
-    A teacher was trained on even masks, and learnt how likely each piece is under one. Labels that are rare pieces more
-    often than that contradict what it predicts: in docs/results.md the student predicts held-out text worse.
+    Whoever learns where rare pieces are hidden more often learns to expect them; under even masks, as a teacher has
+    learnt from and as a user has them, it predicts worse, with and without a teacher (docs/results.md).
     """
 
     probability: float = Field(

@@ -52,6 +52,7 @@ MODELS = (
     Model("base-no-cosine", "base without cosine", "reference-base", (NO_COSINE,)),
     Model("base-less-mlm", "base with a fourth of MLM's weight", "reference-base", (LESS_MLM,)),
     Model("base-rare", "base with masks that prefer rare pieces", "reference-base", (RARE,)),
+    Model("base-rare-mlm-only", "base-rare without distillation", "reference-base", (RARE, MLM_ONLY)),
     Model("base-rare-all", "base-rare with KL at all tokens", "reference-base", (RARE, ALL, EXPORTED)),
 )
 # The same for every model, whatever its recipe says: only what is fine-tuned differs.

@@ -22,6 +22,7 @@ ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
     "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
+    "base-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all",),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),

@@ -1,0 +1,97 @@
+"""How close our int8 files and the peers' come to the checkpoint that they were made of, on real text.
+
+    DISTILRUBERT_DATA=FOLDER python benchmarks/inference_parity.py --output benchmarks/results/inference_parity.json
+
+Of the reference teacher (12 layers, 384 wide), calibrated on 128 texts of its corpus, ours and NNCF's alike. `rows` has
+each file's figures on texts as they are (``short-…``) and joined to as many tokens as the model takes (``long-…``),
+as in a published parity.json. About six minutes.
+"""
+
+import argparse
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import load_dataset
+from inference_peers import write_peers
+from inference_variants import VARIANTS
+
+from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
+from distilrubert.conversion.formats import FORMATS, Format
+from distilrubert.conversion.material import Material
+from distilrubert.conversion.parity import measure_parity
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.modeling.reports import Environment, Measurements, Row
+
+OURS = ("pytorch-fp32", "onnx-int8", "onnx-int8-avx512-vnni", "openvino-int8")
+# A peer's file, and ours that is run as it is.
+PEERS = {
+    "peer-ortquantizer-int8": ("peers/ortquantizer.onnx", "onnx-int8"),
+    "peer-nncf-int8": ("peers/nncf.bin", "openvino-int8"),
+}
+SCORES_IN_FLOAT = "openvino-int8-scores-in-float"
+TEXTS = {"short": 150, "long": 12}
+
+
+def main() -> None:
+    """Make the files, compare them and write the report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    options = parser.parse_args()
+    data = Path(os.environ["DISTILRUBERT_DATA"])
+    checkpoint = load_checkpoint(data / "teacher")
+    settings = ConversionSettings()
+    files = str(data / "corpus/*.parquet")
+    corpus = load_dataset("parquet", data_files=files, columns=["text"], split="train").shuffle(seed=0)[:20_000]["text"]
+    calibration, rest = corpus[: settings.calibration_sentences], corpus[settings.calibration_sentences :]
+    texts = {"short": rest[: TEXTS["short"]], "long": _joined(checkpoint, rest[TEXTS["short"] :], TEXTS["long"])}
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        formats = _write(Material.of_text(checkpoint, settings, calibration), folder)
+        measured = {name: measure_parity(checkpoint, folder, formats, chosen) for name, chosen in texts.items()}
+    rows = [Row(f"{name}-{row.case}", row.figures) for name, found in measured.items() for row in found.rows]
+    for row in rows:
+        print(
+            row.case, *(f"{row.figures[key]:.5f}" for key in ("token_cosine", "minimal_token_cosine", "pooled_cosine"))
+        )
+    details = {name: found.details for name, found in measured.items()}
+    Measurements(Environment.capture(), rows, details=details).save(options.output)
+
+
+def _joined(checkpoint: Checkpoint, texts: Sequence[str], count: int) -> list[str]:
+    """Texts in a row, each of more characters than the tokens that the model takes can have."""
+    enough = 8 * checkpoint.model.config.max_position_embeddings
+    joined = [""]
+    for text in texts:
+        if len(joined[-1]) > enough:
+            if len(joined) == count:
+                break
+            joined.append("")
+        joined[-1] += f"{text} "
+    return joined
+
+
+def _write(material: Material, folder: Path) -> list[Format]:
+    for case in OURS:
+        FORMATS[case].write(material, folder)
+    write_peers(material, folder)
+    formats = [FORMATS[case] for case in OURS]
+    for case, (path, alike) in PEERS.items():
+        formats.append(dataclasses.replace(FORMATS[alike], case=case, path=path, companions=()))
+    return [*formats, _scores_in_float(folder)]
+
+
+def _scores_in_float(folder: Path) -> Format:
+    import openvino
+
+    ours = FORMATS["openvino-int8"]
+    graph = openvino.Core().read_model((folder / ours.path).with_suffix(".xml"))
+    VARIANTS["scores-in-float"].change(graph, 0)
+    openvino.save_model(graph, folder / "scores_in_float.xml", compress_to_fp16=False)
+    return dataclasses.replace(ours, case=SCORES_IN_FLOAT, path="scores_in_float.bin", companions=())
+
+
+if __name__ == "__main__":
+    main()
