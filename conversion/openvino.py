@@ -71,7 +71,7 @@ def quantize_openvino(
     - Of attention's two products the scores are int8: no faster with AMX, and a tenth without it. A real
       12-layer teacher has 0.9960 either way, and on texts of 512 tokens 0.9948 instead of 0.9951, its least token 0.65
       instead of 0.84 (benchmarks/results/inference_parity.json). The other product is not: quantising the softmax too
-      would save 7 % more, but the probabilities of a long text are too small for steps of 1/255: 0.982 instead of 0.992.
+      would save 7 % more, but a long text's probabilities are too small for steps of 1/255: 0.982 instead of 0.992.
     - Symmetric activations: 50.6 against 51.8 ms, 0.99820 against 0.99825.
     - The model is smoothed before, as for ONNX, and not by NNCF: 0.9986 against 0.9983.
     - Eight bits, not seven. Limited by ONEDNN_MAX_CPU_ISA to AVX-512 or AVX2 without VNNI, where sums can saturate,
