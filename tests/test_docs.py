@@ -78,7 +78,14 @@ def test_a_command_is_accepted_by_its_program(command: Snippet) -> None:
         assert program in OTHERS | {"python"}, f"{program} is unknown to this test"
 
 
-@pytest.mark.parametrize("snippet", snippets("python"), ids=str)
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        # The exporters' package is not installed everywhere.
+        pytest.param(snippet, id=str(snippet), marks=pytest.mark.export if "optimum" in snippet.text else ())
+        for snippet in snippets("python")
+    ],
+)
 def test_what_a_python_snippet_imports_is_there(snippet: Snippet) -> None:
     for node in ast.walk(ast.parse(snippet.text)):
         if isinstance(node, ast.ImportFrom):
