@@ -54,6 +54,7 @@ MODELS = (
     Model("base-rare", "base with masks that prefer rare pieces", "reference-base", (RARE,)),
     Model("base-rare-mlm-only", "base-rare without distillation", "reference-base", (RARE, MLM_ONLY)),
     Model("base-rare-all", "base-rare with KL at all tokens", "reference-base", (RARE, ALL, EXPORTED)),
+    Model("base-rare-no-cosine", "base-rare without cosine", "reference-base", (RARE, NO_COSINE)),
 )
 # The same for every model, whatever its recipe says: only what is fine-tuned differs.
 PROTOCOL = ("evaluation.finetuning={train_limit: 2000, epochs: 3, learning_rates: [1.0e-4, 3.0e-4, 1.0e-3]}",)

@@ -23,7 +23,7 @@ ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
 UNDISTILLED = {
     "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
     "base-mlm-only": ("base-rare-mlm-only",),
-    "base-rare": ("base-rare-all",),
+    "base-rare": ("base-rare-all", "base-rare-no-cosine"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
@@ -143,15 +143,21 @@ def compare(having: Result, without: Result) -> list[Comparison]:
         if key in having.row.figures and key in without.row.figures:
             own, other = (factor * result.row.figures[key] for result in (having, without))
             found.append(Comparison(title, other, own, (own > other) == is_more_better if own != other else None))
-    titles = all_tasks([having])
-    for task in (task for task in having.tasks if task in without.tasks):
-        own_score, its = having.score(having.model.name, task), without.score(without.model.name, task)
-        difference, error = 100 * (own_score.mean - its.mean), None
-        if own_score.std is not None and its.std is not None:
-            error = 100 * math.sqrt(own_score.std**2 / own_score.seeds + its.std**2 / its.seeds)
-        is_told_apart = error is not None and abs(difference) > ERRORS * error
-        is_better = difference > 0 if is_told_apart else None
-        found.append(Comparison(f"{titles[task]}, %", 100 * its.mean, 100 * own_score.mean, is_better, error))
+    return [*found, *compare_tasks(having, without).values()]
+
+
+def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
+    """The tasks that both were scored on, over their seeds, in points."""
+    found = {}
+    for task, title in all_tasks([having]).items():
+        if task in without.tasks:
+            own, its = having.score(having.model.name, task), without.score(without.model.name, task)
+            difference, error = 100 * (own.mean - its.mean), None
+            if own.std is not None and its.std is not None:
+                error = 100 * math.sqrt(own.std**2 / own.seeds + its.std**2 / its.seeds)
+            is_told_apart = error is not None and abs(difference) > ERRORS * error
+            is_better = difference > 0 if is_told_apart else None
+            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, is_better, error)
     return found
 
 
