@@ -17,6 +17,7 @@ RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
 CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-fp32|openvino-int8|openvino-int8-in-fp32)")
+GAINS = ("latency, ms", "×", "samples/s", "×")
 REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -44,14 +45,11 @@ def inference_files(report: Measurements) -> str:
             row.case.removeprefix("student-"),
             f"{row.figures['size_mib']:.0f}",
             f"{row.figures['peak_memory_mib']:,.0f}",
-            f"{1000 * row.figures['latency_s']:.1f}",
-            f"{row.figures['latency_ratio']:.1f}",
-            f"{row.figures['samples_per_s']:.1f}",
-            f"{row.figures['throughput_ratio']:.1f}",
+            *_gains(row),
         ]
         for row in rows
     ]
-    return table(["file", "MiB", "memory, MiB", "latency, ms", "×", "samples/s", "×"], lines)
+    return table(["file", "MiB", "memory, MiB", *GAINS], lines)
 
 
 def _is_of_base(row: Row) -> bool:
@@ -59,22 +57,21 @@ def _is_of_base(row: Row) -> bool:
 
 
 def _speeds(rows: Sequence[Row]) -> str:
-    headings = ["case", "MiB", "latency, ms", "×", "samples/s", "×", "of the ceiling"]
     lines = []
     for row in rows:
-        figures, share = row.figures, row.figures["share_of_ceiling"]
-        lines.append(
-            [
-                row.case,
-                f"{figures['size_mib']:.1f}",
-                f"{1000 * figures['latency_s']:.1f}",
-                f"{figures['latency_ratio']:.1f}",
-                f"{figures['samples_per_s']:.1f}",
-                f"{figures['throughput_ratio']:.1f}",
-                f"{share:.0%}" if share else "",
-            ]
-        )
-    return table(headings, lines)
+        share = row.figures["share_of_ceiling"]
+        lines.append([row.case, f"{row.figures['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
+    return table(["case", "MiB", *GAINS, "of the ceiling"], lines)
+
+
+def _gains(row: Row) -> list[str]:
+    """The cells below :data:`GAINS`."""
+    return [
+        f"{1000 * row.figures['latency_s']:.1f}",
+        f"{row.figures['latency_ratio']:.1f}",
+        f"{row.figures['samples_per_s']:.1f}",
+        f"{row.figures['throughput_ratio']:.1f}",
+    ]
 
 
 def inference_conversation(report: Measurements) -> str:

@@ -40,7 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
     options = parser.parse_args()
-    data = Path(os.environ["DISTILRUBERT_DATA"])
+    if not (data := Path(os.environ.get("DISTILRUBERT_DATA", ""))).joinpath("teacher").is_dir():
+        parser.error("DISTILRUBERT_DATA does not name the folder with the reference data")
     checkpoint = load_checkpoint(data / "teacher")
     settings = ConversionSettings()
     files = str(data / "corpus/*.parquet")
