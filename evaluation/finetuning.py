@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import multiprocessing
 import os
 import tempfile
 import time
@@ -231,14 +232,20 @@ class _QuietTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Bar(TrainerCallback):  # type: ignore[misc]
-    """A progress bar of the updates on standard error, when that is a terminal."""
+    """A progress bar of the updates on standard error, when that is a terminal and this the only run at a time."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.title, unit="update", leave=False, disable=None)
+        self.bar = tqdm(
+            total=state.max_steps,
+            desc=self.title,
+            unit="update",
+            leave=False,
+            disable=True if multiprocessing.parent_process() else None,
+        )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         assert self.bar is not None

@@ -20,8 +20,8 @@ from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
-from distilrubert.evaluation.task_data import TaskRows, load_rows
-from distilrubert.evaluation.task_runs import BAG_OF_WORDS, TaskRunner, bag_of_words_figures
+from distilrubert.evaluation.task_data import load_rows
+from distilrubert.evaluation.task_runs import BAG_OF_WORDS, Summaries, TaskRunner, bag_of_words_figures, fine_tune
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
@@ -36,6 +36,7 @@ def measure_quality(
     cache_folder: str | os.PathLike[str],
     own_held_out: Mapping[str, Sequence[Ids]] | None = None,
     exporters: Mapping[str, Mapping[str, Exporter]] | None = None,
+    processes: int = 1,
 ) -> Measurements:
     """Measure models on held-out text and on tasks, all in the same way.
 
@@ -52,6 +53,7 @@ def measure_quality(
         own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
             measured on it, but not compared with the teacher piece by piece.
         exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file.
+        processes: fine-tuning runs at once, each with its share of PyTorch's threads.
 
     Returns:
         A row for each model: the figures of :func:`~distilrubert.evaluation.intrinsic.measure_intrinsic`, and
@@ -74,9 +76,15 @@ def measure_quality(
     cache = ResultCache(Path(cache_folder))
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
-    for case, folder in models.items():
-        runner = TaskRunner(case, folder, settings, cache, exporters.get(case, {}))
-        figures |= _task_figures(case, figures[case], runner, tasks, data)
+    runners = [TaskRunner(case, folder, settings, cache, exporters.get(case, {})) for case, folder in models.items()]
+    probes = {
+        runner.case: {task.name: runner.probed(task, data[task.name]) for task in tasks if applies_to(task)}
+        for runner in runners
+    }
+    fine_tuned = fine_tune(runners, tasks, data, processes)
+    for runner in runners:
+        summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
+        figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
     if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in tasks if applies_to(task)}:
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
@@ -85,22 +93,19 @@ def measure_quality(
 
 
 def _task_figures(
-    case: str,
-    intrinsic: Mapping[str, Any],
     runner: TaskRunner,
-    tasks: Sequence[TaskDefinition],
-    data: Mapping[str, TaskRows],
+    intrinsic: Mapping[str, Any],
+    summaries: Mapping[str, Summaries],
+    probes: Mapping[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """The figures of a model's row and of those of its files, by case."""
-    runs = {task.name: runner.fine_tuned(task, data[task.name]) for task in tasks}
-    probes = {task.name: runner.probed(task, data[task.name]) for task in tasks if applies_to(task)}
-    own = {**intrinsic, "tasks": {name: model for name, (model, _) in runs.items()}}
+    own = {**intrinsic, "tasks": {name: model for name, (model, _) in summaries.items()}}
     files = {
-        f"{case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in runs.items()}}
+        f"{runner.case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in summaries.items()}}
         for kind in runner.exporters
-        if runs
+        if summaries
     }
-    return {case: own | ({"linear_probe": probes} if probes else {}), **files}
+    return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
 
 
 def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Scores of one model on one task: run by run, each kept as soon as it is there."""
 
 import dataclasses
+import functools
 import logging
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distilrubert.evaluation.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import chosen_precision, finetune
 from distilrubert.evaluation.linear_probe import probe
+from distilrubert.evaluation.parallel import run_all
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
@@ -19,6 +21,11 @@ from distilrubert.evaluation.task_data import TaskRows
 logger = logging.getLogger(__name__)
 
 BAG_OF_WORDS = "bag-of-words"
+
+Result = dict[str, Any]
+"""What one fine-tuning run gave, as a plain FinetuningResult."""
+Summaries = tuple[dict[str, Any], dict[str, dict[str, Any]]]
+"""The figures of a model over its runs on a task, and those of each kind of file by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +46,15 @@ class TaskRunner:
     cache: ResultCache
     exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
 
-    def fine_tuned(self, task: TaskDefinition, rows: TaskRows) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Fine-tune with each learning rate and the first seed, then with the best one and the other seeds.
+    def job(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Callable[[], Result]:
+        """One fine-tuning run, for any process to do."""
+        return functools.partial(self._run, task, rows, rate, seed)
 
-        Returns:
-            The figures of the model, and those of each kind of file by its name.
-        """
-        rates, (first, *others) = self.settings.finetuning.learning_rates, self.settings.seeds
-        tried = {rate: self._run(task, rows, rate, first) for rate in rates}
-        chosen = max(rates, key=lambda rate: tried[rate]["validation"][task.main_metric])
-        runs = [tried[chosen], *(self._run(task, rows, chosen, seed) for seed in others)]
+    def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
+        """The figures over the runs with the chosen learning rate."""
         summary = _summary(task, [run["test"] for run in runs])
         logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, summary[task.main_metric]["mean"])
-        how = {"learning_rate": chosen, "seeds": self.settings.seeds, **_row_counts(rows)}
+        how = {"learning_rate": rate, "seeds": self.settings.seeds, **_row_counts(rows)}
         training = {
             "epochs": [run["epochs"] for run in runs],
             "train_s": [run["seconds"] for run in runs],
@@ -89,6 +92,53 @@ class TaskRunner:
             return run
 
         return self.cache(task.name, inputs, compute)
+
+
+def fine_tune(
+    runners: Sequence[TaskRunner], tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], processes: int
+) -> dict[tuple[str, str], Summaries]:
+    """Fine-tune each model on each task: with each learning rate and the first seed, then with the best and the others.
+
+    Args:
+        runners: the models, all with the same settings.
+        tasks: the tasks.
+        data: rows by the task's name.
+        processes: how many runs at once.
+
+    Returns:
+        The figures by case and task.
+    """
+    cells = {(runner.case, task.name): (runner, task, data[task.name]) for runner in runners for task in tasks}
+    trials = run_all(
+        {
+            (*cell, rate): runner.job(task, rows, rate, runner.settings.seeds[0])
+            for cell, (runner, task, rows) in cells.items()
+            for rate in runner.settings.finetuning.learning_rates
+        },
+        processes,
+        "learning rates",
+    )
+    chosen = {
+        cell: max(
+            runner.settings.finetuning.learning_rates,
+            key=lambda rate: trials[*cell, rate]["validation"][task.main_metric],
+        )
+        for cell, (runner, task, _) in cells.items()
+    }
+    others = run_all(
+        {
+            (*cell, seed): runner.job(task, rows, chosen[cell], seed)
+            for cell, (runner, task, rows) in cells.items()
+            for seed in runner.settings.seeds[1:]
+        },
+        processes,
+        "seeds",
+    )
+    summaries = {}
+    for cell, (runner, task, rows) in cells.items():
+        runs = [trials[*cell, chosen[cell]], *(others[*cell, seed] for seed in runner.settings.seeds[1:])]
+        summaries[cell] = runner.summary(task, rows, chosen[cell], runs)
+    return summaries
 
 
 def bag_of_words_figures(task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:

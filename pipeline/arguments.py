@@ -64,6 +64,13 @@ class Several(argparse.Action):
         setattr(namespace, self.dest, [*(given if given is not self.default else []), *values])
 
 
+def positive(text: str) -> int:
+    """A whole number from 1, as the type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
 def _values_of(action: argparse.Action, left: list[str]) -> list[str]:
     """Take the values of an option off what is left of the command line: up to an option, or what can be a model."""
     count = 0

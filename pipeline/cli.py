@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distilrubert.pipeline.arguments import Parser, Several
+from distilrubert.pipeline.arguments import Parser, Several, positive
 from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
 # Where transformers 4.57 and 5 warn about tokenizers.
@@ -196,6 +196,13 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
             metavar="FORMAT",
             help=f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)",
         )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="fine-tuning runs at once, each with its share of the CPU's threads (default: 1)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 

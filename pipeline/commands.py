@@ -88,6 +88,7 @@ def evaluate(options: argparse.Namespace) -> None:
         # Beside the output, so that the same command continues where it was stopped.
         cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
         exporters={"model": exporters_of(exported.cases)},
+        processes=options.processes,
     )
     quality.save(options.output)
     Console().print(quality_table(quality))

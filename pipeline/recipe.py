@@ -68,6 +68,12 @@ class EvaluationSettings(Section):
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Fine-tuning runs at once, each with its share of the CPU's threads: faster than one after another "
+        "on several cores, for the memory of one run each.",
+    )
     exported: ExportedSettings = Field(
         default_factory=ExportedSettings,
         description="Files to score the fine-tuned students as, on tasks that classify sentences, pairs or tokens.",

@@ -141,7 +141,7 @@ def _speed_inputs(run: Run) -> Mapping[str, Any]:
 def _quality_inputs(run: Run) -> Mapping[str, Any]:
     # Left out while it asks for nothing: what was measured before there was such a field still holds.
     unused = set() if run.recipe.evaluation.exported.cases else {"exported"}
-    evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "tasks", *unused})
+    evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "tasks", "processes", *unused})
     tasks = [_task_inputs(load_task(name)) for name in run.recipe.evaluation.tasks]
     return {"evaluation": evaluation | {"tasks": tasks}}
 
@@ -229,6 +229,7 @@ def _measure_quality(run: Run) -> None:
         run.scores,
         own_held_out={"student": sequences["student"]} if has_own_vocabulary(run) else None,
         exporters={"student": exporters_of(evaluation.exported.cases, run.recipe.conversion)},
+        processes=evaluation.processes,
     ).save(run.reports / "quality.json")
 
 

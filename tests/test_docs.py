@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
+from distilrubert.evaluation.kinds import KINDS
+from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.pipeline import cli
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +94,19 @@ def test_what_a_python_snippet_imports_is_there(snippet: Snippet) -> None:
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))
             assert all(hasattr(module, name.name) for name in node.names)
+
+
+def test_the_task_to_copy_is_one() -> None:
+    (snippet,) = (snippet for snippet in snippets("yaml") if snippet.place.startswith("evaluation.md"))
+    TaskDefinition.model_validate(yaml.safe_load(snippet.text), context={"folder": ROOT})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_table_of_kinds_of_tasks_is_complete(name: str) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", page, re.M)
+    metrics = () if "the same" in row else KINDS[name].metrics
+    assert all(f"`{word}`" in row for word in (*KINDS[name].columns, *metrics))
 
 
 def test_the_hours_on_gpus_are_what_their_snippet_computes(capsys: pytest.CaptureFixture[str]) -> None:

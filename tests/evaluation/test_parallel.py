@@ -1,0 +1,116 @@
+"""Fine-tuning runs in several processes at once, with real processes and real signals."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from distilrubert.evaluation.parallel import run_all
+from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.modeling.errors import UserError
+
+PATIENCE_S = 120
+
+
+def _describe(name: str) -> tuple[str, int, int]:
+    logging.getLogger("distilrubert.evaluation").info("%s at work", name)
+    return name, os.getpid(), torch.get_num_threads()
+
+
+def _kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _refuse(seconds: float) -> None:
+    time.sleep(seconds)
+    raise UserError("no good")
+
+
+def _write_pid(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(PATIENCE_S)
+
+
+def test_jobs_share_the_threads_and_log_here(caplog: pytest.LogCaptureFixture) -> None:
+    torch.set_num_threads(4)
+    with caplog.at_level(logging.INFO, "distilrubert"):
+        results = run_all({name: partial(_describe, name) for name in "abc"}, 2, "letters")
+    assert list(results) == ["a", "b", "c"]
+    assert [name for name, *_ in results.values()] == ["a", "b", "c"]
+    processes = {process for _, process, _ in results.values()}
+    assert os.getpid() not in processes
+    assert len(processes) <= 2
+    assert {share for *_, share in results.values()} == {2}
+    assert sorted(record.message for record in caplog.records) == ["a at work", "b at work", "c at work"]
+
+
+def test_one_process_is_this_one() -> None:
+    assert run_all({1: os.getpid, 2: os.getpid}, 1, "") == {1: os.getpid(), 2: os.getpid()}
+
+
+def test_a_mistake_ends_the_others() -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match="no good"):
+        run_all({"short": partial(_refuse, 0), "long": partial(time.sleep, PATIENCE_S)}, 2, "jobs")
+    assert time.monotonic() - started < PATIENCE_S / 2
+
+
+def test_a_process_ended_from_outside_is_told_of() -> None:
+    with pytest.raises(UserError, match="one of 2 processes was ended from outside"):
+        run_all({"killed": _kill_itself, "other": partial(time.sleep, PATIENCE_S)}, 2, "jobs")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
+    paths = [tmp_path / "first", tmp_path / "second"]
+    parent = subprocess.Popen([sys.executable, __file__, *map(str, paths)], stderr=subprocess.DEVNULL)
+    _wait_until(lambda: all(path.exists() and path.read_text() for path in paths))
+    parent.send_signal(how)
+    parent.wait(PATIENCE_S)
+    _wait_until(lambda: not any(_lives(int(path.read_text())) for path in paths))
+
+
+def test_scores_do_not_depend_on_the_processes(
+    student_folder: Path, noun_task: TaskDefinition, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finetuning = FinetuningSettings(learning_rates=[1e-4, 3e-3], epochs=1, batch_size=8, precision="fp32")
+    settings = QualitySettings(finetuning=finetuning, seeds=[1, 2])
+    models = {"student": student_folder}
+    alone = measure_quality(models, [noun_task], settings, [], tmp_path / "alone")
+    with caplog.at_level(logging.INFO, "distilrubert"):
+        together = measure_quality(models, [noun_task], settings, [], tmp_path / "together", processes=2)
+    scores = [report["student"].figures["tasks"]["nouns"] for report in (alone, together)]
+    assert scores[0]["accuracy"] == scores[1]["accuracy"]
+    assert scores[0]["run"]["learning_rate"] == scores[1]["run"]["learning_rate"]
+    assert sum("on validation" in record.message for record in caplog.records) == 3
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == {
+        path.name for path in (tmp_path / "together").iterdir()
+    }
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    run_all({path: partial(_write_pid, Path(path)) for path in sys.argv[1:]}, 2, "jobs")
