@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -25,22 +26,22 @@ def _attend(
     mask_in_keys: bool,
     **_: Any,
 ) -> Tensor:
-    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, L, L), to be added, has equal rows.
+    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, 1, L) is to be added.
 
-    With `mask_in_keys` the mask is one more component of the keys, which the queries multiply by 1.
+    With `mask_in_keys` the mask is one more component of the keys, which the queries multiply by 1. It is so large that
+    the division of all scores leaves it large enough; ONNX Runtime makes that division a part of the product.
     """
     assert attn_mask.is_floating_point()
     assert not dropout_p
     assert not is_causal
     assert scale is None or math.isclose(scale, query.shape[-1] ** -0.5)
-    scaled_BHLE = query / math.sqrt(query.shape[-1])
-    row_BH1L = attn_mask[:, :, :1]
+    root = math.sqrt(query.shape[-1])
     if not mask_in_keys:
-        return torch.softmax(scaled_BHLE @ key.transpose(-1, -2) + row_BH1L, dim=-1) @ value
-    row_BHL1 = row_BH1L.transpose(-1, -2).expand(-1, key.shape[1], -1, -1)
-    query_BHLF = torch.cat([scaled_BHLE, torch.ones_like(scaled_BHLE[..., :1])], dim=-1)
-    key_BHLF = torch.cat([key, row_BHL1], dim=-1)
-    return torch.softmax(query_BHLF @ key_BHLF.transpose(-1, -2), dim=-1) @ value
+        return torch.softmax((query / root) @ key.transpose(-1, -2) + attn_mask, dim=-1) @ value
+    mask_BHL1 = attn_mask.transpose(-1, -2).expand(-1, key.shape[1], -1, -1)
+    query_BHLF = torch.cat([query, torch.ones_like(mask_BHL1)], dim=-1)
+    key_BHLF = torch.cat([key, mask_BHL1], dim=-1)
+    return torch.softmax(query_BHLF @ key_BHLF.transpose(-1, -2) / root, dim=-1) @ value
 
 
 @contextlib.contextmanager
@@ -59,14 +60,14 @@ def attention_written_out(*, mask_in_keys: bool) -> Iterator[None]:
             largest number in its operands would find the mask there, and nothing else would be left of the keys.
     """
     from optimum.exporters.onnx import model_patcher
+    from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
-    original = model_patcher.original_scaled_dot_product_attention
-    wrapped = torch.nn.functional.scaled_dot_product_attention
     attend = functools.partial(_attend, mask_in_keys=mask_in_keys)
-    model_patcher.original_scaled_dot_product_attention = attend
-    torch.nn.functional.scaled_dot_product_attention = attend
-    try:
+    # transformers' masks have a row for each query. An encoder's are all the same, and one is enough.
+    one_row = functools.partial(AttentionMaskConverter._expand_mask, tgt_len=1)
+    with (
+        mock.patch.object(model_patcher, "original_scaled_dot_product_attention", attend),
+        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
+        mock.patch.object(AttentionMaskConverter, "_expand_mask", lambda mask, dtype, tgt_len: one_row(mask, dtype)),
+    ):
         yield
-    finally:
-        model_patcher.original_scaled_dot_product_attention = original
-        torch.nn.functional.scaled_dot_product_attention = wrapped

@@ -41,11 +41,44 @@ def test_attention_is_written_out_though_openvino_files_were_asked_for(converted
         nodes = onnx.load(path).graph.node
         made_by = {name: node for node in nodes for name in node.output}
         scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
-        if path.name == "model.onnx":
-            # The mask is added, to products that come as they are, without a scaling in between.
-            assert [node.op_type for node in scores] == ["Add", "Add"]
-            scores = [made_by[node.input[0]] for node in scores]
-        assert [node.op_type for node in scores] == ["MatMul", "MatMul"], path.name
+        # Of the fp32 file the mask is added to products of divided queries; the others' products have the mask in them.
+        last = "Add" if path.name == "model.onnx" else "Div"
+        assert [node.op_type for node in scores] == [last, last], path.name
+        assert [made_by[node.input[0]].op_type for node in scores] == ["MatMul", "MatMul"], path.name
+
+
+def test_the_division_of_scores_is_no_pass_over_them_at_run_time(converted, tiny_student, tmp_path):
+    head_width = tiny_student.model.config.dim / tiny_student.model.config.n_heads
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(
+        converted[0] / "onnx/model_quantized.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    made_by = {name: node for node in nodes for name in node.output}
+    scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
+    assert [node.op_type for node in scores] == ["FusedMatMul", "FusedMatMul"]
+    alphas = [attribute.f for node in scores for attribute in node.attribute if attribute.name == "alpha"]
+    assert alphas == pytest.approx([head_width**-0.5] * 2)
+
+
+def test_the_mask_has_one_row_for_all_queries(converted):
+    # Else it is computed, and kept, for each pair of tokens.
+    model = onnx.load(converted[0] / "onnx/model.onnx")
+    lowest = np.finfo(np.float32).min
+    constants = {node.output[0] for node in model.graph.node if node.op_type == "Constant" and _value(node) == lowest}
+    (mask,) = {node.output[0] for node in model.graph.node if constants & set(node.input)}
+    model.graph.output.append(onnx.helper.make_tensor_value_info(mask, onnx.TensorProto.FLOAT, None))
+    ids_BL = np.array([[2, 10, 11, 3], [2, 20, 3, 0]])
+    values = session(model.SerializeToString()).run(
+        [mask], {"input_ids": ids_BL, "attention_mask": (ids_BL > 0).astype(np.int64)}
+    )[0]
+    assert values.tolist() == [[[[0, 0, 0, 0]]], [[[0, 0, 0, lowest]]]]
+
+
+def _value(node):
+    (value,) = (onnx.numpy_helper.to_array(attribute.t) for attribute in node.attribute)
+    return value if value.ndim == 0 else None
 
 
 def test_others_can_quantise_the_fp32_file(converted, tmp_path):
