@@ -20,9 +20,9 @@ from distilrubert.conversion.openvino import export_openvino, quantize_openvino,
 from distilrubert.modeling.checkpoints import save_checkpoint
 
 Inputs = dict[str, NDArray[np.int64]]
-Encoder = Callable[[Inputs], NDArray[np.float32]]
-"""From the tokenizer's arrays (B, L) to the last hidden state (B, L, D) or, with a head, to the logits: (B, L, V), or
-(B, V) where the whole text has one class."""
+Encoder = Callable[[Inputs], tuple[NDArray[np.float32], ...]]
+"""From the tokenizer's arrays (B, L) to what :data:`~distilrubert.conversion.material.OUTPUTS` names: the last hidden
+state (B, L, D) or, with a head, the logits: (B, L, V), (B, V) where the whole text has one class, or twice (B, L)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +54,20 @@ class Format:
         return sum((folder / path).stat().st_size for path in (self.path, *self.companions)) / 2**20
 
 
-def run_model(model: torch.nn.Module, output: str = "last_hidden_state") -> Encoder:
-    """A PyTorch model, by one of its outputs."""
+def run_model(model: torch.nn.Module, task: str) -> Encoder:
+    """A PyTorch model, by its outputs for a task."""
 
     @torch.inference_mode()
-    def encode(inputs: Inputs) -> NDArray[np.float32]:
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        found: NDArray[np.float32] = model(**tensors)[output].numpy()
-        return found
+    def encode(inputs: Inputs) -> tuple[NDArray[np.float32], ...]:
+        found = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        return tuple(found[output].numpy() for output in OUTPUTS[task])
 
     return encode
 
 
 def _open_safetensors(path: Path, task: str) -> Encoder:
     model = load_checkpoint(path.parent).model
-    return run_model(model if task == "fill-mask" else model.base_model, OUTPUTS[task])
+    return run_model(model if task == "fill-mask" else model.base_model, task)
 
 
 def _write_safetensors(material: Material, folder: Path) -> None:
@@ -81,9 +80,8 @@ def _open_onnx(path: Path, task: str) -> Encoder:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [graph_input.name for graph_input in session.get_inputs()]
 
-    def encode(inputs: Inputs) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = session.run([OUTPUTS[task]], {name: inputs[name] for name in names})[0]
-        return found
+    def encode(inputs: Inputs) -> tuple[NDArray[np.float32], ...]:
+        return tuple(session.run(OUTPUTS[task], {name: inputs[name] for name in names}))
 
     return encode
 
@@ -115,9 +113,9 @@ def _open_openvino(path: Path, task: str) -> Encoder:
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [graph_input.get_any_name() for graph_input in compiled.inputs]
 
-    def encode(inputs: Inputs) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = compiled({name: inputs[name] for name in names})[OUTPUTS[task]]
-        return found
+    def encode(inputs: Inputs) -> tuple[NDArray[np.float32], ...]:
+        found = compiled({name: inputs[name] for name in names})
+        return tuple(found[output] for output in OUTPUTS[task])
 
     return encode
 

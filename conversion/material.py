@@ -18,10 +18,11 @@ Item = TypeVar("Item")
 
 # What the exporters' graphs return, by the task as optimum names it.
 OUTPUTS = {
-    "feature-extraction": "last_hidden_state",
-    "fill-mask": "logits",
-    "text-classification": "logits",
-    "token-classification": "logits",
+    "feature-extraction": ("last_hidden_state",),
+    "fill-mask": ("logits",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
 }
 
 

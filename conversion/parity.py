@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from distilrubert.conversion.checkpoint import Checkpoint
 from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
-from distilrubert.conversion.material import OUTPUTS
 from distilrubert.conversion.settings import Tolerance, Tolerances
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import mlm_head_of
@@ -77,7 +76,7 @@ def measure_parity(
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
     model = checkpoint.model if task == "fill-mask" else checkpoint.model.base_model
-    reference = run_model(model, OUTPUTS[task])
+    reference = run_model(model, task)
     truth_TD = [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, sentences, 1, "checkpoint")]
     comparer = _Comparer(checkpoint, task, truth_TD)
     rows = [_row(comparer, folder, entry, sentences) for entry in formats]
@@ -217,7 +216,7 @@ def _hidden_states(
     for start in tqdm(range(0, len(sentences), batch), desc=title, unit="batches", disable=None, leave=False):
         chosen = list(sentences[start : start + batch])
         inputs: Inputs = dict(checkpoint.tokenizer(chosen, padding=True, truncation=True, return_tensors="np"))
-        hidden_BLD = encoder(inputs)
+        (hidden_BLD,) = encoder(inputs)
         for row, mask_L in enumerate(inputs["attention_mask"]):
             yield start + row, hidden_BLD[row, mask_L == 1]
 

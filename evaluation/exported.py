@@ -17,14 +17,13 @@ from transformers.trainer_pt_utils import nested_concat
 
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.task import TaskDefinition
-from distilrubert.modeling.errors import UserError
 
 # As many rows at once, of similar length: int8 files find the range of their activations in the whole batch.
 BATCH_SIZE = 32
 
 Inputs = dict[str, NDArray[np.int64]]
-RunFile = Callable[[Inputs], NDArray[np.float32]]
-"""From a model's inputs, each (B, L), to its logits."""
+RunFile = Callable[[Inputs], tuple[NDArray[np.float32], ...]]
+"""From a model's inputs, each (B, L), to its outputs: the logits, of which question answering has two kinds."""
 Export = Callable[[PreTrainedModel, PreTrainedTokenizerBase, str, Sequence[Inputs], Path], RunFile]
 """From a fine-tuned model in fp32 on the CPU, its tokenizer, the exporters' name for its kind of task, inputs (1, L)
 to calibrate on and an empty folder to what runs the file that was written there."""
@@ -43,20 +42,6 @@ class Exporter:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def require_exportable(tasks: Sequence[TaskDefinition]) -> None:
-    """Refuse tasks whose models have no single output that a file could be scored by.
-
-    Raises:
-        UserError: naming the task.
-    """
-    for task in tasks:
-        if task.task_kind.export_task is None:
-            raise UserError(
-                f"task {task.name}: exported files cannot be scored on a task of kind {task.kind}; leave the task or "
-                "evaluation.exported out"
-            )
-
-
 def score_exported(
     exporter: Exporter,
     model: PreTrainedModel,
@@ -72,7 +57,7 @@ def score_exported(
         exporter: makes the file.
         model: fine-tuned on the task; it is moved to the CPU.
         tokenizer: its own.
-        task: the task, of a kind that :func:`require_exportable` lets pass.
+        task: the task.
         rows: the part to score on, in standard form.
         features: of ``rows`` as ``test``, and of the training part, to calibrate on, as ``train``.
         folder: where the file lies for a while.
@@ -80,7 +65,6 @@ def score_exported(
     Returns:
         The task's metrics.
     """
-    assert task.task_kind.export_task is not None
     names = [name for name in tokenizer.model_input_names if name in features["test"].column_names]
     # Evenly out of the rows, which are sorted by length.
     spread = np.linspace(0, len(features["train"]) - 1, min(len(features["train"]), 1024), dtype=int)
@@ -90,7 +74,8 @@ def score_exported(
     folder.mkdir()
     run = exporter.export(model.eval().cpu(), tokenizer, task.task_kind.export_task, calibration, folder)
     batches = _batches(features["test"].select_columns(names), tokenizer)
-    logits = reduce(nested_concat, (run(batch) for batch in batches))
+    outputs = reduce(nested_concat, (run(batch) for batch in batches))
+    logits = outputs if len(outputs) > 1 else outputs[0]
     return compute_metrics(task.metrics, *task.task_kind.decode(rows, features["test"], logits, task.classes))
 
 

@@ -111,4 +111,5 @@ QUESTION_ANSWERING = TaskKind(
     read_row=_read_question,
     encode=_encode,
     decode=_decode,
+    export_task="question-answering",
 )

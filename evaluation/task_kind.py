@@ -31,7 +31,7 @@ class TaskKind:
             inputs and labels, and for every feature ``row``, the index of its row, and ``length`` in tokens.
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
-        export_task: the exporters' name for such models; None where they have more than one output.
+        export_task: the exporters' name for such models.
     """
 
     columns: tuple[str, ...]
@@ -42,7 +42,7 @@ class TaskKind:
     read_row: Callable[[Mapping[str, Any], Labels], dict[str, Any]]
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
-    export_task: str | None = None
+    export_task: str
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:

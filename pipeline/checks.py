@@ -10,7 +10,6 @@ from distilrubert.distill.objective import build_layer_losses
 from distilrubert.distill.sources import open_source
 from distilrubert.distill.tokenisation import check_max_length
 from distilrubert.distill.tracking import check_trackers
-from distilrubert.evaluation.exported import require_exportable
 from distilrubert.evaluation.task import load_task
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
@@ -42,10 +41,9 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     with tempfile.TemporaryDirectory() as unused:
         for source in recipe.corpus.sources:
             open_source(source, Path(unused))
-    tasks = [load_task(task) for task in recipe.evaluation.tasks]
+    for task in recipe.evaluation.tasks:
+        load_task(task)
     exported = recipe.evaluation.exported
-    if exported.cases:
-        require_exportable(tasks)
     if recipe.conversion.onnx or exported.onnx:
         require_onnx()
     if recipe.conversion.openvino or exported.openvino:

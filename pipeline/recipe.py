@@ -76,7 +76,7 @@ class EvaluationSettings(Section):
     )
     exported: ExportedSettings = Field(
         default_factory=ExportedSettings,
-        description="Files to score the fine-tuned students as, on tasks that classify sentences, pairs or tokens.",
+        description="Files to score the fine-tuned students as.",
     )
 
 

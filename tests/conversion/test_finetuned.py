@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from distilrubert.conversion.finetuned import export_finetuned
 from distilrubert.conversion.settings import ConversionSettings
@@ -17,6 +21,7 @@ pytestmark = pytest.mark.export
     [
         ("text-classification", AutoModelForSequenceClassification),
         ("token-classification", AutoModelForTokenClassification),
+        ("question-answering", AutoModelForQuestionAnswering),
     ],
 )
 # OpenVINO's ranges are those of the eight texts, ONNX Runtime takes them from what it computes.
@@ -24,7 +29,8 @@ pytestmark = pytest.mark.export
 def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_teacher, sentences, tmp_path):
     folder = request.getfixturevalue(f"tiny_{of}_folder")
     torch.manual_seed(0)
-    model = model_class.from_pretrained(folder, num_labels=3).eval()
+    labels = {} if task == "question-answering" else {"num_labels": 3}
+    model = model_class.from_pretrained(folder, **labels).eval()
     tokenizer = tiny_teacher.tokenizer
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if of == "teacher" else [])]
 
@@ -38,11 +44,12 @@ def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_t
     run = export_finetuned(case, settings, model, tokenizer, task, calibration, tmp_path / "file")
     batch = inputs(sentences[20:25], sentences[25:30])
     with torch.inference_mode():
-        expected = model(**{name: torch.from_numpy(array) for name, array in batch.items()}).logits.numpy()
-    found = run(batch)
-    assert found.shape == expected.shape
-    real = batch["attention_mask"] == 1 if task == "token-classification" else slice(None)
-    assert np.abs(found - expected)[real].max() <= tolerance * np.abs(expected).max()
+        output = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+    kinds = ("start_logits", "end_logits") if task == "question-answering" else ("logits",)
+    real = slice(None) if task == "text-classification" else batch["attention_mask"] == 1
+    for found, expected in zip(run(batch), (output[kind].numpy() for kind in kinds), strict=True):
+        assert found.shape == expected.shape
+        assert np.abs(found - expected)[real].max() <= tolerance * np.abs(expected).max()
 
 
 def test_a_head_that_int8_hurts_stays(tiny_teacher_folder, tiny_teacher, sentences, tmp_path):

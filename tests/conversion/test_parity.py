@@ -18,14 +18,14 @@ FP32 = FORMATS["pytorch-fp32"]
 
 def altered(student, change) -> Format:
     """A format that computes what the student does, then applies `change(hidden_BLD, inputs)`."""
-    encoder = run_model(student.model.base_model)
-    return dataclasses.replace(FP32, open=lambda path, task: lambda inputs: change(encoder(inputs), inputs))
+    encoder = run_model(student.model.base_model, "feature-extraction")
+    return dataclasses.replace(FP32, open=lambda path, task: lambda inputs: (change(*encoder(inputs), inputs),))
 
 
 def test_a_known_change_gives_known_figures(tiny_student, tiny_student_folder, sentences):
     exact = altered(tiny_student, lambda hidden_BLD, inputs: -2 * hidden_BLD)
-    reference = run_model(tiny_student.model.base_model)
-    truth = [reference(dict(tiny_student.tokenizer(text, return_tensors="np")))[0] for text in sentences]
+    reference = run_model(tiny_student.model.base_model, "feature-extraction")
+    truth = [reference(dict(tiny_student.tokenizer(text, return_tensors="np")))[0][0] for text in sentences]
     figures = measure_parity(tiny_student, tiny_student_folder, [exact], sentences)["pytorch-fp32"].figures
     assert figures["maximal_difference"] == pytest.approx(3 * max(np.abs(h).max() for h in truth), rel=1e-4)
     assert figures["mean_difference"] == pytest.approx(3 * np.abs(np.concatenate(truth)).mean(), rel=1e-4)
@@ -104,10 +104,12 @@ def test_logits_that_only_know_how_frequent_a_piece_is_do_not_agree(tiny_student
     frequency_V = torch.randn(len(student.tokenizer), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         mlm_head_of(student.model).bias_V.add_(10 * frequency_V)
-    logits = run_model(student.model, "logits")
+    logits = run_model(student.model, "fill-mask")
     exact = dataclasses.replace(FP32, open=lambda path, task: logits)
     constant = dataclasses.replace(
-        FP32, case="onnx-fp32", open=lambda path, task: lambda inputs: 0 * logits(inputs) + 10 * frequency_V.numpy()
+        FP32,
+        case="onnx-fp32",
+        open=lambda path, task: lambda inputs: (0 * logits(inputs)[0] + 10 * frequency_V.numpy(),),
     )
     measured = measure_parity(student, tiny_student_folder, [exact, constant], sentences[:12], "fill-mask")
     assert measured["pytorch-fp32"].figures["token_cosine"] == pytest.approx(1)

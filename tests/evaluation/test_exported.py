@@ -5,29 +5,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
-from distilrubert.evaluation.task_data import load_rows
-from distilrubert.modeling.errors import UserError
+from distilrubert.evaluation.task_data import TaskRows, load_rows
 
 SETTINGS = FinetuningSettings(learning_rates=[3e-3], epochs=4, patience=4, batch_size=8, precision="fp32")
 
 
-def running(sign: int, seen: list | None = None) -> Exporter:
-    """An exporter whose "file" is the model itself, or with -1 one that always prefers the other class."""
+def running(sign: int, seen: list | None = None, task_name: str = "text-classification") -> Exporter:
+    """An exporter whose "file" is the model itself, or with -1 one that always prefers what the model likes least."""
+    kinds = ("start_logits", "end_logits") if task_name == "question-answering" else ("logits",)
 
     def export(model, tokenizer, task, calibration, folder):
-        assert (task, list(folder.iterdir()), model.training) == ("text-classification", [], False)
+        assert (task, list(folder.iterdir()), model.training) == (task_name, [], False)
         if seen is not None:
             seen.extend(calibration)
 
         @torch.inference_mode()
         def run(inputs):
-            return sign * model(**{name: torch.from_numpy(array) for name, array in inputs.items()}).logits.numpy()
+            output = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+            return tuple(sign * output[kind].numpy() for kind in kinds)
 
         return run
 
@@ -63,11 +66,20 @@ def test_each_kind_of_file_has_a_row(
     assert [bool(row.figures.get("linear_probe")) for row in report.rows] == [True, True, False, False]
 
 
-def test_a_kind_without_a_single_output_is_refused_before_any_work(student_folder: Path, tmp_path: Path) -> None:
-    answers = TaskDefinition.model_construct(name="answers", kind="question-answering")
-    with pytest.raises(UserError, match="task answers: exported files cannot be scored on a task of kind question-ans"):
-        measure_quality(
-            {"student": student_folder}, [answers], QualitySettings(), [], tmp_path / "cache",
-            exporters={"student": {"onnx-int8": running(1)}},
-        )  # fmt: skip
-    assert not (tmp_path / "cache").exists()
+def test_answers_are_scored_by_both_outputs(student_folder: Path) -> None:
+    texts = ["Вчера шёл дождь.", "Сегодня светит солнце, а завтра обещают снег.", "Мама мыла раму."]
+    raws = [{"question": "Что?", "context": text, "answer": text[:5], "answer_start": 0} for text in texts * 4]
+    rows = Dataset.from_list([QUESTION_ANSWERING.read_row(raw, {}) for raw in raws])
+    task = TaskDefinition(
+        name="answers", title="Answers", kind="question-answering", files={"train": "t.csv", "test": "t.csv"},
+        max_length=64, metrics=["answer_f1"], licence="CC0-1.0", source="these tests",
+    )  # fmt: skip
+    exporters = {
+        name: running(sign, task_name="question-answering") for name, sign in {"same": 1, "contrary": -1}.items()
+    }
+    result = finetune(
+        student_folder, task, TaskRows(rows, rows, rows), SETTINGS, learning_rate=3e-3, seed=1, exporters=exporters
+    )
+    assert result.test["answer_f1"] > 0
+    assert result.exported["same"] == result.test
+    assert result.exported["contrary"] != result.test
