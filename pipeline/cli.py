@@ -112,15 +112,19 @@ def _add_recipe(parser: argparse.ArgumentParser, *, default: Path | None = None)
         default=default,
         help=f"the recipe, a YAML file{f' (default: {default.name})' if default else ''}",
     )
+    _add_overrides(parser, "one field of the recipe, for example distillation.max_steps=200")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="override one field of the recipe, for example distillation.max_steps=200; may be repeated",
+        help=f"override {what}; may be repeated",
     )
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -196,6 +200,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
             metavar="FORMAT",
             help=f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)",
         )
+    _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
     parser.add_argument(
         "--processes",
         type=positive,

@@ -12,7 +12,7 @@ from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.settings import QualitySettings
+from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.speed import SpeedSettings, cases_of, measure_speed
 from distilrubert.evaluation.task import load_task
 from distilrubert.model_card.card import write_card
@@ -29,7 +29,7 @@ from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, validated
+from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, overridden, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
@@ -80,10 +80,11 @@ def evaluate(options: argparse.Namespace) -> None:
     """Fine-tune one model on tasks."""
     _check_output(options.output)
     exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
+    finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
         [load_task(name) for name in options.task],
-        validated(QualitySettings, {"seeds": options.seeds}),
+        validated(QualitySettings, {"seeds": options.seeds, "finetuning": finetuning}),
         held_out=[],
         # Beside the output, so that the same command continues where it was stopped.
         cache_folder=options.output.with_name(f"{options.output.stem}.scores"),

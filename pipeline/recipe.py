@@ -1,5 +1,6 @@
 """The recipe: one YAML file that says everything a run needs."""
 
+import copy
 import difflib
 import types
 import typing
@@ -139,13 +140,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: if the file cannot be read, is no YAML, or a field is missing, unknown or of the wrong kind.
     """
-    values = _read_yaml(path)
-    for override in overrides:
-        _apply(values, override)
+    values = overridden(_read_yaml(path), overrides)
     try:
         return validated(Recipe, values, folder=path.parent.resolve())
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain values by key with each ``key=value`` of the command line put in.
+
+    Raises:
+        UserError: if an override has no key or no YAML value, or its key goes through something that is no section.
+    """
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        _apply(changed, override)
+    return changed
 
 
 def validated(section: type[S], values: Mapping[str, Any], folder: Path | None = None) -> S:
@@ -185,10 +196,9 @@ def _kind(value: Any) -> str:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Put one ``key=value`` of the command line into `values`."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {override}: expected key=value, for example distillation.max_steps=200")
+        raise UserError(f"--set {override}: expected key=value")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

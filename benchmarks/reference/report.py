@@ -80,6 +80,7 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
     )
     return environment.get_template("results.md.jinja").render(
         **_circumstances(results),
+        otherwise=listing([f"`{result.model.name}`" for result in results if not result.is_comparable]),
         missing=listing([f"`{model.name}` ({model.title})" for model in MODELS if model.name not in named]),
         goals_table=goals_table(named),
         common=listing([all_tasks(results)[task].partition(",")[0] for task in common]),
@@ -98,9 +99,7 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
 
 def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     """What was the same for all."""
-    details = results[0].report.details
-    settings = details["quality"]["settings"]
-    finetuning = settings["finetuning"]
+    finetuning = next(result for result in results if result.is_comparable).settings["finetuning"]
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     updates = {result.report.details["distillation"]["max_steps"] for result in results}
@@ -108,8 +107,9 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
-        "protocol": f"{limit}, {finetuning['epochs']} epochs, the {'better' if len(rates) == 2 else 'best'} of the "
-        f"learning rates {listing(rates)} on the validation part",
+        "protocol": f"{limit}, {finetuning['epochs']} epochs in batches of {finetuning['batch_size']}, "
+        f"the {'better' if len(rates) == 2 else 'best'} of the learning rates {listing(rates)} on the validation part"
+        f"{', no dropout' if finetuning['dropout'] == 0 else ''}",
         "machine": listing(list(machines)),
     }
 

@@ -39,10 +39,17 @@ ERRORS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One model's results file."""
+    """One model's results file.
+
+    Attributes:
+        model: what it is of.
+        report: what it holds.
+        is_comparable: whether its scores on tasks are of the protocol that the others' are of; else they do not count.
+    """
 
     model: Model
     report: Measurements
+    is_comparable: bool = True
 
     @property
     def row(self) -> Row:
@@ -52,8 +59,14 @@ class Result:
     @property
     def tasks(self) -> Mapping[str, Any]:
         """What is known of each task, by its name."""
-        tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"]
+        tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"] if self.is_comparable else {}
         return tasks
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How its quality was measured."""
+        settings: Mapping[str, Any] = self.report.details["quality"]["settings"]
+        return settings
 
     @property
     def has_own_vocabulary(self) -> bool:
@@ -100,8 +113,11 @@ class Comparison:
 def load_results(folder: Path) -> list[Result]:
     """Every result that is there: by family, the student itself before what it is compared with.
 
+    Scores on tasks are compared with those of ``WHOLE``, or where it is missing of the first; what was fine-tuned in
+    another way is not comparable.
+
     Raises:
-        UserError: if there is none, a file is no such one, or two were not measured alike.
+        UserError: if there is none, a file is no such one, or held-out text was not measured alike.
     """
     found = [
         Result(model, Measurements.load(path)) for model in MODELS if (path := folder / f"{model.name}.json").exists()
@@ -109,16 +125,14 @@ def load_results(folder: Path) -> list[Result]:
     if not found:
         raise UserError(f"{folder}: holds no results; benchmarks/reference/run.py makes them")
     found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
-    first, *others = found
-    for other in others:
-        if _protocol(other) != _protocol(first):
-            raise UserError(f"{folder}: {other.model.name} and {first.model.name} were not measured alike")
-    return found
-
-
-def _protocol(result: Result) -> Any:
-    settings = result.report.details["quality"]["settings"]
-    return {key: value for key, value in settings.items() if key != "seeds"}
+    measure = by_name(found).get(WHOLE, found[0])
+    for result in found:
+        if result.settings["intrinsic"] != measure.settings["intrinsic"]:
+            raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
+    return [
+        dataclasses.replace(result, is_comparable=result.settings["finetuning"] == measure.settings["finetuning"])
+        for result in found
+    ]
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:

@@ -12,7 +12,7 @@ from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.task_data import TaskRows, load_rows
 
 SETTINGS = FinetuningSettings(learning_rates=[3e-3], epochs=4, patience=4, batch_size=8, precision="fp32")
@@ -71,7 +71,7 @@ def test_answers_are_scored_by_both_outputs(student_folder: Path) -> None:
     raws = [{"question": "Что?", "context": text, "answer": text[:5], "answer_start": 0} for text in texts * 4]
     rows = Dataset.from_list([QUESTION_ANSWERING.read_row(raw, {}) for raw in raws])
     task = TaskDefinition(
-        name="answers", title="Answers", kind="question-answering", files={"train": "t.csv", "test": "t.csv"},
+        name="answers", title="Answers", kind="question-answering", files=TaskFiles(train="unused", test="unused"),
         max_length=64, metrics=["answer_f1"], licence="CC0-1.0", source="these tests",
     )  # fmt: skip
     exporters = {

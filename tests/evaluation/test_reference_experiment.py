@@ -18,8 +18,14 @@ MACHINE = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
 RUSENTIMENT = {"title": "RuSentiment", "main_metric": "f1_weighted"}
 TERRA = {"title": "TERRa", "main_metric": "accuracy"}
 SETTINGS = {
-    "intrinsic": {},
-    "finetuning": {"train_limit": 2000, "epochs": 3, "learning_rates": [1e-4, 3e-4]},
+    "intrinsic": {"sequences": 1000},
+    "finetuning": {
+        "train_limit": 2000,
+        "epochs": 3,
+        "batch_size": 16,
+        "dropout": 0.0,
+        "learning_rates": [1e-4, 3e-4],
+    },
     "seeds": [1, 2],
 }
 
@@ -193,9 +199,19 @@ def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:
     assert not (docs / "images/reference-ablation.png").exists()
 
 
-def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_path: Path) -> None:
+def test_scores_of_another_protocol_are_left_out(results: Path, tmp_path: Path) -> None:
     path = results / "tiny.json"
     path.write_text(path.read_text().replace('"train_limit": 2000', '"train_limit": 100'))
+    render(results, tmp_path)
+    page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    assert "Fine-tuned under an older protocol, and therefore without scores: `tiny`." in page
+    assert cells(page, "**tiny**")[0] == ["–", "–", "–"]
+    assert "the better of the learning rates 0.0001 and 0.0003 on the validation part, no dropout" in page
+
+
+def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_path: Path) -> None:
+    path = results / "tiny.json"
+    path.write_text(path.read_text().replace('"sequences": 1000', '"sequences": 10'))
     done = render(results, tmp_path)
     assert done.returncode == 2
     assert "tiny and base were not measured alike" in done.stderr

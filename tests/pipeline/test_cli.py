@@ -77,6 +77,8 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["convert", "./none", "--output", "out", "--onnx"], "./none: there is no such folder"),
         (["convert", ".", "--output", "out", "--onnx"], "holds no model"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
+        (["evaluate", ".", "--task", "t", "--output", "o", "--processes", "0"], "--processes: '0' is no whole number"),
+        (["evaluate", ".", "--task", "t", "--output", "o", "--set", "epoch=3"], "did you mean epochs?"),
         (["card", "none"], "none/recipe.yaml"),
         (["verify", "./none"], "./none: there is no such folder"),
         (["verify", "."], "holds none of the reports"),

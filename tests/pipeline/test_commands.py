@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from distilrubert.conversion.parity import default_sentences
+from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.pipeline import commands
 from distilrubert.pipeline.cli import main
 
@@ -42,6 +43,21 @@ def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, 
     }
     # Without int8 nothing is calibrated, and all of the text is proof.
     assert converted(monkeypatch, "--onnx", "fp32")["proof"] == default_sentences()
+
+
+def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path):  # noqa: F811
+    seen = {}
+
+    def measure_quality(models, tasks, settings, **options):
+        seen.update(settings=settings, processes=options["processes"], tasks=[task.name for task in tasks])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "measure_quality", measure_quality)
+    monkeypatch.setenv("DISTILRUBERT_DATA", str(tmp_path))
+    arguments = ["--task", "terra", "--seeds", "7", "--set", "epochs=2", "--set", "train_limit=50", "--processes", "3"]
+    assert main(["evaluate", str(model_folder), *arguments, "--output", str(tmp_path / "scores.json")]) == 130
+    assert seen["settings"].finetuning == FinetuningSettings(epochs=2, train_limit=50)
+    assert (seen["settings"].seeds, seen["processes"], seen["tasks"]) == ([7], 3, ["terra"])
 
 
 def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
