@@ -6,6 +6,8 @@ import logging
 import logging.handlers
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -44,23 +46,32 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> di
             logging.getLogger(_LOGGER).getEffectiveLevel(),
             max(1, torch.get_num_threads() // processes),
         )
-        executor = concurrent.futures.ProcessPoolExecutor(min(processes, len(jobs)), _SPAWN, _begin, settings)
-        try:
-            futures = {key: executor.submit(job) for key, job in jobs.items()}
-            finished = concurrent.futures.as_completed(futures.values())
-            for future in tqdm(finished, total=len(jobs), desc=title, leave=False, disable=None):
-                future.result()
-            return {key: future.result() for key, future in futures.items()}
-        except concurrent.futures.BrokenExecutor as error:
-            raise UserError(
-                f"{title}: one of {processes} processes was ended from outside, perhaps for want of memory; "
-                "take fewer. What is finished is kept"
-            ) from error
-        finally:
-            # Without this an interrupted program would wait for what nobody wants any more.
-            for child in multiprocessing.active_children():
-                child.terminate()
-            executor.shutdown(cancel_futures=True)
+        others = set(multiprocessing.active_children())
+        with concurrent.futures.ProcessPoolExecutor(min(processes, len(jobs)), _SPAWN, _begin, settings) as executor:
+            try:
+                futures = {key: executor.submit(_do, job) for key, job in jobs.items()}
+                finished = concurrent.futures.as_completed(futures.values())
+                for future in tqdm(finished, total=len(jobs), desc=title, leave=False, disable=None):
+                    future.result()
+                return {key: future.result() for key, future in futures.items()}
+            except BaseException as error:
+                # Else an interrupted program would wait for what nobody wants any more.
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                if isinstance(error, concurrent.futures.BrokenExecutor):
+                    raise UserError(
+                        f"{title}: one of {processes} processes was ended from outside, perhaps for want of memory; "
+                        "take fewer. What is finished is kept"
+                    ) from error
+                raise
+
+
+def _do(job: Callable[[], R]) -> R:
+    """Do a job in a process of its own, which ends where it is asked to once the job has left nothing behind."""
+    try:
+        return job()
+    except SystemExit:
+        os._exit(1)
 
 
 @contextlib.contextmanager
@@ -82,6 +93,9 @@ class _HandledHere(logging.Handler):
 
 def _begin(records: Any, level: int, threads: int) -> None:
     """Prepare a new process."""
+    # Ctrl-C reaches all; the parent deals with it, and asks by SIGTERM, which lets temporary folders be removed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(threads)
     logger = logging.getLogger(_LOGGER)
     logger.addHandler(logging.handlers.QueueHandler(records))

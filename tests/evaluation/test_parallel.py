@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,8 +38,9 @@ def _refuse(seconds: float) -> None:
 
 
 def _write_pid(path: Path) -> None:
-    path.write_text(str(os.getpid()))
-    time.sleep(PATIENCE_S)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="scratch-"):
+        path.write_text(str(os.getpid()))
+        time.sleep(PATIENCE_S)
 
 
 def test_jobs_share_the_threads_and_log_here(caplog: pytest.LogCaptureFixture) -> None:
@@ -78,6 +80,8 @@ def test_no_process_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> 
     parent.send_signal(how)
     parent.wait(PATIENCE_S)
     _wait_until(lambda: not any(_lives(int(path.read_text())) for path in paths))
+    if how == signal.SIGINT:
+        assert not list(tmp_path.glob("scratch-*"))
 
 
 def test_scores_do_not_depend_on_the_processes(
