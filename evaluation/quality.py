@@ -74,7 +74,9 @@ def measure_quality(
     cache = ResultCache(Path(cache_folder))
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
-    runners = [TaskRunner(case, folder, settings, cache, exporters.get(case, {})) for case, folder in models.items()]
+    chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
+    protocol = settings.model_copy(update={"finetuning": chosen})
+    runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
     probes = {
         runner.case: {task.name: runner.probed(task, data[task.name]) for task in tasks if applies_to(task)}
         for runner in runners

@@ -5,12 +5,12 @@ import functools
 import logging
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from distilrubert.evaluation.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.exported import Exporter
-from distilrubert.evaluation.finetuning import chosen_precision, finetune
+from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.linear_probe import probe
 from distilrubert.evaluation.parallel import run_all
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
@@ -35,7 +35,7 @@ class TaskRunner:
     Attributes:
         case: name of the model, for the log.
         model_folder: the checkpoint.
-        settings: the protocol.
+        settings: the protocol, its precision chosen: processes that work at once could time it differently.
         cache: where finished runs are kept.
         exporters: kinds of files that each fine-tuned model is also scored as, by name.
     """
@@ -45,10 +45,6 @@ class TaskRunner:
     settings: QualitySettings
     cache: ResultCache
     exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
-
-    def job(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Callable[[], Result]:
-        """One fine-tuning run, for any process to do."""
-        return functools.partial(self._run, task, rows, rate, seed)
 
     def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
         """The figures over the runs with the chosen learning rate."""
@@ -70,28 +66,34 @@ class TaskRunner:
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
         return {**_summary(task, [result["test"]]), "run": how}
 
-    def _run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> dict[str, Any]:
+    def run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Result:
+        """One fine-tuning run, in any process."""
         settings = self.settings.finetuning
         inputs = {
             "model": fingerprint(self.model_folder),
             "task": _task_inputs(task, rows),
-            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"})
-            | {"precision": chosen_precision(settings)},
+            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
             "learning_rate": rate,
             "seed": seed,
         }
         if self.exporters:
             inputs["exported"] = {name: dict(exporter.settings) for name, exporter in self.exporters.items()}
 
-        def compute() -> dict[str, Any]:
-            run = finetune(
+        def compute() -> Result:
+            return finetune(
                 self.model_folder, task, rows, settings, learning_rate=rate, seed=seed, exporters=self.exporters
             ).to_dict()
-            reached, of_run = run["validation"][task.main_metric], f"learning rate {rate:g}, seed {seed}"
-            logger.info("%s: %s, %s: %.3f on validation, %.0f s", self.case, task.name, of_run, reached, run["seconds"])
-            return run
 
         return self.cache(task.name, inputs, compute)
+
+
+class Run(NamedTuple):
+    """One fine-tuning run of all that are to be done."""
+
+    case: str
+    task: str
+    learning_rate: float
+    seed: int
 
 
 def fine_tune(
@@ -108,37 +110,39 @@ def fine_tune(
     Returns:
         The figures by case and task.
     """
-    cells = {(runner.case, task.name): (runner, task, data[task.name]) for runner in runners for task in tasks}
-    trials = run_all(
-        {
-            (*cell, rate): runner.job(task, rows, rate, runner.settings.seeds[0])
-            for cell, (runner, task, rows) in cells.items()
-            for rate in runner.settings.finetuning.learning_rates
-        },
-        processes,
-        "learning rates",
-    )
-    chosen = {
-        cell: max(
-            runner.settings.finetuning.learning_rates,
-            key=lambda rate: trials[*cell, rate]["validation"][task.main_metric],
+    by_case, by_name = {runner.case: runner for runner in runners}, {task.name: task for task in tasks}
+    results: dict[Run, Result] = {}
+
+    def score(run: Run) -> float:
+        reached: float = results[run]["validation"][by_name[run.task].main_metric]
+        return reached
+
+    def perform(runs: Sequence[Run], title: str) -> None:
+        jobs = {
+            run: functools.partial(
+                by_case[run.case].run, by_name[run.task], data[run.task], run.learning_rate, run.seed
+            )
+            for run in runs
+        }
+        for run, result in run_all(jobs, processes, title):
+            results[run] = result
+            found = f"{score(run):.3f} on validation, {result['seconds']:.0f} s"
+            logger.info("%s: %s, learning rate %g, seed %d: %s", *run, found)
+
+    rates, (first, *others) = runners[0].settings.finetuning.learning_rates, runners[0].settings.seeds
+    cells = [(case, name) for case in by_case for name in by_name]
+    perform([Run(*cell, rate, first) for cell in cells for rate in rates], "learning rates")
+    best = {cell: max((Run(*cell, rate, first) for rate in rates), key=score).learning_rate for cell in cells}
+    perform([Run(*cell, best[cell], seed) for cell in cells for seed in others], "seeds")
+    return {
+        (case, name): by_case[case].summary(
+            by_name[name],
+            data[name],
+            best[case, name],
+            [results[Run(case, name, best[case, name], seed)] for seed in (first, *others)],
         )
-        for cell, (runner, task, _) in cells.items()
+        for case, name in cells
     }
-    others = run_all(
-        {
-            (*cell, seed): runner.job(task, rows, chosen[cell], seed)
-            for cell, (runner, task, rows) in cells.items()
-            for seed in runner.settings.seeds[1:]
-        },
-        processes,
-        "seeds",
-    )
-    summaries = {}
-    for cell, (runner, task, rows) in cells.items():
-        runs = [trials[*cell, chosen[cell]], *(others[*cell, seed] for seed in runner.settings.seeds[1:])]
-        summaries[cell] = runner.summary(task, rows, chosen[cell], runs)
-    return summaries
 
 
 def bag_of_words_figures(task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:
