@@ -4,7 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
-import sys
+import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeVar
@@ -39,9 +39,15 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
         return
     others = set(multiprocessing.active_children())
     threads = max(1, torch.get_num_threads() // processes)
-    with concurrent.futures.ProcessPoolExecutor(min(processes, len(jobs)), _SPAWN, _begin, (threads,)) as executor:
+    # What they leave in their temporary folder is removed when all have ended, in whatever way.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        concurrent.futures.ProcessPoolExecutor(
+            min(processes, len(jobs)), _SPAWN, _begin, (threads, folder)
+        ) as executor,
+    ):
         try:
-            keys = {executor.submit(_do, job): key for key, job in jobs.items()}
+            keys = {executor.submit(job): key for key, job in jobs.items()}
             finished = concurrent.futures.as_completed(keys)
             for future in tqdm(finished, total=len(jobs), desc=title, leave=False, disable=None):
                 yield keys[future], future.result()
@@ -57,21 +63,14 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
             raise
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, temporary_folder: str) -> None:
     """Prepare a new process."""
-    # Ctrl-C reaches all; the parent deals with it, and asks by SIGTERM, which lets temporary folders be removed.
+    # Ctrl-C reaches all. The parent deals with it, and ends the others by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tempfile.tempdir = temporary_folder
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _do(job: Callable[[], R]) -> R:
-    """Do a job in a process of its own, which ends where it is asked to once the job has left nothing behind."""
-    try:
-        return job()
-    except SystemExit:
-        os._exit(1)
 
 
 def _end_with_parent() -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,31 +19,13 @@ from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.errors import UserError
 
-PATIENCE_S = 120
-
-
-def _describe(name: str) -> tuple[str, int, int]:
-    return name, os.getpid(), torch.get_num_threads()
-
-
-def _kill_itself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _refuse(seconds: float) -> None:
-    time.sleep(seconds)
-    raise UserError("no good")
-
-
-def _write_pid(path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="scratch-"):
-        path.write_text(str(os.getpid()))
-        time.sleep(PATIENCE_S)
+from . import jobs
+from .jobs import PATIENCE_S, describe, kill_itself, refuse
 
 
 def test_jobs_share_the_threads() -> None:
     torch.set_num_threads(4)
-    results = dict(run_all({name: partial(_describe, name) for name in "abc"}, 2, "letters"))
+    results = dict(run_all({name: partial(describe, name) for name in "abc"}, 2, "letters"))
     assert {key: name for key, (name, *_) in results.items()} == {"a": "a", "b": "b", "c": "c"}
     processes = {process for _, process, _ in results.values()}
     assert os.getpid() not in processes
@@ -57,7 +38,7 @@ def test_one_process_is_this_one() -> None:
 
 
 def test_what_is_finished_is_there_before_a_mistake() -> None:
-    results = run_all({"good": os.getpid, "bad": partial(_refuse, 1)}, 2, "jobs")
+    results = run_all({"good": os.getpid, "bad": partial(refuse, 1)}, 2, "jobs")
     assert next(results)[0] == "good"
     with pytest.raises(UserError, match="no good"):
         next(results)
@@ -66,25 +47,32 @@ def test_what_is_finished_is_there_before_a_mistake() -> None:
 def test_a_mistake_ends_the_others() -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match="no good"):
-        dict(run_all({"short": partial(_refuse, 0), "long": partial(time.sleep, PATIENCE_S)}, 2, "jobs"))
+        dict(run_all({"short": partial(refuse, 0), "long": partial(time.sleep, PATIENCE_S)}, 2, "jobs"))
     assert time.monotonic() - started < PATIENCE_S / 2
 
 
 def test_a_process_ended_from_outside_is_told_of() -> None:
+    started = time.monotonic()
     with pytest.raises(UserError, match="one of 2 processes was ended from outside"):
-        dict(run_all({"killed": _kill_itself, "other": partial(time.sleep, PATIENCE_S)}, 2, "jobs"))
+        dict(run_all({"killed": kill_itself, "other": partial(time.sleep, PATIENCE_S)}, 2, "jobs"))
+    assert time.monotonic() - started < PATIENCE_S / 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
     paths = [tmp_path / "first", tmp_path / "second"]
-    parent = subprocess.Popen([sys.executable, __file__, *map(str, paths)], stderr=subprocess.DEVNULL)
+    (temporary := tmp_path / "temporary").mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, jobs.__file__, *map(str, paths)],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
     _wait_until(lambda: all(path.exists() and path.read_text() for path in paths))
     parent.send_signal(how)
     parent.wait(PATIENCE_S)
     _wait_until(lambda: not any(_lives(int(path.read_text())) for path in paths))
     if how == signal.SIGINT:
-        assert not list(tmp_path.glob("scratch-*"))
+        assert not list(temporary.iterdir())
 
 
 def test_scores_do_not_depend_on_the_processes(
@@ -117,7 +105,3 @@ def _lives(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
-
-
-if __name__ == "__main__":
-    dict(run_all({path: partial(_write_pid, Path(path)) for path in sys.argv[1:]}, 2, "jobs"))

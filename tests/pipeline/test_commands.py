@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
@@ -53,11 +54,11 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "measure_quality", measure_quality)
-    monkeypatch.setenv("DISTILRUBERT_DATA", str(tmp_path))
-    arguments = ["--task", "terra", "--seeds", "7", "--set", "epochs=2", "--set", "train_limit=50", "--processes", "3"]
+    intents = str(Path(__file__).parents[2] / "recipes/demo/intents.yaml")
+    arguments = ["--task", intents, "--seeds", "7", "--set", "epochs=2", "--set", "train_limit=50", "--processes", "3"]
     assert main(["evaluate", str(model_folder), *arguments, "--output", str(tmp_path / "scores.json")]) == 130
     assert seen["settings"].finetuning == FinetuningSettings(epochs=2, train_limit=50)
-    assert (seen["settings"].seeds, seen["processes"], seen["tasks"]) == ([7], 3, ["terra"])
+    assert (seen["settings"].seeds, seen["processes"], seen["tasks"]) == ([7], 3, ["intents"])
 
 
 def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
