@@ -46,10 +46,15 @@ def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_t
     with torch.inference_mode():
         output = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
     kinds = ("start_logits", "end_logits") if task == "question-answering" else ("logits",)
+    usual = 0.0
+    if task == "question-answering":
+        # A new direction may lie across all vectors. A token's logits reach a quarter of what its weights can give a
+        # vector after LayerNorm, which is as long as the root of its width.
+        usual = (model.qa_outputs.weight.norm(dim=1).max() * model.qa_outputs.in_features**0.5).item() / 4
     real = slice(None) if task == "text-classification" else batch["attention_mask"] == 1
     for found, expected in zip(run(batch), (output[kind].numpy() for kind in kinds), strict=True):
         assert found.shape == expected.shape
-        assert np.abs(found - expected)[real].max() <= tolerance * np.abs(expected).max()
+        assert np.abs(found - expected)[real].max() <= tolerance * max(usual, np.abs(expected).max())
 
 
 def test_a_head_that_int8_hurts_stays(tiny_teacher_folder, tiny_teacher, sentences, tmp_path):
