@@ -69,9 +69,10 @@ def quantize_openvino(
     shapes at 512 tokens on one thread of a CPU with AMX):
 
     - Of attention's two products the scores are int8: no faster with AMX, and a tenth without it. A real
-      12-layer teacher has 0.9968 instead of 0.9969, and on texts of 512 tokens 0.9958 instead of 0.9961, its least token
-      0.65 instead of 0.86 (benchmarks/results/inference_parity.json). The other product is not: quantising the softmax too
-      would save 7 % more, but a long text's probabilities are too small for steps of 1/255: 0.982 instead of 0.992.
+      12-layer teacher has 0.9968 instead of 0.9969, and on texts of 512 tokens 0.9958 instead of 0.9961, its least
+      token 0.65 instead of 0.86 (benchmarks/results/inference_parity.json). The other product is not: quantising the
+      softmax too would save 7 % more, but a long text's probabilities are too small for steps of 1/255: 0.982
+      instead of 0.992.
     - Asymmetric activations: unsigned bytes are what VNNI multiplies with signed ones. Without AMX 122.9 against
       133.3 ms; with it, which takes both, 51.8 against 50.6. 0.9969 against 0.9960 (the 12-layer teacher).
     - The model is smoothed before, as for ONNX, and not by NNCF: 0.9986 against 0.9983.
