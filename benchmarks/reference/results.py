@@ -44,7 +44,7 @@ class Result:
     Attributes:
         model: what it is of.
         report: what it holds.
-        is_comparable: whether its scores on tasks are of the protocol that the others' are of; else they do not count.
+        is_comparable: whether its scores on tasks are of the protocol that the others' are of; else it has none here.
     """
 
     model: Model
@@ -59,7 +59,7 @@ class Result:
     @property
     def tasks(self) -> Mapping[str, Any]:
         """What is known of each task, by its name."""
-        tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"] if self.is_comparable else {}
+        tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"]
         return tasks
 
     @property
@@ -130,9 +130,21 @@ def load_results(folder: Path) -> list[Result]:
         if result.settings["intrinsic"] != measure.settings["intrinsic"]:
             raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
     return [
-        dataclasses.replace(result, is_comparable=result.settings["finetuning"] == measure.settings["finetuning"])
+        result if result.settings["finetuning"] == measure.settings["finetuning"] else _without_scores(result)
         for result in found
     ]
+
+
+def _without_scores(result: Result) -> Result:
+    """What is left of a result that is not comparable: all but its tasks."""
+    rows = [
+        Row(row.case, {key: value for key, value in row.figures.items() if key != "linear_probe"} | {"tasks": {}})
+        for row in result.report.rows
+        if row.case in (TEACHER, result.model.name)
+    ]
+    quality = {**result.report.details["quality"], "tasks": {}}
+    report = dataclasses.replace(result.report, rows=rows, details={**result.report.details, "quality": quality})
+    return Result(result.model, report, is_comparable=False)
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
