@@ -48,6 +48,8 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
     ):
         try:
             keys = {executor.submit(job): key for key, job in jobs.items()}
+            # The executor looks at its processes before it starts one for a job, and would not see the last one's end.
+            executor.submit(os.getpid)
             finished = concurrent.futures.as_completed(keys)
             for future in tqdm(finished, total=len(jobs), desc=title, leave=False, disable=None):
                 yield keys[future], future.result()

@@ -51,10 +51,12 @@ def test_a_mistake_ends_the_others() -> None:
     assert time.monotonic() - started < PATIENCE_S / 2
 
 
-def test_a_process_ended_from_outside_is_told_of() -> None:
+@pytest.mark.parametrize("order", [["killed", "other"], ["other", "killed"]])
+def test_a_process_ended_from_outside_is_told_of(order: list[str]) -> None:
+    work = {"killed": kill_itself, "other": partial(time.sleep, PATIENCE_S)}
     started = time.monotonic()
     with pytest.raises(UserError, match="one of 2 processes was ended from outside"):
-        dict(run_all({"killed": kill_itself, "other": partial(time.sleep, PATIENCE_S)}, 2, "jobs"))
+        dict(run_all({name: work[name] for name in order}, 2, "jobs"))
     assert time.monotonic() - started < PATIENCE_S / 2
 
 
