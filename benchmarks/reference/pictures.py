@@ -82,7 +82,9 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
         if any(row.case == BAG_OF_WORDS and task in row.figures["tasks"] for row in shown[0].report.rows):
             _line(axes, shown[0].score(BAG_OF_WORDS, task).mean, "bag of words", RED, ":")
         axes.set_ylim(longest - 0.5, -0.5)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False, fontsize=8)
+        # Below the numbers of the axis, whatever the height of the panel: the distance is in letters.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 2.5}
+        axes.legend(**place, ncols=2, frameon=False, fontsize=8)
     return picture
 
 
