@@ -64,10 +64,10 @@ def attention_written_out(*, mask_in_keys: bool) -> Iterator[None]:
 
     attend = functools.partial(_attend, mask_in_keys=mask_in_keys)
     # transformers' masks have a row for each query. An encoder's are all the same, and one is enough.
-    one_row = functools.partial(AttentionMaskConverter._expand_mask, tgt_len=1)
+    expand = AttentionMaskConverter._expand_mask
     with (
         mock.patch.object(model_patcher, "original_scaled_dot_product_attention", attend),
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
-        mock.patch.object(AttentionMaskConverter, "_expand_mask", lambda mask, dtype, tgt_len: one_row(mask, dtype)),
+        mock.patch.object(AttentionMaskConverter, "_expand_mask", lambda mask, dtype, tgt_len: expand(mask, dtype, 1)),
     ):
         yield

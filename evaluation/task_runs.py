@@ -1,4 +1,4 @@
-"""Scores of one model on one task: run by run, each kept as soon as it is there."""
+"""Scores of models on tasks: run by run, each kept as soon as it is there."""
 
 import dataclasses
 import functools
