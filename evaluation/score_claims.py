@@ -31,6 +31,7 @@ def check_scores(
     seeds: Sequence[int] | None,
     cache_folder: str | os.PathLike[str],
     exporters: Mapping[str, Exporter],
+    processes: int = 1,
 ) -> Iterator[Claim]:
     """Score the models that are at hand on a task again and compare with the report.
 
@@ -45,6 +46,7 @@ def check_scores(
         seeds: of the runs; None takes the report's.
         cache_folder: where finished runs are kept.
         exporters: the kinds of files among the report's rows, by name.
+        processes: fine-tuning runs at once.
 
     Raises:
         UserError: if the report has no scores on the task, its settings are none, or the data is no good.
@@ -58,7 +60,13 @@ def check_scores(
             settings = _settings_of(quality, run, seeds)
             kinds = {name: exporter for name, exporter in exporters.items() if _has(quality, f"{case}-{name}")}
             found = measure_quality(
-                {case: folder}, [task], settings, [], cache_folder, exporters={case: kinds} if kinds else None
+                {case: folder},
+                [task],
+                settings,
+                [],
+                cache_folder,
+                exporters={case: kinds} if kinds else None,
+                processes=processes,
             )
             measured |= {row.case: row for row in found.rows}
     for row, part, figures in _stated(quality, task.name):

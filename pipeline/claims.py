@@ -39,6 +39,7 @@ class Wanted:
         tolerance: by which share a stated gain may be larger than the measured one.
         tasks: on which the models are fine-tuned again.
         seeds: of these runs; None takes those of the report.
+        processes: how many of these runs go on at once.
     """
 
     teacher: Path | None = None
@@ -46,6 +47,7 @@ class Wanted:
     tolerance: float = 0.3
     tasks: Sequence[TaskDefinition] = ()
     seeds: Sequence[int] | None = None
+    processes: int = 1
 
 
 def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
@@ -84,7 +86,7 @@ def _check_quality(models: Mapping[str, Path], quality: Measurements, wanted: Wa
     exporters = exporters_of([case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows)])
     with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
         for task in wanted.tasks:
-            yield from check_scores(models, quality, task, wanted.seeds, cache, exporters)
+            yield from check_scores(models, quality, task, wanted.seeds, cache, exporters, wanted.processes)
     yield from list_scores(quality, [task.name for task in wanted.tasks])
 
 

@@ -201,6 +201,11 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
             help=f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)",
         )
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
+    _add_processes(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=positive,
@@ -208,7 +213,6 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fine-tuning runs at once, each with its share of the CPU's threads (default: 1)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
 
 
 def _benchmark(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +273,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seeds of the fine-tuning (default: those of the report)",
     )
+    _add_processes(parser)
     parser.add_argument("--json", action="store_true", help="print the claims as JSON")
 
 

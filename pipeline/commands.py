@@ -136,6 +136,7 @@ def verify(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         tasks=[load_task(name) for name in options.task],
         seeds=options.seeds,
+        processes=options.processes,
     )
     claims = list(check_claims(repository_folder(options.model, options.revision), wanted))
     if options.json:

@@ -140,7 +140,7 @@ def test_scores_are_measured_again(
     quality: Measurements, student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
 ) -> None:
     def check(stated: Measurements, seeds: list[int] | None = None) -> dict[tuple[str, str], Any]:
-        claims = check_scores({"student": student_folder}, stated, noun_task, seeds, tmp_path, {})
+        claims = check_scores({"student": student_folder}, stated, noun_task, seeds, tmp_path, {}, processes=2)
         return {(claim.subject, claim.figure): claim for claim in claims}
 
     claims = check(quality)
