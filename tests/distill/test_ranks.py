@@ -44,7 +44,7 @@ def test_with_accumulation_on_each_they_equal_one_to_rounding(results: dict[str,
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-def test_weights_that_no_loss_reaches_hold_nobody_up(results: dict[str, Any]) -> None:
+def test_weights_that_no_loss_reaches_hold_nobody_up_and_end_as_in_one_process(results: dict[str, Any]) -> None:
     assert results["headless"]["statuses"] == [0, 0]
     assert len(set(results["headless"]["digests"])) == 1
 

@@ -262,9 +262,12 @@ def ranks(folder: Path) -> dict[str, Any]:
     assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
     results["recomputed"] = outcome(recomputed)
 
-    headless = folder / "headless"
-    statuses = together(partial(record, headless, weights={"cosine": 1.0}))
-    results["headless"] = {"statuses": statuses, "digests": [outcome(headless, rank)["digest"] for rank in (0, 1)]}
+    headless, its_one = folder / "headless", folder / "headless-one"
+    changes = {"batches_per_update": 2, "weights": {"cosine": 1.0}}
+    assert alone(partial(record, its_one, **changes)) == 0
+    statuses = together(partial(record, headless, **changes))
+    digests = [outcome(where, rank)["digest"] for where, rank in ((headless, 0), (headless, 1), (its_one, 0))]
+    results["headless"] = {"statuses": statuses, "digests": digests}
 
     straight = folder / "straight"
     assert together(partial(record, straight)) == [0, 0]
@@ -325,9 +328,11 @@ def sharded(folder: Path) -> dict[str, Any]:
     assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
     results["recomputed"] = outcome(recomputed)
 
-    headless = folder / "headless"
+    headless, its_one = folder / "headless", folder / "headless-one"
+    assert alone(partial(record, its_one, **{**DIVISIBLE, "weights": {"cosine": 1.0}})) == 0
     statuses = together(partial(_shard, headless, weights={"cosine": 1.0}))
-    results["headless"] = {"statuses": statuses, "digests": [outcome(headless, rank)["digest"] for rank in (0, 1)]}
+    digests = [outcome(headless, rank)["digest"] for rank in (0, 1)]
+    results["headless"] = {"statuses": statuses, "digests": digests, "difference": difference(its_one, headless)}
     assert together(partial(_note_holdings, folder), 3) == [0, 0, 0]
     results["holdings"] = [json.loads((folder / f"holdings-{rank}.json").read_text()) for rank in range(3)]
     return results
