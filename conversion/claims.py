@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.parity import bounds_of, measure_parity
 from distilrubert.conversion.settings import Tolerances
 from distilrubert.modeling.claims import Claim, judged, unchecked
+from distilrubert.modeling.configuration import stated_settings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import sha256_of
 from distilrubert.modeling.reports import Measurements, Row
@@ -29,7 +28,9 @@ def check_files(folder: Path, parity: Measurements, sentences: Sequence[str]) ->
     Raises:
         UserError: if the report states tolerances that are none.
     """
-    tolerances = _stated_tolerances(folder, parity)
+    tolerances = stated_settings(
+        Tolerances, parity.details.get("tolerance", {}), folder / "reports" / "parity.json", "details.tolerance"
+    )
     checkpoint = _load(folder)
     for row in parity.rows:
         entry = FORMATS.get(row.case)
@@ -44,15 +45,6 @@ def check_files(folder: Path, parity: Measurements, sentences: Sequence[str]) ->
             else:
                 task = parity.details.get("task", "feature-extraction")
                 yield from _check_agreement(folder, entry, checkpoint, tolerances, sentences, task)
-
-
-def _stated_tolerances(folder: Path, parity: Measurements) -> Tolerances:
-    try:
-        return Tolerances.model_validate(parity.details.get("tolerance", {}))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in ("details", "tolerance", *problem["loc"]))
-        raise UserError(f"{folder}/reports/parity.json: {where}: {problem['msg']}") from None
 
 
 def _load(folder: Path) -> Checkpoint | UserError:

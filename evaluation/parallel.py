@@ -38,13 +38,12 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
         yield from ((key, job()) for key, job in jobs.items())
         return
     others = set(multiprocessing.active_children())
+    processes = min(processes, len(jobs))
     threads = max(1, torch.get_num_threads() // processes)
     # What they leave in their temporary folder is removed when all have ended, in whatever way.
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        concurrent.futures.ProcessPoolExecutor(
-            min(processes, len(jobs)), _SPAWN, _begin, (threads, folder)
-        ) as executor,
+        concurrent.futures.ProcessPoolExecutor(processes, _SPAWN, _begin, (threads, folder)) as executor,
     ):
         try:
             keys = {executor.submit(job): key for key, job in jobs.items()}

@@ -14,7 +14,12 @@ from distilrubert.modeling.persistence import read_json, sha256_of, write_json
 logger = logging.getLogger(__name__)
 
 # The files of a folder that decide what a model computes.
-MODEL_FILES = ("config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "vocab.txt")
+MODEL_FILES = (
+    "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
+)  # fmt: skip
+# Raised by whoever changes this room so that the same inputs come to another result.
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +36,7 @@ class ResultCache:
             inputs: everything that decides the result, as plain JSON values.
             compute: makes the result, plain JSON values too.
         """
+        inputs = {"version": VERSION, **inputs}
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{name}-{digest[:20]}.json"
         if path.exists():

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.claims import Claim, judged, unchecked
+from distilrubert.modeling.configuration import stated_settings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements, Row
 
@@ -114,14 +113,8 @@ def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[
     protocol = {**details["settings"]["finetuning"], "learning_rates": [run["learning_rate"]]}
     # The arithmetic that "auto" stood for on the other machine.
     protocol["precision"] = details.get("precision", protocol["precision"])
-    try:
-        return QualitySettings(
-            finetuning=FinetuningSettings.model_validate(protocol), seeds=list(seeds or run["seeds"])
-        )
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"reports/quality.json: details.settings.finetuning.{where}: {problem['msg']}") from None
+    values = {"finetuning": protocol, "seeds": list(seeds or run["seeds"])}
+    return stated_settings(QualitySettings, values, "reports/quality.json", "details.settings")
 
 
 def _compare(

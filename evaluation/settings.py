@@ -1,10 +1,23 @@
 """How quality is measured: the sections of a recipe that this room reads."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distilrubert.modeling.configuration import Section
+
+T = TypeVar("T")
+
+
+def _all_different(values: list[T]) -> list[T]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"each only once, found {values}")
+    return values
+
+
+LearningRate = Annotated[float, Field(gt=0)]
+# What NumPy takes; a run that is done twice says nothing about the spread of runs.
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_all_different)]
 
 
 class FinetuningSettings(Section):
@@ -15,7 +28,7 @@ class FinetuningSettings(Section):
     validation score in a run with the first seed; the other seeds use it.
     """
 
-    learning_rates: list[float] = Field(
+    learning_rates: Annotated[list[LearningRate], AfterValidator(_all_different)] = Field(
         [3e-5, 1e-4, 3e-4], min_length=1, description="Peak learning rates to choose from on the validation part."
     )
     epochs: int = Field(8, ge=1, description="Passes over the training part, at most.")
@@ -61,4 +74,4 @@ class QualitySettings(Section):
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
     )
-    seeds: list[int] = Field([1, 2, 3], min_length=1, description="Seeds of the fine-tuning runs of each task.")
+    seeds: Seeds = Field([1, 2, 3], description="Seeds of the fine-tuning runs of each task.")

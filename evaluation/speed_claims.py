@@ -5,12 +5,11 @@ import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from distilrubert.evaluation.backends import BACKENDS
 from distilrubert.evaluation.size import count_parameters, size_mib
 from distilrubert.evaluation.speed import SpeedCase, SpeedSettings, measure_speed
 from distilrubert.modeling.claims import Claim, judged, unchecked
+from distilrubert.modeling.configuration import stated_settings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
@@ -141,12 +140,8 @@ def _settings_of(speed: Measurements) -> SpeedSettings:
     known = {key: value for key, value in speed.details.items() if key in SpeedSettings.model_fields}
     cores = Environment.capture().cores
     threads = min(speed.environment.threads, cores)
-    try:
-        return SpeedSettings.model_validate({**known, "device": "cpu", "threads": threads})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"reports/speed.json: details.{where}: {problem['msg']}") from None
+    values = {**known, "device": "cpu", "threads": threads}
+    return stated_settings(SpeedSettings, values, "reports/speed.json", "details")
 
 
 def _stranger(speed: Measurements) -> str:

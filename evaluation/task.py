@@ -2,6 +2,8 @@
 
 import difflib
 import os
+from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -136,6 +138,19 @@ def load_task(name_or_file: str | os.PathLike[str]) -> TaskDefinition:
         if file is not None and not Path(file).is_file():
             raise UserError(f"{path}: files.{part}: there is no file {file}")
     return task
+
+
+def load_tasks(names_or_files: Sequence[str | os.PathLike[str]]) -> list[TaskDefinition]:
+    """Read several definitions.
+
+    Raises:
+        UserError: as :func:`load_task`, and if two tasks have the same name: reports keep scores by name.
+    """
+    tasks = [load_task(name_or_file) for name_or_file in names_or_files]
+    counts = Counter(task.name for task in tasks)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UserError(f"task {twice[0]}: is given {counts[twice[0]]} times; each needs a name of its own")
+    return tasks
 
 
 def _shipped() -> Any:

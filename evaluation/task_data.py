@@ -50,7 +50,8 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
             part is split off.
 
     Raises:
-        UserError: if data cannot be read, a column or label is not what the definition says, or a part is empty.
+        UserError: if data cannot be read, a column or label is not what the definition says, a part is empty, or the
+            rows to train on are all of one class.
     """
     train, groups = _read_part(task, "train")
     if task.test_share is None:
@@ -64,6 +65,8 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
         train, groups, validation = _split_off(task, train, groups, task.validation_share)
     else:
         validation = _read_part(task, "validation")[0]
+    if "label" in train.column_names and len(set(train["label"])) < 2:
+        raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
     return TaskRows(train, validation, test)
 
 

@@ -61,7 +61,7 @@ class TaskRunner:
 
     def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
         """The figures of a linear probe."""
-        inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows), "probe": 1}
+        inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows)}
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
         return {**_summary(task, [result["test"]]), "run": how}

@@ -25,15 +25,20 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """The first piece of a word carries its tag; the other pieces are not scored."""
     encoding = tokenizer(rows["tokens"][:], is_split_into_words=True, truncation=True, max_length=max_length)
-    labels = [_first_pieces(encoding.word_ids(index), tags) for index, tags in enumerate(rows["tags"])]
-    return with_lengths(encoding, labels=labels)
-
-
-def _first_pieces(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
-    previous = [None, *words[:-1]]
-    return [
-        IGNORED if word is None or word == before else tags[word] for word, before in zip(words, previous, strict=True)
+    words = [_first_pieces(encoding.word_ids(index)) for index in range(len(rows))]
+    labels = [
+        [IGNORED if word is None else tags[word] for word in begun]
+        for begun, tags in zip(words, rows["tags"], strict=True)
     ]
+    # Not all words of a sentence: some are cut off, and a tokenizer makes nothing of a zero-width space.
+    scored = [[word for word in begun if word is not None] for begun in words]
+    return with_lengths(encoding, labels=labels, scored_words=scored)
+
+
+def _first_pieces(words: Sequence[int | None]) -> list[int | None]:
+    """The word that begins at each piece."""
+    previous = [None, *words[:-1]]
+    return [None if word == before else word for word, before in zip(words, previous, strict=True)]
 
 
 def _decode(
@@ -41,11 +46,14 @@ def _decode(
 ) -> tuple[list[list[str]], list[list[str]]]:
     assert isinstance(logits, np.ndarray)
     tags, predictions, references = rows["tags"][:], [], []
-    for row, labels, scores in zip(features["row"], features["labels"], logits, strict=True):
-        scored = np.flatnonzero(np.array(labels) != IGNORED)
-        found = [classes[index] for index in scores[scored].argmax(axis=-1)]
-        # Words cut off at the largest length count as not found.
-        predictions.append(found + [OUTSIDE] * (len(tags[row]) - len(found)))
+    columns = (features[name] for name in ("row", "labels", "scored_words"))
+    for row, labels, words, scores in zip(*columns, logits, strict=True):
+        # Words that the model does not see, such as those beyond the largest length, count as not found.
+        found = [OUTSIDE] * len(tags[row])
+        pieces = np.flatnonzero(np.array(labels) != IGNORED)
+        for word, index in zip(words, scores[pieces].argmax(axis=-1), strict=True):
+            found[word] = classes[index]
+        predictions.append(found)
         references.append([classes[tag] for tag in tags[row]])
     return predictions, references
 

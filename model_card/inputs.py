@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 from huggingface_hub import try_to_load_from_cache
-from pydantic import ValidationError
 
 from distilrubert.model_card.hub_rules import is_repo_id
 from distilrubert.model_card.settings import CardSettings
+from distilrubert.modeling.configuration import stated_settings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.reports import Measurements
@@ -82,7 +82,7 @@ def read_card_input(run_folder: Path, settings: CardSettings | None = None) -> C
     hub = run_folder / "hub"
     return CardInput(
         name=recipe["name"],
-        settings=settings or _settings(run_folder / "recipe.yaml", recipe["card"]),
+        settings=settings or stated_settings(CardSettings, recipe["card"], run_folder / "recipe.yaml", "card"),
         recipe=recipe,
         config=read_json(hub / "config.json"),
         files={path.relative_to(hub).as_posix(): path.stat().st_size for path in _published(hub)},
@@ -101,15 +101,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not {"name", "teacher", "card"} <= recipe.keys():
         raise UserError(f"{path}: is no resolved recipe: it needs the keys name, teacher and card")
     return recipe
-
-
-def _settings(path: Path, section: Any) -> CardSettings:
-    try:
-        return CardSettings.model_validate(section)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in ("card", *problem["loc"]))
-        raise UserError(f"{path}: {where}: {problem['msg']}") from None
 
 
 def _published(hub: Path) -> list[Path]:

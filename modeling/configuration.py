@@ -4,9 +4,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+
+from distilrubert.modeling.errors import UserError
+
+S = TypeVar("S", bound="Section")
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -19,6 +23,26 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str], where: str) -> S:
+    """Settings out of a report or a resolved recipe, which may come from anywhere.
+
+    Args:
+        section: what they have to be.
+        values: what is there.
+        file: where they were read, for the message.
+        where: their place in it, as a dotted path.
+
+    Raises:
+        UserError: if they are none.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in (where, *problem["loc"]))
+        raise UserError(f"{os.fspath(file)}: {field}: {problem['msg']}") from None
 
 
 def _expand_variables(text: str) -> str:

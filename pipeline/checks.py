@@ -10,7 +10,8 @@ from distilrubert.distill.objective import build_layer_losses
 from distilrubert.distill.sources import open_source
 from distilrubert.distill.tokenisation import check_max_length
 from distilrubert.distill.tracking import check_trackers
-from distilrubert.evaluation.task import load_task
+from distilrubert.evaluation.task import load_tasks
+from distilrubert.evaluation.task_data import load_rows
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
@@ -41,8 +42,7 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     with tempfile.TemporaryDirectory() as unused:
         for source in recipe.corpus.sources:
             open_source(source, Path(unused))
-    for task in recipe.evaluation.tasks:
-        load_task(task)
+    tasks = load_tasks(recipe.evaluation.tasks)
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:
         require_onnx()
@@ -51,6 +51,8 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     # A student that is finished with these settings has had its teacher, which takes seconds to load.
     if run.launch.leads and not _has_student(run):
         _check_models(run)
+        for task in tasks:
+            load_rows(task, recipe.evaluation.finetuning.train_limit)
 
 
 def _check_models(run: Run) -> None:

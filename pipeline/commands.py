@@ -14,7 +14,7 @@ from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.speed import SpeedSettings, cases_of, measure_speed
-from distilrubert.evaluation.task import load_task
+from distilrubert.evaluation.task import load_tasks
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
@@ -83,7 +83,7 @@ def evaluate(options: argparse.Namespace) -> None:
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
-        [load_task(name) for name in options.task],
+        load_tasks(options.task),
         validated(QualitySettings, {"seeds": options.seeds, "finetuning": finetuning}),
         held_out=[],
         # Beside the output, so that the same command continues where it was stopped.
@@ -134,8 +134,8 @@ def verify(options: argparse.Namespace) -> int:
         teacher=checkpoint_folder(options.teacher) if options.teacher else None,
         speed=options.speed,
         tolerance=options.tolerance,
-        tasks=[load_task(name) for name in options.task],
-        seeds=options.seeds,
+        tasks=load_tasks(options.task),
+        seeds=validated(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
         processes=options.processes,
     )
     claims = list(check_claims(repository_folder(options.model, options.revision), wanted))

@@ -16,7 +16,7 @@ from distilrubert.conversion.settings import ConversionSettings, OnnxFile, Openv
 from distilrubert.distill.corpus import CorpusSettings
 from distilrubert.distill.losses import PAIRED_LOSSES, SHARED_LOSSES
 from distilrubert.distill.settings import DistillationSettings, PretrainingSettings
-from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings
+from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, Seeds
 from distilrubert.evaluation.speed import SpeedSettings
 from distilrubert.model_card.settings import CardSettings
 from distilrubert.modeling.configuration import NameOrPath, Section
@@ -65,7 +65,7 @@ class EvaluationSettings(Section):
         default_factory=IntrinsicSettings, description="How the prediction of held-out text is measured."
     )
     tasks: list[NameOrPath] = Field([], description="Labelled tasks: names of shipped ones or paths of YAML files.")
-    seeds: list[int] = Field([1, 2, 3], min_length=1, description="Seeds of the fine-tuning runs of each task.")
+    seeds: Seeds = Field([1, 2, 3], description="Seeds of the fine-tuning runs of each task.")
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
     )

@@ -14,7 +14,7 @@ from distilrubert.distill.sources import identities_of, iterate_texts
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
-from distilrubert.evaluation.task import TaskDefinition, load_task
+from distilrubert.evaluation.task import TaskDefinition, load_tasks
 from distilrubert.model_card.card import BESIDE_THE_CARD, write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.contents import content_of
@@ -142,7 +142,7 @@ def _quality_inputs(run: Run) -> Mapping[str, Any]:
     # Left out while it asks for nothing: what was measured before there was such a field still holds.
     unused = set() if run.recipe.evaluation.exported.cases else {"exported"}
     evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "tasks", "processes", *unused})
-    tasks = [_task_inputs(load_task(name)) for name in run.recipe.evaluation.tasks]
+    tasks = [_task_inputs(task) for task in load_tasks(run.recipe.evaluation.tasks)]
     return {"evaluation": evaluation | {"tasks": tasks}}
 
 
@@ -223,7 +223,7 @@ def _measure_quality(run: Run) -> None:
     evaluation, sequences = run.recipe.evaluation, held_out(run)
     measure_quality(
         {"teacher": _teacher_folder(run), "student": run.student},
-        [load_task(name) for name in evaluation.tasks],
+        load_tasks(evaluation.tasks),
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
         sequences["teacher"],
         run.scores,

@@ -31,6 +31,8 @@ def test_jobs_share_the_threads() -> None:
     assert os.getpid() not in processes
     assert len(processes) <= 2
     assert {share for *_, share in results.values()} == {2}
+    (alone, other) = dict(run_all({name: partial(describe, name) for name in "ab"}, 4, "letters")).values()
+    assert (alone[2], other[2]) == (2, 2), "of four processes two are started"
 
 
 def test_one_process_is_this_one() -> None:
@@ -84,6 +86,7 @@ def test_scores_do_not_depend_on_the_processes(
     settings = QualitySettings(finetuning=finetuning, seeds=[1, 2])
     models = {"student": student_folder}
     alone = measure_quality(models, [noun_task], settings, [], tmp_path / "alone")
+    caplog.clear()
     with caplog.at_level(logging.INFO, "distilrubert"):
         together = measure_quality(models, [noun_task], settings, [], tmp_path / "together", processes=2)
     scores = [report["student"].figures["tasks"]["nouns"] for report in (alone, together)]

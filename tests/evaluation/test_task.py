@@ -5,7 +5,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distilrubert.evaluation.task import TaskDefinition, known_tasks, load_task
+from distilrubert.evaluation.task import TaskDefinition, known_tasks, load_task, load_tasks
 from distilrubert.modeling.errors import UserError
 
 PLAIN = {
@@ -91,6 +91,14 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         load_task("rusentimnt")
     with pytest.raises(UserError, match=r"task moods\.yaml: there is no such file"):
         load_task("moods.yaml")
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    one, other = write(tmp_path), write(tmp_path).rename(tmp_path / "other.yaml")
+    write(tmp_path)
+    assert [task.name for task in load_tasks([one])] == ["moods"]
+    with pytest.raises(UserError, match="task moods: is given 2 times; each needs a name of its own"):
+        load_tasks([one, other])
 
 
 def test_every_shipped_task_is_a_valid_definition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

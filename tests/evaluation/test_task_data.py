@@ -63,7 +63,7 @@ def test_parts_of_their_own_are_left_as_they_are(tmp_path: Path) -> None:
 
 
 def test_groups_stay_together(tmp_path: Path) -> None:
-    raw = [{"text": f"{index}", "label": "a", "book": f"book {index % 8}"} for index in range(40)]
+    raw = [{"text": f"{index}", "label": "ab"[index // 8 % 2], "book": f"book {index % 8}"} for index in range(40)]
     rows = load_rows(make(tmp_path, raw, group_by="book"))
     books = [{int(text) % 8 for text in texts(part)} for part in (rows.train, rows.validation, rows.test)]
     assert sum(map(len, books)) == len(set.union(*books)) == 8
@@ -80,7 +80,7 @@ def test_a_limit_takes_a_fixed_choice_of_the_training_rows_only(tmp_path: Path) 
 
 
 def test_a_filter_keeps_rows_of_the_training_part(tmp_path: Path) -> None:
-    raw = [{**row, "year": 2000 + index % 2} for index, row in enumerate(forty())]
+    raw = [{**row, "year": 2000 + index // 4 % 2} for index, row in enumerate(forty())]
     rows = load_rows(make(tmp_path, raw, filter={"year": [2001]}))
     assert len(rows.train) + len(rows.validation) + len(rows.test) == 20
     with pytest.raises(UserError, match="has no rows that pass the filter"):
@@ -108,10 +108,10 @@ def test_compressed_or_not(tmp_path: Path, name: str) -> None:
 
 def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("text,label\nNA,0\nnull,1\nnan,0\n,1\n", encoding="utf-8")
+    path.write_text("text,label\n" + 2 * "NA,0\nnull,1\nnan,0\n,1\n", encoding="utf-8")
     rows = load_rows(make(tmp_path, [], files=TaskFiles(train=str(path)), labels=[0, 1], test_share=0.5))
     found = [text for part in (rows.train, rows.validation, rows.test) for text in part["text"]]
-    assert sorted(found) == ["", "NA", "nan", "null"]
+    assert sorted(found) == sorted(2 * ["", "NA", "nan", "null"])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,7 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
         ([{"text": "да", "label": "c"}], {}, "row 0: unknown label 'c'; known: a, b"),
         ([{"text": "да", "label": "a"}, {"text": None, "label": "a"}], {}, "row 1: text holds None, expected text"),
         ([{"text": "да", "label": "a"}], {}, "1 rows cannot give a share of 0.25"),
+        ([{"text": f"{n}", "label": "a"} for n in range(9)], {}, "all 4 rows to train on are of one class; two are"),
         ([{"text": "да", "label": "a"}], {"group_by": "book"}, "has no column book"),
         ([{"tokens": ["а"], "tags": []}], {"kind": "token-classification", "metrics": ["span_f1"]}, "have 0 tags"),
     ],

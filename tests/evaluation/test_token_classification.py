@@ -64,6 +64,16 @@ def test_words_cut_off_count_as_outside(tiny_teacher: Teacher) -> None:
     assert references == [["B-PET"] * 20]
 
 
+def test_words_without_a_piece_leave_the_others_in_place(tiny_teacher: Teacher) -> None:
+    rows = Dataset.from_dict({"tokens": [["да", "\u200b", "кот", "", "дома", "ёжик"]], "tags": [[0, 0, 1, 0, 0, 1]]})
+    features = TOKEN_CLASSIFICATION.encode(rows, tiny_teacher.tokenizer, 32)
+    labels = np.array(features["labels"][0])
+    logits = np.eye(3)[np.maximum(labels, 0)][None]
+    assert (labels != -100).sum() == 4
+    predictions, references = TOKEN_CLASSIFICATION.decode(rows, features, logits, CLASSES)
+    assert predictions == references == [["O", "O", "B-PET", "O", "O", "B-PET"]]
+
+
 @pytest.mark.parametrize("folder", ["teacher_folder", "student_folder"])
 def test_tags_can_be_learnt(folder: str, request: pytest.FixtureRequest) -> None:
     task = TaskDefinition(

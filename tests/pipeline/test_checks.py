@@ -118,3 +118,14 @@ PRETRAIN = "{layers: 4, dim: 32, heads: 4, hidden_dim: 64, vocabulary_size: 300,
 def test_a_teacher_that_is_to_be_trained_is_known_by_its_sizes(finished, capsys, overrides, said):
     pretrained = ["teacher.model=null", f"teacher.pretrain={PRETRAIN}"]
     assert said in refusal(finished, capsys, *pretrained, *overrides)
+
+
+def test_rows_of_a_task_that_are_no_good_are_told_before_the_student_is_made(finished, tmp_path, capsys):
+    (tmp_path / "moods.csv").write_text("text,label\nда,good\nнет,dreadful\n", encoding="utf-8")
+    (tmp_path / "moods.yaml").write_text(
+        "{name: moods, title: M, kind: sentence-classification, files: {train: moods.csv}, labels: [bad, good], "
+        "test_share: 0.5, metrics: [accuracy], licence: CC0, source: here}",
+        encoding="utf-8",
+    )
+    told = refusal(finished, capsys, f"evaluation.tasks=[{tmp_path / 'moods.yaml'}]", "seed=7")
+    assert "moods.csv: row 1: unknown label 'dreadful'; known: bad, good" in told
