@@ -5,6 +5,7 @@ Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from distilrubert.modeling.heads import encoder_of, mlm_head_of
 
 Ids = np.ndarray[Any, Any]
 
+# Parts of the text of which figures are also given one by one: models that saw the same text are told apart by them.
+FOLDS = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class MaskedSequence:
@@ -28,10 +32,12 @@ class MaskedSequence:
     Attributes:
         ids_L: its ids, special ones included.
         positions_N: where pieces are hidden.
+        fold: the part of the text that it belongs to.
     """
 
     ids_L: Ids
     positions_N: Ids
+    fold: int = 0
 
 
 def measure_intrinsic(
@@ -56,7 +62,8 @@ def measure_intrinsic(
         Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
         KL(teacher‖model) at the hidden pieces), ``teacher_agreement`` (share of them with the same first choice) and,
         where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
-        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions.
+        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions. ``by_fold`` has the first
+        choices, the losses and the divergence for each of :data:`FOLDS` parts of the text.
     """
     order = np.random.default_rng(settings.seed).permutation(len(sequences))
     special = set(tokenizer.all_special_ids)
@@ -65,31 +72,38 @@ def measure_intrinsic(
     if not hidden:
         return {}
     batches = _Batches(tokenizer, settings.batch_size, next(model.parameters()).device)
-    figures = _masked_figures(model, teacher, batches, hidden)
+    pieces, hidden_cosine = _predict(model, teacher, batches, hidden)
+    figures, by_fold = pieces.means(), pieces.means_by_fold()
+    figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in hidden)
+    if hidden_cosine:
+        figures["hidden_cosine"] = hidden_cosine
     if singly:
-        figures["pseudo_perplexity"] = math.exp(_cross_entropy(model, batches, singly))
-    return figures
+        losses, _ = _predict(model, None, batches, singly)
+        figures["pseudo_perplexity"] = math.exp(losses.means()["masked_cross_entropy_nats"])
+        by_fold["pseudo_perplexity"] = np.exp(losses.means_by_fold()["masked_cross_entropy_nats"]).tolist()
+    return {**figures, "by_fold": by_fold}
 
 
 def random_masks(
     sequences: Sequence[Ids], chosen: Ids, special: set[int], settings: IntrinsicSettings
 ) -> Iterator[MaskedSequence]:
     """Hide a share of each chosen sequence's pieces, at least one, uniformly: a function of the seed and the index."""
-    for index in chosen.tolist():
+    for rank, index in enumerate(chosen.tolist()):
         ids_L = np.asarray(sequences[index])
         candidates = _ordinary(ids_L, special)
         if len(candidates):
             count = max(1, round(settings.probability * len(candidates)))
             generator = np.random.default_rng([settings.seed, index])
-            yield MaskedSequence(ids_L, np.sort(generator.choice(candidates, count, replace=False)))
+            positions_N = np.sort(generator.choice(candidates, count, replace=False))
+            yield MaskedSequence(ids_L, positions_N, rank % FOLDS)
 
 
 def single_masks(sequences: Sequence[Ids], chosen: Ids, special: set[int]) -> Iterator[MaskedSequence]:
     """Each ordinary piece of each chosen sequence, hidden alone."""
-    for index in chosen.tolist():
+    for rank, index in enumerate(chosen.tolist()):
         ids_L = np.asarray(sequences[index])
         for position in _ordinary(ids_L, special):
-            yield MaskedSequence(ids_L, np.array([position]))
+            yield MaskedSequence(ids_L, np.array([position]), rank % FOLDS)
 
 
 def _ordinary(ids_L: Ids, special: set[int]) -> Ids:
@@ -102,6 +116,7 @@ class _Batch:
     attention_mask_BL: Tensor
     hidden_BL: Tensor  # where a piece is hidden
     labels_N: Tensor  # the hidden pieces, row by row
+    folds_N: Tensor  # of each
     pieces: int  # of the vocabulary
 
 
@@ -129,9 +144,32 @@ class _Batches:
             hidden_BL[row, sequence.positions_N] = True
         labels_N = ids_BL[hidden_BL]
         ids_BL[hidden_BL] = self.tokenizer.mask_token_id
-        arrays = (ids_BL, real_BL, hidden_BL, labels_N)
-        input_ids, attention_mask, hidden, labels = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return _Batch(input_ids, attention_mask, hidden, labels, len(self.tokenizer))
+        folds_N = np.repeat([sequence.fold for sequence in masked], hidden_BL.sum(1))
+        arrays = (ids_BL, real_BL, hidden_BL, labels_N, folds_N)
+        ids, real, hidden, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return _Batch(ids, real, hidden, labels, folds, len(self.tokenizer))
+
+
+class _PieceSums:
+    """Sums of what was found at hidden pieces, fold by fold."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Ids] = defaultdict(lambda: np.zeros(FOLDS))
+        self._pieces = np.zeros(FOLDS)
+
+    def add(self, folds_N: Tensor, **found_N: Tensor) -> None:
+        folds = folds_N.cpu().numpy()
+        self._pieces += np.bincount(folds, minlength=FOLDS)
+        for name, values_N in found_N.items():
+            self._sums[name] += np.bincount(folds, values_N.double().cpu().numpy(), FOLDS)
+
+    def means(self) -> dict[str, Any]:
+        return {name: float(sums.sum() / self._pieces.sum()) for name, sums in self._sums.items()}
+
+    def means_by_fold(self) -> dict[str, list[float]]:
+        """Without the folds that no sequence came to."""
+        used = self._pieces > 0
+        return {name: (sums[used] / self._pieces[used]).tolist() for name, sums in self._sums.items()}
 
 
 def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -148,30 +186,28 @@ def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, .
 
 
 @torch.inference_mode()
-def _masked_figures(
+def _predict(
     model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, hidden: Sequence[MaskedSequence]
-) -> dict[str, Any]:
-    pieces = sum(len(sequence.positions_N) for sequence in hidden)
-    correct = loss = kl = agreement = positions = 0.0
-    cosine_K: Tensor | None = None
+) -> tuple[_PieceSums, list[float]]:
+    """What the model makes of hidden pieces; with a comparable teacher also the mean cosine of each layer."""
+    pieces, positions = _PieceSums(), 0
+    cosine_K: Tensor | float = 0.0
     for batch in batches(hidden):
         log_p_NV, states = _run(model, batch)
         first_N = log_p_NV.argmax(-1)
-        correct += (first_N == batch.labels_N).sum().item()
-        loss += F.nll_loss(log_p_NV, batch.labels_N, reduction="sum").item()
-        if teacher is None:
-            continue
-        log_q_NV, teacher_states = _run(teacher, batch)
-        kl += F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="sum").item()
-        agreement += (first_N == log_q_NV.argmax(-1)).sum().item()
-        if _comparable(states, teacher_states):
-            sums_K = _cosines(states, teacher_states, batch.attention_mask_BL.bool())
-            cosine_K = sums_K if cosine_K is None else cosine_K + sums_K
-            positions += batch.attention_mask_BL.sum().item()
-    figures = {"masked_accuracy": correct / pieces, "masked_cross_entropy_nats": loss / pieces, "masked_pieces": pieces}
-    if teacher is not None:
-        figures |= {"kl_to_teacher_nats": kl / pieces, "teacher_agreement": agreement / pieces}
-    return figures if cosine_K is None else {**figures, "hidden_cosine": (cosine_K / positions).tolist()}
+        found = {
+            "masked_accuracy": first_N == batch.labels_N,
+            "masked_cross_entropy_nats": F.nll_loss(log_p_NV, batch.labels_N, reduction="none"),
+        }
+        if teacher is not None:
+            log_q_NV, teacher_states = _run(teacher, batch)
+            found["kl_to_teacher_nats"] = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none").sum(-1)
+            found["teacher_agreement"] = first_N == log_q_NV.argmax(-1)
+            if _comparable(states, teacher_states):
+                cosine_K = cosine_K + _cosines(states, teacher_states, batch.attention_mask_BL.bool())
+                positions += int(batch.attention_mask_BL.sum())
+        pieces.add(batch.folds_N, **found)
+    return pieces, (cosine_K / positions).tolist() if isinstance(cosine_K, Tensor) else []
 
 
 def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> bool:
@@ -191,9 +227,3 @@ def _cosines(states: Sequence[Tensor], teacher_states: Sequence[Tensor], real_BL
             for layer, state_BLD in enumerate(states[1:])
         ]
     )
-
-
-@torch.inference_mode()
-def _cross_entropy(model: PreTrainedModel, batches: _Batches, masked: Sequence[MaskedSequence]) -> float:
-    total = sum(F.nll_loss(_run(model, batch)[0], batch.labels_N, reduction="sum").item() for batch in batches(masked))
-    return total / sum(len(sequence.positions_N) for sequence in masked)

@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,9 @@ def test_rows_that_no_piece_uses_are_no_predictions(tiny_teacher: Teacher, seque
         for model in (tiny_teacher.model, padded)
     )
     assert measured.pop("hidden_cosine") == pytest.approx(plain.pop("hidden_cosine"))
+    of_measured, of_plain = measured.pop("by_fold"), plain.pop("by_fold")
+    assert of_measured.keys() == of_plain.keys()
+    assert all(of_measured[name] == pytest.approx(of_plain[name], abs=1e-6) for name in of_plain)
     assert measured == pytest.approx(plain)
     assert measured["kl_to_teacher_nats"] == pytest.approx(0, abs=1e-6)
 
@@ -158,7 +162,34 @@ def test_batches_change_nothing(tiny_teacher: Teacher, sequences: list[np.ndarra
     alone = measure_intrinsic(
         tiny_teacher.model, tiny_teacher.tokenizer, sequences, SETTINGS.model_copy(update={"batch_size": 1})
     )
+    of_whole, of_alone = whole.pop("by_fold"), alone.pop("by_fold")
     assert whole == pytest.approx(alone, rel=1e-4)
+    for name, values in of_whole.items():
+        assert values == pytest.approx(of_alone[name], rel=1e-4), name
+
+
+def test_folds_are_parts_of_the_whole(
+    tiny_teacher: Teacher, tiny_student: Student, sequences: list[np.ndarray]
+) -> None:
+    def measure(chosen: list[np.ndarray], count: int) -> dict[str, Any]:
+        settings = IntrinsicSettings(sequences=count, sentences=3, batch_size=8)
+        return measure_intrinsic(tiny_student.model, tiny_teacher.tokenizer, chosen, settings, tiny_teacher.model)
+
+    figures = measure(sequences, 50)
+    measures = {"masked_accuracy", "masked_cross_entropy_nats", "kl_to_teacher_nats", "teacher_agreement"}
+    assert figures["by_fold"].keys() == measures | {"pseudo_perplexity"}
+    # Of fifty sequences, twenty folds have two or three each; of three sentences, three folds have one each.
+    assert {name: len(values) for name, values in figures["by_fold"].items() if name in measures} == dict.fromkeys(
+        measures, 20
+    )
+    assert len(figures["by_fold"]["pseudo_perplexity"]) == 3
+    special = set(tiny_teacher.tokenizer.all_special_ids)
+    order = np.random.default_rng(SETTINGS.seed).permutation(len(sequences))[:50]
+    pieces = np.zeros(20)
+    for masked in random_masks(sequences, order, special, SETTINGS):
+        pieces[masked.fold] += len(masked.positions_N)
+    for name in measures:
+        assert np.average(figures["by_fold"][name], weights=pieces) == pytest.approx(figures[name], rel=1e-6)
 
 
 def test_nothing_to_hide_gives_no_figures(tiny_teacher: Teacher) -> None:
