@@ -6,7 +6,7 @@ Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,8 @@ def measure_intrinsic(
         Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
         KL(teacher‖model) at the hidden pieces), ``teacher_agreement`` (share of them with the same first choice) and,
         where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
-        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions. ``by_fold`` has the first
-        choices, the losses and the divergence for each of :data:`FOLDS` parts of the text.
+        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions. ``by_fold`` has all these
+        for each of :data:`FOLDS` parts of the text, of the cosines the mean over the layers.
     """
     order = np.random.default_rng(settings.seed).permutation(len(sequences))
     special = set(tokenizer.all_special_ids)
@@ -72,11 +72,12 @@ def measure_intrinsic(
     if not hidden:
         return {}
     batches = _Batches(tokenizer, settings.batch_size, next(model.parameters()).device)
-    pieces, hidden_cosine = _predict(model, teacher, batches, hidden)
+    pieces, states = _predict(model, teacher, batches, hidden)
     figures, by_fold = pieces.means(), pieces.means_by_fold()
     figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in hidden)
-    if hidden_cosine:
-        figures["hidden_cosine"] = hidden_cosine
+    if cosine_K := list(states.means().values()):
+        figures["hidden_cosine"] = cosine_K
+        by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()
     if singly:
         losses, _ = _predict(model, None, batches, singly)
         figures["pseudo_perplexity"] = math.exp(losses.means()["masked_cross_entropy_nats"])
@@ -116,7 +117,7 @@ class _Batch:
     attention_mask_BL: Tensor
     hidden_BL: Tensor  # where a piece is hidden
     labels_N: Tensor  # the hidden pieces, row by row
-    folds_N: Tensor  # of each
+    folds_B: Tensor  # the part of the text that each sequence belongs to
     pieces: int  # of the vocabulary
 
 
@@ -144,32 +145,33 @@ class _Batches:
             hidden_BL[row, sequence.positions_N] = True
         labels_N = ids_BL[hidden_BL]
         ids_BL[hidden_BL] = self.tokenizer.mask_token_id
-        folds_N = np.repeat([sequence.fold for sequence in masked], hidden_BL.sum(1))
-        arrays = (ids_BL, real_BL, hidden_BL, labels_N, folds_N)
+        folds_B = np.array([sequence.fold for sequence in masked])
+        arrays = (ids_BL, real_BL, hidden_BL, labels_N, folds_B)
         ids, real, hidden, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
         return _Batch(ids, real, hidden, labels, folds, len(self.tokenizer))
 
 
-class _PieceSums:
-    """Sums of what was found at hidden pieces, fold by fold."""
+class _Sums:
+    """Sums of what was found at some of the positions, fold by fold."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, Ids] = defaultdict(lambda: np.zeros(FOLDS))
-        self._pieces = np.zeros(FOLDS)
+        self._positions = np.zeros(FOLDS)
 
-    def add(self, folds_N: Tensor, **found_N: Tensor) -> None:
-        folds = folds_N.cpu().numpy()
-        self._pieces += np.bincount(folds, minlength=FOLDS)
-        for name, values_N in found_N.items():
-            self._sums[name] += np.bincount(folds, values_N.double().cpu().numpy(), FOLDS)
+    def add(self, folds_B: Tensor, chosen_BL: Tensor, found: Mapping[str, Tensor]) -> None:
+        """Add values at the chosen positions, in their order, by name."""
+        folds = folds_B.repeat_interleave(chosen_BL.sum(1)).cpu().numpy()
+        self._positions += np.bincount(folds, minlength=FOLDS)
+        for name, values in found.items():
+            self._sums[name] += np.bincount(folds, values.double().cpu().numpy(), FOLDS)
 
     def means(self) -> dict[str, Any]:
-        return {name: float(sums.sum() / self._pieces.sum()) for name, sums in self._sums.items()}
+        return {name: float(sums.sum() / self._positions.sum()) for name, sums in self._sums.items()}
 
     def means_by_fold(self) -> dict[str, list[float]]:
         """Without the folds that no sequence came to."""
-        used = self._pieces > 0
-        return {name: (sums[used] / self._pieces[used]).tolist() for name, sums in self._sums.items()}
+        used = self._positions > 0
+        return {name: (sums[used] / self._positions[used]).tolist() for name, sums in self._sums.items()}
 
 
 def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -188,10 +190,9 @@ def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, .
 @torch.inference_mode()
 def _predict(
     model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, hidden: Sequence[MaskedSequence]
-) -> tuple[_PieceSums, list[float]]:
-    """What the model makes of hidden pieces; with a comparable teacher also the mean cosine of each layer."""
-    pieces, positions = _PieceSums(), 0
-    cosine_K: Tensor | float = 0.0
+) -> tuple[_Sums, _Sums]:
+    """What the model makes of hidden pieces; and the cosine of each layer with a comparable teacher's."""
+    pieces, cosines = _Sums(), _Sums()
     for batch in batches(hidden):
         log_p_NV, states = _run(model, batch)
         first_N = log_p_NV.argmax(-1)
@@ -204,10 +205,10 @@ def _predict(
             found["kl_to_teacher_nats"] = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none").sum(-1)
             found["teacher_agreement"] = first_N == log_q_NV.argmax(-1)
             if _comparable(states, teacher_states):
-                cosine_K = cosine_K + _cosines(states, teacher_states, batch.attention_mask_BL.bool())
-                positions += int(batch.attention_mask_BL.sum())
-        pieces.add(batch.folds_N, **found)
-    return pieces, (cosine_K / positions).tolist() if isinstance(cosine_K, Tensor) else []
+                real_BL = batch.attention_mask_BL.bool()
+                cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
+        pieces.add(batch.folds_B, batch.hidden_BL, found)
+    return pieces, cosines
 
 
 def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> bool:
@@ -215,15 +216,13 @@ def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> b
     return same_width and (len(teacher_states) - 1) % (len(states) - 1) == 0
 
 
-def _cosines(states: Sequence[Tensor], teacher_states: Sequence[Tensor], real_BL: Tensor) -> Tensor:
-    """Sum over the real positions of each layer's cosine with the mean of its block of teacher layers."""
+def _cosines(states: Sequence[Tensor], teacher_states: Sequence[Tensor], real_BL: Tensor) -> dict[str, Tensor]:
+    """For each layer the cosine with the mean of its block of teacher layers at every real position."""
     block = (len(teacher_states) - 1) // (len(states) - 1)
-    return torch.stack(
-        [
-            F.cosine_similarity(
-                state_BLD[real_BL],
-                torch.stack(tuple(teacher_states[1 + layer * block : 1 + (layer + 1) * block])).mean(0)[real_BL],
-            ).sum()
-            for layer, state_BLD in enumerate(states[1:])
-        ]
-    )
+    return {
+        f"layer {layer + 1}": F.cosine_similarity(
+            state_BLD[real_BL],
+            torch.stack(tuple(teacher_states[1 + layer * block : 1 + (layer + 1) * block])).mean(0)[real_BL],
+        )
+        for layer, state_BLD in enumerate(states[1:])
+    }

@@ -1,11 +1,12 @@
-"""What a model's sentence vectors hold without any fine-tuning: a linear classifier on top of them.
+"""What a model's vectors hold without any fine-tuning: a linear classifier on top of them.
 
-Axes: N sentences, B of a batch, L positions, D width.
+Axes: N sentences or words, B of a batch, L positions, D width.
 """
 
+import dataclasses
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,20 +26,27 @@ from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
+from distilrubert.evaluation.token_classification import IGNORED, TOKEN_CLASSIFICATION
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
 BATCH_SIZE = 64
 
 
-def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-    """Score a logistic regression on frozen, mean-pooled vectors of the last layer. There is no randomness in it.
+def applies_to(task: TaskDefinition) -> bool:
+    """Whether a task can be probed: where it has classes, of sentences, of pairs or of words."""
+    return task.task_kind.labelled
 
-    A pair of sentences is described by the product of its two vectors and the size of their difference, as SentEval
-    (Conneau and Kiela, 2018) does it. Features are standardised by the training part.
+
+def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    """Score a logistic regression on frozen vectors of the last layer. There is no randomness in it.
+
+    A sentence is described by the mean over its tokens; a pair by the product of its two vectors and the size of their
+    difference, as SentEval (Conneau and Kiela, 2018) does it; a word by its first piece. Features are standardised by
+    the training part.
 
     Args:
         model_folder: a checkpoint of any architecture that transformers knows, with its tokenizer.
-        task: one that classifies sentences or pairs.
+        task: one that :func:`applies_to`.
         rows: its rows.
 
     Returns:
@@ -48,38 +57,74 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
     """
     with quiet_libraries():
         model, tokenizer = load_to_measure(AutoModel, model_folder, "an encoder")
-    parts = {name: getattr(rows, name) for name in ("train", "validation", "test")}
-    features = {name: _features(model, tokenizer, part, task.max_length) for name, part in parts.items()}
-    labels = {name: part["label"][:] for name, part in parts.items()}
-
-    def score(classifier: Pipeline, part: str) -> dict[str, float]:
-        return compute_metrics(task.metrics, classifier.predict(features[part]).tolist(), labels[part])
-
-    fitted = {strength: _fit(features["train"], labels["train"], strength) for strength in REGULARISATIONS}
-    best = max(REGULARISATIONS, key=lambda strength: score(fitted[strength], "validation")[task.main_metric])
-    return {"test": score(fitted[best], "test"), "regularisation": best}
+    describe = _words if task.task_kind is TOKEN_CLASSIFICATION else _sentences
+    train, validation, test = (
+        describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
+    )
+    fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
+    best = max(REGULARISATIONS, key=lambda strength: validation.score(fitted[strength])[task.main_metric])
+    return {"test": test.score(fitted[best]), "regularisation": best}
 
 
-def _fit(features_ND: NDArray[np.float32], labels: Sequence[int], strength: float) -> Pipeline:
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A part of the rows: N vectors and their classes, and what makes metrics of N predicted classes."""
+
+    vectors_ND: NDArray[np.float32]
+    labels_N: Sequence[int]
+    metrics: Callable[[Sequence[int]], dict[str, float]]
+
+    def score(self, classifier: Pipeline) -> dict[str, float]:
+        return self.metrics(classifier.predict(self.vectors_ND).tolist())
+
+
+def _fit(part: _Part, strength: float) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3))
     with warnings.catch_warnings():
         # The last steps towards the optimum change no prediction that matters.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return classifier.fit(features_ND, labels)
+        return classifier.fit(part.vectors_ND, part.labels_N)
 
 
-def _features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset, max_length: int
-) -> NDArray[np.float32]:
-    longest = min(max_length, model.config.max_position_embeddings)
-    first_ND = mean_vectors(model, tokenizer, rows["text"][:], longest)
-    if "text_pair" not in rows.column_names:
-        return first_ND
-    second_ND = mean_vectors(model, tokenizer, rows["text_pair"][:], longest)
-    return np.concatenate([first_ND * second_ND, np.abs(first_ND - second_ND)], axis=1)
+def _sentences(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset
+) -> _Part:
+    longest, labels = _longest(model, task), rows["label"][:]
+
+    def metrics(predictions: Sequence[int]) -> dict[str, float]:
+        return compute_metrics(task.metrics, predictions, labels)
+
+    vectors_ND = mean_vectors(model, tokenizer, rows["text"][:], longest)
+    if "text_pair" in rows.column_names:
+        second_ND = mean_vectors(model, tokenizer, rows["text_pair"][:], longest)
+        vectors_ND = np.concatenate([vectors_ND * second_ND, np.abs(vectors_ND - second_ND)], axis=1)
+    return _Part(vectors_ND, labels, metrics)
 
 
-@torch.inference_mode()
+def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset) -> _Part:
+    features = task.task_kind.encode(rows, tokenizer, _longest(model, task))
+    scored = [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"]]
+    places = [(row, place) for row, pieces in enumerate(scored) for place in pieces]
+    labels_N = [features["labels"][row][place] for row, place in places]
+
+    def metrics(predictions: Sequence[int]) -> dict[str, float]:
+        logits = np.zeros((len(features), max(features["length"]), len(task.classes)), dtype=np.float32)
+        for (row, place), found in zip(places, predictions, strict=True):
+            logits[row, place, found] = 1.0
+        return compute_metrics(task.metrics, *task.task_kind.decode(rows, features, logits, task.classes))
+
+    vectors: dict[int, NDArray[np.float32]] = {}
+    for chosen, hidden_BLD, _ in _hidden_states(model, tokenizer, features["input_ids"][:]):
+        for index, hidden_LD in zip(chosen, hidden_BLD.cpu().numpy(), strict=True):
+            vectors[index] = hidden_LD[scored[index]]
+    return _Part(np.concatenate([vectors[index] for index in range(len(features))]), labels_N, metrics)
+
+
+def _longest(model: PreTrainedModel, task: TaskDefinition) -> int:
+    positions: int = model.config.max_position_embeddings
+    return min(task.max_length, positions)
+
+
 def mean_vectors(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int
 ) -> NDArray[np.float32]:
@@ -95,12 +140,20 @@ def mean_vectors(
         (N, D).
     """
     ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    order = np.argsort([len(sequence) for sequence in ids], kind="stable")
     vectors_ND = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    for chosen, hidden_BLD, real_BL in _hidden_states(model, tokenizer, ids):
+        real_BL1 = real_BL.unsqueeze(-1)
+        vectors_ND[chosen] = ((hidden_BLD * real_BL1).sum(1) / real_BL1.sum(1)).cpu().numpy()
+    return vectors_ND
+
+
+@torch.inference_mode()
+def _hidden_states(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]
+) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
+    """Batches of sequences that are alike in length: their indices, last hidden states (B, L, D) and masks (B, L)."""
+    order = np.argsort([len(sequence) for sequence in ids], kind="stable")
     for start in tqdm(range(0, len(order), BATCH_SIZE), desc="vectors", unit="batch", leave=False, disable=None):
         chosen = order[start : start + BATCH_SIZE]
         batch = tokenizer.pad({"input_ids": [ids[index] for index in chosen]}, return_tensors="pt").to(model.device)
-        hidden_BLD = model(**batch).last_hidden_state
-        real_BL1 = batch["attention_mask"].unsqueeze(-1)
-        vectors_ND[chosen] = ((hidden_BLD * real_BL1).sum(1) / real_BL1.sum(1)).cpu().numpy()
-    return vectors_ND
+        yield chosen, model(**batch).last_hidden_state, batch["attention_mask"]

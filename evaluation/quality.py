@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForMaskedLM
 
-from distilrubert.evaluation.bag_of_words import applies_to
+from distilrubert.evaluation import bag_of_words, linear_probe
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import chosen_precision
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
@@ -60,7 +60,7 @@ def measure_quality(
         ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
         of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
         main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
-        the tasks that classify sentences: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
+        the tasks that have classes: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
         ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row ``bag-of-words`` where a task classifies
         sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
 
@@ -77,15 +77,15 @@ def measure_quality(
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
-    probes = {
-        runner.case: {task.name: runner.probed(task, data[task.name]) for task in tasks if applies_to(task)}
-        for runner in runners
-    }
+    probed, worded = (
+        [task for task in tasks if baseline.applies_to(task)] for baseline in (linear_probe, bag_of_words)
+    )
+    probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in probed} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
         summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
         figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
-    if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in tasks if applies_to(task)}:
+    if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in worded}:
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]

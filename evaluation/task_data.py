@@ -65,9 +65,14 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
         train, groups, validation = _split_off(task, train, groups, task.validation_share)
     else:
         validation = _read_part(task, "validation")[0]
-    if "label" in train.column_names and len(set(train["label"])) < 2:
+    if task.task_kind.labelled and len(_classes_in(train)) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
     return TaskRows(train, validation, test)
+
+
+def _classes_in(rows: Dataset) -> set[int]:
+    """The classes of sentences, or of words."""
+    return set(rows["label"]) if "label" in rows.column_names else {tag for tags in rows["tags"] for tag in tags}
 
 
 def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any, Any]]:

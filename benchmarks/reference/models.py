@@ -12,7 +12,9 @@ class Model:
         title: what it is, for a reader.
         recipe: name of the recipe that it is made from.
         overrides: what differs from the recipe, as ``key=value``.
-        has_files: whether it is exported too; what only compares losses is as large as the student it compares with.
+        has_files: whether it is exported, timed and described by a card too; what only compares losses is as large as
+            the student it compares with.
+        tasks: what it is fine-tuned on.
     """
 
     name: str
@@ -20,6 +22,7 @@ class Model:
     recipe: str
     overrides: tuple[str, ...] = ()
     has_files: bool = False
+    tasks: tuple[str, ...] = ("rusentiment", "factrueval")
 
 
 MLM_ONLY = "distillation.weights={mlm: 1.0}"
@@ -27,6 +30,7 @@ LESS_MLM = "distillation.weights={kl: 5, mlm: 0.5, cosine: 1}"
 NO_KL = "distillation.weights={mlm: 2, cosine: 1}"
 NO_COSINE = "distillation.weights={kl: 5, mlm: 2}"
 NO_MLM = "distillation.weights={kl: 5, cosine: 1}"
+ALL_TASKS = ("rusentiment", "factrueval", "rucola", "paraphraser", "terra", "xquad-ru")
 # As DistilBERT has it; what was run before even masks were known to be better.
 RARE = "distillation.masking.smoothing=0.7"
 ALL = "distillation.kl_positions=all"
@@ -39,8 +43,8 @@ MODELS = (
     Model("tiny-mlm-only", "tiny without distillation", "reference-tiny", (MLM_ONLY,)),
     Model("tiny", "tiny: 3 layers of 132, 8,000 pieces", "reference-tiny", has_files=True),
     Model("small", "small: 2 layers", "reference-small", has_files=True),
-    Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,)),
-    Model("base", "base: 6 layers", "reference-base", (EXPORTED,), has_files=True),
+    Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,), tasks=ALL_TASKS),
+    Model("base", "base: 6 layers", "reference-base", (EXPORTED,), has_files=True, tasks=ALL_TASKS),
     Model(
         "base-scratch",
         "base without distillation, from random weights",

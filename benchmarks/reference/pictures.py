@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from results import ABLATED, BAG_OF_WORDS, HELD_OUT, TEACHER, Comparison, Result, all_tasks, common_tasks
+from results import ABLATED, BAG_OF_WORDS, HELD_OUT, PYTORCH, TEACHER, Comparison, Point, Result, all_tasks, file_points
 
 from distilrubert.model_card.drawing import (
     BLUE,
@@ -22,10 +22,8 @@ from distilrubert.model_card.drawing import (
     to_png,
 )
 from distilrubert.model_card.figures import points_of, with_tokens
-from distilrubert.model_card.formatting import short_count
 from distilrubert.model_card.scores import Value
 from distilrubert.modeling.persistence import atomic_file
-from distilrubert.modeling.reports import Measurements
 
 # By the recipe that a model is made from.
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
@@ -37,11 +35,12 @@ CURVES = {
     "-less-mlm": ("-.", "distilled, a fourth of MLM"),
     "": ("-", "distilled"),
 }
-SPEED_FILES = {"pytorch-fp32": BLUE, "onnx-int8": RED, "openvino-int8": GREEN}
+MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
+FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 
 
 def write_pictures(
-    results: Sequence[Result], ablation: Mapping[str, Sequence[Comparison]], speed: Measurements | None, folder: Path
+    results: Sequence[Result], ablation: Mapping[str, Sequence[Comparison]], folder: Path
 ) -> dict[str, str]:
     """Draw every picture for which there are results, and remove the others.
 
@@ -49,10 +48,11 @@ def write_pictures(
         Alternative text of each picture by its name, without ``.png``.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    points = file_points(results)
     drawn = {
         "scores": ("Score of every model on each task, with its deviation over the seeds", draw_scores(results)),
-        "size": ("Share of the teacher's mean score over the number of parameters", draw_size(results)),
-        "speed": ("Share of the teacher's mean score over the gain in throughput", draw_speed(results, speed)),
+        "size": ("Share of the teacher's mean score over the size of each file", draw_size(points)),
+        "speed": ("Share of the teacher's mean score over the gain in throughput of each file", draw_speed(points)),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
         "ablation": ("What base gains from each of its losses", draw_ablation(ablation)),
     }
@@ -111,32 +111,56 @@ def _line(axes: Axes, value: float, title: str, colour: str, style: str) -> None
     axes.axvline(value, color=colour, linewidth=1.4, linestyle=style, label=f"{title} {value:.3f}", zorder=0.5)
 
 
-def draw_size(results: Sequence[Result]) -> Figure | None:
-    """Share of the teacher's mean over the common tasks against the number of parameters."""
-    shown, tasks = [result for result in results if result.model.has_files and result.tasks], common_tasks(results)
-    if not shown or not tasks:
+def draw_size(points: Sequence[Point]) -> Figure | None:
+    """Share of the teacher's mean over the common tasks against the size of each file."""
+    if len(points) < 2:
         return None
-    picture, (axes,) = canvas(4.0)
-    shares = [_percent(result.share(tasks)) for result in shown] + [Value(100.0)]
-    sizes = [result.row.figures["parameters"] for result in shown]
-    sizes.append(shown[0].report[TEACHER].figures["parameters"])
-    colours = [*(COLOURS[result.model.recipe] for result in shown), GREY]
-    names = [*(result.model.name for result in shown), TEACHER]
-    for size, share, colour in zip(sizes, shares, colours, strict=True):
-        axes.errorbar(size / 1e6, share.mean, yerr=share.std or 0.0, ecolor=colour, elinewidth=1.2, capsize=3)
-        axes.scatter(size / 1e6, share.mean, s=110, color=colour, edgecolor="white", zorder=3)
-    points = [(size / 1e6, share.mean) for size, share in zip(sizes, shares, strict=True)]
-    scale(axes, points)
+    sizes = [point.size_mib for point in points]
+    return _draw_shares(
+        points,
+        sizes,
+        [f"{size:.{0 if size >= 10 else 1}f} MiB" for size in sizes],
+        "Weights, MiB (fewer is better)",
+        "Quality against size: up and left is better",
+    )
+
+
+def draw_speed(points: Sequence[Point]) -> Figure | None:
+    """The same share against the gain in throughput over the teacher in PyTorch."""
+    timed = [(point, point.gain) for point in points if point.gain is not None]
+    if len(timed) < 2:
+        return None
+    gains = [gain for _, gain in timed]
+    return _draw_shares(
+        [point for point, _ in timed],
+        gains,
+        [f"× {gain:.1f}" for gain in gains],
+        "Throughput over the teacher's in PyTorch, × (more is better)",
+        "Quality against speed: up and right is better",
+    )
+
+
+def _draw_shares(
+    points: Sequence[Point], values: Sequence[float], amounts: Sequence[str], axis: str, title: str
+) -> Figure:
+    picture, (axes,) = canvas(4.6)
+    shares = [_percent(point.share) for point in points]
+    colours = [GREY if point.model == TEACHER else COLOURS[point.result.model.recipe] for point in points]
+    for point, value, share, colour in zip(points, values, shares, colours, strict=True):
+        axes.errorbar(value, share.mean, yerr=share.std or None, ecolor=colour, elinewidth=1.2, capsize=3)
+        axes.scatter(value, share.mean, s=100, color=colour, marker=MARKERS[point.file], edgecolor="white", zorder=3)
+    places = [(value, share.mean) for value, share in zip(values, shares, strict=True)]
+    scale(axes, places)
     _zoom(axes, shares)
     axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
-    axes.set_xlabel("Parameters, millions (fewer is better)")
+    axes.set_xlabel(axis)
     axes.set_ylabel("Share of the teacher's mean score, %")
-    axes.set_title("Quality against size: up and left is better", loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11)
     texts = [
-        f"{name}\n{short_count(size)}, {share.mean:.1f} %"
-        for name, size, share in zip(names, sizes, shares, strict=True)
+        f"{point.model}, {FILES[point.file]}\n{amount}, {share.mean:.1f} %"
+        for point, amount, share in zip(points, amounts, shares, strict=True)
     ]
-    label_points(picture, axes, points, list(zip(texts, colours, strict=True)))
+    label_points(picture, axes, places, list(zip(texts, colours, strict=True)))
     return picture
 
 
@@ -150,49 +174,6 @@ def _zoom(axes: Axes, shares: Sequence[Value]) -> None:
     high = max(share.mean + (share.std or 0.0) for share in shares)
     room = max(0.18 * (high - low), 2.0)
     axes.set(yscale="linear", ylim=(low - room, high + room))
-
-
-def draw_speed(results: Sequence[Result], speed: Measurements | None) -> Figure | None:
-    """The same share against the gain in throughput of the published family's student of that name."""
-    tasks, gains = common_tasks(results), _gains(results, speed)
-    if not tasks or not gains:
-        return None
-    picture, (axes,) = canvas(4.2)
-    shares = {result.model.name: _percent(result.share(tasks)) for result in results if result.model.name in gains}
-    points = [(gain, shares[name].mean) for name, files in gains.items() for gain in files.values()]
-    scale(axes, points)
-    _zoom(axes, list(shares.values()))
-    for name, files in gains.items():
-        axes.plot(sorted(files.values()), [shares[name].mean] * len(files), color="#C8C8C8", zorder=1)
-    for file, colour in SPEED_FILES.items():
-        of_file = [(files[file], shares[name].mean) for name, files in gains.items() if file in files]
-        if of_file:
-            axes.scatter(*zip(*of_file, strict=True), s=90, color=colour, edgecolor="white", zorder=3, label=file)
-    axes.legend(loc="lower left", frameon=False, fontsize=9)
-    axes.set_xlabel("Throughput over that of the published family's teacher, × (more is better)")
-    axes.set_ylabel("Share of the teacher's mean score, %")
-    axes.set_title("Quality against speed: up and right is better", loc="left", fontsize=11)
-    # Every point keeps labels away; the fastest file of each model has one.
-    labels = [
-        (f"{name}\n× {gain:.1f}, {shares[name].mean:.1f} %" if gain == max(files.values()) else "", "#333333")
-        for name, files in gains.items()
-        for gain in files.values()
-    ]
-    label_points(picture, axes, points, labels)
-    return picture
-
-
-def _gains(results: Sequence[Result], speed: Measurements | None) -> dict[str, dict[str, float]]:
-    """For each student the gain in throughput of its measured files."""
-    measured = {row.case: row.figures["throughput_ratio"] for row in speed.rows} if speed else {}
-    gains = {
-        result.model.name: {
-            file: measured[case] for file in SPEED_FILES if (case := f"student-{result.model.name}-{file}") in measured
-        }
-        for result in results
-        if result.model.has_files and result.tasks
-    }
-    return {name: files for name, files in gains.items() if files}
 
 
 def draw_curves(results: Sequence[Result]) -> Figure | None:

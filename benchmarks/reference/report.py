@@ -28,10 +28,11 @@ from results import (
 )
 from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
+from distilrubert.evaluation.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import write_text
-from distilrubert.modeling.reports import Environment, Measurements
+from distilrubert.modeling.reports import Environment
 from distilrubert.pipeline.status import DONE, USER_ERROR
 
 HERE = Path(__file__).parent
@@ -44,12 +45,10 @@ def main() -> int:
     """Write the page; the exit status as the command line has it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results/reference", metavar="DIR")
-    parser.add_argument("--speed", type=Path, default=ROOT / "benchmarks/results/inference.json", metavar="FILE")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results.md", metavar="FILE")
     options = parser.parse_args()
     try:
-        speed = Measurements.load(options.speed) if options.speed.exists() else None
-        page = render(load_results(options.results), speed, options.output.parent / "images")
+        page = render(load_results(options.results), options.output.parent / "images")
         write_text(options.output, page)
     except UserError as error:
         print(f"report.py: {error}", file=sys.stderr)
@@ -58,7 +57,7 @@ def main() -> int:
     return DONE
 
 
-def render(results: Sequence[Result], speed: Measurements | None, images: Path) -> str:
+def render(results: Sequence[Result], images: Path) -> str:
     """The page; its pictures are drawn into the folder."""
     named, common = by_name(results), common_tasks(results)
     ablation = {
@@ -88,11 +87,12 @@ def render(results: Sequence[Result], speed: Measurements | None, images: Path) 
         probe_table=probe_table(results),
         held_out_table=held_out_table(results),
         whole=WHOLE,
+        folds=FOLDS,
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),
         distillation_table=comparison_table(("Student", "compared with"), undistilled),
         ablation_table=comparison_table(("Loss",), {(loss,): found for loss, found in ablation.items()}),
-        pictures=write_pictures(results, ablation, speed, images),
+        pictures=write_pictures(results, ablation, images),
         notes=NOTES.read_text(encoding="utf-8").strip() if NOTES.exists() else "",
     )
 
@@ -104,6 +104,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     updates = {result.report.details["distillation"]["max_steps"] for result in results}
     machines = dict.fromkeys(machine for result in results for machine in _machines(result))
+    untried = [result for result in results if result.is_comparable and not result.tasks]
     return {
         "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
@@ -111,21 +112,15 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
         f"the {'better' if len(rates) == 2 else 'best'} of the learning rates {listing(rates)} on the validation part"
         f"{', no dropout' if finetuning['dropout'] == 0 else ''}",
         "machine": listing(list(machines)),
+        "untried": listing([f"`{result.model.name}`" for result in untried]),
     }
 
 
 def _machines(result: Result) -> Iterator[str]:
     """Where the model was trained, and where it was measured."""
-    details = result.report.details
-    fine_tuned_in = details["quality"]["precision"]
-    # The oldest files do not say it of the distillation; both were chosen alike then.
-    distilled_in = result.row.figures.get("precision", fine_tuned_in)
-    yield _machine(Environment(**details["trained_on"]), distilled_in)
-    yield _machine(result.report.environment, fine_tuned_in)
-
-
-def _machine(where: Environment, precision: str) -> str:
-    return f"{where.gpu or where.cpu} ({where.threads} thread{'s' if where.threads > 1 else ''}, {precision})"
+    for where in (Environment(**result.report.details["trained_on"]), result.report.environment):
+        has_amx = any(name.startswith("amx") for name in where.instruction_sets)
+        yield where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''}"
 
 
 if __name__ == "__main__":

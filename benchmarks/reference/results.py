@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from models import MODELS, Model
 
+from distilrubert.conversion.formats import FORMATS
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements, Row
@@ -16,6 +18,11 @@ from distilrubert.modeling.reports import Measurements, Row
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
+PROBE = "linear_probe"
+# What the rows of exported files begin with.
+FILE = "student-"
+PYTORCH = "pytorch-fp32"
+MIB = 2**20
 # The student without each of its losses, and which that is.
 WHOLE = "base"
 ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
@@ -27,12 +34,16 @@ UNDISTILLED = {
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
-# Held-out figures: title, the power of ten it is shown in, and whether more is better.
+# Held-out figures: title, what it is multiplied by to be shown, and whether more is better.
 HELD_OUT = {
     "masked_accuracy": ("masked accuracy, %", 100.0, True),
     "pseudo_perplexity": ("pseudo-perplexity", 1.0, False),
     "kl_to_teacher_nats": ("KL to the teacher, nats", 1.0, False),
+    "teacher_agreement": ("teacher's first choice, %", 100.0, True),
+    "hidden_cosine": ("cosine with the teacher's states", 1.0, True),
 }
+# Whose parts of the text are compared by their ratios.
+BY_RATIO = ("pseudo_perplexity",)
 # Differences within so many standard errors of the difference are not told apart.
 ERRORS = 2.0
 
@@ -58,7 +69,12 @@ class Result:
 
     @property
     def tasks(self) -> Mapping[str, Any]:
-        """What is known of each task, by its name."""
+        """What is known of each task that the model was fine-tuned on, by its name."""
+        return {name: about for name, about in self.described.items() if name in self.row.figures["tasks"]}
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """What is known of each task that the file speaks of, by its name."""
         tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"]
         return tasks
 
@@ -69,21 +85,49 @@ class Result:
         return settings
 
     @property
+    def files(self) -> dict[str, Row]:
+        """The rows of the exported files that were scored, by their format."""
+        return {row.case.removeprefix(FILE): row for row in self.report.rows if row.case.startswith(FILE)}
+
+    @property
+    def arithmetic(self) -> str:
+        """In what the model was distilled."""
+        threads = self.report.details["trained_on"]["threads"]
+        # The oldest files do not say it of the distillation; both were chosen alike then.
+        precision = self.row.figures.get("precision", self.report.details["quality"]["precision"])
+        return f"{precision}, {threads} thread{'s' if threads > 1 else ''}"
+
+    @property
     def has_own_vocabulary(self) -> bool:
         """Whether its figures on held-out text are over other pieces than the teacher's."""
         return "masked_accuracy" in self.row.figures and "kl_to_teacher_nats" not in self.row.figures
 
     def score(self, case: str, task: str, part: str = "tasks") -> Value:
         """The main score of a row of the file on a task; `part` as in quality.json: ``tasks`` or ``linear_probe``."""
-        return Value.of(self.report[case].figures[part][task][self.tasks[task]["main_metric"]])
+        return Value.of(self.report[case].figures[part][task][self.described[task]["main_metric"]])
+
+    def held_out(self, key: str, case: str | None = None) -> float | None:
+        """A figure on held-out text, where it was measured; of one for each layer the mean."""
+        figure = self.report[case or self.model.name].figures.get(key)
+        return statistics.fmean(figure) if isinstance(figure, list) else figure
 
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
-        """Mean score over the tasks, as a share of the teacher's; its deviation is that of the mean over the tasks."""
-        scores = [self.score(case or self.model.name, task) for task in tasks]
-        whole = statistics.fmean(self.score(TEACHER, task).mean for task in tasks)
+        """Mean score over the tasks, as a share of the teacher's; its deviation is that of a ratio of two means."""
+        own = self._mean([self.score(case or self.model.name, task) for task in tasks])
+        whole = self._mean([self.score(TEACHER, task) for task in tasks])
+        share, spread = own.mean / whole.mean, None
+        if case == TEACHER:
+            spread = 0.0 if own.std is not None else None
+        elif own.std is not None and whole.std is not None:
+            spread = share * math.hypot(own.std / own.mean if own.mean else 0.0, whole.std / whole.mean)
+        return Value(share, spread, own.seeds)
+
+    @staticmethod
+    def _mean(scores: Sequence[Value]) -> Value:
+        """The mean over tasks; its deviation follows from theirs."""
         deviations = [score.std for score in scores if score.std is not None]
-        spread = math.hypot(*deviations) / len(scores) / whole if len(deviations) == len(scores) else None
-        return Value(statistics.fmean(score.mean for score in scores) / whole, spread, min(s.seeds for s in scores))
+        spread = math.hypot(*deviations) / len(scores) if len(deviations) == len(scores) else None
+        return Value(statistics.fmean(score.mean for score in scores), spread, min(score.seeds for score in scores))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +139,8 @@ class Comparison:
         without: of the model that lacks something.
         having: of the model that has it.
         is_better: whether `having` is better: None where they are not told apart.
-        error: standard error of the difference, None where there is one run only.
+        error: standard error of the difference: of a task over the seeds, of held-out text over its parts; None where
+            it is not known.
     """
 
     measure: str
@@ -129,22 +174,26 @@ def load_results(folder: Path) -> list[Result]:
     for result in found:
         if result.settings["intrinsic"] != measure.settings["intrinsic"]:
             raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
+    protocol = measure.settings["finetuning"]
     return [
-        result if result.settings["finetuning"] == measure.settings["finetuning"] else _without_scores(result)
+        result if result.settings["finetuning"] == protocol or not result.tasks else _without_scores(result, protocol)
         for result in found
     ]
 
 
-def _without_scores(result: Result) -> Result:
-    """What is left of a result that is not comparable: all but its tasks."""
+def _without_scores(result: Result, protocol: Mapping[str, Any]) -> Result:
+    """What is left of a result that is not comparable: all but its tasks.
+
+    A linear probe stays where it read as many rows as the others': nothing else of the protocol concerns it.
+    """
+    is_probed_alike = result.settings["finetuning"]["train_limit"] == protocol["train_limit"]
+    left_out = {"tasks"} if is_probed_alike else {"tasks", PROBE}
     rows = [
-        Row(row.case, {key: value for key, value in row.figures.items() if key != "linear_probe"} | {"tasks": {}})
+        Row(row.case, {key: value for key, value in row.figures.items() if key not in left_out} | {"tasks": {}})
         for row in result.report.rows
         if row.case in (TEACHER, result.model.name)
     ]
-    quality = {**result.report.details["quality"], "tasks": {}}
-    report = dataclasses.replace(result.report, rows=rows, details={**result.report.details, "quality": quality})
-    return Result(result.model, report, is_comparable=False)
+    return Result(result.model, dataclasses.replace(result.report, rows=rows), is_comparable=False)
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
@@ -166,10 +215,26 @@ def compare(having: Result, without: Result) -> list[Comparison]:
     """Every measure that both have: of held-out text, of one training run each, and of tasks, over seeds."""
     found = []
     for key, (title, factor, is_more_better) in HELD_OUT.items():
-        if key in having.row.figures and key in without.row.figures:
-            own, other = (factor * result.row.figures[key] for result in (having, without))
-            found.append(Comparison(title, other, own, (own > other) == is_more_better if own != other else None))
+        own, other = (result.held_out(key) for result in (having, without))
+        if own is None or other is None:
+            continue
+        error = _error_over_text(having, without, key)
+        is_told_apart = error is not None and abs(own - other) > ERRORS * error
+        is_better = (own > other) == is_more_better if is_told_apart else None
+        error = None if error is None else factor * error
+        found.append(Comparison(title, factor * other, factor * own, is_better, error))
     return [*found, *compare_tasks(having, without).values()]
+
+
+def _error_over_text(having: Result, without: Result, key: str) -> float | None:
+    """Standard error of the difference between two models that predicted the same text, from the parts of the text."""
+    parts = [result.row.figures.get("by_fold", {}).get(key, []) for result in (having, without)]
+    if len(parts[0]) != len(parts[1]) or len(parts[0]) < 2:
+        return None
+    own, other = (np.log(part) if key in BY_RATIO else np.array(part) for part in parts)
+    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
+    # The difference of two near values is about their mean times that of their logarithms.
+    return error * math.sqrt(having.row.figures[key] * without.row.figures[key]) if key in BY_RATIO else error
 
 
 def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
@@ -185,6 +250,46 @@ def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
             is_better = difference > 0 if is_told_apart else None
             found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, is_better, error)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One file of a student, or the teacher: how good, how large, how fast.
+
+    Attributes:
+        result: what it was measured with.
+        model: its name.
+        file: its format.
+        share: its mean score over the common tasks, as a share of the teacher's.
+        size_mib: of the weights, MiB.
+        gain: its throughput over the teacher's, where it was measured.
+    """
+
+    result: Result
+    model: str
+    file: str
+    share: Value
+    size_mib: float
+    gain: float | None
+
+
+def file_points(results: Sequence[Result]) -> list[Point]:
+    """The teacher in fp32, and every file of a student that has a score on each of the common tasks."""
+    tasks = common_tasks(results)
+    students = [result for result in results if result.model.has_files and result.tasks]
+    if not students or not tasks:
+        return []
+    first = students[0]
+    size = 4 * first.report[TEACHER].figures["parameters"] / MIB
+    points = [Point(first, TEACHER, PYTORCH, first.share(tasks, TEACHER), size, 1.0)]
+    for result in students:
+        scored = {PYTORCH: result.model.name, **{kind: row.case for kind, row in result.files.items()}}
+        sizes, gains = result.row.figures["files_mib"], result.row.figures.get("throughput_ratio", {})
+        for kind, case in scored.items():
+            path = "model.safetensors" if kind == PYTORCH else FORMATS[kind].path
+            share = result.share(tasks, case)
+            points.append(Point(result, result.model.name, kind, share, sizes[path], gains.get(kind)))
+    return points
 
 
 def by_name(results: Sequence[Result]) -> dict[str, Result]:

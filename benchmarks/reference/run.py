@@ -4,12 +4,14 @@
     DISTILRUBERT_DATA=FOLDER python benchmarks/reference/run.py --updates 600        an hour or so a model on two cores
     python benchmarks/reference/run.py --only tiny tiny-mlm-only --updates 3         to see that it runs
 
-Each model goes the ordinary road in a run directory of its own, without the measurement of speed (that is
-``benchmarks/inference.py``) and without a card. The same command goes on where it was stopped; what is finished is
-skipped. The teacher is fine-tuned once for all. ``report.py`` makes the page of the results.
+Each model goes the ordinary road in a run directory of its own, a student up to its card. The same command goes on
+where it was stopped; what is finished is skipped. The teacher is fine-tuned once for all. Speed is worth measuring on
+an idle machine only: ``--no-speed`` leaves it out, with the card, for another time. ``report.py`` makes the page of
+the results.
 
 A results file has the rows ``teacher``, the model and ``bag-of-words``, as quality.json has them, the model's with
-``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s``, ``precision`` and ``files_mib`` besides;
+``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s``, ``precision``, ``files_mib`` and, where speed was
+measured, ``throughput_ratio`` besides;
 `details` has the curves and the losses on held-out text of training.json, all settings, and the git revision.
 """
 
@@ -18,6 +20,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from models import MODELS, PROTOCOL, Model
 
@@ -68,10 +71,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--tasks",
         nargs="*",
-        default=["rusentiment"],
         metavar="TASK",
-        help="default: rusentiment; none: held-out text only",
+        help="for every model alike; none: held-out text only (default: all for base, two for the others)",
     )
+    parser.add_argument("--no-speed", action="store_true", help="leave out the measurement of speed, and the card")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     parser.add_argument("--run-dir", type=Path, default=Path("runs/reference"), metavar="DIR", help="where to work")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where NAME.json are written")
@@ -88,7 +91,8 @@ def _positive(text: str) -> int:
 
 
 def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
-    schedule = [f"evaluation.tasks=[{', '.join(options.tasks)}]", f"evaluation.seeds={options.seeds}"]
+    tasks = model.tasks if options.tasks is None else options.tasks
+    schedule = [f"evaluation.tasks=[{', '.join(tasks)}]", f"evaluation.seeds={options.seeds}"]
     if options.updates:
         every = max(1, options.updates // MEASUREMENTS)
         schedule += [f"distillation.max_steps={options.updates}", f"distillation.validate_every={every}"]
@@ -98,15 +102,23 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
 
 
 def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> None:
-    """Run one model and, where anything was done or its results are missing, write these."""
+    """Run one model and write its results where they say anything new."""
     run = Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores")
     check_before_work(run)
-    left_out = {"speed", "card"} if model.has_files else {"conversion", "speed", "card"}
-    performed = bring_up_to_date(run, [stage for stage in stages_of(run) if stage.name not in left_out])
-    path = options.results / f"{model.name}.json"
-    if performed or not path.exists():
-        _results(model, run, options.overrides).save(path)
+    left_out = set() if model.has_files else {"conversion"}
+    if options.no_speed or not model.has_files:
+        left_out |= {"speed", "card"}
+    bring_up_to_date(run, [stage for stage in stages_of(run) if stage.name not in left_out])
+    results, path = _results(model, run, options.overrides), options.results / f"{model.name}.json"
+    if not path.exists() or _told(Measurements.load(path)) != _told(results):
+        results.save(path)
         logger.info("%s: written to %s", model.name, path)
+
+
+def _told(results: Measurements) -> dict[str, Any]:
+    """Without the revision of the program, which changes every day."""
+    values = results.to_dict()
+    return {**values, "details": {**values["details"], "revision": None}}
 
 
 def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
@@ -121,6 +133,7 @@ def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
             "updates": training.figures["steps"],
             **{key: training.figures[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
             "files_mib": _files(model, run),
+            **_speed(run),
         },
     }
     names = {"student": model.name}
@@ -138,6 +151,16 @@ def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
         "validation": training.validation,
     }
     return Measurements(quality.environment, rows, quality.baseline, details)
+
+
+def _speed(run: Run) -> dict[str, Any]:
+    """The gains in throughput over the teacher in PyTorch, by format, where they have been measured."""
+    path = run.reports / "speed.json"
+    if not path.exists():
+        return {}
+    found = Measurements.load(path).rows
+    rows = {row.case.removeprefix("student-"): row for row in found if row.case.startswith("student-")}
+    return {"throughput_ratio": {kind: row.figures["throughput_ratio"] for kind, row in rows.items()}}
 
 
 def _files(model: Model, run: Run) -> dict[str, float]:

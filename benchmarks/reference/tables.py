@@ -1,26 +1,24 @@
 """The tables of the results."""
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from results import BAG_OF_WORDS, HELD_OUT, TEACHER, Comparison, Result, all_tasks, compare_tasks
+from results import BAG_OF_WORDS, ERRORS, HELD_OUT, PROBE, TEACHER, Comparison, Result, all_tasks, compare_tasks
 
+from distilrubert.conversion.formats import FORMATS
+from distilrubert.evaluation.task import known_tasks
 from distilrubert.model_card.formatting import count, duration, figure
 from distilrubert.model_card.scores import Value
 from distilrubert.model_card.tables import markdown_table
-from distilrubert.modeling.reports import Row
 
 NONE = "–"
 NOT_RUN = "not run"
 NOT_TOLD_APART = "not told apart"
-PROBE = "linear_probe"
+NOT_TESTED = "not tested"
 # One of each size: int8 files for other CPUs are as large.
-FILES = (
-    "model.safetensors",
-    "onnx/model.onnx",
-    "onnx/model_quantized.onnx",
-    "openvino/openvino_model_qint8_quantized.bin",
-)
+FILES = ("model.safetensors", *(FORMATS[kind].path for kind in ("onnx-fp32", "onnx-int8", "openvino-int8")))
 # What was agreed before anything was measured.
 LEAST_SHARE = 0.97
 MOST_LOST_IN_INT8 = 0.005
@@ -34,26 +32,29 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
     widest = max(results, key=lambda result: len(result.tasks))
     baselines = [TEACHER, *(row.case for row in widest.report.rows if row.case == BAG_OF_WORDS)]
     rows = [_scores(case, widest, case, titles, common) for case in baselines]
-    for result in results:
+    for result in (result for result in results if result.tasks):
         rows.append(_scores(_named(result), result, result.model.name, titles, common))
-        for row in _files(result):
-            rows.append(_scores(f"{result.model.name}, {_file(row)}", result, row.case, titles, common))
+        for kind, row in result.files.items():
+            rows.append(_scores(f"{result.model.name}, {_file(kind)}", result, row.case, titles, common))
     return markdown_table(["Model", *(f"{title}, %" for title in titles.values()), "share, %"], rows)
 
 
 def probe_table(results: Sequence[Result]) -> str | None:
     """A row for the teacher and each model: a linear classifier on frozen vectors. None where nothing was probed."""
-    titles = {
-        name: title
-        for name, title in all_tasks(results).items()
-        if any(name in result.row.figures.get(PROBE, {}) for result in results)
-    }
+    probed = [result for result in results if result.row.figures.get(PROBE)]
+    tasks = {task for result in probed for task in _probes(result)}
+    titles = {task: title for task, title in all_tasks(results).items() if task in tasks}
     if not titles:
         return None
-    widest = max(results, key=lambda result: len(result.row.figures.get(PROBE, {})))
+    widest = max(probed, key=lambda result: len(_probes(result)))
     rows = [_probed(TEACHER, widest, TEACHER, titles)]
-    rows += [_probed(_named(result), result, result.model.name, titles) for result in results]
+    rows += [_probed(_named(result), result, result.model.name, titles) for result in probed]
     return markdown_table(["Model", *(f"{title}, %" for title in titles.values())], rows)
+
+
+def _probes(result: Result) -> Mapping[str, Any]:
+    probes: Mapping[str, Any] = result.row.figures.get(PROBE, {})
+    return probes
 
 
 def _probed(label: str, result: Result, case: str, titles: Iterable[str]) -> list[str]:
@@ -66,13 +67,8 @@ def _named(result: Result) -> str:
     return f"**{result.model.name}**" if result.model.has_files else result.model.name
 
 
-def _files(result: Result) -> list[Row]:
-    """The rows of the model's exported files."""
-    return [row for row in result.report.rows if row.case.startswith("student-")]
-
-
-def _file(row: Row) -> str:
-    return row.case.removeprefix("student-").replace("-", " ")
+def _file(kind: str) -> str:
+    return kind.replace("-", " ")
 
 
 def _scores(label: str, result: Result, case: str, titles: Mapping[str, str], common: Sequence[str]) -> list[str]:
@@ -87,20 +83,24 @@ def _percent(value: Value) -> str:
 
 
 def held_out_table(results: Sequence[Result]) -> str:
-    """A row for the teacher and each model: what it was trained on, and how it predicts held-out text."""
-    rows = [[TEACHER, *[NONE] * 3, *_held_out(results[0].report[TEACHER])]]
-    for result in results:
-        own = result.row.figures
-        effort = [count(own["updates"]), f"{own['tokens'] / 1e6:.2f}", duration(own["wall_time_s"])]
-        rows.append([f"`{result.model.name}`: {result.model.title}", *effort, *_held_out(result.row)])
-    head = ["Model", "updates", "tokens, millions", "time", *(title for title, _, _ in HELD_OUT.values())]
-    return markdown_table(head, rows)
+    """Family by family, a row for the teacher and each model: its training, and how it predicts held-out text."""
+    rows = []
+    for recipe, family in itertools.groupby(results, key=lambda result: result.model.recipe):
+        first, *others = family
+        text = recipe.removeprefix("reference-")
+        rows.append([f"{TEACHER}, on the text of {text}", *[NONE] * 4, *_held_out(first, TEACHER)])
+        for result in (first, *others):
+            own = result.row.figures
+            effort = [count(own["updates"]), f"{own['tokens'] / 1e6:.2f}", duration(own["wall_time_s"])]
+            name = f"`{result.model.name}`: {result.model.title}"
+            rows.append([name, *effort, result.arithmetic, *_held_out(result, result.model.name)])
+    titles = [title for title, _, _ in HELD_OUT.values()]
+    return markdown_table(["Model", "updates", "tokens, millions", "time", "computed in", *titles], rows)
 
 
-def _held_out(row: Row) -> list[str]:
-    return [
-        figure(factor * row.figures[key]) if key in row.figures else NONE for key, (_, factor, _) in HELD_OUT.items()
-    ]
+def _held_out(result: Result, case: str) -> list[str]:
+    values = [(result.held_out(key, case), factor) for key, (_, factor, _) in HELD_OUT.items()]
+    return [NONE if value is None else figure(factor * value) for value, factor in values]
 
 
 def size_table(results: Sequence[Result]) -> str:
@@ -131,18 +131,22 @@ def comparison_table(head: Sequence[str], compared: Mapping[tuple[str, ...], Seq
 
 
 def _compared(each: Comparison) -> list[str]:
-    verdict = {True: "better", False: "worse", None: NOT_TOLD_APART}[each.is_better]
+    undecided = NOT_TESTED if each.error is None else NOT_TOLD_APART
+    verdict = {True: "better", False: "worse", None: undecided}[each.is_better]
     digits = _digits(each)
     return [f"{each.without:.{digits}f}", f"{each.having:.{digits}f}", _difference(each), verdict]
 
 
 def _difference(each: Comparison) -> str:
-    error = "" if each.error is None else f" ± {each.error:.1f}"
-    return f"{each.difference:+.{_digits(each)}f}{error}"
+    digits = _digits(each)
+    error = "" if each.error is None else f" ± {each.error:.{digits}f}"
+    return f"{each.difference:+.{digits}f}{error}"
 
 
 def _digits(each: Comparison) -> int:
-    return 1 if each.measure.endswith("%") else 2
+    if each.measure.endswith("%"):
+        return 1
+    return 3 if max(abs(each.without), abs(each.having)) < 2 else 2
 
 
 def goals_table(named: Mapping[str, Result]) -> str:
@@ -156,11 +160,14 @@ def _goal(goal: str, measured: str, is_reached: Any) -> list[str]:
 
 
 def _kept(named: Mapping[str, Result]) -> list[str]:
-    goal = f"Base has at least {100 * LEAST_SHARE:.0f} % of the teacher's mean score over its tasks"
+    goal = f"Base has at least {100 * LEAST_SHARE:.0f} % of the teacher's mean score over all tasks"
     if "base" not in named or not named["base"].tasks:
         return [goal, NOT_RUN, NONE]
-    share = named["base"].share(list(named["base"].tasks))
-    return _goal(goal, f"{_percent(share)} % over {len(named['base'].tasks)} of them", share.mean >= LEAST_SHARE)
+    tasks = list(named["base"].tasks)
+    share = named["base"].share(tasks)
+    within = share.std is not None and abs(share.mean - LEAST_SHARE) <= ERRORS * share.std / math.sqrt(share.seeds)
+    reached = ("yes" if share.mean >= LEAST_SHARE else "no") + (", within the error" if within else "")
+    return [goal, f"{_percent(share)} % over {len(tasks)} of {len(known_tasks())} tasks", reached]
 
 
 def _gained(named: Mapping[str, Result]) -> list[str]:
@@ -179,15 +186,15 @@ def _gained(named: Mapping[str, Result]) -> list[str]:
 
 def _int8(named: Mapping[str, Result]) -> list[str]:
     goal = f"An int8 file of base is within {100 * MOST_LOST_IN_INT8:.1f} points of base"
-    rows = [row for row in _files(named["base"]) if "int8" in row.case] if "base" in named else []
-    if not rows:
+    files = {kind: row for kind, row in named["base"].files.items() if "int8" in kind} if "base" in named else {}
+    if not files:
         return [goal, NOT_RUN, NONE]
     base = named["base"]
     lost = {
-        _file(row): max(
+        _file(kind): max(
             base.score("base", task).mean - base.score(row.case, task).mean for task in row.figures["tasks"]
         )
-        for row in rows
+        for kind, row in files.items()
     }
     shown = ", ".join(f"{file} {-100 * points:+.2f} points at worst" for file, points in lost.items())
     return _goal(goal, shown, max(lost.values()) <= MOST_LOST_IN_INT8)

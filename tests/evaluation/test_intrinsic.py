@@ -177,12 +177,13 @@ def test_folds_are_parts_of_the_whole(
 
     figures = measure(sequences, 50)
     measures = {"masked_accuracy", "masked_cross_entropy_nats", "kl_to_teacher_nats", "teacher_agreement"}
-    assert figures["by_fold"].keys() == measures | {"pseudo_perplexity"}
+    assert figures["by_fold"].keys() == measures | {"pseudo_perplexity", "hidden_cosine"}
     # Of fifty sequences, twenty folds have two or three each; of three sentences, three folds have one each.
     assert {name: len(values) for name, values in figures["by_fold"].items() if name in measures} == dict.fromkeys(
         measures, 20
     )
     assert len(figures["by_fold"]["pseudo_perplexity"]) == 3
+    assert np.mean(figures["by_fold"]["hidden_cosine"]) == pytest.approx(np.mean(figures["hidden_cosine"]), abs=0.01)
     special = set(tiny_teacher.tokenizer.all_special_ids)
     order = np.random.default_rng(SETTINGS.seed).permutation(len(sequences))[:50]
     pieces = np.zeros(20)

@@ -6,8 +6,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel, AutoTokenizer
 
-from distilrubert.evaluation.linear_probe import _features, mean_vectors, probe
-from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.linear_probe import _sentences, _words, mean_vectors, probe
+from distilrubert.evaluation.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.task_data import TaskRows, load_rows
 from distilrubert.modeling.errors import UserError
 
@@ -15,6 +15,12 @@ from distilrubert.modeling.errors import UserError
 @pytest.fixture(scope="module")
 def encoder(student_folder: Path):
     return AutoModel.from_pretrained(student_folder).eval(), AutoTokenizer.from_pretrained(student_folder)
+
+
+def define(kind: str, labels: list[str], metrics: list[str]) -> TaskDefinition:
+    """A task whose rows are given by hand."""
+    fields = {"name": "own", "title": "Own", "licence": "CC0-1.0", "source": "here", "files": TaskFiles(train="unused")}
+    return TaskDefinition(**fields, kind=kind, labels=labels, metrics=metrics, test_share=0.5)
 
 
 @torch.inference_mode()
@@ -31,9 +37,39 @@ def test_vectors_are_means_over_real_tokens_in_the_order_of_the_texts(encoder, s
 
 def test_a_pair_is_product_and_distance_of_its_vectors(encoder) -> None:
     rows = Dataset.from_dict({"text": ["Кот спит."], "text_pair": ["Да."], "label": [0]})
+    task = define("sentence-pair-classification", ["no", "yes"], ["accuracy"])
     first, second = alone(encoder, "Кот спит."), alone(encoder, "Да.")
-    (found,) = _features(*encoder, rows, 64)
+    (found,) = _sentences(*encoder, task, rows).vectors_ND
     np.testing.assert_allclose(found, [*(first * second), *abs(first - second)], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_word_is_its_first_piece_and_its_class_is_counted_in_its_place(encoder) -> None:
+    model, tokenizer = encoder
+    task = define("token-classification", ["O", "B-PET"], ["span_f1"])
+    rows = Dataset.from_dict({"tokens": [["электрификация", "\u200b", "кот"], ["да"]], "tags": [[0, 0, 1], [1]]})
+    part = _words(model, tokenizer, task, rows)
+    pieces = len(tokenizer.tokenize("электрификация"))
+    assert pieces > 1
+    hidden = [
+        model(**tokenizer(words, is_split_into_words=True, return_tensors="pt")).last_hidden_state[0].numpy()
+        for words in rows["tokens"]
+    ]
+    np.testing.assert_allclose(part.vectors_ND, [hidden[0][1], hidden[0][1 + pieces], hidden[1][1]], atol=1e-5)
+    assert part.labels_N == [0, 1, 1]
+    assert part.metrics([0, 1, 1]) == {"span_f1": 1.0}
+    # One of two found, nothing else taken for one.
+    assert part.metrics([0, 1, 0]) == {"span_f1": pytest.approx(2 / 3)}
+
+
+def test_words_are_told_apart_by_their_vectors(student_folder: Path) -> None:
+    words = ["кот", "собака", "вчера", "дома", "летом", "опять"]
+    sentences = [[words[(row + shift) % 6] for shift in (0, 2, 5)] for row in range(60)]
+    tags = [[int(word in ("кот", "собака")) for word in sentence] for sentence in sentences]
+    rows = Dataset.from_dict({"tokens": sentences, "tags": tags})
+    parts = TaskRows(rows.select(range(30)), rows.select(range(30, 40)), rows.select(range(40, 60)))
+    found = probe(student_folder, define("token-classification", ["O", "B-PET"], ["span_f1"]), parts)
+    assert found["test"]["span_f1"] > 0.9
 
 
 def test_what_the_vectors_hold_is_found_and_noise_is_not(student_folder: Path, noun_task: TaskDefinition) -> None:
