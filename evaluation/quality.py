@@ -114,7 +114,12 @@ def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings) -> dict
         "settings": settings.model_dump(mode="json"),
         "precision": chosen_precision(settings.finetuning),
         "tasks": {
-            task.name: {**task.model_dump(include=described), "main_metric": task.main_metric, "metrics": task.metrics}
+            task.name: {
+                **task.model_dump(include=described),
+                "split": task.reported_split,
+                "main_metric": task.main_metric,
+                "metrics": task.metrics,
+            }
             for task in tasks
         },
     }

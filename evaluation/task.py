@@ -60,6 +60,11 @@ class TaskDefinition(Section):
     )
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of train to choose on, if it has to give it.")
     test_share: float | None = Field(None, gt=0, lt=1, description="Share of train to report on, if there is no test.")
+    test_split: str | None = Field(
+        None,
+        description="What the part that is reported on is called in the data set, for the card; empty: test, for a "
+        "dataset of the Hub the split itself, and train where it is a share of train.",
+    )
     split_seed: int = Field(0, ge=0, description="Seed of the splits of train.")
     max_length: int = Field(128, ge=8, description="Longest input, tokens including the special ones.")
     metrics: list[str] = Field(min_length=1, description="Metrics to report; the first is the main one.")
@@ -100,6 +105,15 @@ class TaskDefinition(Section):
     def main_metric(self) -> str:
         """The metric that models are chosen and compared by."""
         return self.metrics[0]
+
+    @property
+    def reported_split(self) -> str:
+        """The split of the data set that scores are of."""
+        if self.test_split:
+            return self.test_split
+        if self.data.test is None:
+            return "train" if self.files else self.data.train
+        return "test" if self.files else self.data.test
 
     @property
     def classes(self) -> list[str]:

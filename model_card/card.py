@@ -127,7 +127,7 @@ def _eval_result(score: Score) -> EvalResult:
         task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
         dataset_type=score.task,
         dataset_name=score.title,
-        dataset_split="test",
+        dataset_split=score.about.get("split", "test"),
         metric_type=METRIC_TYPES.get(score.metric, score.metric),
         metric_name=score.metric_title,
         metric_value=round(score.values["student"].mean, 4),

@@ -16,11 +16,11 @@ from rich.table import Table
 from distilrubert.conversion.claims import check_files
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.evaluation.score_claims import check_scores, list_scores
+from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores
 from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.model_card.claims import check_card, read_reports
-from distilrubert.modeling.claims import Claim, Figure
+from distilrubert.modeling.claims import Claim
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
 from distilrubert.pipeline.exporting import exporters_of
@@ -63,7 +63,7 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     try:
         yield from _check(folder, wanted)
     # Reports may come from anywhere, and each of a hundred figures may be missing.
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(
             f"{folder}/reports: a report lacks a figure, or has another kind of value: {error!r}"
         ) from error
@@ -79,6 +79,7 @@ def _check(folder: Path, wanted: Wanted) -> Iterator[Claim]:
         yield from check_sizes(models, speed)
         yield from check_speed(models, speed, wanted.tolerance) if wanted.speed else list_speed(speed)
     if quality := reports.get("quality"):
+        yield from check_means(quality)
         yield from _check_quality(models, quality, wanted)
 
 
@@ -121,10 +122,13 @@ def all_hold(claims: Sequence[Claim]) -> bool:
     return not any(claim.verdict == "does not hold" for claim in claims)
 
 
-def _shown(figure: Figure) -> str:
+def _shown(figure: Any) -> str:
     if figure is None:
         return ""
     if isinstance(figure, str):
         is_digest = len(figure) == 64 and " " not in figure
         return f"{figure[:SHOWN_DIGITS]}…" if is_digest else figure
-    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.5g}"
+    if isinstance(figure, int | float):
+        return f"{figure:,}" if isinstance(figure, int) else f"{figure:.5g}"
+    # A card may have come from anywhere.
+    return str(figure)

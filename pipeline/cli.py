@@ -20,6 +20,9 @@ _FALSE_ALARMS = (
     "The tokenizer class you load from this checkpoint is not the same type",
 )
 
+# The commands that keep what they have finished when they are interrupted.
+_KEPT = ("distill", "evaluate", "publish")
+
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:
     """Run one command.
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         program: the name that the help shows; ``publish.py`` is the command ``publish`` itself.
 
     Returns:
-        The exit status: 0 done, 1 a claim or check failed, 2 a mistake of the user, 130 interrupted with the work kept.
+        The exit status: 0 done, 1 a claim or check failed, 2 a mistake of the user, 130 interrupted.
     """
     options = _parser(program).parse_args(arguments)
     _configure_logging()
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         print(f"{program}: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as error:
-        print(f"{program}: {str(error) or 'interrupted'}; the same command goes on from there", file=sys.stderr)
+        ending = "the same command goes on from there" if options.command in _KEPT else "nothing was kept"
+        print(f"{program}: {str(error) or 'interrupted'}; {ending}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.

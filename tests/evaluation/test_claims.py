@@ -2,14 +2,15 @@
 
 import copy
 import dataclasses
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distilrubert.evaluation import speed_claims
+from distilrubert.evaluation import score_claims, speed_claims
 from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.score_claims import check_scores, list_scores, margin_of
+from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores, margin_of
 from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
 from distilrubert.evaluation.task import TaskDefinition
@@ -94,8 +95,8 @@ def test_without_the_teacher_the_first_file_is_the_measure(measured: list[Row], 
 
 def test_a_real_measurement_is_compared_with_itself(models: dict[str, Path]) -> None:
     """The report's own settings are used: with sixteen tokens this takes a moment."""
-    claims = list(check_speed(models, STATED, tolerance=1e9))
-    assert "does not hold" not in [claim.verdict for claim in claims]
+    claims = list(check_speed(models, STATED, tolerance=0.3))
+    assert [claim.claimed for claim in claims] == [2.0, 3.0]
     assert all(isinstance(claim.measured, float) and claim.measured > 0 for claim in claims)
     broken = dataclasses.replace(STATED, details={"batch_sizes": []})
     with pytest.raises(UserError, match=r"speed\.json: details\.batch_sizes"):
@@ -157,6 +158,67 @@ def test_scores_are_measured_again(
         boasting["student"].figures[part]["nouns"]["accuracy"] |= {"mean": 2.0, "std": 0.01}
     wrong = {key for key, claim in check(boasting).items() if claim.verdict == "does not hold"}
     assert wrong == {("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy")}
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "verdict"),
+    [
+        # Two new runs .02 apart, against two: an error of .0141, so a margin of .0283.
+        ([0.70, 0.70], [0.71, 0.73], "holds"),
+        ([0.69, 0.69], [0.71, 0.73], "does not hold"),
+        # However far apart the stated runs are, the new ones decide.
+        ([0.50, 0.90], [0.75, 0.75], "does not hold"),
+        ([0.70, 0.70], [0.66, 0.82], "not checked"),
+        ([0.70, 0.70], [0.95, 0.99], "does not hold"),
+        # Of one new run only the stated spread is known.
+        ([0.70, 0.72], [0.735], "holds"),
+        ([0.50, 0.90], [0.65], "not checked"),
+    ],
+)
+def test_means_are_compared_as_far_as_new_runs_agree(
+    claimed: list[float],
+    found: list[float],
+    verdict: str,
+    noun_task: TaskDefinition,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def report_of(values: list[float]) -> Measurements:
+        score = {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+        run = {"learning_rate": 1e-3, "seeds": list(range(len(values)))}
+        details = {"settings": {"finetuning": FinetuningSettings().model_dump()}, "tasks": {"nouns": {}}}
+        row = Row("student", {"tasks": {"nouns": {"accuracy": score, "run": run}}})
+        return Measurements(Environment.capture(), [row], "student", details)
+
+    monkeypatch.setattr(score_claims, "measure_quality", lambda *_, **__: report_of(found))
+    (claim,) = check_scores({"student": tmp_path}, report_of(claimed), noun_task, None, tmp_path, {})
+    assert claim.verdict == verdict
+
+
+def test_a_metric_that_the_definition_does_not_list_is_named(
+    quality: Measurements, student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
+) -> None:
+    stated = copy.deepcopy(quality)
+    figures = stated["student"].figures["tasks"]["nouns"]
+    figures["f1_macro"] = {"mean": 0.99, "std": 0.0, "values": [0.99, 0.99]}
+    claims = check_scores({"student": student_folder}, stated, noun_task, None, tmp_path, {}, processes=2)
+    (claim,) = (claim for claim in claims if claim.figure == "nouns: f1_macro")
+    assert (claim.verdict, claim.claimed) == ("not checked", 0.99)
+    assert claim.reason == "the task's definition does not list this metric"
+
+
+def test_means_follow_from_their_runs(quality: Measurements) -> None:
+    assert {claim.verdict for claim in check_means(quality)} == {"holds"}
+    for key, value in {"mean": 0.9645, "std": 0.5}.items():
+        edited = copy.deepcopy(quality)
+        edited["student"].figures["tasks"]["nouns"]["accuracy"][key] = value
+        student, words = check_means(edited)
+        assert (student.verdict, student.reason) == ("does not hold", "nouns: accuracy")
+        assert (student.claimed, words.verdict) == (student.measured + 1, "holds")
 
 
 def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(

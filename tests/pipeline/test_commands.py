@@ -46,7 +46,12 @@ def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, 
     assert converted(monkeypatch, "--onnx", "fp32")["proof"] == default_sentences()
 
 
-def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path):  # noqa: F811
+def test_an_interruption_says_whether_anything_was_kept(monkeypatch, capsys):
+    converted(monkeypatch)
+    assert capsys.readouterr().err == "distilrubert: interrupted; nothing was kept\n"
+
+
+def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path, capsys):  # noqa: F811
     seen = {}
 
     def measure_quality(models, tasks, settings, **options):
@@ -57,6 +62,7 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
     intents = str(Path(__file__).parents[2] / "recipes/demo/intents.yaml")
     arguments = ["--task", intents, "--seeds", "7", "--set", "epochs=2", "--set", "train_limit=50", "--processes", "3"]
     assert main(["evaluate", str(model_folder), *arguments, "--output", str(tmp_path / "scores.json")]) == 130
+    assert capsys.readouterr().err == "distilrubert: interrupted; the same command goes on from there\n"
     assert seen["settings"].finetuning == FinetuningSettings(epochs=2, train_limit=50)
     assert (seen["settings"].seeds, seen["processes"], seen["tasks"]) == ([7], 3, ["intents"])
 

@@ -167,10 +167,12 @@ def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
     assert "0.99" in said
     assert "1 do not" in said
     report = json.loads((copy / "reports/speed.json").read_text(encoding="utf-8"))
-    del report["rows"][1]["latency_s"]
-    (copy / "reports/speed.json").write_text(json.dumps(report), encoding="utf-8")
-    assert main(["verify", str(copy)]) == 2
-    assert "a report lacks a figure, or has another kind of value: KeyError('latency_s')" in capsys.readouterr().err
+    for wrong, reason in (({"latency_s": 0}, "ZeroDivisionError"), ({}, "KeyError('latency_s')")):
+        del report["rows"][1]["latency_s"]
+        report["rows"][1] |= wrong
+        (copy / "reports/speed.json").write_text(json.dumps(report), encoding="utf-8")
+        assert main(["verify", str(copy)]) == 2
+        assert f"a report lacks a figure, or has another kind of value: {reason}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
