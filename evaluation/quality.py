@@ -37,6 +37,7 @@ def measure_quality(
     own_held_out: Mapping[str, Sequence[Ids]] | None = None,
     exporters: Mapping[str, Mapping[str, Exporter]] | None = None,
     processes: int = 1,
+    probed: Sequence[TaskDefinition] = (),
 ) -> Measurements:
     """Measure models on held-out text and on tasks, all in the same way.
 
@@ -54,6 +55,7 @@ def measure_quality(
             measured on it, but not compared with the teacher piece by piece.
         exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file.
         processes: fine-tuning runs at once, each with its share of PyTorch's threads.
+        probed: tasks on which models are not fine-tuned: a linear probe scores them in a fraction of the time.
 
     Returns:
         A row for each model: the figures of :func:`~distilrubert.evaluation.intrinsic.measure_intrinsic`, and
@@ -65,22 +67,24 @@ def measure_quality(
         sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
 
     Raises:
-        UserError: if a folder holds no model, or a task's data is no good.
+        UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
     """
     exporters = exporters or {}
     for folder in models.values():
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"{folder}: holds no model: there is no config.json")
-    cache = ResultCache(Path(cache_folder))
-    data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in tasks}
+    if unfit := [task.name for task in probed if not linear_probe.applies_to(task)]:
+        raise UserError(f"task {unfit[0]}: has no classes, so that there is no linear probe of it")
+    cache, everything = ResultCache(Path(cache_folder)), [*tasks, *probed]
+    data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in everything}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
-    probed, worded = (
-        [task for task in tasks if baseline.applies_to(task)] for baseline in (linear_probe, bag_of_words)
+    frozen, worded = (
+        [task for task in everything if baseline.applies_to(task)] for baseline in (linear_probe, bag_of_words)
     )
-    probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in probed} for runner in runners}
+    probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
         summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
@@ -89,7 +93,7 @@ def measure_quality(
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
-    return Measurements(Environment.capture(), rows, baseline, _details(tasks, settings))
+    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings))
 
 
 def _task_figures(

@@ -58,19 +58,22 @@ def check_scores(
         raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
     measured: dict[str, Row] = {}
     for case, folder in models.items():
-        if run := _stated_run(quality, case, task.name):
-            settings = _settings_of(quality, run, seeds)
-            kinds = {name: exporter for name, exporter in exporters.items() if _has(quality, f"{case}-{name}")}
-            found = measure_quality(
-                {case: folder},
-                [task],
-                settings,
-                [],
-                cache_folder,
-                exporters={case: kinds} if kinds else None,
-                processes=processes,
-            )
-            measured |= {row.case: row for row in found.rows}
+        parts = {part: figures for row, part, figures in _stated(quality, task.name) if row.case == case}
+        if not parts:
+            continue
+        is_fine_tuned = "tasks" in parts
+        kinds = {name: exporter for name, exporter in exporters.items() if _has(quality, f"{case}-{name}")}
+        found = measure_quality(
+            {case: folder},
+            [task] if is_fine_tuned else [],
+            _settings_of(quality, parts["tasks"]["run"] if is_fine_tuned else {}, seeds),
+            [],
+            cache_folder,
+            exporters={case: kinds} if kinds else None,
+            processes=processes,
+            probed=[] if is_fine_tuned else [task],
+        )
+        measured |= {row.case: row for row in found.rows}
     for row, part, figures in _stated(quality, task.name):
         yield from _compare(task, row.case, part, figures, measured.get(row.case))
 
@@ -103,20 +106,13 @@ def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mappin
                 yield row, part, figures
 
 
-def _stated_run(quality: Measurements, case: str, task: str) -> Mapping[str, Any]:
-    """How a case was fine-tuned; empty where it was not."""
-    run: Mapping[str, Any] = next(
-        (figures["run"] for row, part, figures in _stated(quality, task) if row.case == case and part == "tasks"), {}
-    )
-    return run
-
-
 def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[int] | None) -> QualitySettings:
     details = quality.details
-    protocol = {**details["settings"]["finetuning"], "learning_rates": [run["learning_rate"]]}
+    stated = details["settings"]
+    protocol = {**stated["finetuning"]} | ({"learning_rates": [run["learning_rate"]]} if run else {})
     # The arithmetic that "auto" stood for on the other machine.
     protocol["precision"] = details.get("precision", protocol["precision"])
-    values = {"finetuning": protocol, "seeds": list(seeds or run["seeds"])}
+    values = {"finetuning": protocol, "seeds": list(seeds or (run or stated)["seeds"])}
     return stated_settings(QualitySettings, values, "reports/quality.json", "details.settings")
 
 

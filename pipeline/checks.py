@@ -1,5 +1,6 @@
 """What can be known to be wrong before any work is done or anything is written."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -10,14 +11,13 @@ from distilrubert.distill.objective import build_layer_losses
 from distilrubert.distill.sources import open_source
 from distilrubert.distill.tokenisation import check_max_length
 from distilrubert.distill.tracking import check_trackers
-from distilrubert.evaluation.task import load_tasks
 from distilrubert.evaluation.task_data import load_rows
 from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.run import Run, inputs_of, is_up_to_date
-from distilrubert.pipeline.stages import training_stages_of
+from distilrubert.pipeline.stages import tasks_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
 
@@ -42,7 +42,7 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
     with tempfile.TemporaryDirectory() as unused:
         for source in recipe.corpus.sources:
             open_source(source, Path(unused))
-    tasks = load_tasks(recipe.evaluation.tasks)
+    tasks = itertools.chain(*tasks_of(recipe.evaluation))
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:
         require_onnx()

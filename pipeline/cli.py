@@ -204,6 +204,11 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
             metavar="FORMAT",
             help=f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)",
         )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds",
+    )
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
     _add_processes(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")

@@ -81,15 +81,17 @@ def evaluate(options: argparse.Namespace) -> None:
     _check_output(options.output)
     exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
+    tasks = load_tasks(options.task)
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
-        load_tasks(options.task),
+        [] if options.probe else tasks,
         validated(QualitySettings, {"seeds": options.seeds, "finetuning": finetuning}),
         held_out=[],
         # Beside the output, so that the same command continues where it was stopped.
         cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
         exporters={"model": exporters_of(exported.cases)},
         processes=options.processes,
+        probed=tasks if options.probe else [],
     )
     quality.save(options.output)
     Console().print(quality_table(quality))

@@ -65,6 +65,11 @@ class EvaluationSettings(Section):
         default_factory=IntrinsicSettings, description="How the prediction of held-out text is measured."
     )
     tasks: list[NameOrPath] = Field([], description="Labelled tasks: names of shipped ones or paths of YAML files.")
+    probed_tasks: list[NameOrPath] = Field(
+        [],
+        description="Tasks on which a linear probe of the frozen models is scored and nothing is fine-tuned: minutes "
+        "instead of hours. Those of `tasks` have one too.",
+    )
     seeds: Seeds = Field([1, 2, 3], description="Seeds of the fine-tuning runs of each task.")
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."

@@ -24,6 +24,7 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, sa
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.vocabulary import train_wordpiece
 from distilrubert.pipeline.exporting import exporters_of
+from distilrubert.pipeline.recipe import EvaluationSettings
 from distilrubert.pipeline.run import Run, Stage
 from distilrubert.pipeline.student_vocabulary import (
     corpus_tokenizers,
@@ -139,11 +140,18 @@ def _speed_inputs(run: Run) -> Mapping[str, Any]:
 
 
 def _quality_inputs(run: Run) -> Mapping[str, Any]:
-    # Left out while it asks for nothing: what was measured before there was such a field still holds.
+    # Left out while they ask for nothing: what was measured before there were such fields still holds.
     unused = set() if run.recipe.evaluation.exported.cases else {"exported"}
-    evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "tasks", "processes", *unused})
-    tasks = [_task_inputs(task) for task in load_tasks(run.recipe.evaluation.tasks)]
-    return {"evaluation": evaluation | {"tasks": tasks}}
+    by_content = {"tasks", "probed_tasks"}
+    evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "processes", *by_content, *unused})
+    tasks, probed = ([_task_inputs(task) for task in found] for found in tasks_of(run.recipe.evaluation))
+    return {"evaluation": evaluation | {"tasks": tasks} | ({"probed_tasks": probed} if probed else {})}
+
+
+def tasks_of(evaluation: EvaluationSettings) -> tuple[list[TaskDefinition], list[TaskDefinition]]:
+    """The tasks to fine-tune on, and those to probe only."""
+    tasks = load_tasks([*evaluation.tasks, *evaluation.probed_tasks])
+    return tasks[: len(evaluation.tasks)], tasks[len(evaluation.tasks) :]
 
 
 def _task_inputs(task: TaskDefinition) -> dict[str, Any]:
@@ -221,15 +229,17 @@ def _measure_speed(run: Run) -> None:
 
 def _measure_quality(run: Run) -> None:
     evaluation, sequences = run.recipe.evaluation, held_out(run)
+    tasks, probed = tasks_of(evaluation)
     measure_quality(
         {"teacher": _teacher_folder(run), "student": run.student},
-        load_tasks(evaluation.tasks),
+        tasks,
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
         sequences["teacher"],
         run.scores,
         own_held_out={"student": sequences["student"]} if has_own_vocabulary(run) else None,
         exporters={"student": exporters_of(evaluation.exported.cases, run.recipe.conversion)},
         processes=evaluation.processes,
+        probed=probed,
     ).save(run.reports / "quality.json")
 
 

@@ -43,14 +43,20 @@ def speed_table(speed: Measurements) -> Table:
 def quality_table(quality: Measurements) -> Table:
     """A row for each model: prediction of held-out text, then each task's main score as mean ± deviation."""
     tasks: Mapping[str, Any] = quality.details["tasks"]
+    # A probe is shown where nothing was fine-tuned.
+    first = quality.rows[0].figures
+    parts = {name: "tasks" if name in first["tasks"] else "linear_probe" for name in tasks}
     table = Table(title="Quality", title_justify="left")
     table.add_column("model")
     own = " (own pieces: not comparable)" if have_vocabularies_of_their_own(quality) else ""
     table.add_column(f"masked accuracy{own}, %", justify="right")
-    for name, task in tasks.items():
-        table.add_column(f"{name}, {task['main_metric']}, %", justify="right")
+    for name, part in parts.items():
+        probe = "" if part == "tasks" else ", linear probe"
+        table.add_column(f"{name}, {tasks[name]['main_metric']}{probe}, %", justify="right")
     for row in quality.rows:
-        scores = (_score(row.figures["tasks"].get(name), task["main_metric"]) for name, task in tasks.items())
+        scores = (
+            _score(row.figures.get(part, {}).get(name), tasks[name]["main_metric"]) for name, part in parts.items()
+        )
         table.add_row(row.case, _percent(row.figures.get("masked_accuracy")), *scores)
     return table
 

@@ -14,7 +14,7 @@ class Model:
         overrides: what differs from the recipe, as ``key=value``.
         has_files: whether it is exported, timed and described by a card too; what only compares losses is as large as
             the student it compares with.
-        tasks: what it is fine-tuned on.
+        tasks: what it is fine-tuned on; all others that have classes are probed.
     """
 
     name: str
@@ -31,6 +31,8 @@ NO_KL = "distillation.weights={mlm: 2, cosine: 1}"
 NO_COSINE = "distillation.weights={kl: 5, mlm: 2}"
 NO_MLM = "distillation.weights={kl: 5, cosine: 1}"
 ALL_TASKS = ("rusentiment", "factrueval", "rucola", "paraphraser", "terra", "xquad-ru")
+# A probe tells classes apart, which question answering has not.
+PROBED = ALL_TASKS[:-1]
 # As DistilBERT has it; what was run before even masks were known to be better.
 RARE = "distillation.masking.smoothing=0.7"
 ALL = "distillation.kl_positions=all"

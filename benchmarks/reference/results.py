@@ -204,11 +204,21 @@ def common_tasks(results: Sequence[Result]) -> list[str]:
 
 def all_tasks(results: Sequence[Result]) -> dict[str, str]:
     """The title and metric of every task that a model was measured on, by name."""
+    return {name: _title(task) for result in results for name, task in result.tasks.items()}
+
+
+def probed_tasks(results: Sequence[Result]) -> dict[str, str]:
+    """The title and metric of every task that a model was probed on, by name."""
     return {
-        name: f"{task['title']}, {METRIC_TITLES.get(task['main_metric'], task['main_metric'])}"
+        name: _title(task)
         for result in results
-        for name, task in result.tasks.items()
+        for name, task in result.described.items()
+        if name in result.row.figures.get(PROBE, {})
     }
+
+
+def _title(task: Mapping[str, Any]) -> str:
+    return f"{task['title']}, {METRIC_TITLES.get(task['main_metric'], task['main_metric'])}"
 
 
 def compare(having: Result, without: Result) -> list[Comparison]:

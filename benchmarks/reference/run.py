@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models import MODELS, PROTOCOL, Model
+from models import MODELS, PROBED, PROTOCOL, Model
 
 from distilrubert.distill.report import TrainingReport
 from distilrubert.evaluation.size import count_parameters, find_file
@@ -92,7 +92,9 @@ def _positive(text: str) -> int:
 
 def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
     tasks = model.tasks if options.tasks is None else options.tasks
+    probed = [] if options.tasks is not None else [task for task in PROBED if task not in tasks]
     schedule = [f"evaluation.tasks=[{', '.join(tasks)}]", f"evaluation.seeds={options.seeds}"]
+    schedule.append(f"evaluation.probed_tasks=[{', '.join(probed)}]")
     if options.updates:
         every = max(1, options.updates // MEASUREMENTS)
         schedule += [f"distillation.max_steps={options.updates}", f"distillation.validate_every={every}"]

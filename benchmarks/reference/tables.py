@@ -5,7 +5,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from results import BAG_OF_WORDS, ERRORS, HELD_OUT, PROBE, TEACHER, Comparison, Result, all_tasks, compare_tasks
+from results import (
+    BAG_OF_WORDS,
+    ERRORS,
+    HELD_OUT,
+    PROBE,
+    TEACHER,
+    Comparison,
+    Result,
+    all_tasks,
+    compare_tasks,
+    probed_tasks,
+)
 
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.evaluation.task import known_tasks
@@ -41,13 +52,13 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
 
 def probe_table(results: Sequence[Result]) -> str | None:
     """A row for the teacher and each model: a linear classifier on frozen vectors. None where nothing was probed."""
-    probed = [result for result in results if result.row.figures.get(PROBE)]
-    tasks = {task for result in probed for task in _probes(result)}
-    titles = {task: title for task, title in all_tasks(results).items() if task in tasks}
+    probed, titles = [result for result in results if _probes(result)], probed_tasks(results)
     if not titles:
         return None
     widest = max(probed, key=lambda result: len(_probes(result)))
     rows = [_probed(TEACHER, widest, TEACHER, titles)]
+    if any(row.case == BAG_OF_WORDS for row in widest.report.rows):
+        rows.append(_probed(BAG_OF_WORDS, widest, BAG_OF_WORDS, titles, "tasks"))
     rows += [_probed(_named(result), result, result.model.name, titles) for result in probed]
     return markdown_table(["Model", *(f"{title}, %" for title in titles.values())], rows)
 
@@ -57,9 +68,9 @@ def _probes(result: Result) -> Mapping[str, Any]:
     return probes
 
 
-def _probed(label: str, result: Result, case: str, titles: Iterable[str]) -> list[str]:
-    probed = result.report[case].figures.get(PROBE, {})
-    return [label, *(_percent(result.score(case, task, PROBE)) if task in probed else NONE for task in titles)]
+def _probed(label: str, result: Result, case: str, titles: Iterable[str], part: str = PROBE) -> list[str]:
+    probed = result.report[case].figures.get(part, {})
+    return [label, *(_percent(result.score(case, task, part)) if task in probed else NONE for task in titles)]
 
 
 def _named(result: Result) -> str:

@@ -11,6 +11,7 @@ from distilrubert.evaluation import task_runs
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.score_claims import check_scores
 from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import load_rows
@@ -75,6 +76,24 @@ def test_the_report_of_teacher_and_student(
     assert report.details["tasks"]["nouns"]["main_metric"] == "accuracy"
     report.save(tmp_path / "quality.json")
     assert Measurements.load(tmp_path / "quality.json") == report
+
+
+def test_what_is_probed_only_is_not_fine_tuned(
+    student_folder: Path, noun_task: TaskDefinition, tmp_path: Path, counted: list[tuple[float, int]]
+) -> None:
+    report = measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[noun_task])
+    assert counted == []
+    figures = report["student"].figures
+    assert figures["tasks"] == {}
+    assert figures["linear_probe"]["nouns"]["accuracy"]["mean"] > 0.8
+    assert report["bag-of-words"].figures["tasks"]["nouns"]["accuracy"]["mean"] == 1.0
+    assert report["student"].ratio is None
+    assert report.details["tasks"]["nouns"]["split"] == "train"
+    claims = check_scores({"student": student_folder}, report, noun_task, None, tmp_path / "again", {})
+    assert {(claim.subject, claim.verdict) for claim in claims} == {("student", "holds"), ("bag-of-words", "holds")}
+    answers = noun_task.model_copy(update={"kind": "question-answering"})
+    with pytest.raises(UserError, match="task nouns: has no classes, so that there is no linear probe of it"):
+        measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[answers])
 
 
 def test_the_chosen_learning_rate_gives_what_finetune_gives(
