@@ -5,6 +5,7 @@ Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
 
 import dataclasses
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -62,8 +63,9 @@ def measure_intrinsic(
         Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
         KL(teacher‖model) at the hidden pieces), ``teacher_agreement`` (share of them with the same first choice) and,
         where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
-        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions. ``by_fold`` has all these
-        for each of :data:`FOLDS` parts of the text, of the cosines the mean over the layers.
+        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions, and
+        ``mean_hidden_cosine``, over the layers. ``by_fold`` has all these for each of :data:`FOLDS` parts of the text,
+        of the cosines the mean over the layers.
     """
     order = np.random.default_rng(settings.seed).permutation(len(sequences))
     special = set(tokenizer.all_special_ids)
@@ -76,7 +78,7 @@ def measure_intrinsic(
     figures, by_fold = pieces.means(), pieces.means_by_fold()
     figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in hidden)
     if cosine_K := list(states.means().values()):
-        figures["hidden_cosine"] = cosine_K
+        figures |= {"hidden_cosine": cosine_K, "mean_hidden_cosine": statistics.fmean(cosine_K)}
         by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()
     if singly:
         losses, _ = _predict(model, None, batches, singly)

@@ -24,6 +24,7 @@ INTRINSIC_TITLES = {
     "pseudo_perplexity": "pseudo-perplexity (lower is better)",
     "kl_to_teacher_nats": "KL to the teacher, nats (lower is better)",
     "teacher_agreement": "same first choice as the teacher",
+    "mean_hidden_cosine": "cosine with the teacher's hidden states",
 }
 
 

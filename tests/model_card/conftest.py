@@ -229,7 +229,8 @@ QUALITY = {
             "pseudo_perplexity": 22.4106,
             "kl_to_teacher_nats": 0.6183,
             "teacher_agreement": 0.7129,
-            "hidden_cosine": [0.98, 0.97, 0.96, 0.95, 0.95, 0.96],
+            "hidden_cosine": [0.98, 0.97, 0.96, 0.95, 0.95, 0.97],
+            "mean_hidden_cosine": 0.9633,
             "tasks": {
                 "rusentiment": {"f1_weighted": _seeds(0.7645, 0.7601, 0.7688), "accuracy": _seeds(0.761, 0.758, 0.766)},
                 "factrueval": {"span_f1": _seeds(0.8533, 0.8571, 0.8502)},
