@@ -130,8 +130,8 @@ def describe_quality(quality: Measurements) -> str:
         else "",
         _protocol(quality.details["settings"]) if task_scores(quality) else "",
         _file_protocol(quality),
-        "A linear probe is a logistic regression on the frozen model's last hidden states: of a sentence their mean, of "
-        "a word that of its first piece."
+        "A linear probe is a logistic regression on the frozen model's last hidden states: of a sentence their mean, "
+        "of a word that of its first piece."
         if main_scores(quality, "linear_probe")
         else "",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}.",
