@@ -200,7 +200,7 @@ def test_quality_table_puts_teacher_and_bag_of_words_beside_the_student(run: Car
 def test_predictions_of_other_pieces_are_not_passed_off_as_comparable(run: CardInput) -> None:
     assert run.quality is not None
     teacher, student, *files = run.quality.rows
-    compared = {"kl_to_teacher_nats", "teacher_agreement"}
+    compared = {"kl_to_teacher_nats", "teacher_agreement", "mean_hidden_cosine"}
     own = dataclasses.replace(
         student, figures={name: value for name, value in student.figures.items() if name not in compared}
     )
