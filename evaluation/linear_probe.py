@@ -57,10 +57,10 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
     """
     with quiet_libraries():
         model, tokenizer = load_to_measure(AutoModel, model_folder, "an encoder")
-    describe = _words if task.task_kind is TOKEN_CLASSIFICATION else _sentences
-    train, validation, test = (
-        describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
-    )
+        describe = _words if task.task_kind is TOKEN_CLASSIFICATION else _sentences
+        train, validation, test = (
+            describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
+        )
     fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
     best = max(REGULARISATIONS, key=lambda strength: validation.score(fitted[strength])[task.main_metric])
     return {"test": test.score(fitted[best]), "regularisation": best}

@@ -124,6 +124,14 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_page_is_that_of_the_files(tmp_path: Path) -> None:
+    root = REFERENCE.parents[1]
+    done = render(root / "benchmarks/results/reference", tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    assert made == (root / "docs/results.md").read_text(encoding="utf-8"), "python benchmarks/reference/report.py"
+
+
 def cells(page: str, start: str) -> list[list[str]]:
     """The cells after the first of the rows that start so."""
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(f"| {start} |")]
