@@ -93,7 +93,7 @@ def measure_quality(
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
-    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings))
+    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes))
 
 
 def _task_figures(
@@ -112,11 +112,13 @@ def _task_figures(
     return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
 
 
-def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings) -> dict[str, Any]:
+def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings, processes: int) -> dict[str, Any]:
     described = {"title", "kind", "max_length", "licence", "source"}
     return {
         "settings": settings.model_dump(mode="json"),
         "precision": chosen_precision(settings.finetuning),
+        # Each had its share of the environment's threads.
+        "processes": processes,
         "tasks": {
             task.name: {
                 **task.model_dump(include=described),

@@ -63,6 +63,7 @@ class TaskRunner:
         """The figures of a linear probe."""
         inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows)}
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
+        logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
         return {**_summary(task, [result["test"]]), "run": how}
 

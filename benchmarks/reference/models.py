@@ -62,8 +62,3 @@ MODELS = (
     Model("base-rare-all", "base-rare with KL at all tokens", "reference-base", (RARE, ALL, EXPORTED)),
     Model("base-rare-no-cosine", "base-rare without cosine", "reference-base", (RARE, NO_COSINE)),
 )
-# The same for every model, whatever its recipe says: only what is fine-tuned differs.
-PROTOCOL = (
-    "evaluation.finetuning={train_limit: 2000, epochs: 3, batch_size: 16, dropout: 0.0, "
-    "learning_rates: [5.0e-5, 1.0e-4, 5.0e-4]}",
-)

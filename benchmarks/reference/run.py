@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models import MODELS, PROBED, PROTOCOL, Model
+from models import MODELS, PROBED, Model
 
 from distilrubert.distill.report import TrainingReport
 from distilrubert.evaluation.size import count_parameters, find_file
@@ -100,7 +100,7 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
         schedule += [f"distillation.max_steps={options.updates}", f"distillation.validate_every={every}"]
         schedule += ["distillation.validation_tokens=40000"]
     path = ROOT / "recipes" / f"{model.recipe}.yaml"
-    return load_recipe(path, [*PROTOCOL, *schedule, *model.overrides, *options.overrides])
+    return load_recipe(path, [*schedule, *model.overrides, *options.overrides])
 
 
 def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> None:

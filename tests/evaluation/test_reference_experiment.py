@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from datasets import Dataset
 
 from distilrubert.modeling.reports import Environment, Measurements, Row
@@ -122,6 +123,13 @@ def results(tmp_path: Path) -> Path:
     own_pieces = {"masked_accuracy": 0.5, "pseudo_perplexity": 10.0}
     write(folder, "tiny", {**own_pieces, "tasks": {"rusentiment": score("f1_weighted", 0.6, 0.6)}})
     return folder
+
+
+def test_the_recipes_have_one_protocol() -> None:
+    recipes = (REFERENCE.parents[1] / "recipes").glob("reference-*.yaml")
+    evaluations = [yaml.safe_load(path.read_text(encoding="utf-8"))["evaluation"] for path in recipes]
+    assert len(evaluations) == 4
+    assert all(evaluation == evaluations[0] for evaluation in evaluations)
 
 
 def test_the_page_is_that_of_the_files(tmp_path: Path) -> None:
