@@ -120,7 +120,7 @@ def _machines(result: Result) -> Iterator[str]:
     """Where the model was trained, and where it was measured."""
     for where in (Environment(**result.report.details["trained_on"]), result.report.environment):
         has_amx = any(name.startswith("amx") for name in where.instruction_sets)
-        yield where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''}"
+        yield where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} cores)"
 
 
 if __name__ == "__main__":

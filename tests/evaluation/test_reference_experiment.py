@@ -176,7 +176,7 @@ def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None
         assert missing in page
     assert "`tiny` predict pieces of a vocabulary of their own" in page
     assert "run.py --updates 100 " in page
-    assert f"{MACHINE.cpu}, two cores of each." in page
+    assert f"{MACHINE.cpu} (2 cores)." in page
     assert "Measured on held-out text only: `base-rare`." in page
 
 
