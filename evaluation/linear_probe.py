@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.evaluation.intrinsic import FOLDS
 from distilrubert.evaluation.loading import load_to_measure
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
@@ -50,7 +51,9 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         rows: its rows.
 
     Returns:
-        ``test``, the task's metrics, and ``regularisation``, the C with the best main metric on the validation part.
+        ``test``, the task's metrics, ``regularisation``, the C with the best main metric on the validation part, and
+        ``by_fold``, the main metric on each of :data:`~distilrubert.evaluation.intrinsic.FOLDS` parts of the test part
+        (fewer where it has fewer rows).
 
     Raises:
         UserError: if the folder holds no model that can be loaded.
@@ -62,20 +65,30 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
             describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
         )
     fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
-    best = max(REGULARISATIONS, key=lambda strength: validation.score(fitted[strength])[task.main_metric])
-    return {"test": test.score(fitted[best]), "regularisation": best}
+
+    def score(strength: float, part: _Part) -> dict[str, float]:
+        return compute_metrics(task.metrics, *part.answers(fitted[strength]))
+
+    best = max(REGULARISATIONS, key=lambda strength: score(strength, validation)[task.main_metric])
+    predictions, references = test.answers(fitted[best])
+    by_fold = [
+        compute_metrics([task.main_metric], predictions[fold::FOLDS], references[fold::FOLDS])[task.main_metric]
+        for fold in range(min(FOLDS, len(references)))
+    ]
+    return {"test": score(best, test), "regularisation": best, "by_fold": by_fold}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A part of the rows: N vectors and their classes, and what makes metrics of N predicted classes."""
+    """A part of the rows: N vectors, their classes, and what makes answers, row by row, of N predicted classes."""
 
     vectors_ND: NDArray[np.float32]
     labels_N: Sequence[int]
-    metrics: Callable[[Sequence[int]], dict[str, float]]
+    decode: Callable[[Sequence[int]], tuple[list[Any], list[Any]]]
 
-    def score(self, classifier: Pipeline) -> dict[str, float]:
-        return self.metrics(classifier.predict(self.vectors_ND).tolist())
+    def answers(self, classifier: Pipeline) -> tuple[list[Any], list[Any]]:
+        """Predictions and references, row by row, as metrics take them."""
+        return self.decode(classifier.predict(self.vectors_ND).tolist())
 
 
 def _fit(part: _Part, strength: float) -> Pipeline:
@@ -90,15 +103,11 @@ def _sentences(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset
 ) -> _Part:
     longest, labels = _longest(model, task), rows["label"][:]
-
-    def metrics(predictions: Sequence[int]) -> dict[str, float]:
-        return compute_metrics(task.metrics, predictions, labels)
-
     vectors_ND = mean_vectors(model, tokenizer, rows["text"][:], longest)
     if "text_pair" in rows.column_names:
         second_ND = mean_vectors(model, tokenizer, rows["text_pair"][:], longest)
         vectors_ND = np.concatenate([vectors_ND * second_ND, np.abs(vectors_ND - second_ND)], axis=1)
-    return _Part(vectors_ND, labels, metrics)
+    return _Part(vectors_ND, labels, lambda predictions: (list(predictions), labels))
 
 
 def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset) -> _Part:
@@ -107,17 +116,17 @@ def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Tas
     places = [(row, place) for row, pieces in enumerate(scored) for place in pieces]
     labels_N = [features["labels"][row][place] for row, place in places]
 
-    def metrics(predictions: Sequence[int]) -> dict[str, float]:
+    def decode(predictions: Sequence[int]) -> tuple[list[Any], list[Any]]:
         logits = np.zeros((len(features), max(features["length"]), len(task.classes)), dtype=np.float32)
         for (row, place), found in zip(places, predictions, strict=True):
             logits[row, place, found] = 1.0
-        return compute_metrics(task.metrics, *task.task_kind.decode(rows, features, logits, task.classes))
+        return task.task_kind.decode(rows, features, logits, task.classes)
 
     vectors: dict[int, NDArray[np.float32]] = {}
     for chosen, hidden_BLD, _ in _hidden_states(model, tokenizer, features["input_ids"][:]):
         for index, hidden_LD in zip(chosen, hidden_BLD.cpu().numpy(), strict=True):
             vectors[index] = hidden_LD[scored[index]]
-    return _Part(np.concatenate([vectors[index] for index in range(len(features))]), labels_N, metrics)
+    return _Part(np.concatenate([vectors[index] for index in range(len(features))]), labels_N, decode)
 
 
 def _longest(model: PreTrainedModel, task: TaskDefinition) -> int:

@@ -62,7 +62,7 @@ def measure_quality(
         ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
         of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
         main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
-        the tasks that have classes: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
+        the tasks that have classes, and ``by_fold``: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
         ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row ``bag-of-words`` where a task classifies
         sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
 

@@ -65,7 +65,7 @@ class TaskRunner:
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
-        return {**_summary(task, [result["test"]]), "run": how}
+        return {**_summary(task, [result["test"]]), "run": how, "by_fold": result["by_fold"]}
 
     def run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Result:
         """One fine-tuning run, in any process."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from models import MODELS, Model
+from numpy.typing import NDArray
 
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.model_card.scores import METRIC_TITLES, Value
@@ -233,18 +234,37 @@ def compare(having: Result, without: Result) -> list[Comparison]:
         is_better = (own > other) == is_more_better if is_told_apart else None
         error = None if error is None else factor * error
         found.append(Comparison(title, factor * other, factor * own, is_better, error))
-    return [*found, *compare_tasks(having, without).values()]
+    return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
+
+
+def _compare_probes(having: Result, without: Result) -> list[Comparison]:
+    """The tasks that both were probed on, in points."""
+    found = []
+    for task, title in probed_tasks([having]).items():
+        if task in without.row.figures.get(PROBE, {}):
+            own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
+            parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
+            error = _error_of(*(100 * np.array(part) for part in parts))
+            is_told_apart = error is not None and abs(own - other) > ERRORS * error
+            found.append(Comparison(f"{title}, frozen, %", other, own, own > other if is_told_apart else None, error))
+    return found
+
+
+def _error_of(own: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Standard error of the mean difference over the same parts; None where there are no such parts."""
+    if len(own) != len(other) or len(own) < 2:
+        return None
+    return float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
 
 
 def _error_over_text(having: Result, without: Result, key: str) -> float | None:
     """Standard error of the difference between two models that predicted the same text, from the parts of the text."""
     parts = [result.row.figures.get("by_fold", {}).get(key, []) for result in (having, without)]
-    if len(parts[0]) != len(parts[1]) or len(parts[0]) < 2:
-        return None
-    own, other = (np.log(part) if key in BY_RATIO else np.array(part) for part in parts)
-    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
+    error = _error_of(*(np.log(part) if key in BY_RATIO else np.array(part) for part in parts))
+    if error is None or key not in BY_RATIO:
+        return error
     # The difference of two near values is about their mean times that of their logarithms.
-    return error * math.sqrt(having.row.figures[key] * without.row.figures[key]) if key in BY_RATIO else error
+    return error * math.sqrt(having.row.figures[key] * without.row.figures[key])
 
 
 def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:

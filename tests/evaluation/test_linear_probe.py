@@ -57,9 +57,10 @@ def test_a_word_is_its_first_piece_and_its_class_is_counted_in_its_place(encoder
     ]
     np.testing.assert_allclose(part.vectors_ND, [hidden[0][1], hidden[0][1 + pieces], hidden[1][1]], atol=1e-5)
     assert part.labels_N == [0, 1, 1]
-    assert part.metrics([0, 1, 1]) == {"span_f1": 1.0}
-    # One of two found, nothing else taken for one.
-    assert part.metrics([0, 1, 0]) == {"span_f1": pytest.approx(2 / 3)}
+    # The word without a piece counts as outside.
+    references = [["O", "O", "B-PET"], ["B-PET"]]
+    assert part.decode([0, 1, 1]) == (references, references)
+    assert part.decode([1, 0, 1]) == ([["B-PET", "O", "O"], ["B-PET"]], references)
 
 
 def test_words_are_told_apart_by_their_vectors(student_folder: Path) -> None:
@@ -77,6 +78,10 @@ def test_what_the_vectors_hold_is_found_and_noise_is_not(student_folder: Path, n
     found = probe(student_folder, noun_task, rows)
     assert found["test"]["accuracy"] > 0.8  # one of six nouns tells the class
     assert probe(student_folder, noun_task, rows) == found
+    # Forty rows, two in each of twenty parts.
+    assert len(found["by_fold"]) == 20
+    assert set(found["by_fold"]) <= {0.0, 0.5, 1.0}
+    assert np.mean(found["by_fold"]) == pytest.approx(found["test"]["accuracy"])
     chance = np.random.default_rng(0)
 
     def shuffled(part: Dataset) -> Dataset:
