@@ -12,6 +12,7 @@ from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.sources import identities_of, iterate_texts
 from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.result_cache import VERSION
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.task import TaskDefinition, load_tasks
@@ -145,7 +146,11 @@ def _quality_inputs(run: Run) -> Mapping[str, Any]:
     by_content = {"tasks", "probed_tasks"}
     evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "processes", *by_content, *unused})
     tasks, probed = ([_task_inputs(task) for task in found] for found in tasks_of(run.recipe.evaluation))
-    return {"evaluation": evaluation | {"tasks": tasks} | ({"probed_tasks": probed} if probed else {})}
+    # What measures otherwise now has to measure again.
+    return {
+        "evaluation": evaluation | {"tasks": tasks} | ({"probed_tasks": probed} if probed else {}),
+        "version": VERSION,
+    }
 
 
 def tasks_of(evaluation: EvaluationSettings) -> tuple[list[TaskDefinition], list[TaskDefinition]]:
