@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from results import ABLATED, BAG_OF_WORDS, HELD_OUT, PYTORCH, TEACHER, Comparison, Point, Result, all_tasks, file_points
 
 from distilrubert.model_card.drawing import (
@@ -28,6 +29,7 @@ from distilrubert.modeling.persistence import atomic_file
 # By the recipe that a model is made from.
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
 PALE = 0.45
+PALE_GREY = "#BDBDBD"
 # Line and label of a model's curve by the end of its name, the first that fits.
 CURVES = {
     "-mlm-only": ("--", "MLM only"),
@@ -208,14 +210,16 @@ def draw_ablation(ablation: Mapping[str, Sequence[Comparison]]) -> Figure | None
     if not measures:
         return None
     lower = {title for title, _, is_more_better in HELD_OUT.values() if not is_more_better}
-    picture, panels = canvas(0.3 + 1.7 * -(-len(measures) // 2), panels=len(measures))
+    picture, panels = canvas((0.75 + 0.3 * len(ablation)) * -(-len(measures) // 2), panels=len(measures))
     for measure, axes in zip(measures, panels, strict=True):
         sign = -1 if measure in lower else 1
         found = {
             loss: each for loss, comparisons in ablation.items() for each in comparisons if each.measure == measure
         }
         gains = [sign * each.difference for each in found.values()]
-        axes.barh(range(len(found)), gains, 0.66, color=[GREEN if gain > 0 else RED for gain in gains])
+        colours = {True: GREEN, False: RED, None: PALE_GREY}
+        axes.barh(range(len(found)), gains, 0.66, color=[colours[each.is_better] for each in found.values()])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         for place, (gain, each) in enumerate(zip(gains, found.values(), strict=True)):
             if each.error is not None:
                 axes.errorbar(gain, place, xerr=each.error, ecolor="black", elinewidth=1.2, capsize=3)
