@@ -177,7 +177,7 @@ def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None
     assert "`tiny` predict pieces of a vocabulary of their own" in page
     assert "run.py --updates 100 " in page
     assert f"{MACHINE.cpu} (2 cores)." in page
-    assert "Measured on held-out text only: `base-rare`." in page
+    assert "Not fine-tuned: `base-rare`." in page
 
 
 def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp_path: Path) -> None:
