@@ -41,23 +41,28 @@ def speed_table(speed: Measurements) -> Table:
 
 
 def quality_table(quality: Measurements) -> Table:
-    """A row for each model: prediction of held-out text, then each task's main score as mean ± deviation."""
+    """A row for each model: prediction of held-out text, then each task's main score as mean ± deviation.
+
+    A linear probe is shown of tasks on which nothing was fine-tuned.
+    """
     tasks: Mapping[str, Any] = quality.details["tasks"]
-    # A probe is shown where nothing was fine-tuned.
     first = quality.rows[0].figures
-    parts = {name: "tasks" if name in first["tasks"] else "linear_probe" for name in tasks}
+    has_held_out = any("masked_accuracy" in row.figures for row in quality.rows)
     table = Table(title="Quality", title_justify="left")
     table.add_column("model")
     own = " (own pieces: not comparable)" if have_vocabularies_of_their_own(quality) else ""
-    table.add_column(f"masked accuracy{own}, %", justify="right")
-    for name, part in parts.items():
-        probe = "" if part == "tasks" else ", linear probe"
-        table.add_column(f"{name}, {tasks[name]['main_metric']}{probe}, %", justify="right")
+    if has_held_out:
+        table.add_column(f"masked accuracy{own}, %", justify="right")
+    for name, task in tasks.items():
+        probe = "" if name in first["tasks"] else ", linear probe"
+        table.add_column(f"{name}, {task['main_metric']}{probe}, %", justify="right")
     for row in quality.rows:
-        scores = (
-            _score(row.figures.get(part, {}).get(name), tasks[name]["main_metric"]) for name, part in parts.items()
+        # The bag of words, which is no model to freeze, has its score among the fine-tuned ones.
+        found = {**row.figures.get("linear_probe", {}), **row.figures["tasks"]}
+        held_out = [_percent(row.figures.get("masked_accuracy"))] if has_held_out else []
+        table.add_row(
+            row.case, *held_out, *(_score(found.get(name), task["main_metric"]) for name, task in tasks.items())
         )
-        table.add_row(row.case, _percent(row.figures.get("masked_accuracy")), *scores)
     return table
 
 

@@ -13,8 +13,10 @@ from huggingface_hub import HfApi, constants
 
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.settings import FinetuningSettings
+from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.pipeline import commands
 from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.summary import quality_table
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
@@ -99,3 +101,21 @@ def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_fold
     subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
     rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]
     assert [row["case"] for row in rows] == ["exported-pytorch-fp32", "exported-onnx-fp32", "exported-onnx-int8"]
+
+
+def test_the_table_of_scores_shows_probes_where_nothing_was_fine_tuned():
+    def score(value: float) -> dict[str, dict[str, object]]:
+        return {"moods": {"accuracy": {"mean": value, "std": None, "values": [value]}}}
+
+    details = {"tasks": {"moods": {"main_metric": "accuracy"}}}
+    rows = [
+        Row("model", {"tasks": {}, "linear_probe": score(0.625)}),
+        Row("bag-of-words", {"tasks": score(0.75)}),
+    ]
+    table = quality_table(Measurements(Environment.capture(), rows, "model", details))
+    assert [column.header for column in table.columns] == ["model", "moods, accuracy, linear probe, %"]
+    assert [list(column.cells) for column in table.columns] == [["model", "bag-of-words"], ["62.5", "75.0"]]
+    rows[0].figures.update(tasks=score(0.5), masked_accuracy=0.25)
+    table = quality_table(Measurements(Environment.capture(), rows, "model", details))
+    assert [column.header for column in table.columns] == ["model", "masked accuracy, %", "moods, accuracy, %"]
+    assert [list(column.cells) for column in table.columns][1:] == [["25.0", ""], ["50.0", "75.0"]]
