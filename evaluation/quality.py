@@ -70,11 +70,7 @@ def measure_quality(
         UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
     """
     exporters = exporters or {}
-    for folder in models.values():
-        if not (Path(folder) / "config.json").is_file():
-            raise UserError(f"{folder}: holds no model: there is no config.json")
-    if unfit := [task.name for task in probed if not linear_probe.applies_to(task)]:
-        raise UserError(f"task {unfit[0]}: has no classes, so that there is no linear probe of it")
+    _refuse_what_cannot_be_measured(models, probed)
     cache, everything = ResultCache(Path(cache_folder)), [*tasks, *probed]
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in everything}
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
@@ -94,6 +90,17 @@ def measure_quality(
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
     return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes))
+
+
+def _refuse_what_cannot_be_measured(
+    models: Mapping[str, str | os.PathLike[str]], probed: Sequence[TaskDefinition]
+) -> None:
+    for folder in models.values():
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(f"{folder}: holds no model: there is no config.json")
+    for task in probed:
+        if not linear_probe.applies_to(task):
+            raise UserError(f"task {task.name}: has no classes, so that there is no linear probe of it")
 
 
 def _task_figures(

@@ -139,21 +139,28 @@ class Comparison:
         measure: its title.
         without: of the model that lacks something.
         having: of the model that has it.
-        is_better: whether `having` is better: None where they are not told apart.
-        error: standard error of the difference: of a task over the seeds, of held-out text over its parts; None where
-            it is not known.
+        error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
+            parts of the text; None where it is not known.
+        is_more_better: whether a larger value is the better one.
     """
 
     measure: str
     without: float
     having: float
-    is_better: bool | None
-    error: float | None = None
+    error: float | None
+    is_more_better: bool = True
 
     @property
     def difference(self) -> float:
         """`having` less `without`."""
         return self.having - self.without
+
+    @property
+    def is_better(self) -> bool | None:
+        """Whether `having` is better: None where the two are not told apart."""
+        if self.error is None or abs(self.difference) <= ERRORS * self.error:
+            return None
+        return (self.difference > 0) == self.is_more_better
 
 
 def load_results(folder: Path) -> list[Result]:
@@ -230,10 +237,8 @@ def compare(having: Result, without: Result) -> list[Comparison]:
         if own is None or other is None:
             continue
         error = _error_over_text(having, without, key)
-        is_told_apart = error is not None and abs(own - other) > ERRORS * error
-        is_better = (own > other) == is_more_better if is_told_apart else None
         error = None if error is None else factor * error
-        found.append(Comparison(title, factor * other, factor * own, is_better, error))
+        found.append(Comparison(title, factor * other, factor * own, error, is_more_better))
     return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
 
 
@@ -245,8 +250,7 @@ def _compare_probes(having: Result, without: Result) -> list[Comparison]:
             own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
             parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
             error = _error_of(*(100 * np.array(part) for part in parts))
-            is_told_apart = error is not None and abs(own - other) > ERRORS * error
-            found.append(Comparison(f"{title}, frozen, %", other, own, own > other if is_told_apart else None, error))
+            found.append(Comparison(f"{title}, frozen, %", other, own, error))
     return found
 
 
@@ -273,12 +277,10 @@ def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
     for task, title in all_tasks([having]).items():
         if task in without.tasks:
             own, its = having.score(having.model.name, task), without.score(without.model.name, task)
-            difference, error = 100 * (own.mean - its.mean), None
+            error = None
             if own.std is not None and its.std is not None:
                 error = 100 * math.sqrt(own.std**2 / own.seeds + its.std**2 / its.seeds)
-            is_told_apart = error is not None and abs(difference) > ERRORS * error
-            is_better = difference > 0 if is_told_apart else None
-            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, is_better, error)
+            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, error)
     return found
 
 

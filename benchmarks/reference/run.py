@@ -107,9 +107,9 @@ def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace)
     """Run one model and write its results where they say anything new."""
     run = Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores")
     check_before_work(run)
-    left_out = set() if model.has_files else {"conversion"}
-    if options.no_speed or not model.has_files:
-        left_out |= {"speed", "card"}
+    left_out = {"speed", "card"} if options.no_speed else set()
+    if not model.has_files:
+        left_out = {"conversion", "speed", "card"}
     bring_up_to_date(run, [stage for stage in stages_of(run) if stage.name not in left_out])
     results, path = _results(model, run, options.overrides), options.results / f"{model.name}.json"
     if not path.exists() or _told(Measurements.load(path)) != _told(results):

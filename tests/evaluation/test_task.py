@@ -93,6 +93,21 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         load_task("moods.yaml")
 
 
+@pytest.mark.parametrize(
+    ("changes", "split"),
+    [
+        ({}, "train"),
+        ({"files": {"train": "moods.csv", "test": "moods.csv"}, "test_share": None}, "test"),
+        ({"test_split": "validation"}, "validation"),
+        ({"files": None, "dataset": {"id": "me/moods", "train": "all"}, "test_share": None}, "test"),
+        ({"files": None, "dataset": {"id": "me/moods", "test": "dev"}, "test_share": None}, "dev"),
+        ({"files": None, "dataset": {"id": "me/moods", "train": "all", "test": None}}, "all"),
+    ],
+)
+def test_scores_are_of_the_split_that_is_reported_on(tmp_path: Path, changes: dict[str, Any], split: str) -> None:
+    assert load_task(write(tmp_path, **changes)).reported_split == split
+
+
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     one, other = write(tmp_path), write(tmp_path).rename(tmp_path / "other.yaml")
     write(tmp_path)

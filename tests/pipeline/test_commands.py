@@ -57,7 +57,8 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
     seen = {}
 
     def measure_quality(models, tasks, settings, **options):
-        seen.update(settings=settings, processes=options["processes"], tasks=[task.name for task in tasks])
+        names = {"tasks": [task.name for task in tasks], "probed": [task.name for task in options["probed"]]}
+        seen.update(settings=settings, processes=options["processes"], **names)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "measure_quality", measure_quality)
@@ -66,7 +67,10 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
     assert main(["evaluate", str(model_folder), *arguments, "--output", str(tmp_path / "scores.json")]) == 130
     assert capsys.readouterr().err == "distilrubert: interrupted; the same command goes on from there\n"
     assert seen["settings"].finetuning == FinetuningSettings(epochs=2, train_limit=50)
-    assert (seen["settings"].seeds, seen["processes"], seen["tasks"]) == ([7], 3, ["intents"])
+    assert (seen["settings"].seeds, seen["processes"]) == ([7], 3)
+    assert (seen["tasks"], seen["probed"]) == (["intents"], [])
+    main(["evaluate", str(model_folder), "--task", intents, "--probe", "--output", str(tmp_path / "scores.json")])
+    assert (seen["tasks"], seen["probed"]) == ([], ["intents"])
 
 
 def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
