@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,14 @@ def finetune(
     with quiet_libraries(), scratch_folder as folder:
         scratch = Path(folder)
         set_seed(seed)
-        model, tokenizer = _load(model_folder, task, settings)
+        model, tokenizer, head = _load(model_folder, task, settings)
         train, validation, test = (
             _encode(task, part, model, tokenizer) for part in (rows.train, rows.validation, rows.test)
         )
-        trainer = _QuietTrainer(
+        trainer = _TaskTrainer(
             model=model,
+            head=head,
+            head_learning_rate=settings.head_learning_rate or learning_rate,
             args=_arguments(task, settings, learning_rate, seed, len(train), scratch),
             train_dataset=train,
             eval_dataset=validation,
@@ -134,7 +136,8 @@ def finetune(
 
 def _load(
     folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Container[str]]:
+    """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if task.classes:
@@ -142,10 +145,10 @@ def _load(
             config.label2id = {name: index for index, name in enumerate(task.classes)}
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
-        model = task.task_kind.model_class.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True
+        model, loading = task.task_kind.model_class.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True), loading["missing_keys"]
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded as a model to fine-tune: {error}") from error
 
@@ -219,12 +222,28 @@ def _scores(metrics: dict[str, float], task: TaskDefinition) -> dict[str, float]
     return {name: metrics[f"eval_{name}"] for name in task.metrics}
 
 
-class _QuietTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose batches hold rows of similar length, and whose evaluations keep the order of the rows.
+class _TaskTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer with batches of rows of similar length, evaluations in the order of the rows, and a rate for the head.
 
     The option for the first was renamed in transformers 5 (`group_by_length`, `train_sampling_strategy`), and
     in both versions it shuffles the evaluations too.
     """
+
+    def __init__(self, *, head: Container[str], head_learning_rate: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.head = head
+        self.head_learning_rate = head_learning_rate
+
+    def create_optimizer(self, *model: Any) -> torch.optim.Optimizer:
+        """The Trainer's own optimiser, with the head in groups of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
+        head = {id(weight) for name, weight in self.model.named_parameters() if name in self.head}
+        for group in list(optimizer.param_groups):
+            own = [weight for weight in group["params"] if id(weight) in head]
+            group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+            if own:
+                optimizer.add_param_group({**group, "params": own, "lr": self.head_learning_rate})
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int]:
         lengths = self.train_dataset["length"][:]

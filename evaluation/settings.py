@@ -31,6 +31,12 @@ class FinetuningSettings(Section):
     learning_rates: Annotated[list[LearningRate], AfterValidator(_all_different)] = Field(
         [3e-5, 1e-4, 3e-4], min_length=1, description="Peak learning rates to choose from on the validation part."
     )
+    head_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of the task's head, of all weights that the checkpoint does not have; empty: "
+        "as the others.",
+    )
     epochs: int = Field(8, ge=1, description="Passes over the training part, at most.")
     patience: int = Field(3, ge=1, description="Stop after this many epochs without a better validation score.")
     batch_size: int = Field(32, ge=1, description="Examples of one update.")

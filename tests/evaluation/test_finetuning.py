@@ -1,12 +1,13 @@
+import re
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DistilBertConfig
+from transformers import DistilBertConfig, TrainingArguments
 
-from distilrubert.evaluation.finetuning import _set_dropout, finetune
+from distilrubert.evaluation.finetuning import _load, _set_dropout, _TaskTrainer, finetune
 from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.evaluation.task import TaskDefinition, load_task
 from distilrubert.evaluation.task_data import TaskRows, load_rows
@@ -43,6 +44,34 @@ def test_the_same_seed_gives_the_same_scores_and_another_one_does_not(
     others = [finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=seed) for seed in (2, 3)]
     assert (first.test, first.validation) == (again.test, again.validation)
     assert any(other.test != first.test for other in others)
+
+
+def test_the_head_learns_at_its_own_rate(student_folder: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
+    """At a rate of next to nothing for all the rest, only what the head learns can make a difference."""
+    settings = SETTINGS.model_copy(update={"epochs": 2})
+    unchanged, learned = (
+        finetune(student_folder, noun_task, rows, settings, learning_rate=1e-12, seed=1)
+        for settings in (settings, settings.model_copy(update={"head_learning_rate": 0.03}))
+    )
+    assert learned.test != unchanged.test
+
+
+@pytest.mark.parametrize("folder", ["teacher_folder", "student_folder"])
+def test_only_the_head_has_its_own_rate_and_decays_as_before(
+    folder: str, noun_task: TaskDefinition, request: pytest.FixtureRequest
+) -> None:
+    model, _, head = _load(request.getfixturevalue(folder), noun_task, SETTINGS)
+    arguments = TrainingArguments(
+        learning_rate=1e-4, weight_decay=0.01, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    trainer = _TaskTrainer(model=model, args=arguments, head=head, head_learning_rate=1e-2)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = trainer.create_optimizer().param_groups
+    found = {names[id(weight)]: (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(names)
+    own = {name for name, (rate, _) in found.items() if rate == 1e-2}
+    assert own == {name for name in names.values() if "classifier" in name or "pooler" in name}
+    assert all((decay == 0.01) == (not re.search("bias|norm", name.lower())) for name, (_, decay) in found.items())
 
 
 def test_it_stops_when_validation_no_longer_improves(
