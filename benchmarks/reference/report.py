@@ -102,6 +102,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     finetuning = next(result for result in results if result.is_comparable).settings["finetuning"]
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
+    head = finetuning.get("head_learning_rate")
     updates = {result.report.details["distillation"]["max_steps"] for result in results}
     machines = dict.fromkeys(machine for result in results for machine in _machines(result))
     untried = [result for result in results if result.is_comparable and not result.tasks]
@@ -110,6 +111,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
         "protocol": f"{limit}, {finetuning['epochs']} epochs in batches of {finetuning['batch_size']}, "
         f"the {'better' if len(rates) == 2 else 'best'} of the learning rates {listing(rates)} on the validation part"
+        f"{f', {head:g} for the head' if head else ''}"
         f"{', no dropout' if finetuning['dropout'] == 0 else ''}",
         "machine": listing(list(machines)),
         "untried": listing([f"`{result.model.name}`" for result in untried]),
