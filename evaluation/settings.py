@@ -31,9 +31,8 @@ class FinetuningSettings(Section):
     learning_rates: Annotated[list[LearningRate], AfterValidator(_all_different)] = Field(
         [3e-5, 1e-4, 3e-4], min_length=1, description="Peak learning rates to choose from on the validation part."
     )
-    head_learning_rate: float | None = Field(
+    head_learning_rate: LearningRate | None = Field(
         None,
-        gt=0,
         description="Peak learning rate of the task's head, of all weights that the checkpoint does not have; empty: "
         "as the others.",
     )
