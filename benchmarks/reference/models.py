@@ -35,6 +35,7 @@ ALL_TASKS = ("rusentiment", "factrueval", "rucola", "paraphraser", "terra", "xqu
 PROBED = ALL_TASKS[:-1]
 # As DistilBERT has them; what was run before better ones were known.
 SPREAD = "student.initialise_from=null"
+LOWEST = "student.initialise_from=[0, 1, 2, 3, 4, 5]"
 RARE = "distillation.masking.smoothing=0.7"
 ALL = "distillation.kl_positions=all"
 EXPORTED = "evaluation.exported={onnx: [int8], openvino: [int8]}"
@@ -54,10 +55,8 @@ MODELS = (
         "reference-base",
         (MLM_ONLY, "student.initialise_from=random"),
     ),
-    Model("base-no-mlm", "base without MLM", "reference-base", (NO_MLM,)),
-    Model("base-no-kl", "base without KL", "reference-base", (NO_KL,)),
-    Model("base-no-cosine", "base without cosine", "reference-base", (NO_COSINE,)),
-    Model("base-spread", "base from every other layer of its teacher", "reference-base", (SPREAD, EXPORTED)),
+    Model("base-spread", "base from every other layer of its teacher", "reference-base", (SPREAD,)),
+    Model("base-lowest", "base from the six lowest layers of its teacher", "reference-base", (LOWEST,)),
     Model("base-spread-mlm-only", "base-spread without distillation", "reference-base", (SPREAD, MLM_ONLY)),
     Model("base-spread-no-mlm", "base-spread without MLM", "reference-base", (SPREAD, NO_MLM)),
     Model("base-spread-no-kl", "base-spread without KL", "reference-base", (SPREAD, NO_KL)),

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from results import ABLATED, BAG_OF_WORDS, HELD_OUT, PYTORCH, TEACHER, Comparison, Point, Result, all_tasks, file_points
+from results import (
+    BAG_OF_WORDS,
+    HELD_OUT,
+    PYTORCH,
+    TEACHER,
+    WHOLE,
+    Comparison,
+    Point,
+    Result,
+    all_tasks,
+    file_points,
+)
 
 from distilrubert.model_card.drawing import (
     BLUE,
@@ -30,12 +40,13 @@ from distilrubert.modeling.persistence import atomic_file
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
 PALE = 0.45
 PALE_GREY = "#BDBDBD"
-# Line and label of a model's curve by the end of its name, the first that fits.
+# Line and label of a model's curve by what its name has beyond that of its student; others are not drawn.
 CURVES = {
+    "": ("-", "distilled"),
     "-mlm-only": ("--", "MLM only"),
     "-scratch": (":", "MLM only, random start"),
-    "-less-mlm": ("-.", "distilled, a fourth of MLM"),
-    "": ("-", "distilled"),
+    "-spread": ("-.", "distilled, from every other layer"),
+    "-lowest": ((0, (5, 1)), "distilled, from the lowest layers"),
 }
 MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
 FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
@@ -56,7 +67,7 @@ def write_pictures(
         "size": ("Share of the teacher's mean score over the size of each file", draw_size(points)),
         "speed": ("Share of the teacher's mean score over the gain in throughput of each file", draw_speed(points)),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
-        "ablation": ("What base gains from each of its losses", draw_ablation(ablation)),
+        "ablation": (f"What {WHOLE} gains from each of its losses", draw_ablation(ablation)),
     }
     for name, (_, picture) in drawn.items():
         path = folder / f"reference-{name}.png"
@@ -180,32 +191,30 @@ def _zoom(axes: Axes, shares: Sequence[Value]) -> None:
 
 def draw_curves(results: Sequence[Result]) -> Figure | None:
     """A panel a recipe of which there are several models: the masked-token loss on held-out text."""
-    families: dict[str, list[tuple[Result, list[tuple[float, float]]]]] = {}
-    masking: dict[str, Any] = {}
+    families: dict[str, list[tuple[str, list[tuple[float, float]]]]] = {}
     for result in results:
-        details = result.report.details
+        details, student = result.report.details, result.model.recipe.removeprefix("reference-")
         points = points_of(with_tokens(details["validation"], details["curves"]), "mlm")
-        # The loss is over other tokens where other ones are hidden. The student itself comes first.
-        own = details["distillation"].get("masking")
-        alike = masking.setdefault(result.model.recipe, own) == own
-        if len(points) > 1 and alike and result.model.name not in ABLATED:
-            families.setdefault(result.model.recipe, []).append((result, points))
-    compared = {recipe: shown for recipe, shown in families.items() if len(shown) > 1}
+        kind = result.model.name.removeprefix(student)
+        if len(points) > 1 and kind in CURVES:
+            families.setdefault(student, []).append((kind, points))
+    compared = {student: shown for student, shown in families.items() if len(shown) > 1}
     if not compared:
         return None
     picture, panels = canvas(0.4 + 2.6 * -(-len(compared) // 2), panels=len(compared))
-    for (recipe, shown), axes in zip(compared.items(), panels, strict=True):
-        for result, points in shown:
-            (style, label), *_ = (line for end, line in CURVES.items() if result.model.name.endswith(end))
-            axes.plot(*zip(*points, strict=True), style, color=COLOURS[recipe], linewidth=1.8, label=label)
-        axes.set_title(f"{recipe.removeprefix('reference-')}: masked-token loss, nats", loc="left", fontsize=10)
+    for (student, shown), axes in zip(compared.items(), panels, strict=True):
+        for kind, points in shown:
+            style, label = CURVES[kind]
+            colour = COLOURS[f"reference-{student}"]
+            axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.8, label=label)
+        axes.set_title(f"{student}: masked-token loss, nats", loc="left", fontsize=10)
         over_tokens(axes)
         axes.legend(frameon=False, fontsize=8)
     return picture
 
 
 def draw_ablation(ablation: Mapping[str, Sequence[Comparison]]) -> Figure | None:
-    """A panel a measure: by how much base is better than the same without one of its losses."""
+    """A panel a measure: by how much the student is better than the same without one of its losses."""
     measures = list(dict.fromkeys(each.measure for comparisons in ablation.values() for each in comparisons))
     if not measures:
         return None

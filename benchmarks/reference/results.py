@@ -24,13 +24,16 @@ PROBE = "linear_probe"
 FILE = "student-"
 PYTORCH = "pytorch-fp32"
 MIB = 2**20
-# The student without each of its losses, and which that is.
-WHOLE = "base"
-ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
+# The student whose scores say by which protocol the others have to be measured.
+MEASURE = "base"
+# A student, and by name the same without one of its losses, and which that is.
+WHOLE = "base-spread"
+ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch", "base-rare", "base-less-mlm"),
-    "base-mlm-only": ("base-rare-mlm-only",),
+    "base": ("base-mlm-only", "base-scratch", "base-spread", "base-lowest"),
+    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
+    "base-spread-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all", "base-rare-no-cosine"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
@@ -166,7 +169,7 @@ class Comparison:
 def load_results(folder: Path) -> list[Result]:
     """Every result that is there: by family, the student itself before what it is compared with.
 
-    Scores on tasks are compared with those of ``WHOLE``, or where it is missing of the first; what was fine-tuned in
+    Scores on tasks are compared with those of ``MEASURE``, or where it is missing of the first; what was fine-tuned in
     another way is not comparable.
 
     Raises:
@@ -178,7 +181,7 @@ def load_results(folder: Path) -> list[Result]:
     if not found:
         raise UserError(f"{folder}: holds no results; benchmarks/reference/run.py makes them")
     found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
-    measure = by_name(found).get(WHOLE, found[0])
+    measure = by_name(found).get(MEASURE, found[0])
     for result in found:
         if result.settings["intrinsic"] != measure.settings["intrinsic"]:
             raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
