@@ -89,7 +89,7 @@ def measure_quality(
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
-    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes))
+    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes, exporters))
 
 
 def _refuse_what_cannot_be_measured(
@@ -119,8 +119,14 @@ def _task_figures(
     return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
 
 
-def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings, processes: int) -> dict[str, Any]:
+def _details(
+    tasks: Sequence[TaskDefinition],
+    settings: QualitySettings,
+    processes: int,
+    exporters: Mapping[str, Mapping[str, Exporter]],
+) -> dict[str, Any]:
     described = {"title", "kind", "max_length", "licence", "source"}
+    exported = {name: dict(exporter.settings) for kinds in exporters.values() for name, exporter in kinds.items()}
     return {
         "settings": settings.model_dump(mode="json"),
         "precision": chosen_precision(settings.finetuning),
@@ -135,6 +141,8 @@ def _details(tasks: Sequence[TaskDefinition], settings: QualitySettings, process
             }
             for task in tasks
         },
+        # What decides each kind of file that was scored.
+        **({"exported": exported} if exported else {}),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.settings import QualitySettings
+from distilrubert.evaluation.significance import critical_value
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.claims import Claim, judged, unchecked
 from distilrubert.modeling.configuration import stated_settings
@@ -20,6 +21,8 @@ from distilrubert.modeling.reports import Measurements, Row
 SMALLEST_MARGIN = 0.02
 # Where runs spread so far, any mean could be held to be near enough.
 LARGEST_MARGIN = 0.05
+# How far runs of one model on one task may be thought to spread where too few tell.
+PLAUSIBLE_DEVIATION = 0.05
 SLOW = "takes long; ask for it with --task"
 UNPUBLISHED = "the held-out text is not published"
 # The parts of a row that hold scores, by what they are called in a claim.
@@ -38,8 +41,8 @@ def check_scores(
     """Score the models that are at hand on a task again and compare with the report.
 
     Each is fine-tuned at the learning rate that the report says was chosen. Means over seeds agree where they differ
-    by no more than two standard errors of their difference, as the new runs spread, or by :data:`SMALLEST_MARGIN`.
-    Where the errors come to more than :data:`LARGEST_MARGIN` and decide, nothing is said.
+    by no more than :func:`margin_of`, as the new runs spread. Where that is more than :data:`LARGEST_MARGIN` and
+    decides, nothing is said.
 
     Args:
         models: folders by case.
@@ -53,9 +56,7 @@ def check_scores(
     Raises:
         UserError: if the report has no scores on the task, its settings are none, or the data is no good.
     """
-    known = quality.details.get("tasks", {})
-    if task.name not in known:
-        raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
+    require_scores(quality, task)
     measured: dict[str, Row] = {}
     for case, folder in models.items():
         parts = {part: figures for row, part, figures in _stated(quality, task.name) if row.case == case}
@@ -76,6 +77,17 @@ def check_scores(
         measured |= {row.case: row for row in found.rows}
     for row, part, figures in _stated(quality, task.name):
         yield from _compare(task, row.case, part, figures, measured.get(row.case))
+
+
+def require_scores(quality: Measurements, task: TaskDefinition) -> None:
+    """Refuse a task of which a report says nothing.
+
+    Raises:
+        UserError: if the report has no scores on it.
+    """
+    known = quality.details.get("tasks", {})
+    if task.name not in known:
+        raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
 
 
 def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[Claim]:
@@ -132,11 +144,13 @@ def _compare(
 
 def _compare_means(case: str, name: str, claimed: Mapping[str, Any], found: Mapping[str, Any]) -> Claim:
     # By what was measured, where it can be: a report could claim any spread.
-    deviation = claimed["std"] if found["std"] is None else found["std"]
-    margin = margin_of(deviation, len(claimed["values"]), len(found["values"]))
+    source = claimed if found["std"] is None else found
+    stated, measured = len(claimed["values"]), len(found["values"])
+    margin = margin_of(source["std"], len(source["values"]), stated, measured)
     difference = abs(found["mean"] - claimed["mean"])
     if SMALLEST_MARGIN < difference <= margin and margin > LARGEST_MARGIN:
-        reason = f"too much noise: runs spread by {deviation:.3f}; more --seeds tell more"
+        noise = "is not known" if source["std"] is None else f"is {source['std']:.3f}, too much"
+        reason = f"the spread of the runs {noise}; more --seeds tell more"
         return unchecked(case, name, claimed["mean"], reason, found["mean"])
     margin = min(margin, LARGEST_MARGIN)
     return judged(case, name, claimed["mean"], found["mean"], f"± {margin:.3f}", holds=difference <= margin)
@@ -147,19 +161,24 @@ def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: figure for name, figure in stated.items() if isinstance(figure, Mapping) and "mean" in figure}
 
 
-def margin_of(deviation: float | None, stated: int, measured: int) -> float:
-    """By how much a mean over seeds may differ from the stated one.
+def margin_of(deviation: float | None, runs: int, stated: int, measured: int) -> float:
+    """By how much a mean over seeds may differ from the stated one: as means of the same runs do in 19 of 20 cases.
 
     Args:
-        deviation: the sample's standard deviation over seeds; None where there was one.
+        deviation: the sample's standard deviation over seeds; None where there was one run.
+        runs: of how many it is.
         stated: seeds of the stated mean.
         measured: seeds of the new one.
+
+    Few runs tell little of how far they spread, one nothing; but seldom further than :data:`PLAUSIBLE_DEVIATION`.
     """
-    return max(SMALLEST_MARGIN, 2 * (deviation or 0.0) * math.sqrt(1 / stated + 1 / measured))
+    known = math.inf if deviation is None else critical_value(runs - 1) * deviation
+    plausible = critical_value(math.inf) * max(deviation or 0.0, PLAUSIBLE_DEVIATION)
+    return max(SMALLEST_MARGIN, min(known, plausible) * math.sqrt(1 / stated + 1 / measured))
 
 
 def check_means(quality: Measurements) -> Iterator[Claim]:
-    """Whether every stated mean and deviation is that of the runs that the report lists."""
+    """Whether every stated mean, deviation and ratio is that of the runs that the report lists."""
     for row in quality.rows:
         scores = {
             f"{PARTS[part]}{task}: {metric}": claimed
@@ -169,8 +188,23 @@ def check_means(quality: Measurements) -> Iterator[Claim]:
         }
         if scores:
             wrong = [name for name, claimed in scores.items() if not _follows(claimed)]
-            found = len(scores) - len(wrong)
-            yield judged(row.case, "means over the runs", len(scores), found, ", ".join(wrong), holds=not wrong)
+            if not _ratio_follows(row, quality):
+                wrong.append("ratio")
+            stated = len(scores) + (row.ratio is not None)
+            found = stated - len(wrong)
+            yield judged(row.case, "means over the runs", stated, found, ", ".join(wrong), holds=not wrong)
+
+
+def _ratio_follows(row: Row, quality: Measurements) -> bool:
+    """Whether a row's ratio, where it has one, is that of the mean main scores."""
+    if row.ratio is None or quality.baseline is None:
+        return True
+    tasks, baseline = quality.details["tasks"], quality[quality.baseline].figures["tasks"]
+    own, other = (
+        statistics.fmean(scores[task][tasks[task]["main_metric"]]["mean"] for task in baseline)
+        for scores in (row.figures["tasks"], baseline)
+    )
+    return math.isclose(row.ratio * other, own, abs_tol=1e-9)
 
 
 def _follows(claimed: Mapping[str, Any]) -> bool:

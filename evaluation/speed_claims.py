@@ -1,6 +1,7 @@
 """A speed report against this machine: sizes, parameters, and how much faster one file is than another."""
 
 import dataclasses
+import math
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,31 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
                 yield judged(row.case, figure, claimed, value, holds=value == claimed)
             except UserError as error:
                 yield judged(row.case, figure, claimed, None, str(error), holds=False)
+
+
+def check_ratios(speed: Measurements) -> Iterator[Claim]:
+    """Whether the ratios that every row states are those of the times that the report lists."""
+    stated, wrong = 0, []
+    for row in speed.rows:
+        for figure, (claimed, value) in _ratios(row, speed).items():
+            stated += 1
+            if not math.isclose(claimed, value, rel_tol=1e-9):
+                wrong.append(f"{row.case}: {figure}")
+    if stated:
+        found = stated - len(wrong)
+        yield judged("reports/speed.json", "ratios of the times", stated, found, ", ".join(wrong), holds=not wrong)
+
+
+def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
+    """What the row states and what its times come to, of each ratio that it has."""
+    figures, found = row.figures, {}
+    if row.ratio is not None and speed.baseline is not None:
+        found["ratio"] = row.ratio, speed[speed.baseline].figures["latency_s"] / figures["latency_s"]
+    if "ratio_to" in figures:
+        other = speed[figures["ratio_to"]].figures
+        found["latency_ratio"] = figures["latency_ratio"], other["latency_s"] / figures["latency_s"]
+        found["throughput_ratio"] = figures["throughput_ratio"], figures["samples_per_s"] / other["samples_per_s"]
+    return found
 
 
 def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterator[Claim]:

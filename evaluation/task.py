@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrubert.evaluation.kinds import KINDS
 from distilrubert.evaluation.task_kind import Labels, TaskKind
@@ -71,6 +71,14 @@ class TaskDefinition(Section):
     licence: str = Field(description="Licence of the data.")
     source: str = Field(description="Where the data comes from.")
 
+    @field_validator("labels", "filter", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        parts = [list(value), *value.values()] if isinstance(value, dict) else [value]
+        if any(isinstance(label, bool) for part in parts if isinstance(part, list) for label in part):
+            raise ValueError("yes, no, on, off, true and false are truth values in YAML: put them in quotes")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _require_known("kind", [self.kind], list(KINDS))
@@ -83,6 +91,9 @@ class TaskDefinition(Section):
             raise ValueError(f"labels: a task of kind {self.kind} lists at least two classes")
         if isinstance(self.labels, dict) and sum(map(len, self.labels.values())) != len(self.label_ids):
             raise ValueError("labels: a raw label stands under two classes")
+        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise ValueError(f"labels: {twice[0]} is listed twice")
+        kind.check_classes(self.classes)
         if "f1" in self.metrics and len(self.classes) != 2:
             raise ValueError("metrics: f1 is for two classes; use f1_weighted or f1_macro")
         if (self.data.test is None) == (self.test_share is None):

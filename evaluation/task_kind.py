@@ -32,6 +32,7 @@ class TaskKind:
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
         export_task: the exporters' name for such models.
+        check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +44,7 @@ class TaskKind:
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
+    check_classes: Callable[[Sequence[str]], None] = lambda classes: None
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:

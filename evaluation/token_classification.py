@@ -1,5 +1,6 @@
 """Tasks that give a tag to every word of a sentence: named entities as BIO tags."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens have {len(tags)} tags")
     return {"tokens": [str(token) for token in tokens], "tags": [class_of(tag, labels) for tag in tags]}
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    """Spans are told by their tags; of other names the metric would make spans of its own."""
+    strange = [name for name in classes if name != OUTSIDE and not re.fullmatch(r"[BI]-.+", name)]
+    if strange or OUTSIDE not in classes:
+        found = ", ".join(strange) or f"no {OUTSIDE}"
+        raise ValueError(
+            f"labels: BIO tags are needed ({OUTSIDE}, and B- or I- before what each span is), found {found}"
+        )
 
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -68,4 +79,5 @@ TOKEN_CLASSIFICATION = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="token-classification",
+    check_classes=_check_classes,
 )

@@ -16,11 +16,15 @@ from rich.table import Table
 from distilrubert.conversion.claims import check_files
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores
-from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
+from distilrubert.conversion.settings import ConversionSettings
+from distilrubert.evaluation.exported import Exporter
+from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores, require_scores
+from distilrubert.evaluation.speed_claims import check_ratios, check_sizes, check_speed, list_speed
 from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.task_data import load_rows
 from distilrubert.model_card.claims import check_card, read_reports
 from distilrubert.modeling.claims import Claim
+from distilrubert.modeling.configuration import stated_settings
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements
 from distilrubert.pipeline.exporting import exporters_of
@@ -71,24 +75,48 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
 
 def _check(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     reports = read_reports(folder)
+    # Before anything is measured: what cannot be is refused.
+    exporters = _exporters_of(reports, wanted)
     models = {"student": folder} | ({"teacher": wanted.teacher} if wanted.teacher else {})
     yield from check_card(folder, reports)
     if parity := reports.get("parity"):
         yield from check_files(folder, parity, default_sentences())
     if speed := reports.get("speed"):
+        yield from check_ratios(speed)
         yield from check_sizes(models, speed)
         yield from check_speed(models, speed, wanted.tolerance) if wanted.speed else list_speed(speed)
     if quality := reports.get("quality"):
         yield from check_means(quality)
-        yield from _check_quality(models, quality, wanted)
+        with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
+            for task in wanted.tasks:
+                yield from check_scores(models, quality, task, wanted.seeds, cache, exporters, wanted.processes)
+        yield from list_scores(quality, [task.name for task in wanted.tasks])
 
 
-def _check_quality(models: Mapping[str, Path], quality: Measurements, wanted: Wanted) -> Iterator[Claim]:
-    exporters = exporters_of([case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows)])
-    with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
-        for task in wanted.tasks:
-            yield from check_scores(models, quality, task, wanted.seeds, cache, exporters, wanted.processes)
-    yield from list_scores(quality, [task.name for task in wanted.tasks])
+def _exporters_of(reports: Mapping[str, Measurements], wanted: Wanted) -> dict[str, Exporter]:
+    """What makes the files that were scored on the tasks, where there are any.
+
+    Raises:
+        UserError: if there is no report to compare with, a task's data is no good, or packages are missing.
+    """
+    if wanted.speed and "speed" not in reports:
+        raise UserError("--speed: there is no reports/speed.json to compare with")
+    if not wanted.tasks:
+        return {}
+    if "quality" not in reports:
+        raise UserError("--task: there is no reports/quality.json to compare with")
+    quality = reports["quality"]
+    for task in wanted.tasks:
+        require_scores(quality, task)
+        load_rows(task)
+    scored = [case for case in FORMATS if any(row.case == f"student-{case}" for row in quality.rows)]
+    return {case: exporters_of([case], _conversion_of(quality, case))[case] for case in scored}
+
+
+def _conversion_of(quality: Measurements, case: str) -> ConversionSettings:
+    """How the files that were scored had been made; the defaults where a report does not say."""
+    stated = quality.details.get("exported", {}).get(case, {})
+    return stated_settings(ConversionSettings, stated, "reports/quality.json", f"details.exported.{case}")
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

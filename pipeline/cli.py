@@ -264,7 +264,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.3,
         metavar="SHARE",
-        help="share by which a measured gain may be smaller than the claimed one (default: 0.3)",
+        help="share of the measured gain by which the claimed one may be larger (default: 0.3)",
     )
     parser.add_argument(
         "--task",

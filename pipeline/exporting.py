@@ -2,8 +2,10 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 from distilrubert.conversion.finetuned import export_finetuned
+from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.evaluation.exported import Exporter
 
@@ -14,7 +16,16 @@ def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = Non
     Args:
         cases: keys of :data:`~distilrubert.conversion.formats.FORMATS`.
         settings: how int8 is made; the defaults where None.
+
+    Raises:
+        UserError: if packages are missing.
     """
     how = settings or ConversionSettings()
-    decisive = how.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
-    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive) for case in cases}
+    for case in cases:
+        FORMATS[case].require()
+    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive_settings(how)) for case in cases}
+
+
+def decisive_settings(settings: ConversionSettings) -> dict[str, Any]:
+    """What decides an exported file of a fine-tuned model besides the model, as plain JSON values."""
+    return settings.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})

@@ -24,7 +24,7 @@ from distilrubert.modeling.student import build_student, load_student, save_stud
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.vocabulary import train_wordpiece
-from distilrubert.pipeline.exporting import exporters_of
+from distilrubert.pipeline.exporting import decisive_settings, exporters_of
 from distilrubert.pipeline.recipe import EvaluationSettings
 from distilrubert.pipeline.run import Run, Stage
 from distilrubert.pipeline.student_vocabulary import (
@@ -142,13 +142,15 @@ def _speed_inputs(run: Run) -> Mapping[str, Any]:
 
 def _quality_inputs(run: Run) -> Mapping[str, Any]:
     # Left out while they ask for nothing: what was measured before there were such fields still holds.
-    unused = set() if run.recipe.evaluation.exported.cases else {"exported"}
+    is_exported = bool(run.recipe.evaluation.exported.cases)
+    unused = set() if is_exported else {"exported"}
     by_content = {"tasks", "probed_tasks"}
     evaluation = run.recipe.evaluation.model_dump(mode="json", exclude={"speed", "processes", *by_content, *unused})
     tasks, probed = ([_task_inputs(task) for task in found] for found in tasks_of(run.recipe.evaluation))
     # What measures otherwise now has to measure again.
     return {
         "evaluation": evaluation | {"tasks": tasks} | ({"probed_tasks": probed} if probed else {}),
+        **({"conversion": decisive_settings(run.recipe.conversion)} if is_exported else {}),
         "version": VERSION,
     }
 

@@ -25,6 +25,7 @@ from results import (
     common_tasks,
     compare,
     load_results,
+    measure_of,
 )
 from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
@@ -99,7 +100,7 @@ def render(results: Sequence[Result], images: Path) -> str:
 
 def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     """What was the same for all."""
-    finetuning = next(result for result in results if result.is_comparable).settings["finetuning"]
+    finetuning = measure_of(results).settings["finetuning"]
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     head = finetuning.get("head_learning_rate")

@@ -12,6 +12,7 @@ from models import MODELS, Model
 from numpy.typing import NDArray
 
 from distilrubert.conversion.formats import FORMATS
+from distilrubert.evaluation.significance import critical_value, welch
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Measurements, Row
@@ -48,8 +49,6 @@ HELD_OUT = {
 }
 # Whose parts of the text are compared by their ratios.
 BY_RATIO = ("pseudo_perplexity",)
-# Differences within so many standard errors of the difference are not told apart.
-ERRORS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +143,7 @@ class Comparison:
         having: of the model that has it.
         error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
             parts of the text; None where it is not known.
+        is_told_apart: whether the difference is more than chance has in one of twenty.
         is_more_better: whether a larger value is the better one.
     """
 
@@ -151,6 +151,7 @@ class Comparison:
     without: float
     having: float
     error: float | None
+    is_told_apart: bool
     is_more_better: bool = True
 
     @property
@@ -161,7 +162,7 @@ class Comparison:
     @property
     def is_better(self) -> bool | None:
         """Whether `having` is better: None where the two are not told apart."""
-        if self.error is None or abs(self.difference) <= ERRORS * self.error:
+        if not self.is_told_apart:
             return None
         return (self.difference > 0) == self.is_more_better
 
@@ -181,30 +182,37 @@ def load_results(folder: Path) -> list[Result]:
     if not found:
         raise UserError(f"{folder}: holds no results; benchmarks/reference/run.py makes them")
     found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
-    measure = by_name(found).get(MEASURE, found[0])
+    measure = measure_of(found)
     for result in found:
         if result.settings["intrinsic"] != measure.settings["intrinsic"]:
             raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
-    protocol = measure.settings["finetuning"]
-    return [
-        result if result.settings["finetuning"] == protocol or not result.tasks else _without_scores(result, protocol)
-        for result in found
-    ]
+    return [_as_far_as_comparable(result, measure.settings["finetuning"]) for result in found]
 
 
-def _without_scores(result: Result, protocol: Mapping[str, Any]) -> Result:
-    """What is left of a result that is not comparable: all but its tasks.
+def measure_of(results: Sequence[Result]) -> Result:
+    """Whose protocol of fine-tuning is the one of the page."""
+    fine_tuned = [result for result in results if result.tasks] or list(results)
+    return by_name(fine_tuned).get(MEASURE, fine_tuned[0])
+
+
+def _as_far_as_comparable(result: Result, protocol: Mapping[str, Any]) -> Result:
+    """A result without what was measured otherwise: its tasks, of another protocol.
 
     A linear probe stays where it read as many rows as the others': nothing else of the protocol concerns it.
     """
-    is_probed_alike = result.settings["finetuning"]["train_limit"] == protocol["train_limit"]
-    left_out = {"tasks"} if is_probed_alike else {"tasks", PROBE}
+    left_out: set[str] = set()
+    if result.settings["finetuning"]["train_limit"] != protocol["train_limit"]:
+        left_out.add(PROBE)
+    if result.settings["finetuning"] != protocol and result.tasks:
+        left_out.add("tasks")
+    if not left_out:
+        return result
     rows = [
         Row(row.case, {key: value for key, value in row.figures.items() if key not in left_out} | {"tasks": {}})
         for row in result.report.rows
         if row.case in (TEACHER, result.model.name)
     ]
-    return Result(result.model, dataclasses.replace(result.report, rows=rows), is_comparable=False)
+    return Result(result.model, dataclasses.replace(result.report, rows=rows), is_comparable=not result.tasks)
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
@@ -239,9 +247,9 @@ def compare(having: Result, without: Result) -> list[Comparison]:
         own, other = (result.held_out(key) for result in (having, without))
         if own is None or other is None:
             continue
-        error = _error_over_text(having, without, key)
+        error, is_told_apart = _compare_over_text(having, without, key)
         error = None if error is None else factor * error
-        found.append(Comparison(title, factor * other, factor * own, error, is_more_better))
+        found.append(Comparison(title, factor * other, factor * own, error, is_told_apart, is_more_better))
     return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
 
 
@@ -252,26 +260,43 @@ def _compare_probes(having: Result, without: Result) -> list[Comparison]:
         if task in without.row.figures.get(PROBE, {}):
             own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
             parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
-            error = _error_of(*(100 * np.array(part) for part in parts))
-            found.append(Comparison(f"{title}, frozen, %", other, own, error))
+            differences = _paired(*(100 * np.array(part) for part in parts))
+            is_told_apart = differences is not None and differences.is_told_apart
+            error = None if differences is None else differences.error
+            found.append(Comparison(f"{title}, linear probe, %", other, own, error, is_told_apart))
     return found
 
 
-def _error_of(own: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """Standard error of the mean difference over the same parts; None where there are no such parts."""
+@dataclasses.dataclass(frozen=True)
+class _Differences:
+    """Of two models, one for each part of a text: their standard error, and whether chance would have such a mean."""
+
+    error: float
+    is_told_apart: bool
+
+
+def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> _Differences | None:
+    """The differences over the same parts; None where there are no such parts."""
     if len(own) != len(other) or len(own) < 2:
         return None
-    return float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
+    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
+    return _Differences(error, abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
 
 
-def _error_over_text(having: Result, without: Result, key: str) -> float | None:
-    """Standard error of the difference between two models that predicted the same text, from the parts of the text."""
-    parts = [result.row.figures.get("by_fold", {}).get(key, []) for result in (having, without)]
-    error = _error_of(*(np.log(part) if key in BY_RATIO else np.array(part) for part in parts))
-    if error is None or key not in BY_RATIO:
-        return error
-    # The difference of two near values is about their mean times that of their logarithms.
-    return error * math.sqrt(having.row.figures[key] * without.row.figures[key])
+def _compare_over_text(having: Result, without: Result, key: str) -> tuple[float | None, bool]:
+    """Standard error of the difference between two models that predicted the same text, and whether they differ."""
+    own, other = (np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (having, without))
+    if key not in BY_RATIO:
+        differences = _paired(own, other)
+        return (None, False) if differences is None else (differences.error, differences.is_told_apart)
+    # How hard each part of the text is goes into both values and not into their ratio, which therefore decides; the
+    # error of the difference follows from those of the logarithms, to the first order.
+    ratios, weights = _paired(np.log(own), np.log(other)), [result.row.figures[key] for result in (having, without)]
+    if ratios is None:
+        return None, False
+    differences = _paired(weights[0] * np.log(own), weights[1] * np.log(other))
+    assert differences is not None
+    return differences.error, ratios.is_told_apart
 
 
 def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
@@ -280,10 +305,12 @@ def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
     for task, title in all_tasks([having]).items():
         if task in without.tasks:
             own, its = having.score(having.model.name, task), without.score(without.model.name, task)
-            error = None
+            error, is_told_apart = None, False
             if own.std is not None and its.std is not None:
-                error = 100 * math.sqrt(own.std**2 / own.seeds + its.std**2 / its.seeds)
-            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, error)
+                error, freedom = welch(own.std, own.seeds, its.std, its.seeds)
+                is_told_apart = abs(own.mean - its.mean) > critical_value(freedom) * error
+            points = None if error is None else 100 * error
+            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
     return found
 
 

@@ -2,12 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from results import (
     BAG_OF_WORDS,
-    ERRORS,
     HELD_OUT,
     PROBE,
     TEACHER,
@@ -19,6 +18,7 @@ from results import (
 )
 
 from distilrubert.conversion.formats import FORMATS
+from distilrubert.evaluation.significance import critical_value
 from distilrubert.evaluation.task import known_tasks
 from distilrubert.model_card.formatting import count, duration, figure
 from distilrubert.model_card.scores import Value
@@ -176,9 +176,16 @@ def _kept(named: Mapping[str, Result]) -> list[str]:
         return [goal, NOT_RUN, NONE]
     tasks = list(named["base"].tasks)
     share = named["base"].share(tasks)
-    within = share.std is not None and abs(share.mean - LEAST_SHARE) <= ERRORS * share.std / math.sqrt(share.seeds)
+    within = share.std is not None and abs(share.mean - LEAST_SHARE) <= critical_value(share.seeds - 1) * (
+        share.std / math.sqrt(share.seeds)
+    )
     reached = ("yes" if share.mean >= LEAST_SHARE else "no") + (", within the error" if within else "")
-    return [goal, f"{_percent(share)} % over {len(tasks)} of {len(known_tasks())} tasks", reached]
+    return [goal, f"{_percent(share)} %", f"{reached}{_of_all(tasks)}"]
+
+
+def _of_all(tasks: Collection[str]) -> str:
+    """What a verdict on some of the tasks lacks."""
+    return "" if len(tasks) == len(known_tasks()) else f"; {len(tasks)} of {len(known_tasks())} tasks were measured"
 
 
 def _gained(named: Mapping[str, Result]) -> list[str]:
@@ -190,9 +197,11 @@ def _gained(named: Mapping[str, Result]) -> list[str]:
     if not gains:
         return [goal, NOT_RUN, NONE]
     shown = ", ".join(f"{base.tasks[task]['title']} {_difference(gain)} points" for task, gain in gains.items())
-    if all(gain.difference > 0 for gain in gains.values()):
-        return [goal, shown, "yes" if all(gain.is_better for gain in gains.values()) else NOT_TOLD_APART]
-    return [goal, shown, "no"]
+    told_apart = sum(gain.is_better is True for gain in gains.values())
+    reached = "yes" if all(gain.difference > 0 for gain in gains.values()) else "no"
+    if reached == "yes" and told_apart < len(gains):
+        reached += f", by the mean over seeds; told apart on {told_apart}"
+    return [goal, shown, f"{reached}{_of_all(gains)}"]
 
 
 def _int8(named: Mapping[str, Result]) -> list[str]:

@@ -12,7 +12,7 @@ from distilrubert.evaluation import score_claims, speed_claims
 from distilrubert.evaluation.quality import measure_quality
 from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores, margin_of
 from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.speed_claims import check_sizes, check_speed, list_speed
+from distilrubert.evaluation.speed_claims import check_ratios, check_sizes, check_speed, list_speed
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
@@ -124,9 +124,25 @@ def test_sizes_and_parameters(models: dict[str, Path]) -> None:
     ]
 
 
-def test_margins_are_two_standard_errors_of_the_difference() -> None:
-    assert margin_of(0.03, 3, 1) == pytest.approx(2 * 0.03 * (1 / 3 + 1) ** 0.5)
-    assert margin_of(0.001, 3, 3) == margin_of(None, 1, 1) == 0.02
+def test_margins_are_those_of_the_t_distribution() -> None:
+    # Of three runs: 4.303 standard errors. Few runs: 1.960 errors of the spread that is thought possible.
+    assert margin_of(0.01, 3, 3, 1) == pytest.approx(4.3027 * 0.01 * (1 / 3 + 1) ** 0.5, rel=1e-4)
+    assert margin_of(None, 1, 1, 1) == margin_of(0.04, 2, 1, 1) == pytest.approx(1.95996 * 0.05 * 2**0.5, rel=1e-4)
+    assert margin_of(0.1, 3, 2, 2) == pytest.approx(1.95996 * 0.1, rel=1e-4)
+    assert margin_of(0.001, 3, 3, 3) == 0.02
+
+
+def test_ratios_follow_from_their_times() -> None:
+    relative = {"latency_ratio": 2.0, "throughput_ratio": 3.0, "ratio_to": "teacher-pytorch-fp32"}
+    teacher, student = row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 2.0, 3.0)
+    honest = report(teacher, Row(student.case, student.figures | relative, 2.0))
+    (claim,) = check_ratios(honest)
+    assert (claim.verdict, claim.claimed, claim.measured) == ("holds", 4, 4)
+    for boast in ({"latency_ratio": 20.0}, {"throughput_ratio": 30.0}):
+        (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | boast, 2.0)))
+        assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: {next(iter(boast))}")
+    (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative, 20.0)))
+    assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: ratio")
 
 
 @pytest.fixture(scope="module")
@@ -163,16 +179,24 @@ def test_scores_are_measured_again(
 @pytest.mark.parametrize(
     ("claimed", "found", "verdict"),
     [
-        # Two new runs .02 apart, against two: an error of .0141, so a margin of .0283.
-        ([0.70, 0.70], [0.71, 0.73], "holds"),
-        ([0.69, 0.69], [0.71, 0.73], "does not hold"),
+        # Three new runs .01 apart, against three: an error of .0082, so a margin of .035.
+        ([0.70, 0.70, 0.70], [0.72, 0.73, 0.74], "holds"),
+        ([0.70, 0.70, 0.70], [0.73, 0.74, 0.75], "does not hold"),
+        # Two tell little of their spread.
+        ([0.70, 0.70], [0.705, 0.725], "holds"),
+        ([0.69, 0.69], [0.71, 0.73], "not checked"),
         # However far apart the stated runs are, the new ones decide.
         ([0.50, 0.90], [0.75, 0.75], "does not hold"),
         ([0.70, 0.70], [0.66, 0.82], "not checked"),
         ([0.70, 0.70], [0.95, 0.99], "does not hold"),
-        # Of one new run only the stated spread is known.
-        ([0.70, 0.72], [0.735], "holds"),
+        # Of one new run only the stated spread is known: .01, so a margin of .0497.
+        ([0.70, 0.71, 0.72], [0.755], "holds"),
+        ([0.70, 0.71, 0.72], [0.765], "does not hold"),
         ([0.50, 0.90], [0.65], "not checked"),
+        # Of one against one nothing is known.
+        ([0.70], [0.71], "holds"),
+        ([0.70], [0.80], "not checked"),
+        ([0.70], [0.85], "does not hold"),
     ],
 )
 def test_means_are_compared_as_far_as_new_runs_agree(
@@ -216,9 +240,12 @@ def test_means_follow_from_their_runs(quality: Measurements) -> None:
     for key, value in {"mean": 0.9645, "std": 0.5}.items():
         edited = copy.deepcopy(quality)
         edited["student"].figures["tasks"]["nouns"]["accuracy"][key] = value
-        student, words = check_means(edited)
+        student, _ = check_means(edited)
         assert (student.verdict, student.reason) == ("does not hold", "nouns: accuracy")
-        assert (student.claimed, words.verdict) == (student.measured + 1, "holds")
+        assert student.claimed == student.measured + 1
+    edited = dataclasses.replace(quality, rows=[dataclasses.replace(row, ratio=1.1) for row in quality.rows])
+    student, _ = check_means(edited)
+    assert (student.verdict, student.reason) == ("does not hold", "ratio")
 
 
 def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(

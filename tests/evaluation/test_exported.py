@@ -18,7 +18,7 @@ from distilrubert.evaluation.task_data import TaskRows, load_rows
 SETTINGS = FinetuningSettings(learning_rates=[3e-3], epochs=4, patience=4, batch_size=8, precision="fp32")
 
 
-def running(sign: int, seen: list | None = None, task_name: str = "text-classification") -> Exporter:
+def running(sign: int, seen: list | None = None, task_name: str = "text-classification", **settings: int) -> Exporter:
     """An exporter whose "file" is the model itself, or with -1 one that always prefers what the model likes least."""
     kinds = ("start_logits", "end_logits") if task_name == "question-answering" else ("logits",)
 
@@ -34,7 +34,7 @@ def running(sign: int, seen: list | None = None, task_name: str = "text-classifi
 
         return run
 
-    return Exporter(export)
+    return Exporter(export, settings)
 
 
 def test_the_files_are_scored_on_the_test_part(student_folder: Path, noun_task: TaskDefinition) -> None:
@@ -56,12 +56,13 @@ def test_each_kind_of_file_has_a_row(
     settings = QualitySettings(finetuning=SETTINGS, seeds=[1, 2])
     models = {"teacher": teacher_folder, "student": student_folder}
     report = measure_quality(
-        models, [noun_task], settings, [], tmp_path, exporters={"student": {"onnx-int8": running(1)}}
+        models, [noun_task], settings, [], tmp_path, exporters={"student": {"onnx-int8": running(1, level=7)}}
     )
     assert [row.case for row in report.rows] == ["teacher", "student", "student-onnx-int8", "bag-of-words"]
     own, file = (report[case].figures["tasks"]["nouns"] for case in ("student", "student-onnx-int8"))
     assert file["accuracy"] == own["accuracy"]
     assert len(file["accuracy"]["values"]) == 2
+    assert report.details["exported"] == {"onnx-int8": {"level": 7}}
     assert report["student-onnx-int8"].ratio == report["student"].ratio
     assert [bool(row.figures.get("linear_probe")) for row in report.rows] == [True, True, False, False]
 

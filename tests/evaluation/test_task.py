@@ -20,6 +20,9 @@ PLAIN = {
     "source": "here",
 }
 
+# What makes a task of tags of the one above.
+TAGS = {"kind": "token-classification", "columns": {}, "metrics": ["span_f1"]}
+
 
 def write(folder: Path, **changes: Any) -> Path:
     (folder / "moods.csv").write_text("text,label\nда,good\nнет,bad\n", encoding="utf-8")
@@ -62,6 +65,14 @@ def test_several_raw_labels_can_be_one_class(tmp_path: Path) -> None:
         ({"labels": ["only"]}, "labels: a task of kind sentence-classification lists at least two classes"),
         ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, "metrics: f1 is for two classes"),
         ({"labels": {"a": [0, 1], "b": [1]}}, "labels: a raw label stands under two classes"),
+        ({"labels": ["a", "b", "a"]}, "labels: a is listed twice"),
+        ({"labels": [True, False]}, "labels: yes, no, on, off, true and false are truth values in YAML: put them in"),
+        ({"labels": {"a": ["x", True], "b": [1]}}, "labels: yes, no, on, off"),
+        (
+            TAGS | {"labels": [0, 1, 2]},
+            "labels: BIO tags are needed (O, and B- or I- before what each span is), found 0",
+        ),
+        (TAGS | {"labels": ["B-PER", "I-PER"]}, "labels: BIO tags are needed (O, and B- or I- before"),
         ({"files": {"train": "absent.csv"}}, "files.train: there is no file"),
         ({"files": None}, "give either files or dataset"),
         ({"test_share": None}, "give either a test part or test_share"),

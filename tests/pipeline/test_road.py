@@ -166,6 +166,10 @@ def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
     said = capsys.readouterr().out
     assert "0.99" in said
     assert "1 do not" in said
+    quality = (copy / "reports/quality.json").rename(tmp_path / "quality.json")
+    assert main(["verify", str(copy), "--task", str(ROOT / "recipes/demo/intents.yaml")]) == 2
+    assert "--task: there is no reports/quality.json to compare with" in capsys.readouterr().err
+    quality.rename(copy / "reports/quality.json")
     report = json.loads((copy / "reports/speed.json").read_text(encoding="utf-8"))
     for wrong, reason in (({"latency_s": 0}, "ZeroDivisionError"), ({}, "KeyError('latency_s')")):
         del report["rows"][1]["latency_s"]
@@ -189,6 +193,18 @@ def test_a_changed_recipe_redoes_what_it_changes(run_dir, log, tmp_path):
     assert stages_done(log) == ["card"]
     assert "# Another title" in (run_dir / "hub/README.md").read_text()
     assert publish(run_dir) == 0
+
+
+def test_scores_of_files_are_of_the_settings_that_made_them(tmp_path):
+    def inputs(*changes: str) -> object:
+        run = Run(load_recipe(ROOT / "recipes/demo.yaml", changes), tmp_path)
+        (quality,) = (stage for stage in stages_of(run) if stage.name == "quality")
+        return quality.inputs(run)
+
+    for exported in ("onnx: [int8]", "openvino: [int8]"):
+        scored, other = f"evaluation.exported={{{exported}}}", "conversion.calibration_sentences=7"
+        assert inputs(scored) != inputs(scored, other)
+    assert inputs("evaluation.exported={}") == inputs("evaluation.exported={}", other)
 
 
 @pytest.mark.slow
