@@ -36,6 +36,10 @@ CARD = "README.md"
 Reports = Mapping[str, Measurements]
 Table = list[list[str]]
 NO_SUCH_FIGURE = "no report has such a figure"
+# What a cell without a figure holds.
+NOTHING = ("", "–", "-")
+# A rounding to fewer digits than these agrees with too much.
+TELLING = 2
 # Which report decides the table below a heading.
 TABLES = {"Speed": "speed", "Quality": "quality", "Agreement of the files": "parity"}
 
@@ -140,18 +144,24 @@ def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterato
     """A claim for each figure that differs, or else one for the whole table; and for each row that is left out."""
     known = {row[0]: dict(zip(expected[0], row, strict=True)) for row in expected[1:]}
     head, rows = (shown[0], shown[1:]) if shown else ([], [])
-    cells = [
+    everything = [
         _Cell(f"{row[0]}: {column}", cell, known.get(row[0], {}).get(column))
         for row in rows
         for column, cell in itertools.zip_longest(head[1:], row[1:], fillvalue="")
-        if figures_of_cell(cell)
     ]
+    for cell in everything:
+        if cell.is_vague:
+            yield unchecked(where, cell.name, cell.text, "no figure that can be compared", cell.expected)
+    cells = [cell for cell in everything if figures_of_cell(cell.text) and not cell.is_vague]
     wrong = [cell for cell in cells if not cell.holds(facts)]
     for cell in wrong:
         reason = "" if cell.decided else NO_SUCH_FIGURE
         yield judged(where, cell.name, cell.text, cell.expected, reason, holds=False)
     if not wrong:
-        yield judged(where, "figures of the table", f"{len(cells)} figures", f"{len(cells)} equal", holds=True)
+        placed = sum(cell.decided for cell in cells)
+        elsewhere = f", {len(cells) - placed} somewhere in the report" if placed < len(cells) else ""
+        found = f"{placed} equal{elsewhere}"
+        yield judged(where, "figures of the table", f"{len(cells)} figures", found, holds=True)
     # Under another name a row is not left out.
     others = [_figures_of_row(row) for row in rows if row[0] not in known]
     for label, *given in expected[1:]:
@@ -171,6 +181,14 @@ class _Cell:
     def decided(self) -> bool:
         """Whether this version has a figure in this place."""
         return bool(self.expected and figures_of_cell(self.expected))
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether words, or a figure that says next to nothing, stand where this version has a figure that tells."""
+        if not self.decided or self.text in NOTHING:
+            return False
+        shown, expected = figures_of_cell(self.text), figures_of_cell(self.expected or "")
+        return not shown or (shown[0].text != expected[0].text and shown[0].digits < TELLING < expected[0].digits)
 
     def holds(self, facts: Facts) -> bool:
         shown = figures_of_cell(self.text)

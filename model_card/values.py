@@ -16,7 +16,9 @@ _FIGURE = re.compile(
     rf"(?<![\w.-]){_NUMBER}(?: (?:{'|'.join(_SCALES)})\b)?(?![\w]|[.,:+-]\w)|\b(?:{'|'.join(WORDS)})\b"
     r"|[^\s()\[\]*`|,]*\d(?:[^\s()\[\]*`|,]*[^\s()\[\]*`|,.:;])?"
 )
-_CELL = re.compile(rf"({_NUMBER})(?: ± ({_NUMBER}))?(?: \([^)]*\))?")
+_CELL = re.compile(rf"({_NUMBER})(?: ± ({_NUMBER}))?( ?%)?(?: \([^)]*\))?")
+# What may stand around a cell's figure.
+_MARKUP = "*_`~× "
 # A rounded number of fewer digits is near to something in any report.
 TELLING_DIGITS = 3
 
@@ -51,6 +53,11 @@ class Figure:
         unit = 10.0 ** (int(exponent or 0) - decimals) * scale
         return cls(text, float(number) * scale, unit, len(re.sub(r"[-.]", "", mantissa).lstrip("0")))
 
+    def times(self, scale: float) -> "Figure":
+        """The same in another unit; of words nothing changes."""
+        value = None if self.value is None else self.value * scale
+        return dataclasses.replace(self, value=value, unit=self.unit * scale)
+
     def agrees(self, other: "Figure") -> bool:
         """Whether both can be roundings of one value; of words, whether they are the same."""
         if self.value is None or other.value is None:
@@ -70,8 +77,11 @@ def wording_of(line: str) -> str:
 
 def figures_of_cell(cell: str) -> list[Figure]:
     """The figure in a table's cell, and its deviation where it has one; none where the cell holds words."""
-    found = _CELL.fullmatch(cell.strip())
-    return [Figure.of(text) for text in found.groups() if text] if found else []
+    found = _CELL.fullmatch(cell.strip(_MARKUP))
+    if not found:
+        return []
+    scale = 0.01 if found[3] else 1.0
+    return [Figure.of(text).times(scale) for text in found.groups()[:2] if text]
 
 
 class Facts:

@@ -67,6 +67,20 @@ def test_an_edited_cell_is_named_by_row_and_column(hub: Path) -> None:
     assert wrong(hub) == [("Student, ONNX Runtime int8: Latency gain, ×", "7.50", "5.70")]
 
 
+@pytest.mark.parametrize("shown", ["**7.50**", "× 7.5", "570 %"])
+def test_an_edited_cell_is_read_whatever_stands_around_it(hub: Path, shown: str) -> None:
+    edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.70 \|", rf"\1| {shown} |")
+    expected = [] if shown == "570 %" else [("Student, ONNX Runtime int8: Latency gain, ×", shown, "5.70")]
+    assert wrong(hub) == expected
+
+
+@pytest.mark.parametrize("shown", ["6", "about six"])
+def test_a_cell_that_says_next_to_nothing_is_not_checked(hub: Path, shown: str) -> None:
+    edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.70 \|", rf"\1| {shown} |")
+    (vague,) = (claim for claim in claims(hub) if claim.verdict == "not checked")
+    assert (vague.claimed, vague.measured, vague.reason) == (shown, "5.70", "no figure that can be compared")
+
+
 def test_a_row_left_out_and_a_row_made_up(hub: Path) -> None:
     edit(hub, r"^\| FactRuEval .*span F1.*\n", "| SberQuAD: answer F1 | 0.9 | 0.8999 | – | 0.9 ± 0.002 |\n")
     assert wrong(hub) == [
@@ -131,6 +145,8 @@ def test_a_made_up_figure_in_other_words_is_shown(hub: Path) -> None:
 def test_a_figure_in_a_column_of_another_name_is_one_of_the_report(hub: Path) -> None:
     edit(hub, r"^(\| Model \|.*\|) Throughput gain, × \|$", r"\1 Gain in samples |")
     assert wrong(hub) == []
+    (table,) = (claim for claim in claims(hub) if claim.subject == "README.md, Speed")
+    assert str(table.measured).endswith(" somewhere in the report")
     edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.02 \|$", r"\1| 6.03 |")
     assert wrong(hub) == [("Student, ONNX Runtime int8: Gain in samples", "6.03", None)]
 
