@@ -25,16 +25,13 @@ PROBE = "linear_probe"
 FILE = "student-"
 PYTORCH = "pytorch-fp32"
 MIB = 2**20
-# The student whose scores say by which protocol the others have to be measured.
-MEASURE = "base"
-# A student, and by name the same without one of its losses, and which that is.
-WHOLE = "base-spread"
-ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
+# The student without each of its losses, and which that is.
+WHOLE = "base"
+ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch", "base-spread", "base-lowest"),
-    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
-    "base-spread-mlm-only": ("base-rare-mlm-only",),
+    "base": ("base-mlm-only", "base-scratch", "base-lowest", "base-rare", "base-less-mlm"),
+    "base-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all", "base-rare-no-cosine"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
@@ -170,7 +167,7 @@ class Comparison:
 def load_results(folder: Path) -> list[Result]:
     """Every result that is there: by family, the student itself before what it is compared with.
 
-    Scores on tasks are compared with those of ``MEASURE``, or where it is missing of the first; what was fine-tuned in
+    Scores on tasks are compared with those of ``WHOLE``, or where it is missing of the first; what was fine-tuned in
     another way is not comparable.
 
     Raises:
@@ -192,7 +189,7 @@ def load_results(folder: Path) -> list[Result]:
 def measure_of(results: Sequence[Result]) -> Result:
     """Whose protocol of fine-tuning is the one of the page."""
     fine_tuned = [result for result in results if result.tasks] or list(results)
-    return by_name(fine_tuned).get(MEASURE, fine_tuned[0])
+    return by_name(fine_tuned).get(WHOLE, fine_tuned[0])
 
 
 def _as_far_as_comparable(result: Result, protocol: Mapping[str, Any]) -> Result:
