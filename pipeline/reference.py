@@ -1,4 +1,4 @@
-"""The reference page of the recipe, docs/recipe.md, made from the descriptions of its fields.
+"""The reference page of the recipe and of task files, docs/recipe.md, made from the descriptions of their fields.
 
 ``python -m distilrubert.pipeline.reference`` prints it; a test keeps the committed page equal to it.
 """
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.pipeline.recipe import Recipe, sections_in
 
 INTRODUCTION = """\
@@ -22,7 +23,8 @@ INTRODUCTION = """\
 One YAML file says everything that a run needs; unknown keys are refused. A relative path starts at the recipe's
 folder, and `${NAME}` in a path is an environment variable; a relative path in a variable with which a path begins
 starts where the command is run. `--set KEY=VALUE` on the command line overrides one field, with dots between the
-levels: `--set distillation.max_steps=200`.
+levels: `--set distillation.max_steps=200`. A [task of one's own](evaluation.md#a-task-of-your-own) is a YAML file by
+itself: the last three sections.
 
 `recipes/demo.yaml` is a small complete example. This page is made from the code:
 `python -m distilrubert.pipeline.reference > docs/recipe.md`.
@@ -30,8 +32,8 @@ levels: `--set distillation.max_steps=200`.
 
 
 def reference_page() -> str:
-    """The page, in Markdown: a table for each section, in the order in which a recipe has them."""
-    return "\n".join([INTRODUCTION, *_tables("", Recipe)])
+    """The page, in Markdown: a table for each section, in the order in which a recipe and a task's file have them."""
+    return "\n".join([INTRODUCTION, *_tables("", Recipe), *_tables("task", TaskDefinition)])
 
 
 def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:
