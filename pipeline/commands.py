@@ -140,7 +140,15 @@ def verify(options: argparse.Namespace) -> int:
         seeds=validated(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
         processes=options.processes,
     )
-    claims = list(check_claims(repository_folder(options.model, options.revision), wanted))
+    claims = []
+    try:
+        for claim in check_claims(repository_folder(options.model, options.revision), wanted):
+            claims.append(claim)
+    except (UserError, KeyboardInterrupt):
+        # It may have taken hours to reach them.
+        if claims and not options.json:
+            Console().print(claims_table(claims))
+        raise
     if options.json:
         print(claims_as_json(claims))
     else:

@@ -13,6 +13,8 @@ from huggingface_hub import HfApi, constants
 
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.settings import FinetuningSettings
+from distilrubert.modeling.claims import judged
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.pipeline import commands
 from distilrubert.pipeline.cli import main
@@ -51,6 +53,19 @@ def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, 
 def test_an_interruption_says_whether_anything_was_kept(monkeypatch, capsys):
     converted(monkeypatch)
     assert capsys.readouterr().err == "distilrubert: interrupted; nothing was kept\n"
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
+def test_claims_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error, status):
+    def check_claims(folder, wanted):
+        yield judged("student", "parameters", 7, 8, holds=False)
+        raise error
+
+    monkeypatch.setattr(commands, "check_claims", check_claims)
+    assert main(["verify", str(tmp_path)]) == status
+    assert "parameters" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path), "--json"]) == status
+    assert capsys.readouterr().out == ""
 
 
 def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path, capsys):  # noqa: F811
