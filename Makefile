@@ -9,6 +9,8 @@ VENV_CLIENTS ?= .venv-clients
 READY_CLIENTS := $(VENV_CLIENTS)/.ready
 NODE_CLIENTS := tests/clients/node/node_modules/.ready
 PYTEST_ARGS ?=
+# One more than two cores: tests wait for servers and processes.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-transformers5 test-clients test-clients-python test-clients-node \
@@ -23,10 +25,10 @@ demo: $(READY)  ## distil, export, measure and card the demo model: runs/demo/hu
 	$(VENV)/bin/python publish.py
 
 test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the reference data
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-transformers5: $(READY5)  ## run with transformers 5 what neither exports nor is slow
-	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n 2 --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
 
 test-clients: test-clients-python test-clients-node  ## open a published folder in every client that people use
 

@@ -42,12 +42,12 @@ ROOT = HERE.parents[1]
 NOTES = HERE / "notes.md"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; the exit status as the command line has it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results/reference", metavar="DIR")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results.md", metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         page = render(load_results(options.results), options.output.parent / "images")
         write_text(options.output, page)

@@ -1,5 +1,9 @@
 """The page of the reference experiment, made from invented results, and one model of it made on a small scale."""
 
+import contextlib
+import functools
+import importlib
+import io
 import os
 import re
 import shutil
@@ -71,7 +75,24 @@ def write(folder: Path, name: str, figures: dict[str, Any], **more: Any) -> None
     Measurements(MACHINE, rows, "teacher", details | more).save(folder / f"{name}.json")
 
 
-def render(results: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+@functools.cache
+def report_module() -> Any:
+    """report.py, imported once: a process for each page would spend ten seconds on imports."""
+    sys.path.insert(0, str(REFERENCE))
+    try:
+        return importlib.import_module("report")
+    finally:
+        sys.path.remove(str(REFERENCE))
+
+
+def render(results: Path, tmp_path: Path) -> tuple[int, str]:
+    """The status of report.py, and what it says on standard error."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = report_module().main(["--results", str(results), "--output", str(tmp_path / "docs" / "results.md")])
+    return status, said.getvalue()
+
+
+def render_by_command(results: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "report.py", "--results", results, "--output", tmp_path / "docs" / "results.md"]
     return subprocess.run(command, cwd=REFERENCE, capture_output=True, text=True, check=False)
 
@@ -134,7 +155,7 @@ def test_the_recipes_have_one_protocol() -> None:
 
 def test_the_page_is_that_of_the_files(tmp_path: Path) -> None:
     root = REFERENCE.parents[1]
-    done = render(root / "benchmarks/results/reference", tmp_path)
+    done = render_by_command(root / "benchmarks/results/reference", tmp_path)
     assert done.returncode == 0, done.stderr
     made = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert made == (root / "docs/results.md").read_text(encoding="utf-8"), "python benchmarks/reference/report.py"
@@ -147,8 +168,7 @@ def cells(page: str, start: str) -> list[list[str]]:
 
 
 def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None:
-    done = render(results, tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert render(results, tmp_path) == (0, "")
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     # All have RuSentiment, so shares are of its .80: base .78, whose seeds differ by .02, deviates by .0141.
     assert cells(page, "teacher")[0] == ["80.0 ± 0.0", "60.0 ± 1.4", "100.0 ± 0.0"]
@@ -243,8 +263,7 @@ def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:
 def test_scores_of_another_protocol_are_left_out(results: Path, tmp_path: Path) -> None:
     path = results / "tiny.json"
     path.write_text(path.read_text().replace('"train_limit": 2000', '"train_limit": 100'))
-    done = render(results, tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert render(results, tmp_path) == (0, "")
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     assert "Fine-tuned under an older protocol, and therefore without scores: `tiny`." in page
     assert len(cells(page, "**tiny**")) == 1, "its size"
@@ -254,13 +273,13 @@ def test_scores_of_another_protocol_are_left_out(results: Path, tmp_path: Path) 
 def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_path: Path) -> None:
     path = results / "tiny.json"
     path.write_text(path.read_text().replace('"sequences": 1000', '"sequences": 10'))
-    done = render(results, tmp_path)
-    assert done.returncode == 2
-    assert "tiny and base were not measured alike" in done.stderr
+    status, said = render(results, tmp_path)
+    assert status == 2
+    assert "tiny and base were not measured alike" in said
     assert not (tmp_path / "docs/results.md").exists()
-    done = render(tmp_path / "nowhere", tmp_path)
-    assert done.returncode == 2
-    assert "holds no results" in done.stderr
+    status, said = render(tmp_path / "nowhere", tmp_path)
+    assert status == 2
+    assert "holds no results" in said
 
 
 @pytest.mark.slow

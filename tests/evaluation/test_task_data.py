@@ -123,7 +123,11 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
         ([{"text": "да", "label": "a"}], {}, "1 rows cannot give a share of 0.25"),
         ([{"text": f"{n}", "label": "a"} for n in range(9)], {}, "all 4 rows to train on are of one class; two are"),
         ([{"text": "да", "label": "a"}], {"group_by": "book"}, "has no column book"),
-        ([{"tokens": ["а"], "tags": []}], {"kind": "token-classification", "metrics": ["span_f1"]}, "have 0 tags"),
+        (
+            [{"tokens": ["а"], "tags": []}],
+            {"kind": "token-classification", "labels": ["O", "B-PER"], "metrics": ["span_f1"]},
+            "have 0 tags",
+        ),
     ],
 )
 def test_bad_rows_are_told_in_one_line(
