@@ -88,7 +88,8 @@ def measure_quality(
     if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in worded}:
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
-    rows = [Row(case, values, _ratio(values, figures[baseline], tasks)) for case, values in figures.items()]
+    mains = {task.name: task.main_metric for task in tasks}
+    rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]
     return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes, exporters))
 
 
@@ -146,12 +147,18 @@ def _details(
     }
 
 
-def _ratio(values: Mapping[str, Any], baseline: Mapping[str, Any], tasks: Sequence[TaskDefinition]) -> float | None:
-    """Mean main score over that of the baseline; None without tasks, where one was not measured, or of a zero."""
-    if not tasks or any(task.name not in values["tasks"] for task in tasks):
+def ratio_of(values: Mapping[str, Any], baseline: Mapping[str, Any], main_metrics: Mapping[str, str]) -> float | None:
+    """Mean main score over that of the baseline; None without tasks, where one was not measured, or of a zero.
+
+    Args:
+        values: figures of a row.
+        baseline: those of the baseline's.
+        main_metrics: the main metric by the name of the task.
+    """
+    if not main_metrics or any(task not in values["tasks"] for task in main_metrics):
         return None
     own, other = (
-        statistics.fmean(figures["tasks"][task.name][task.main_metric]["mean"] for task in tasks)
+        statistics.fmean(figures["tasks"][task][metric]["mean"] for task, metric in main_metrics.items())
         for figures in (values, baseline)
     )
     return own / other if other > 0 else None

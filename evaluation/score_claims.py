@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.evaluation.exported import Exporter
-from distilrubert.evaluation.quality import measure_quality
+from distilrubert.evaluation.quality import measure_quality, ratio_of
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.significance import critical_value
 from distilrubert.evaluation.task import TaskDefinition
@@ -199,12 +199,10 @@ def _ratio_follows(row: Row, quality: Measurements) -> bool:
     """Whether a row's ratio, where it has one, is that of the mean main scores."""
     if row.ratio is None or quality.baseline is None:
         return True
-    tasks, baseline = quality.details["tasks"], quality[quality.baseline].figures["tasks"]
-    own, other = (
-        statistics.fmean(scores[task][tasks[task]["main_metric"]]["mean"] for task in baseline)
-        for scores in (row.figures["tasks"], baseline)
-    )
-    return math.isclose(row.ratio * other, own, abs_tol=1e-9)
+    baseline = quality[quality.baseline].figures
+    mains = {task: quality.details["tasks"][task]["main_metric"] for task in baseline["tasks"]}
+    found = ratio_of(row.figures, baseline, mains)
+    return found is not None and math.isclose(row.ratio, found, abs_tol=1e-9)
 
 
 def _follows(claimed: Mapping[str, Any]) -> bool:

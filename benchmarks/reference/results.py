@@ -257,43 +257,29 @@ def _compare_probes(having: Result, without: Result) -> list[Comparison]:
         if task in without.row.figures.get(PROBE, {}):
             own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
             parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
-            differences = _paired(*(100 * np.array(part) for part in parts))
-            is_told_apart = differences is not None and differences.is_told_apart
-            error = None if differences is None else differences.error
+            error, is_told_apart = _paired(*(100 * np.array(part) for part in parts))
             found.append(Comparison(f"{title}, linear probe, %", other, own, error, is_told_apart))
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Differences:
-    """Of two models, one for each part of a text: their standard error, and whether chance would have such a mean."""
-
-    error: float
-    is_told_apart: bool
-
-
-def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> _Differences | None:
-    """The differences over the same parts; None where there are no such parts."""
+def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float | None, bool]:
+    """Standard error of the mean difference over the same parts, None without them, and whether it is told apart."""
     if len(own) != len(other) or len(own) < 2:
-        return None
+        return None, False
     error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
-    return _Differences(error, abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
+    return error, bool(abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
 
 
 def _compare_over_text(having: Result, without: Result, key: str) -> tuple[float | None, bool]:
     """Standard error of the difference between two models that predicted the same text, and whether they differ."""
     own, other = (np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (having, without))
     if key not in BY_RATIO:
-        differences = _paired(own, other)
-        return (None, False) if differences is None else (differences.error, differences.is_told_apart)
+        return _paired(own, other)
     # How hard each part of the text is goes into both values and not into their ratio, which therefore decides; the
     # error of the difference follows from those of the logarithms, to the first order.
-    ratios, weights = _paired(np.log(own), np.log(other)), [result.row.figures[key] for result in (having, without)]
-    if ratios is None:
-        return None, False
-    differences = _paired(weights[0] * np.log(own), weights[1] * np.log(other))
-    assert differences is not None
-    return differences.error, ratios.is_told_apart
+    _, is_told_apart = _paired(np.log(own), np.log(other))
+    error, _ = _paired(having.row.figures[key] * np.log(own), without.row.figures[key] * np.log(other))
+    return error, is_told_apart
 
 
 def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
