@@ -63,20 +63,25 @@ def distill(
     else:
         objective = Objective(student.model, teacher.model, settings)
         masker = _masker(corpus, student.tokenizer, settings, seed)
-    return train(
-        Job(
-            case="distillation",
-            section="distillation",
-            objective=objective,
-            corpus=corpus,
-            masker=masker,
-            settings=settings,
-            folder=Path(folder),
-            seed=seed,
-            origin=origin,
-            leaves_weights_out=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
+    embeddings = student.model.get_input_embeddings()
+    embeddings.requires_grad_(not settings.freeze_embeddings)
+    try:
+        return train(
+            Job(
+                case="distillation",
+                section="distillation",
+                objective=objective,
+                corpus=corpus,
+                masker=masker,
+                settings=settings,
+                folder=Path(folder),
+                seed=seed,
+                origin=origin,
+                leaves_weights_out=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
+            )
         )
-    )
+    finally:
+        embeddings.requires_grad_(True)
 
 
 def pretrain_teacher(

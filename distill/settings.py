@@ -115,9 +115,18 @@ class OptimizationSettings(BookkeepingSettings):
 class DistillationSettings(ObjectiveSettings, OptimizationSettings):
     """Losses and optimisation of the student."""
 
+    freeze_embeddings: bool = Field(
+        default=False,
+        description="Leave the student's word embeddings as they come from the teacher (as LightMBERT does): what it "
+        "knows of pieces that the corpus seldom has is kept, and updates cost a little less.",
+    )
+
     def trajectory(self) -> dict[str, Any]:
-        """As for any training; losses without a weight are left out, so that a new one changes no older run."""
-        return {**super().trajectory(), "weights": {name: weight for name, weight in self.weights if weight}}
+        """As for any training; what is not used is left out, so that a new loss or setting changes no older run."""
+        settings = {**super().trajectory(), "weights": {name: weight for name, weight in self.weights if weight}}
+        if not self.freeze_embeddings:
+            del settings["freeze_embeddings"]
+        return settings
 
 
 class PretrainingSettings(OptimizationSettings):

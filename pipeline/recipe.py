@@ -134,6 +134,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _frozen_embeddings_are_the_teachers(self) -> Self:
+        if self.distillation.freeze_embeddings and self.student.initialise_from == "random":
+            raise ValueError(
+                "distillation.freeze_embeddings: the embeddings are random with student.initialise_from: random, and "
+                "would never be trained"
+            )
+        return self
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.

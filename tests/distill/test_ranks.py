@@ -44,9 +44,12 @@ def test_with_accumulation_on_each_they_equal_one_to_rounding(results: dict[str,
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-def test_weights_that_no_loss_reaches_hold_nobody_up_and_end_as_in_one_process(results: dict[str, Any]) -> None:
-    assert results["headless"]["statuses"] == [0, 0]
-    assert len(set(results["headless"]["digests"])) == 1
+@pytest.mark.parametrize("case", ["headless", "frozen"])
+def test_weights_that_are_not_trained_hold_nobody_up_and_end_as_in_one_process(
+    results: dict[str, Any], case: str
+) -> None:
+    assert results[case]["statuses"] == [0, 0]
+    assert len(set(results[case]["digests"])) == 1
 
 
 @pytest.mark.parametrize(("fault", "statuses"), [("die", [1, -9]), ("be_asked_to_stop", [130, 130]), ("crash", [1, 1])])

@@ -141,6 +141,18 @@ def test_only_the_student_changes(tmp_path: Path) -> None:
     assert student.model.distilbert.embeddings.word_embeddings.weight is student.model.vocab_projector.weight
 
 
+def test_frozen_embeddings_stay_and_all_else_is_trained(tmp_path: Path) -> None:
+    before = tiny.tiny_student(tiny.tiny_teacher()).model
+    after = tiny.run(tmp_path, freeze_embeddings=True, dropout=False)[0].model
+    stayed = {
+        name
+        for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if torch.equal(old, new)
+    }
+    assert stayed == {"distilbert.embeddings.word_embeddings.weight"}
+    assert all(parameter.requires_grad for parameter in after.parameters())
+
+
 def test_training_lowers_the_losses(tmp_path: Path) -> None:
     changes = {"weights": {"kl": 1.0, "cosine": 1.0}, "learning_rate": 0.003, "dropout": False}
     _, report = tiny.run(tmp_path, epochs=10, batches_per_update=1, checkpoint_every=None, **changes)
@@ -405,9 +417,11 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(
         tiny.run(tmp_path / "old")
 
 
-def test_a_loss_without_weight_is_no_setting_that_could_differ() -> None:
-    weights = DistillationSettings(weights={"mlm": 1.0, "cosine": 0.0}).trajectory()["weights"]
-    assert weights == {"mlm": 1.0}
+def test_what_is_not_used_is_no_setting_that_could_differ() -> None:
+    settings = DistillationSettings(weights={"mlm": 1.0, "cosine": 0.0}).trajectory()
+    assert settings["weights"] == {"mlm": 1.0}
+    assert "freeze_embeddings" not in settings
+    assert DistillationSettings(freeze_embeddings=True).trajectory()["freeze_embeddings"] is True
 
 
 def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:

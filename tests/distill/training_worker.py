@@ -262,12 +262,12 @@ def ranks(folder: Path) -> dict[str, Any]:
     assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
     results["recomputed"] = outcome(recomputed)
 
-    headless, its_one = folder / "headless", folder / "headless-one"
-    changes = {"batches_per_update": 2, "weights": {"cosine": 1.0}}
-    assert alone(partial(record, its_one, **changes)) == 0
-    statuses = together(partial(record, headless, **changes))
-    digests = [outcome(where, rank)["digest"] for where, rank in ((headless, 0), (headless, 1), (its_one, 0))]
-    results["headless"] = {"statuses": statuses, "digests": digests}
+    for name, changes in UNTRAINED.items():
+        both, its_one = folder / name, folder / f"{name}-one"
+        assert alone(partial(record, its_one, **changes, batches_per_update=2)) == 0
+        statuses = together(partial(record, both, **changes, batches_per_update=2))
+        digests = [outcome(where, rank)["digest"] for where, rank in ((both, 0), (both, 1), (its_one, 0))]
+        results[name] = {"statuses": statuses, "digests": digests}
 
     straight = folder / "straight"
     assert together(partial(record, straight)) == [0, 0]
@@ -299,6 +299,11 @@ def _with_fault_on_the_second(folder: Path, fault: Callable[[], None], rank: int
         record(folder, rank, **overrides)
 
 
+# Some weights that no loss reaches, and some that are not to be trained.
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "headless": {"weights": {"cosine": 1.0}},
+    "frozen": {"freeze_embeddings": True},
+}
 # A loss of each kind, one of them with weights of its own, and a gradient that is always clipped.
 EVERY_KIND = {"kl": 1.0, "mlm": 1.0, "attention": 1.0, "hidden": 1.0}
 DIVISIBLE = {"batches_per_update": 6, "epochs": 4, "clip": 0.2, "weights": EVERY_KIND}
@@ -328,11 +333,12 @@ def sharded(folder: Path) -> dict[str, Any]:
     assert together(partial(_shard, recomputed, gradient_checkpointing=True)) == [0, 0]
     results["recomputed"] = outcome(recomputed)
 
-    headless, its_one = folder / "headless", folder / "headless-one"
-    assert alone(partial(record, its_one, **{**DIVISIBLE, "weights": {"cosine": 1.0}})) == 0
-    statuses = together(partial(_shard, headless, weights={"cosine": 1.0}))
-    digests = [outcome(headless, rank)["digest"] for rank in (0, 1)]
-    results["headless"] = {"statuses": statuses, "digests": digests, "difference": difference(its_one, headless)}
+    for name, changes in UNTRAINED.items():
+        both, its_one = folder / name, folder / f"{name}-one"
+        assert alone(partial(record, its_one, **{**DIVISIBLE, **changes})) == 0
+        statuses = together(partial(_shard, both, **changes))
+        digests = [outcome(both, rank)["digest"] for rank in (0, 1)]
+        results[name] = {"statuses": statuses, "digests": digests, "difference": difference(its_one, both)}
     assert together(partial(_note_holdings, folder), 3) == [0, 0, 0]
     results["holdings"] = [json.loads((folder / f"holdings-{rank}.json").read_text()) for rank in range(3)]
     return results

@@ -157,6 +157,11 @@ def test_a_vocabulary_that_does_not_fit_is_refused(write, overrides, said):
     assert message.startswith(str(write()))
 
 
+def test_embeddings_that_are_random_are_not_frozen(write):
+    overrides = ["student.initialise_from=random", "distillation.freeze_embeddings=true"]
+    assert "distillation.freeze_embeddings: the embeddings are random" in message_of(write(), *overrides)
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
