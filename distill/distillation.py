@@ -43,7 +43,9 @@ def distill(
         student: with the teacher's vocabulary, or one of its own.
         corpus: text in the teacher's tokens, and in the student's where it has a vocabulary of its own.
         settings: losses, optimisation, bookkeeping.
-        folder: gets ``checkpoints/`` and, with trackers, ``trackers/``.
+        folder: gets ``checkpoints/`` and, with trackers, ``trackers/``. It belongs to this run: what else decides the
+            student is compared with its checkpoints, the weights that it starts from are not, and only one call at
+            a time may work in it.
         seed: of order, masks and dropout.
 
     Raises:
@@ -56,13 +58,13 @@ def distill(
     masker: Masks[Any]
     if is_paired:
         objective = PairedObjective(student, teacher, settings)
-        pairs = _pairs_of(corpus, student)
+        pairs = _pairs_of(corpus, teacher, student)
         corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
         masker = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
     else:
         objective = Objective(student.model, teacher.model, settings)
-        masker = _masker(corpus, student.tokenizer, settings, seed)
+        masker = _masker(corpus, teacher.tokenizer, settings, seed)
     embeddings = student.model.get_input_embeddings()
     embeddings.requires_grad_(not settings.freeze_embeddings)
     try:
@@ -125,6 +127,7 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Optimi
         raise UserError(
             f"corpus: it was tokenised with {len(corpus.token_counts)} pieces, and the model has {len(tokenizer)}"
         )
+    _check_tokenizer(corpus, "tokenizer", tokenizer)
     return Masker(
         settings.masking,
         corpus.token_counts,
@@ -135,11 +138,22 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Optimi
     )
 
 
-def _pairs_of(corpus: Corpus, student: Student) -> PairedCorpus:
+def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:
     pieces = len(corpus.pairs.token_counts) if corpus.pairs else 0
     if corpus.pairs is None or pieces != len(student.tokenizer):
         raise UserError(
             f"corpus: the student has a vocabulary of its own, {len(student.tokenizer)} pieces, and the corpus "
             f"{'was not tokenised with it' if not pieces else f'was tokenised with one of {pieces}'}"
         )
+    _check_tokenizer(corpus, "tokenizer", teacher.tokenizer)
+    _check_tokenizer(corpus, "student_tokenizer", student.tokenizer)
     return corpus.pairs
+
+
+def _check_tokenizer(corpus: Corpus, key: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse ids of another tokenizer; a corpus that was made by hand need not say what its own was."""
+    made_with = corpus.manifest.get(key, {}).get("sha256")
+    if made_with and made_with != tokenizer_sha256(tokenizer):
+        raise UserError(
+            f"corpus: it was tokenised with another {key.replace('_', ' ')} than the model has; build it anew"
+        )

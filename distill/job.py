@@ -14,6 +14,12 @@ from distilrubert.distill.paired_objective import AnyObjective
 from distilrubert.distill.settings import OptimizationSettings
 from distilrubert.distill.store import PairedText
 
+# What no weight's shape tells, as BERT and as DistilBERT call it.
+BESIDE_SHAPES = (
+    "num_attention_heads", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "n_heads", "activation", "dropout", "attention_dropout",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -57,12 +63,17 @@ class Job:
         return {"seed": self.seed, **self.settings.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the trained weights, as JSON holds it; a checkpoint of another identity is not resumed."""
+        """All that decides the trained weights but the first ones, as JSON holds it.
+
+        A checkpoint of another identity is not resumed.
+        """
+        config = self.objective.student.config.to_dict()
         return {
             self.section: self.settings.trajectory(),
             "seed": self.seed,
             "corpus": _identity_of(self.corpus),
             "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
+            "config": {key: config[key] for key in BESIDE_SHAPES if key in config},
             **self.origin,
         }
 

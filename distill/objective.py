@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -61,6 +61,12 @@ class ObjectiveSettings(Section):
         ge=1,
         description="Tokens whose predictions are held at a time; each takes 4 bytes (bf16) or 8 (fp32) per piece.",
     )
+
+    @model_validator(mode="after")
+    def _has_one_pair_of_embeddings(self) -> Self:
+        if self.embeddings_pair and self.layer_map == "all-mean":
+            raise ValueError("embeddings_pair: layer_map all-mean has the embeddings among its states already")
+        return self
 
 
 def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:
@@ -173,7 +179,7 @@ class Objective(nn.Module):
         Returns:
             each loss that has a weight, detached, and their weighted sum as ``loss``.
         """
-        scales = {name: _inverse(float(denominators[name])) for name in self._weights}
+        scales = {name: inverse(float(denominators[name])) for name in self._weights}
         mask_BL, labelled_BL = _selections(batch)
         rows_N, labels_M = self._vocabulary_rows(batch["labels"], mask_BL, labelled_BL)
         teacher, teacher_rows = self._run_teacher(batch, rows_N)
@@ -241,7 +247,8 @@ def _selections(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     return mask_BL, mask_BL & (batch["labels"] != IGNORED)
 
 
-def _inverse(number: float) -> float:
+def inverse(number: float) -> float:
+    """1 / `number`, and 0 where there is nothing to divide among."""
     return 1 / number if number else 0.0
 
 

@@ -38,12 +38,11 @@ def build_schedule(optimizer: AdamW, settings: OptimizationSettings, total_steps
 
     A function and not a scheduler's state, so that a resumed run has nothing to restore.
     """
-    # One more at either end, where the rate is 0, so that neither the first update nor the last is for nothing.
+    warmup = round(settings.warmup * total_steps)
+    # A warm-up begins at 0, as the way down ends there: one more at that end, so that no update is for nothing.
+    skipped = 1 if warmup else 0
     scheduler = get_scheduler(
-        settings.schedule,
-        optimizer,
-        num_warmup_steps=round(settings.warmup * total_steps),
-        num_training_steps=total_steps + 1,
+        settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps + skipped
     )
     factor: Callable[[int], float] = scheduler.lr_lambdas[0]
-    return lambda step: settings.learning_rate * factor(step + 1)
+    return lambda step: settings.learning_rate * factor(step + skipped)

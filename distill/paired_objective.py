@@ -29,6 +29,7 @@ from distilrubert.distill.objective import (
     Objective,
     ObjectiveSettings,
     build_layer_losses,
+    inverse,
     positive_weights,
     state_pairs,
 )
@@ -96,7 +97,7 @@ class PairedObjective(nn.Module):
             each loss that has a weight, detached, and their weighted sum as ``loss``.
         """
         spans = _Spans.of(batch)
-        scales = {name: _inverse(float(denominators[name])) for name in self._weights}
+        scales = {name: inverse(float(denominators[name])) for name in self._weights}
         student = encode(self.student, batch, self._needs)
         if self._averages:
             student = averaged(student)
@@ -237,10 +238,6 @@ def _mean_rows(head: MlmHead, student: Activations, side: _Tokens, rows_BS: Tens
 
 def _labelled(batch: Mapping[str, Tensor]) -> Tensor:
     return batch["attention_mask"].bool() & (batch["labels"] != IGNORED)
-
-
-def _inverse(number: float) -> float:
-    return 1 / number if number else 0.0
 
 
 def _match(

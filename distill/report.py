@@ -21,9 +21,9 @@ class TrainingReport:
             repetition), ``padded_share`` (of all positions), ``wall_time_s`` (all calls together, from the first update
             to the last checkpoint), of which ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``;
             ``tokens_per_s`` (of the training time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib``
-            (None without one), ``resumes``, ``precision``, ``processes``, ``parameters`` (trained ones), ``losses``
-            (means over the last stretch of the curves), ``validation_losses`` (at the end; None where no text is held
-            out).
+            (None without one), ``resumes``, ``precision``, ``processes``, ``parameters`` (of the trained model, frozen
+            ones included), ``losses`` (means over the last stretch of the curves), ``validation_losses`` (at the
+            end; None where no text is held out).
         settings: all settings and the seed.
         curves: one point per stretch of updates: ``step`` and ``tokens`` at its end, the mean of each loss over it,
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
@@ -62,7 +62,9 @@ class TrainingReport:
             "resumes": progress.resumes,
             "precision": state["precision"],
             "processes": state["processes"],
-            "parameters": sum(map(math.prod, state["identity"]["model"].values())),
+            "parameters": sum(
+                math.prod(shape) for name, shape in state["identity"]["model"].items() if name.startswith("student.")
+            ),
             "losses": _losses_of(progress.curves[-1]),
             "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,
         }

@@ -117,8 +117,8 @@ class DistillationSettings(ObjectiveSettings, OptimizationSettings):
 
     freeze_embeddings: bool = Field(
         default=False,
-        description="Leave the student's word embeddings as they come from the teacher (as LightMBERT does): what it "
-        "knows of pieces that the corpus seldom has is kept, and updates cost a little less.",
+        description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
+        "(as LightMBERT does): what it knows of pieces that the corpus seldom has is kept, and updates cost less.",
     )
 
     def trajectory(self) -> dict[str, Any]:

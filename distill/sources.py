@@ -11,7 +11,7 @@ import datasets
 from pydantic import Field, model_validator
 
 from distilrubert.distill.readers import Documents, TextFile
-from distilrubert.modeling.configuration import RecipePath, Section
+from distilrubert.modeling.configuration import RecipePath, Section, expand_home
 from distilrubert.modeling.errors import UserError
 
 
@@ -220,7 +220,7 @@ def _text_files(source: CorpusSource, pattern: str) -> list[TextFile]:
 
 
 def _matching_files(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
+    path = expand_home(pattern)
     if path.is_dir():
         raise UserError(f"corpus: path {pattern!r} is a folder; name files, for example {pattern.rstrip('/')}/*.txt")
     # A file's own name goes first, so that brackets in it are no pattern.

@@ -34,6 +34,26 @@ class Masked:
     labels_N: NDArray[np.int32]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    """Examples as they are, one behind the other.
+
+    Attributes:
+        sides: of teacher and student, their spans counted on from one example to the next.
+        lengths: tokens of each example on either side.
+        spans_B: spans of each example.
+    """
+
+    sides: tuple[Side, Side]
+    lengths: tuple[NDArray[np.int64], NDArray[np.int64]]
+    spans_B: NDArray[np.int64]
+
+    @property
+    def first_B(self) -> NDArray[np.int64]:
+        """The first span of each example."""
+        return np.cumsum(self.spans_B) - self.spans_B
+
+
 class SpanMasker:
     """Draws the hidden spans of an example: a pure function of (seed, epoch, index), the same on any rank or worker.
 
@@ -74,23 +94,22 @@ class SpanMasker:
         """Mask and pad examples.
 
         Returns:
-            `input_ids`, `attention_mask` and `labels` of the student as :func:`.batching.collate` makes them, and
+            `input_ids`, `attention_mask` and `labels` of the student as :func:`.padding.collate` makes them, and
             `teacher_input_ids` and `teacher_attention_mask`; `spans` and `teacher_spans`, the span of each token,
             0 at padding; and `matched` (B, S), which spans are one and the same piece on both sides.
         """
         whole = _joined(examples)
-        masked = self.mask_batch(examples, epoch, indices)
-        lengths = [np.array([len(side.ids_L) for side in sides]) for sides in _sides(examples)]
-        student = collate(masked.student.ids_L, masked.labels_N, lengths[1], self._pad_ids[1])
-        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, lengths[0], self._pad_ids[0])
-        counts_B = np.array([_spans_in(pair) for pair in examples])
-        first_B = np.cumsum(counts_B) - counts_B
-        for batch, side, own in ((teacher, masked.teacher, lengths[0]), (student, masked.student, lengths[1])):
-            spans_N = side.spans_L - np.repeat(first_B, own)
+        masked = self._masked(whole, epoch, indices)
+        its, own = whole.lengths
+        student = collate(masked.student.ids_L, masked.labels_N, own, self._pad_ids[1])
+        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, its, self._pad_ids[0])
+        for batch, side, lengths in ((teacher, masked.teacher, its), (student, masked.student, own)):
+            spans_N = side.spans_L - np.repeat(whole.first_B, lengths)
             batch["spans"] = torch.zeros_like(batch["input_ids"])
             batch["spans"][batch["attention_mask"].bool()] = torch.from_numpy(spans_N.astype(np.int64))
-        matched_BS = np.zeros((len(examples), counts_B.max()), dtype=bool)
-        matched_BS[np.arange(counts_B.max()) < counts_B[:, None]] = self._is_matched(whole)
+        most = whole.spans_B.max()
+        matched_BS = np.zeros((len(examples), most), dtype=bool)
+        matched_BS[np.arange(most) < whole.spans_B[:, None]] = self._is_matched(whole.sides)
         renamed = {f"teacher_{name}": tensor for name, tensor in teacher.items() if name != "labels"}
         return student | renamed | {"matched": torch.from_numpy(matched_BS)}
 
@@ -102,18 +121,19 @@ class SpanMasker:
             epoch: pass over the corpus; negative ones are streams of their own.
             indices: each example's place in the corpus.
         """
-        whole = _joined(examples)
-        spans_B = np.array([_spans_in(pair) for pair in examples])
-        tokens = [np.array([len(side.ids_L) for side in sides]) for sides in _sides(examples)]
-        rounding_B, rows = draw_uniform(self._seed, spans_B + tokens[0] + tokens[1], epoch, indices)
-        span_S3, *own = _distribute(rows, (spans_B, *tokens))
-        hidden_S = self._hidden(whole[1], spans_B, span_S3[:, 0], rounding_B)
+        return self._masked(_joined(examples), epoch, indices)
+
+    def _masked(self, whole: _Whole, epoch: int, indices: Sequence[int]) -> Masked:
+        rounding_B, rows = draw_uniform(self._seed, whole.spans_B + sum(whole.lengths), epoch, indices)
+        span_S3, *own = _distribute(rows, (whole.spans_B, *whole.lengths))
+        student = whole.sides[1]
+        hidden_S = self._hidden(student, whole.spans_B, span_S3[:, 0], rounding_B)
         action_S = np.where(hidden_S, span_S3[:, 1], np.inf)
         sides = [
             self._applied(i, side, action_S, uniform_N3[:, 0])
-            for i, (side, uniform_N3) in enumerate(zip(whole, own, strict=True))
+            for i, (side, uniform_N3) in enumerate(zip(whole.sides, own, strict=True))
         ]
-        labels_N = np.where(hidden_S[whole[1].spans_L], whole[1].ids_L, IGNORED).astype(np.int32)
+        labels_N = np.where(hidden_S[student.spans_L], student.ids_L, IGNORED).astype(np.int32)
         return Masked(sides[0], sides[1], labels_N)
 
     def _hidden(
@@ -149,39 +169,28 @@ class SpanMasker:
         ids_N[is_random_N] = self._ordinary[i][choice]
         return Side(ids_N, side.spans_L)
 
-    def _is_matched(self, whole: tuple[Side, Side]) -> NDArray[np.bool_]:
+    def _is_matched(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
         """Which spans are a single token on either side, and the same piece."""
-        number = 1 + max(int(side.spans_L.max()) for side in whole)
+        number = 1 + max(int(side.spans_L.max()) for side in sides)
         single_S = np.ones(number, dtype=bool)
         piece = []
-        for side in whole:
+        for side in sides:
             single_S &= np.bincount(side.spans_L, minlength=number) == 1
             piece.append(np.full(number, -1))
             piece[-1][side.spans_L] = side.ids_L
         return cast("NDArray[np.bool_]", single_S & (self._student_id_T[piece[0]] == piece[1]))
 
 
-def _sides(examples: Sequence[Pair]) -> tuple[list[Side], list[Side]]:
-    return [pair.teacher for pair in examples], [pair.student for pair in examples]
-
-
-def _spans_in(pair: Pair) -> int:
+def _joined(examples: Sequence[Pair]) -> _Whole:
     # [SEP] is the last token and the last span on both sides.
-    return int(pair.teacher.spans_L[-1]) + 1
-
-
-def _joined(examples: Sequence[Pair]) -> tuple[Side, Side]:
-    """Both sides of all examples, their spans counted on from one to the next."""
-    counts_B = np.array([_spans_in(pair) for pair in examples])
-    first_B = np.cumsum(counts_B) - counts_B
-    joined = [
-        Side(
-            np.concatenate([side.ids_L for side in sides]),
-            np.concatenate([side.spans_L + first for side, first in zip(sides, first_B, strict=True)]),
-        )
-        for sides in _sides(examples)
-    ]
-    return joined[0], joined[1]
+    spans_B = np.array([int(pair.teacher.spans_L[-1]) + 1 for pair in examples])
+    first_B = np.cumsum(spans_B) - spans_B
+    sides, lengths = [], []
+    for own in ([pair.teacher for pair in examples], [pair.student for pair in examples]):
+        lengths.append(np.array([len(side.ids_L) for side in own]))
+        ids_N = np.concatenate([side.ids_L for side in own])
+        sides.append(Side(ids_N, np.concatenate([side.spans_L for side in own]) + np.repeat(first_B, lengths[-1])))
+    return _Whole((sides[0], sides[1]), (lengths[0], lengths[1]), spans_B)
 
 
 def _distribute(rows: NDArray[np.float64], lengths: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:

@@ -82,6 +82,8 @@ def train(job: Job) -> TrainingReport:
             return _Run(job, accelerator, stop).execute()
         finally:
             finish_trackers(accelerator)
+            if job.settings.gradient_checkpointing:
+                job.objective.student.gradient_checkpointing_disable()
             job.objective.to(home).eval()
 
 

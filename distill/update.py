@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from distilrubert.distill.encoding import recompute_blocks
 from distilrubert.distill.optimizer import build_optimizer, build_schedule
@@ -53,7 +54,7 @@ class Updater:
     """Makes updates whose gradient is that of one batch of all rows, however they are split.
 
     Each loss is divided by its number of rows in all batches of the update, over all processes, before the backward
-    pass. Gradients are exchanged once, with the last batch.
+    pass. Gradients are exchanged once, with the last batch; with sharded weights, by each.
 
     Args:
         accelerator: the processes.
@@ -78,6 +79,9 @@ class Updater:
         self._model = objective if isinstance(objective, FSDPModule) else accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings)
         self._learning_rate = build_schedule(self.optimizer, settings, total_steps)
+        # DDP groups the gradients anew after its first exchange, in the order in which they came. From three processes
+        # on the groups decide in which order numbers are added, in a resumed run as in one that was never stopped.
+        self._is_settled = not isinstance(self._model, DistributedDataParallel)
 
     def __call__(
         self,
@@ -103,6 +107,10 @@ class Updater:
             AbandonedUpdate: if it became unwanted.
         """
         counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
+        if not self._is_settled:
+            self._accumulate(epoch, indices[-1:], batches[-1:], counts, lambda: False)
+            self.optimizer.zero_grad()
+            self._is_settled = True
         sums = self._accumulate(epoch, indices, batches, counts, is_unwanted)
         # Of gradients that are exchanged already, so it is the same everywhere.
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.clip)

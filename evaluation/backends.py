@@ -43,7 +43,9 @@ def _open_pytorch(folder: Path, device: str, threads: int, dtype: str) -> Sessio
 
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
-    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    model = AutoModel.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+    )
     model.eval().to(device)
 
     def prepare(ids_BL: NDArray[np.int64]) -> Forward:

@@ -139,16 +139,25 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Container[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if task.classes:
             config.id2label = dict(enumerate(task.classes))
             config.label2id = {name: index for index, name in enumerate(task.classes)}
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
         model, loading = task.task_kind.model_class.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True), loading["missing_keys"]
+        return (
+            model,
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+            loading["missing_keys"],
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded as a model to fine-tune: {error}") from error
 

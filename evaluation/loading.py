@@ -24,7 +24,9 @@ def load_to_measure(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model = auto_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        return model.eval().to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = auto_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False)
+        return model.eval().to(device), AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded as {what}: {error}") from error

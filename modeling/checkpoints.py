@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from distilrubert.modeling.configuration import expand_home
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.tokenizer_files import save_tokenizer
@@ -65,7 +66,7 @@ def _local_folder(model: str | os.PathLike[str]) -> Path | None:
     """The folder that is meant; None for the id of a model on the Hub."""
     if not os.fspath(model):
         raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
-    path = Path(model).expanduser()
+    path = expand_home(model)
     if path.is_dir():
         return path
     if path.exists():
@@ -135,7 +136,7 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
         raise UserError(f"{name}: holds neither tokenizer.json nor vocab.txt; a fast tokenizer is needed")
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"{name}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:

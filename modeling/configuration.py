@@ -45,15 +45,27 @@ def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str],
         raise UserError(f"{os.fspath(file)}: {field}: {problem['msg']}") from None
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """The path with the folder of a user in place of ``~`` or ``~user``.
+
+    Raises:
+        UserError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{os.fspath(path)}: there is no such user") from error
+
+
 def _expand_variables(text: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set")
         # The shell that set it knows the working directory, not the recipe's folder.
-        return os.environ[name] if match.start() else str(Path(os.environ[name]).expanduser().absolute())
+        return os.environ[name] if match.start() else str(expand_home(os.environ[name]).absolute())
 
-    return str(Path(_VARIABLE.sub(value_of, text)).expanduser())
+    return str(expand_home(_VARIABLE.sub(value_of, text)))
 
 
 def _recipe_folder(info: ValidationInfo) -> Path | None:

@@ -37,7 +37,7 @@ class Environment:
         date: day of the measurement, ISO 8601.
         cores: physical or virtual cores that the process may use.
         memory_gib: main memory of the machine, GiB.
-        gpu: name of the accelerator, None where none was used.
+        gpu: name of the accelerator that the machine has, None without one.
     """
 
     cpu: str

@@ -19,7 +19,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
     """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and, for WordPiece, vocab.txt.
 
     The files are a function of the tokenizer, not of the texts it has met: transformers leaves the padding and
-    truncation of the last call in it.
+    truncation of the last call in it, which are taken out of it here.
     """
     folder = Path(folder)
     tokenizer.backend_tokenizer.no_padding()
@@ -43,7 +43,7 @@ def student_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
     back from files, so that it is what every user will load.
 
     Args:
-        tokenizer: the teacher's; it is left as it is.
+        tokenizer: the teacher's.
     """
     is_bert = isinstance(tokenizer, BertTokenizerFast | DistilBertTokenizerFast)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def student_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
         config["tokenizer_class"] = "DistilBertTokenizer" if is_bert else "PreTrainedTokenizerFast"
         config["model_input_names"] = ["input_ids", "attention_mask"]
         _dump(path, config)
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _dump(path: Path, value: Any) -> None:

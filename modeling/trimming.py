@@ -98,7 +98,7 @@ def trim_tokenizer(
     as before.
 
     Args:
-        tokenizer: it is left as it is.
+        tokenizer: that of the counts.
         counts_V: from :func:`count_pieces`.
         minimum_count: of the pieces that stay.
 
@@ -234,7 +234,7 @@ def _with_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> P
             tokens = config["added_tokens_decoder"].values()
             config["added_tokens_decoder"] = {str(ids[token["content"]]): token for token in tokens}
         write_json(Path(folder, "tokenizer_config.json"), config)
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _renumber(processor: dict[str, Any] | None, ids: dict[str, int]) -> None:

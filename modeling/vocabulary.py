@@ -29,9 +29,9 @@ def train_wordpiece(texts: Iterable[str], size: int, max_length: int = 512) -> P
     """Train a cased WordPiece vocabulary whose every piece but the single characters was frequent in `texts`.
 
     Case and accents are kept (й and ё stay letters of their own). Every character of the texts is kept, both at
-    the beginning of a word and inside one (``##``), so nothing made of them is ever [UNK]. Pieces are merged by
-    pair counts as the trainers of the tokenizers library do, but ties are broken by the characters, where theirs
-    depend on the order of a hash table.
+    the beginning of a word and inside one (``##``), so no word of them is [UNK] but those longer than
+    the 100 characters that WordPiece reads. Pieces are merged by pair counts as the trainers of the tokenizers library
+    do, but ties are broken by the characters, where theirs depend on the order of a hash table.
 
     Args:
         texts: read once, in any order.

@@ -136,10 +136,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _frozen_embeddings_are_the_teachers(self) -> Self:
-        if self.distillation.freeze_embeddings and self.student.initialise_from == "random":
+        own = self.student.own_vocabulary()
+        is_new = own is not None and own.train is not None
+        if self.distillation.freeze_embeddings and (is_new or self.student.initialise_from == "random"):
             raise ValueError(
-                "distillation.freeze_embeddings: the embeddings are random with student.initialise_from: random, and "
-                "would never be trained"
+                "distillation.freeze_embeddings: only for embeddings that are the teacher's own, not with "
+                f"student.{'vocabulary.train' if is_new else 'initialise_from: random'}"
             )
         return self
 

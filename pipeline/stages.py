@@ -192,7 +192,7 @@ def _pretrain_teacher(run: Run) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
     teacher = new_teacher(
-        AutoTokenizer.from_pretrained(run.vocabulary),
+        AutoTokenizer.from_pretrained(run.vocabulary, trust_remote_code=False),
         layers=pretrain.layers,
         dim=pretrain.dim,
         heads=pretrain.heads,

@@ -50,7 +50,7 @@ def is_trimmed(run: Run) -> bool:
 def teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
     """The teacher's tokenizer, which may be there before the teacher is."""
     if run.recipe.teacher.pretrain:
-        return AutoTokenizer.from_pretrained(run.vocabulary)
+        return AutoTokenizer.from_pretrained(run.vocabulary, trust_remote_code=False)
     teacher = run.recipe.teacher
     assert teacher.model is not None
     return load_teacher(teacher.model, teacher.revision).tokenizer
@@ -60,7 +60,7 @@ def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedToke
     """What the corpus is tokenised with: the tokenizer that both models share, or the teacher's and the student's."""
     if not has_own_vocabulary(run):
         return teacher_tokenizer(run), None
-    own = AutoTokenizer.from_pretrained(folder_of(run))
+    own = AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False)
     return (own, None) if is_trimmed(run) else (teacher_tokenizer(run), own)
 
 
@@ -73,7 +73,7 @@ def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast
     if not has_own_vocabulary(run):
         is_padded = teacher.model.config.vocab_size > len(teacher.tokenizer)
         return (trim_teacher(teacher, teacher.tokenizer) if is_padded else teacher), None
-    own = AutoTokenizer.from_pretrained(folder_of(run))
+    own = AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False)
     return (trim_teacher(teacher, own), None) if is_trimmed(run) else (teacher, own)
 
 
@@ -84,7 +84,7 @@ def held_out(run: Run) -> dict[str, Sequence[Any]]:
         return {"teacher": corpus.validation, "student": corpus.pairs.validation.student}
     if not is_trimmed(run):
         return {"teacher": corpus.validation, "student": corpus.validation}
-    rows_V = ids_in(teacher_tokenizer(run), AutoTokenizer.from_pretrained(folder_of(run)))
+    rows_V = ids_in(teacher_tokenizer(run), AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False))
     sequences = list(corpus.validation)
     return {"teacher": [rows_V[np.asarray(ids)] for ids in sequences], "student": sequences}
 

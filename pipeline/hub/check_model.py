@@ -71,7 +71,7 @@ def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Fi
         return
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a broken file makes the loader raise is a finding
         yield Finding("tokenizer.json", f"cannot be loaded: {first_line(error)}")
         return

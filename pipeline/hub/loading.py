@@ -23,7 +23,7 @@ def loading_problems(folder: Path) -> list[str]:
     with quiet_transformers():
         try:
             model, info = _load_model(folder)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a broken file makes the loaders raise is a finding
             return [f"cannot be loaded: {_line(error)}"]
         problems = [f"{name}: missing from the weights" for name in sorted(info["missing_keys"])]
@@ -40,11 +40,16 @@ def loading_problems(folder: Path) -> list[str]:
 
 
 def _load_model(folder: Path) -> tuple[Any, dict[str, Any]]:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     architectures = config.architectures or ["AutoModel"]
     model_class = getattr(transformers, architectures[0])
     model, info = model_class.from_pretrained(
-        folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        folder,
+        config=config,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
     )
     return model.eval(), info
 

@@ -36,6 +36,13 @@ def test_two_processes_with_a_batch_each_equal_one_that_accumulates_two_to_the_b
     assert results["2 batches"]["two"][0]["digest"] == results["2 batches"]["one"]["digest"]
 
 
+def test_three_that_were_stopped_add_their_gradients_as_before(results: dict[str, Any]) -> None:
+    three = results["three"]
+    assert three["statuses"] == [130, 130, 130]
+    assert three["resumed"]["resumes"] == 1
+    assert three["resumed"]["digest"] == three["straight"]["digest"]
+
+
 def test_with_accumulation_on_each_they_equal_one_to_rounding(results: dict[str, Any]) -> None:
     one, two = results["4 batches"]["one"], results["4 batches"]["two"][0]
     # Of weights that have moved by up to 0.08; AdamW enlarges the rounding of small gradients.

@@ -1,5 +1,6 @@
 """One process: what is optimised, what is reported, what is refused."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -32,12 +33,15 @@ from distilrubert.distill.optimizer import build_optimizer, build_schedule, para
 from distilrubert.distill.report import TrainingReport
 from distilrubert.distill.settings import TRACKERS, DistillationSettings, OptimizationSettings, PretrainingSettings
 from distilrubert.distill.signals import Interrupted
+from distilrubert.distill.tokenisation import tokenizer_sha256
 from distilrubert.distill.tracking import check_trackers
 from distilrubert.distill.update import Updater
 from distilrubert.distill.validation import Validation
 from distilrubert.modeling import precision
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import load_teacher, save_teacher
 
 tiny = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_run.py"))))
@@ -106,6 +110,12 @@ def test_the_learning_rate_rises_over_the_warm_up_and_no_update_is_for_nothing(
     settings = OptimizationSettings(learning_rate=2.0, warmup=1 / 3, schedule=schedule)
     rate = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=6)
     assert [rate(step) / 2.0 for step in range(6)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_warm_up_the_first_update_has_the_full_learning_rate() -> None:
+    settings = OptimizationSettings(learning_rate=2.0, warmup=0)
+    rate = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=4)
+    assert [rate(step) for step in range(4)] == pytest.approx([2.0, 1.5, 1.0, 0.5])
 
 
 def test_the_split_into_batches_does_not_change_an_update() -> None:
@@ -387,6 +397,14 @@ def test_a_checkpoint_of_another_corpus_or_seed_is_refused(finished: SimpleNames
         distill(teacher, student, tiny.tiny_corpus(teacher), tiny.settings(), finished.folder, 8)
 
 
+def test_a_checkpoint_of_a_student_with_other_heads_is_refused(finished: SimpleNamespace) -> None:
+    """The shapes of the weights do not tell."""
+    teacher = tiny.tiny_teacher()
+    student = build_student(teacher, StudentArchitecture(layers=1, heads=1, initialise_from="random"), tiny.SEED)
+    with pytest.raises(UserError, match=r"belongs to another run: config\.n_heads was 2 and is 1"):
+        distill(teacher, student, tiny.tiny_corpus(teacher), tiny.settings(), finished.folder, tiny.SEED)
+
+
 def test_a_checkpoint_of_another_teacher_is_refused_and_not_one_of_a_teacher_that_was_moved(
     finished: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -428,6 +446,7 @@ def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace
     student, report = tiny.run(tmp_path, gradient_checkpointing=True)
     assert tiny.digest(student) == finished.digest
     assert report.curves == finished.report.curves
+    assert not student.model.is_gradient_checkpointing
 
 
 def test_what_is_only_shown_or_kept_may_change(finished: SimpleNamespace) -> None:
@@ -466,6 +485,16 @@ def test_a_corpus_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     corpus = Corpus(corpus.train, corpus.validation, {}, corpus.token_counts[:-1])
     with pytest.raises(UserError, match="corpus: it was tokenised with 65 pieces, and the model has 66"):
         distill(teacher, tiny.tiny_student(teacher), corpus, tiny.settings(), tmp_path, 0)
+
+
+def test_a_corpus_of_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    teacher = tiny.tiny_teacher()
+    corpus, student = tiny.tiny_corpus(teacher), tiny.tiny_student(teacher)
+    own = dataclasses.replace(corpus, manifest={"tokenizer": {"sha256": tokenizer_sha256(teacher.tokenizer)}})
+    distill(teacher, student, own, tiny.settings(max_steps=1), tmp_path / "own", tiny.SEED)
+    other = dataclasses.replace(corpus, manifest={"tokenizer": {"sha256": "0" * 64}})
+    with pytest.raises(UserError, match="corpus: it was tokenised with another tokenizer than the model has"):
+        distill(teacher, student, other, tiny.settings(max_steps=1), tmp_path / "other", tiny.SEED)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

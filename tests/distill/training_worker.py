@@ -279,6 +279,14 @@ def ranks(folder: Path) -> dict[str, Any]:
         resumed = together(partial(record, place))
         results[fault.__name__] = {**outcome(place), "statuses": statuses, "left": left, "resumed": resumed}
 
+    # Of two numbers the sum is the same in either order; three show whether a resumed run adds as before.
+    three, again = folder / "three", folder / "three-stopped"
+    changes = {"batches_per_update": 3, "epochs": 4}
+    assert together(partial(record, three, **changes), 3) == [0, 0, 0]
+    statuses = together(partial(_with_fault_on_the_second, again, be_asked_to_stop, **changes), 3)
+    assert together(partial(record, again, **changes), 3) == [0, 0, 0]
+    results["three"] = {"straight": outcome(three), "resumed": outcome(again), "statuses": statuses}
+
     blocked = folder / "blocked"
     blocked.mkdir()
     (blocked / "checkpoints").write_text("a file where the folder should be")

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import pickle
@@ -270,6 +271,22 @@ def test_pickled_code_is_not_run(variant: Variant, tmp_path: Path, writer: str) 
     with pytest.raises(UserError, match="the weights cannot be read"):
         load_teacher(folder)
     assert not (tmp_path / "owned").exists()
+
+
+def test_code_of_a_tokenizer_is_not_run_and_nobody_is_asked_to(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = variant(without=("vocab.txt",))
+    (folder / "own.py").write_text("raise SystemExit('was run')")
+    path = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    # transformers 5 takes tokenizer.json without the class.
+    with contextlib.suppress(UserError):
+        load_teacher(folder)
+    assert not asked
 
 
 def test_saving_again_gives_the_same_bytes(tiny_teacher_folder: Path, tmp_path: Path) -> None:

@@ -157,9 +157,23 @@ def test_a_vocabulary_that_does_not_fit_is_refused(write, overrides, said):
     assert message.startswith(str(write()))
 
 
-def test_embeddings_that_are_random_are_not_frozen(write):
-    overrides = ["student.initialise_from=random", "distillation.freeze_embeddings=true"]
-    assert "distillation.freeze_embeddings: the embeddings are random" in message_of(write(), *overrides)
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [(["student.initialise_from=random"], "initialise_from: random"), ([TRAIN, PAIRED], "vocabulary.train")],
+)
+def test_only_the_teachers_own_embeddings_are_frozen(write, overrides, said):
+    message = message_of(write(), *overrides, "distillation.freeze_embeddings=true")
+    assert f"only for embeddings that are the teacher's own, not with student.{said}" in message
+    load_recipe(write(), [TRIM, "distillation.freeze_embeddings=true"])
+
+
+def test_embeddings_are_not_paired_twice(write):
+    message = message_of(write(), "distillation.layer_map=all-mean", "distillation.embeddings_pair=true")
+    assert "layer_map all-mean has the embeddings among its states already" in message
+
+
+def test_a_user_who_does_not_exist_has_no_folder(write):
+    assert "~nobody-here/teacher: there is no such user" in message_of(write(), "teacher.model=~nobody-here/teacher")
 
 
 @pytest.mark.parametrize(
