@@ -186,7 +186,7 @@ def _arguments(
     task: TaskDefinition, settings: FinetuningSettings, learning_rate: float, seed: int, rows: int, folder: Path
 ) -> TrainingArguments:
     updates = settings.epochs * math.ceil(rows / settings.batch_size)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         learning_rate=learning_rate,
         num_train_epochs=settings.epochs,
@@ -212,6 +212,11 @@ def _arguments(
         log_level="error",
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    # Given several GPUs, Trainer would have as many batches in an update: another protocol. It looks for them once, as
+    # its device is asked for.
+    assert arguments.device
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def chosen_precision(settings: FinetuningSettings) -> Precision:

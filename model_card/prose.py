@@ -82,17 +82,19 @@ def describe_fastest(speed: Measurements) -> str | None:
         return None
     best = max(rows, key=lambda row: row.figures["latency_ratio"])
     figures = best.figures
+    throughput = figures["throughput_ratio"]
+    also = f", its throughput {figure(throughput)} times higher" if throughput > 1 else ""
     return (
         f"**Its fastest file here, {Case.parse(best.case).label.removeprefix('Student, ')}, takes "
         f"{figure(figures['size_mib'])} MiB; on the same CPU its latency is {figure(figures['latency_ratio'])} times "
-        f"lower than that of the teacher in PyTorch, its throughput {figure(figures['throughput_ratio'])} times "
-        "higher.**"
+        f"lower than that of the teacher in PyTorch{also}.**"
     )
 
 
 def describe_speed(speed: Measurements) -> str:
     """How and where speed was measured."""
     settings, where = speed.details, speed.environment
+    gpu = _gpu(where) if any(Case.parse(row.case).cuda for row in speed.rows) else ""
     batches = settings["batch_sizes"]
     sentences = [
         f"Random sequences of {settings['sequence_length']} tokens; latency at batch size {min(batches)}, "
@@ -101,7 +103,7 @@ def describe_speed(speed: Measurements) -> str:
         "Sizes are those of the files as they are stored; PyTorch widens 16-bit numbers to fp32 when it loads them."
         if any(map(stored_in_16_bits, speed.rows))
         else "",
-        f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}, with {_versions(where)}.",
+        f"Measured on {machine_of(where)}{gpu}, {where.date}, with {_versions(where)}.",
         _default_precision(speed),
         "Spreads and all other figures: [reports/speed.json](reports/speed.json).",
     ]
@@ -165,9 +167,12 @@ def describe_parity(parity: Measurements) -> str:
     """On how much text the files were compared, and in which arithmetic."""
     held = any(Case.parse(f"student-{row.case}").follows_cpu for row in parity.rows)
     precision = "\nOpenVINO was held to fp32 arithmetic for this, also where its default is bf16." if held else ""
+    what, centred = "hidden states", ""
+    if parity.details.get("task") == "fill-mask":
+        what, centred = "logits", "\nFor the cosines the mean over all tokens is subtracted first."
     return (
-        "How far the hidden states of each file are from the PyTorch model's, over "
-        f"{parity.details['sentences']} real sentences.{precision}"
+        f"How far the {what} of each file are from the PyTorch model's, over {parity.details['sentences']} real "
+        f"sentences.{centred}{precision}"
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import DistilBertConfig, TrainingArguments
 
-from distilrubert.evaluation.finetuning import _load, _set_dropout, _TaskTrainer, finetune
+from distilrubert.evaluation.finetuning import _arguments, _load, _set_dropout, _TaskTrainer, finetune
 from distilrubert.evaluation.settings import FinetuningSettings
 from distilrubert.evaluation.task import TaskDefinition, load_task
 from distilrubert.evaluation.task_data import TaskRows, load_rows
@@ -72,6 +72,18 @@ def test_only_the_head_has_its_own_rate_and_decays_as_before(
     own = {name for name, (rate, _) in found.items() if rate == 1e-2}
     assert own == {name for name in names.values() if "classifier" in name or "pooler" in name}
     assert all((decay == 0.01) == (not re.search("bias|norm", name.lower())) for name, (_, decay) in found.items())
+
+
+def test_on_several_gpus_the_protocol_is_the_same(
+    noun_task: TaskDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    arguments = _arguments(noun_task, SETTINGS, RATE, 1, 800, tmp_path)
+    assert arguments.train_batch_size == SETTINGS.batch_size
+    # Of 10 epochs of 100 updates.
+    assert arguments.warmup_steps == 100
 
 
 def test_it_stops_when_validation_no_longer_improves(

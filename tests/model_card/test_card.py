@@ -152,6 +152,24 @@ def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None
     assert student[head.index("GPU latency, s")] == "–"
 
 
+def test_a_gpu_that_was_not_measured_is_not_named(run: CardInput) -> None:
+    assert run.speed is not None
+    where = dataclasses.replace(run.speed.environment, gpu="NVIDIA H100")
+    speed = dataclasses.replace(run.speed, environment=where)
+    assert "H100" not in render_card(dataclasses.replace(run, speed=speed))
+    on_gpu = dataclasses.replace(run.speed.rows[0], case="teacher-pytorch-fp32-cuda")
+    speed = dataclasses.replace(speed, rows=[*speed.rows, on_gpu])
+    assert "and NVIDIA H100, " in render_card(dataclasses.replace(run, speed=speed))
+
+
+def test_files_that_fill_masks_are_compared_by_their_logits(run: CardInput) -> None:
+    assert run.parity is not None
+    parity = dataclasses.replace(run.parity, details=run.parity.details | {"task": "fill-mask"})
+    card = render_card(dataclasses.replace(run, parity=parity))
+    assert "How far the logits of each file are" in card
+    assert "hidden states of each file" not in card
+
+
 def test_a_file_in_16_bits_is_not_passed_off_as_fp32(run: CardInput) -> None:
     assert run.speed is not None
     teacher, *others = run.speed.rows
@@ -223,6 +241,9 @@ def test_no_claim_of_speed_where_there_is_none(run: CardInput) -> None:
     assert "fastest file" not in render_card(
         dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=slower))
     )
+    crowded = [dataclasses.replace(row, figures=row.figures | {"throughput_ratio": 0.8}) for row in run.speed.rows]
+    card = render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=crowded)))
+    assert "lower than that of the teacher in PyTorch.**" in card
 
 
 def test_a_short_protocol_is_told(run: CardInput) -> None:
