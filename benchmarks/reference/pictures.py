@@ -45,7 +45,8 @@ CURVES = {
     "": ("-", "distilled"),
     "-mlm-only": ("--", "MLM only"),
     "-scratch": (":", "MLM only, random start"),
-    "-lowest": ("-.", "distilled, from the lowest layers"),
+    "-spread": ("-.", "distilled, from every other layer"),
+    "-lowest": ((0, (5, 1)), "distilled, from the lowest layers"),
 }
 MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
 FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}

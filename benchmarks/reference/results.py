@@ -25,13 +25,16 @@ PROBE = "linear_probe"
 FILE = "student-"
 PYTORCH = "pytorch-fp32"
 MIB = 2**20
-# The student without each of its losses, and which that is.
-WHOLE = "base"
-ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
+# The student whose scores say by which protocol the others have to be measured.
+MEASURE = "base"
+# A student, and by name the same without one of its losses, and which that is.
+WHOLE = "base-spread"
+ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch", "base-lowest", "base-rare", "base-less-mlm"),
-    "base-mlm-only": ("base-rare-mlm-only",),
+    "base": ("base-mlm-only", "base-scratch", "base-spread", "base-lowest", "base-frozen"),
+    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
+    "base-spread-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all", "base-rare-no-cosine"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
@@ -44,6 +47,8 @@ HELD_OUT = {
     "teacher_agreement": ("teacher's first choice, %", 100.0, True),
     "hidden_cosine": ("cosine with the teacher's states", 1.0, True),
 }
+# What one answer to everything comes to, by the metrics that tell.
+CHANCE = {"matthews": 0.0}
 # Whose parts of the text are compared by their ratios.
 BY_RATIO = ("pseudo_perplexity",)
 
@@ -111,6 +116,16 @@ class Result:
         figure = self.report[case or self.model.name].figures.get(key)
         return statistics.fmean(figure) if isinstance(figure, list) else figure
 
+    def is_learnt(self, task: str) -> bool:
+        """Whether the teacher's own score on a task is told apart from chance, as far as its metric tells.
+
+        A share of a score that is chance would be chance, and no bound.
+        """
+        score, chance = self.score(TEACHER, task), CHANCE.get(self.described[task]["main_metric"])
+        if chance is None or score.std is None:
+            return True
+        return score.mean - chance > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
+
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
         """Mean score over the tasks, as a share of the teacher's; its deviation is that of a ratio of two means."""
         own = self._mean([self.score(case or self.model.name, task) for task in tasks])
@@ -167,7 +182,7 @@ class Comparison:
 def load_results(folder: Path) -> list[Result]:
     """Every result that is there: by family, the student itself before what it is compared with.
 
-    Scores on tasks are compared with those of ``WHOLE``, or where it is missing of the first; what was fine-tuned in
+    Scores on tasks are compared with those of ``MEASURE``, or where it is missing of the first; what was fine-tuned in
     another way is not comparable.
 
     Raises:
@@ -189,7 +204,7 @@ def load_results(folder: Path) -> list[Result]:
 def measure_of(results: Sequence[Result]) -> Result:
     """Whose protocol of fine-tuning is the one of the page."""
     fine_tuned = [result for result in results if result.tasks] or list(results)
-    return by_name(fine_tuned).get(WHOLE, fine_tuned[0])
+    return by_name(fine_tuned).get(MEASURE, fine_tuned[0])
 
 
 def _as_far_as_comparable(result: Result, protocol: Mapping[str, Any]) -> Result:
@@ -213,9 +228,9 @@ def _as_far_as_comparable(result: Result, protocol: Mapping[str, Any]) -> Result
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
-    """The tasks that every model which was measured on any was measured on, in the order of the first."""
+    """The learnt tasks that every model which was measured on any was measured on, in the order of the first."""
     first, *others = [result for result in results if result.tasks] or results[:1]
-    return [task for task in first.tasks if all(task in other.tasks for other in others)]
+    return [task for task in first.tasks if first.is_learnt(task) and all(task in other.tasks for other in others)]
 
 
 def all_tasks(results: Sequence[Result]) -> dict[str, str]:
