@@ -73,6 +73,26 @@ def test_a_gain_may_be_smaller_by_tolerance_and_noise(
     assert verdicts(STATED, models) == {"latency": expected[0], "throughput": expected[1]}
 
 
+def test_a_report_cannot_widen_its_own_tolerance(measured: list[Row], models: dict[str, Path]) -> None:
+    measured += [row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 4.0, 1.0)]
+    for noise in (0.2, 0.9):
+        boasting = report(row("teacher-pytorch-fp32", 4.0, 1.0, noise), row("student-pytorch-fp32", 2.6, 1.5, noise))
+        assert verdicts(boasting, models) == {"latency": "does not hold", "throughput": "does not hold"}
+
+
+def test_processors_without_known_instruction_sets_are_told_apart_by_name(
+    measured: list[Row], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = dataclasses.replace(Environment.capture(), instruction_sets=[], cpu="arm")
+    monkeypatch.setattr(Environment, "capture", lambda threads=None: here)
+    measured += [row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 8.0, 0.5)]
+    same, other = (
+        dataclasses.replace(STATED, environment=dataclasses.replace(here, threads=1, cpu=cpu)) for cpu in ("arm", "z80")
+    )
+    assert set(verdicts(same, models).values()) == {"does not hold"}
+    assert set(verdicts(other, models).values()) == {"not checked"}
+
+
 def test_another_kind_of_processor_is_shown_and_not_judged(measured: list[Row], models: dict[str, Path]) -> None:
     measured += [row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 8.0, 0.5)]
     stranger = report(*STATED.rows, instruction_sets=["z80"], cpu="Z80")
