@@ -1,6 +1,7 @@
 """What a card or a report claims, and what was found when somebody looked."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 Verdict = Literal["holds", "does not hold", "not checked"]
@@ -28,8 +29,12 @@ class Claim:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The form for machines."""
-        return dataclasses.asdict(self)
+        """The form for machines: what JSON has no value for, such as NaN, is text."""
+        return {name: value if _is_plain(value) else str(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def judged(subject: str, figure: str, claimed: Figure, measured: Figure, reason: str = "", *, holds: bool) -> Claim:

@@ -142,7 +142,7 @@ def summary(claims: Sequence[Claim]) -> str:
 def claims_as_json(claims: Sequence[Claim]) -> str:
     """The form for machines."""
     values: dict[str, Any] = {"claims": [claim.to_dict() for claim in claims]}
-    return json.dumps(values | {"holds": all_hold(claims)}, ensure_ascii=False)
+    return json.dumps(values | {"holds": all_hold(claims)}, ensure_ascii=False, allow_nan=False)
 
 
 def all_hold(claims: Sequence[Claim]) -> bool:

@@ -1,7 +1,9 @@
 """Commands on a small model: files proved on other text than they were calibrated on, and measured from the Hub."""
 
+import datetime
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from distilrubert.modeling.claims import judged
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.pipeline import commands
+from distilrubert.pipeline.claims import claims_as_json
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.summary import quality_table
 
@@ -66,6 +69,14 @@ def test_claims_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error
     assert "parameters" in capsys.readouterr().out
     assert main(["verify", str(tmp_path), "--json"]) == status
     assert capsys.readouterr().out == ""
+
+
+def test_json_of_claims_is_read_by_every_reader():
+    # A damaged file yields NaN, and front matter may hold anything.
+    measured = [math.nan, -math.inf, 0.5, None, "≥ 1", datetime.date(2026, 1, 2), [math.nan]]
+    text = claims_as_json([judged("file", "cosine", 1, value, holds=False) for value in measured])
+    found = json.loads(text, parse_constant=pytest.fail)["claims"]
+    assert [claim["measured"] for claim in found] == ["nan", "-inf", 0.5, None, "≥ 1", "2026-01-02", "[nan]"]
 
 
 def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path, capsys):  # noqa: F811
