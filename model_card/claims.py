@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -36,6 +37,7 @@ CARD = "README.md"
 Reports = Mapping[str, Measurements]
 Table = list[list[str]]
 NO_SUCH_FIGURE = "no report has such a figure"
+VAGUE = "no figure that can be compared"
 # What a cell without a figure holds.
 NOTHING = ("", "–", "-")
 # A rounding to fewer digits than these agrees with too much.
@@ -96,9 +98,20 @@ def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | No
         alike = [found for found in measured if _identity(found) == _identity(result)]
         # The name tells two kinds of F1 apart; a version may call them otherwise, then one of them has to agree.
         named = [found for found in alike if found.metric_name == result.metric_name] or alike
-        holds = any(found.metric_value == result.metric_value for found in named)
-        value = result.metric_value if holds else named[0].metric_value if len(named) == 1 else None
-        yield judged(subject, figure, result.metric_value, value, NO_SUCH_FIGURE if value is None else "", holds=holds)
+        cells = [_Cell(figure, _written(result.metric_value), _written(found.metric_value)) for found in named]
+        value = named[0].metric_value if len(named) == 1 else None
+        if any(cell.is_vague for cell in cells):
+            yield unchecked(subject, figure, result.metric_value, VAGUE, value)
+        elif agreeing := [found for found, cell in zip(named, cells, strict=True) if cell.agrees]:
+            yield judged(subject, figure, result.metric_value, agreeing[0].metric_value, holds=True)
+        else:
+            reason = NO_SUCH_FIGURE if value is None else ""
+            yield judged(subject, figure, result.metric_value, value, reason, holds=False)
+
+
+def _written(value: Any) -> str:
+    """A value of the front matter as a cell, with the digits that it was given: YAML reads 1 and 1.0 as one."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _identity(result: EvalResult) -> tuple[str | None, ...]:
@@ -151,7 +164,7 @@ def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterato
     ]
     for cell in everything:
         if cell.is_vague:
-            yield unchecked(where, cell.name, cell.text, "no figure that can be compared", cell.expected)
+            yield unchecked(where, cell.name, cell.text, VAGUE, cell.expected)
     cells = [cell for cell in everything if figures_of_cell(cell.text) and not cell.is_vague]
     wrong = [cell for cell in cells if not cell.holds(facts)]
     for cell in wrong:
@@ -188,13 +201,18 @@ class _Cell:
         if not self.decided or self.text in NOTHING:
             return False
         shown, expected = figures_of_cell(self.text), figures_of_cell(self.expected or "")
-        return not shown or (shown[0].text != expected[0].text and shown[0].digits < TELLING < expected[0].digits)
+        if not shown:
+            return True
+        few = shown[0].text != expected[0].text and shown[0].digits < TELLING < expected[0].digits
+        return few and shown[0].agrees(expected[0])
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are roundings of one value."""
+        return _agree(figures_of_cell(self.text), figures_of_cell(self.expected or ""))
 
     def holds(self, facts: Facts) -> bool:
-        shown = figures_of_cell(self.text)
-        if self.expected and self.decided:
-            return _agree(shown, figures_of_cell(self.expected))
-        return facts.state(shown[0])
+        return self.agrees if self.decided else facts.state(figures_of_cell(self.text)[0])
 
 
 def _figures_of_row(row: Sequence[str]) -> list[str]:

@@ -47,6 +47,29 @@ def test_an_edited_score_of_the_front_matter(hub: Path) -> None:
     assert wrong(hub) == [("RuSentiment: weighted F1", 0.8645, 0.7645)]
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        ("0.764", "holds"),
+        ("0.76", "holds"),
+        ("0.76450", "holds"),
+        ("76.45 %", "holds"),
+        ("0.8", "not checked"),
+        ("1.0", "not checked"),
+        ("good", "not checked"),
+        (".nan", "not checked"),
+        ("0.9", "does not hold"),
+        ("0.77", "does not hold"),
+        ("0.7646", "does not hold"),
+        ("76.45", "does not hold"),
+    ],
+)
+def test_a_score_of_the_front_matter_is_compared_by_its_digits(hub: Path, value: str, verdict: str) -> None:
+    edit(hub, r"value: 0\.7645$", f"value: {value}")
+    (claim,) = (claim for claim in claims(hub) if claim.figure == "RuSentiment: weighted F1")
+    assert (claim.verdict, claim.measured) == (verdict, 0.7645)
+
+
 def test_a_score_of_nothing_is_a_score(hub: Path) -> None:
     report = json.loads((hub / "reports/quality.json").read_text(encoding="utf-8"))
     (student,) = (row for row in report["rows"] if row["case"] == "student")
