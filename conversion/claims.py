@@ -1,5 +1,6 @@
-"""Exported files against what the parity report states: size, checksum, agreement with the checkpoint."""
+"""Exported files against the checkpoint, and their sizes and checksums against the parity report."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,26 +14,33 @@ from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import sha256_of
 from distilrubert.modeling.reports import Measurements, Row
 
+TASKS = ("feature-extraction", "fill-mask")
+UNSTATED = "reports/parity.json has no row of it"
 
-def check_files(folder: Path, parity: Measurements, sentences: Sequence[str]) -> Iterator[Claim]:
-    """Look at each file of a parity report again.
+
+def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Claim]:
+    """Look at each file of a parity report again, and at each file of a known format that it passes over.
 
     Size and SHA-256 must be the stated ones. The sentences of the report are not published, so agreement is measured
     on others, and has to be within the tolerances that the report states, or the usual ones where it states none.
 
     Args:
         folder: the model repository.
-        parity: its report.
+        parity: its report; None where it has none.
         sentences: real text to compare on.
 
     Raises:
         UserError: if the report states tolerances that are none.
     """
+    details = parity.details if parity else {}
     tolerances = stated_settings(
-        Tolerances, parity.details.get("tolerance", {}), folder / "reports" / "parity.json", "details.tolerance"
+        Tolerances, details.get("tolerance", {}), folder / "reports" / "parity.json", "details.tolerance"
     )
-    checkpoint = _load(folder)
-    for row in parity.rows:
+    # Reports of before there was a choice say nothing of it; without a report it is what a file can be run for.
+    tasks = [details.get("task", TASKS[0])] if parity else TASKS
+    agreement = functools.partial(_check_agreement, folder, _load(folder), tolerances, sentences, tasks)
+    rows = parity.rows if parity else []
+    for row in rows:
         entry = FORMATS.get(row.case)
         if entry is None:
             yield unchecked(row.case, "file", None, f"no such format is known; known: {', '.join(FORMATS)}")
@@ -40,11 +48,11 @@ def check_files(folder: Path, parity: Measurements, sentences: Sequence[str]) ->
             yield judged(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, entry, row)
-            if isinstance(checkpoint, UserError):
-                yield judged(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
-            else:
-                task = parity.details.get("task", "feature-extraction")
-                yield from _check_agreement(folder, entry, checkpoint, tolerances, sentences, task)
+            yield from agreement(entry)
+    stated = {row.case for row in rows}
+    for entry in FORMATS.values():
+        if entry.case not in stated and (folder / entry.path).is_file():
+            yield from agreement(entry, UNSTATED)
 
 
 def _load(folder: Path) -> Checkpoint | UserError:
@@ -62,20 +70,33 @@ def _check_bytes(folder: Path, entry: Format, row: Row) -> Iterator[Claim]:
 
 
 def _check_agreement(
-    folder: Path, entry: Format, checkpoint: Checkpoint, tolerances: Tolerances, sentences: Sequence[str], task: str
+    folder: Path,
+    checkpoint: Checkpoint | UserError,
+    tolerances: Tolerances,
+    sentences: Sequence[str],
+    tasks: Sequence[str],
+    entry: Format,
+    reason: str = "",
 ) -> Iterator[Claim]:
+    if isinstance(checkpoint, UserError):
+        yield judged(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
+        return
     bounds = bounds_of(getattr(tolerances, entry.precision))
     try:
         entry.require()
     except UserError as error:
         yield unchecked(entry.path, "agreement", ", ".join(bound.sign for bound in bounds), str(error))
         return
-    try:
-        figures = measure_parity(checkpoint, folder, [entry], sentences, task).rows[0].figures
-    # What a damaged file makes the runtimes raise is not one family.
-    except Exception as error:
-        yield judged(entry.path, "agreement", "with the checkpoint", None, f"cannot be run: {error}", holds=False)
+    for task in tasks:
+        try:
+            figures = measure_parity(checkpoint, folder, [entry], sentences, task).rows[0].figures
+            break
+        # What a damaged file makes the runtimes raise is not one family.
+        except Exception as error:
+            failure = f"cannot be run: {error}"
+    else:
+        yield judged(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
         return
     for bound in bounds:
         value = bound.worst(figures)
-        yield judged(entry.path, bound.figure, bound.sign, value, holds=bound.holds(value))
+        yield judged(entry.path, bound.figure, bound.sign, value, reason, holds=bound.holds(value))

@@ -79,8 +79,7 @@ def _check(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     exporters = _exporters_of(reports, wanted)
     models = {"student": folder} | ({"teacher": wanted.teacher} if wanted.teacher else {})
     yield from check_card(folder, reports)
-    if parity := reports.get("parity"):
-        yield from check_files(folder, parity, default_sentences())
+    yield from check_files(folder, reports.get("parity"), default_sentences())
     if speed := reports.get("speed"):
         yield from check_ratios(speed)
         yield from check_sizes(models, speed)

@@ -80,6 +80,33 @@ def test_the_tolerance_is_the_stated_one(hub, made):
         wrong(hub, report)
 
 
+@pytest.mark.parametrize("has_report", [True, False])
+def test_a_file_of_which_no_report_says_anything_is_measured(hub, made, has_report):
+    rows = [row for row in made[1].rows if row.case != "onnx-int8"]
+    report = dataclasses.replace(made[1], rows=rows) if has_report else None
+    unstated = [claim for claim in check_files(hub, report, SOME) if claim.subject == "onnx/model_quantized.onnx"]
+    assert {(claim.figure, claim.verdict, claim.reason) for claim in unstated} == {
+        (figure, "holds", "reports/parity.json has no row of it") for figure in ("token_cosine", "pooled_cosine")
+    }
+    graph = hub / "onnx/model_quantized.onnx"
+    content = graph.read_bytes()
+    kept = len(content) // 4
+    graph.write_bytes(content[:kept] + bytes(len(content) - 2 * kept) + content[-kept:])
+    assert {subject for subject, _ in wrong(hub, report)} == {"onnx/model_quantized.onnx"}
+
+
+def test_without_a_report_a_file_is_run_for_what_it_returns(tiny_student_folder, sentences, tmp_path):
+    convert(tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["fp32"], task="fill-mask"), sentences)
+    claims = list(check_files(tmp_path / "hub", None, SOME))
+    assert {(claim.subject, claim.verdict) for claim in claims} == {
+        ("model.safetensors", "holds"), ("onnx/model.onnx", "holds"),
+    }  # fmt: skip
+
+
+def test_a_folder_without_files_claims_nothing(tmp_path):
+    assert list(check_files(tmp_path, None, SOME)) == []
+
+
 def test_weights_that_cannot_be_loaded_prove_nothing(hub, made):
     (hub / "model.safetensors").write_bytes(b"nonsense")
     assert ("onnx/model.onnx", "agreement") in wrong(hub, made[1])
