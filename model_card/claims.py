@@ -17,7 +17,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distilrubert.model_card.card import eval_results
 from distilrubert.model_card.inputs import REPORTS
-from distilrubert.model_card.procedure import describe_distillation, describe_pretraining
+from distilrubert.model_card.losses import loss_meanings
+from distilrubert.model_card.procedure import describe_distillation, describe_optimisation, describe_pretraining
 from distilrubert.model_card.prose import (
     describe_fastest,
     describe_parameters,
@@ -26,8 +27,8 @@ from distilrubert.model_card.prose import (
     describe_shape,
     describe_speed,
 )
-from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
-from distilrubert.model_card.values import Facts, Figure, figures_in, figures_of_cell, wording_of
+from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
+from distilrubert.model_card.values import Facts, Figure, claims_figures, figures_in, figures_of_cell, wording_of
 from distilrubert.modeling.claims import Claim, judged, unchecked
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json
@@ -43,7 +44,15 @@ NOTHING = ("", "–", "-")
 # A rounding to fewer digits than these agrees with too much.
 TELLING = 2
 # Which report decides the table below a heading.
-TABLES = {"Speed": "speed", "Quality": "quality", "Agreement of the files": "parity"}
+TABLES = {
+    "Speed": "speed",
+    "Quality": "quality",
+    "Agreement of the files": "parity",
+    "How it was distilled": "training",
+}
+UNDECIDED = "nothing in the repository decides it"
+# Between fences; what follows a fence that nothing closes is looked at.
+_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
 def read_reports(folder: Path) -> dict[str, Measurements]:
@@ -63,13 +72,14 @@ def check_card(folder: Path, reports: Reports) -> list[Claim]:
     """Compare a card with the reports and files of its repository.
 
     The scores of the front matter, the figures in the tables and in the sentences that the reports decide must be
-    those of the reports; what the card does not have claims nothing.
+    those of the reports. Of further tables and lines with figures nothing can be said, so that they are not checked;
+    what the card does not have, and code, claims nothing.
 
     Raises:
         UserError: if there is no card, or its front matter cannot be read.
     """
     card = _read_card(folder)
-    text = str(card.text)
+    text = _CODE.sub("", str(card.text))
     assert isinstance(card.data, ModelCardData)
     return [
         *_check_model_index(card.data.eval_results or [], reports.get("quality")),
@@ -120,36 +130,50 @@ def _identity(result: EvalResult) -> tuple[str | None, ...]:
 
 def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Claim]:
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table}
+    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": _loss_table}
     expected = {"Files": file_table(sizes)}
     expected |= {heading: makers[name](reports[name]) for heading, name in TABLES.items() if name in reports}
-    sections = _sections(text)
+    tables = list(_tables(text))
+    first = dict(reversed(tables))
+    parts = {line.strip() for line in re.findall(r"^## (.*)", text, re.MULTILINE)}
     for heading in ("Files", *TABLES):
         where = f"{CARD}, {heading}"
-        if heading not in sections:
+        shown = _cells(first.get(heading, []))
+        if heading not in parts:
             yield unchecked(where, "table", None, "the card has no such part")
         elif heading in expected:
             facts = Facts([reports[TABLES[heading]].to_dict()] if heading in TABLES else [])
-            yield from _compare(where, _table(sections[heading]), _table(expected[heading].splitlines()), facts)
+            yield from _compare(where, shown, _cells(expected[heading].splitlines()), facts)
         else:
-            rows = len(_table(sections[heading])) - 1
-            yield unchecked(where, "table", f"{rows} rows", f"there is no reports/{TABLES[heading]}.json")
+            yield unchecked(where, "table", f"{len(shown[1:])} rows", f"there is no reports/{TABLES[heading]}.json")
+    for heading, lines in tables:
+        is_known = heading in ("Files", *TABLES) and lines is first[heading]
+        if not is_known and (figures := sum(map(claims_figures, itertools.chain(*_cells(lines))))):
+            yield unchecked(f"{CARD}, {heading}", "another table", f"{figures} figures", UNDECIDED)
 
 
-def _sections(text: str) -> dict[str, list[str]]:
-    """Lines below each heading of the second level."""
-    _, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
-    return {lines[0].strip(): lines[1:] for part in parts if (lines := part.splitlines())}
+def _loss_table(training: Measurements) -> str:
+    settings = training.details["settings"]
+    return loss_table(settings["weights"], loss_meanings(settings))
 
 
-def _table(lines: Sequence[str]) -> Table:
-    """Cells of the first table among the lines, without the rule below its head."""
-    rows: Table = []
-    for line in lines:
-        if line.lstrip().startswith("|"):
-            rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))])
-        elif rows:
-            break
+def _is_of_table(line: str) -> bool:
+    return line.lstrip().startswith("|")
+
+
+def _tables(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The lines of each table, with the heading of the second level above it."""
+    heading = ""
+    for is_table, lines in itertools.groupby(text.splitlines(), _is_of_table):
+        if is_table:
+            yield heading, list(lines)
+        else:
+            heading = [heading, *(line[3:].strip() for line in lines if line.startswith("## "))][-1]
+
+
+def _cells(lines: Sequence[str]) -> Table:
+    """Cells of a table, without the rule below its head."""
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
     return rows[:1] + rows[2:]
 
 
@@ -165,6 +189,10 @@ def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterato
     for cell in everything:
         if cell.is_vague:
             yield unchecked(where, cell.name, cell.text, VAGUE, cell.expected)
+    words = [text for text in (*head, *(row[0] for row in rows)) if text not in (*expected[0], *known)]
+    words += [cell.text for cell in everything if cell.is_of_other_words]
+    for text in filter(claims_figures, words):
+        yield unchecked(where, "words of the table", text, UNDECIDED)
     cells = [cell for cell in everything if figures_of_cell(cell.text) and not cell.is_vague]
     wrong = [cell for cell in cells if not cell.holds(facts)]
     for cell in wrong:
@@ -194,6 +222,11 @@ class _Cell:
     def decided(self) -> bool:
         """Whether this version has a figure in this place."""
         return bool(self.expected and figures_of_cell(self.expected))
+
+    @property
+    def is_of_other_words(self) -> bool:
+        """Whether words stand where this version has no figure, and others."""
+        return not self.decided and not figures_of_cell(self.text) and self.text != self.expected
 
     @property
     def is_vague(self) -> bool:
@@ -226,15 +259,20 @@ def _agree(shown: Sequence[Figure], expected: Sequence[Figure]) -> bool:
 def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Claim]:
     config = folder / "config.json"
     facts = Facts([report.to_dict() for report in reports.values()] + ([read_json(config)] if config.is_file() else []))
-    lines = [line for line in text.splitlines() if not line.startswith("|") and figures_in(line)]
+    prose = [line for line in text.splitlines() if not _is_of_table(line)]
+    lines = [line for line in prose if figures_in(line)]
     where, holding = f"{CARD}, text", 0
+    compared: set[str | None] = set()
     for sentence in _sentences(folder, reports):
+        compared.add(sentence)
         expected = figures_in(sentence)
         if all(figure.value is None for figure in expected):
             continue
         alike = [line for line in lines if wording_of(line) == wording_of(sentence)]
         nearest = next(iter(difflib.get_close_matches(sentence, alike or lines, n=1)), None)
-        if any(_agree(figures_in(line), expected) for line in alike):
+        agreeing = [line for line in alike if _agree(figures_in(line), expected)]
+        compared.update(agreeing or [nearest])
+        if agreeing:
             holding += 1
         elif alike:
             yield judged(where, "sentence", nearest, sentence, holds=False)
@@ -245,6 +283,9 @@ def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Clai
         else:
             holding += 1
     yield judged(where, "sentences with figures", f"{holding} sentences", f"{holding} agree", holds=True)
+    for line in prose:
+        if line not in compared and claims_figures(line):
+            yield unchecked(where, "another sentence", line.strip(), UNDECIDED)
 
 
 def _strange(line: str, expected: Sequence[Figure], facts: Facts) -> str:
@@ -271,6 +312,7 @@ def _sentences(folder: Path, reports: Reports) -> Iterator[str]:
         describe_parameters(speed, training),
         describe_fastest(speed) if speed else None,
         *(describe(reports[name]) for name, describe in describers.items() if name in reports),
+        describe_optimisation(training.details["settings"]) if training else None,
     ]
     for paragraph in paragraphs:
         yield from paragraph.splitlines() if paragraph else ()

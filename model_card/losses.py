@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from distilrubert.model_card.formatting import words
 from distilrubert.model_card.inputs import CardInput
@@ -59,34 +60,40 @@ TITLES = {"loss": "Total loss", **{name: loss.title for name, loss in LOSSES.ite
 """What stands above each curve of the training report."""
 
 
-def loss_meanings(run: CardInput) -> Mapping[str, str]:
-    """Each loss in words, as the recipe sets it."""
-    settings = run.recipe["distillation"]
+def loss_meanings(
+    settings: Mapping[str, Any], teacher: int | None = None, student: int | None = None
+) -> Mapping[str, str]:
+    """Each loss in words, as the settings of a distillation have it.
+
+    Args:
+        settings: the recipe's section.
+        teacher: layers of the teacher, where they are known.
+        student: those of the student.
+    """
+    layer_map = settings.get("layer_map", "block-mean")
     said = {
         "temperature": settings["temperature"],
         "positions": "the masked" if settings.get("kl_positions") == "masked" else "all",
-        "hidden_states": _compared(run, "hidden state"),
-        "attention_maps": _compared(run, "attention map"),
+        "hidden_states": _compared("hidden state", layer_map, teacher, student),
+        "attention_maps": _compared("attention map", layer_map, teacher, student),
     }
     return {name: loss.meaning.format(**said) for name, loss in LOSSES.items()}
 
 
-def _compared(run: CardInput, state: str) -> str:
+def _compared(state: str, layer_map: str, teacher: int | None, student: int | None) -> str:
     """What is compared with what by the layer map."""
-    if run.recipe["distillation"].get("layer_map") == "all-mean":
+    if layer_map == "all-mean":
         return f"the mean of all {state}s of the student and that of the teacher's"
-    return f"each {state} of the student and {_target(run, f'{state}s')}"
+    return f"each {state} of the student and {_target(f'{state}s', layer_map, teacher, student)}"
 
 
-def _target(run: CardInput, states: str) -> str:
+def _target(states: str, layer_map: str, teacher: int | None, student: int | None) -> str:
     """What a layer of the student learns from by the layer map, in the words of the reference card."""
-    layer_map = run.recipe["distillation"].get("layer_map", "block-mean")
     if layer_map == "last-of-block":
         return f"the last of its block of consecutive {states} of the teacher"
     if layer_map != "block-mean":
         return f"the mean of those {states} of the teacher that the recipe lists for it"
-    teacher, student = teacher_layers(run), run.config["n_layers"]
-    if teacher is None:
+    if teacher is None or student is None:
         return f"the mean of consecutive {states} of the teacher"
     if teacher == student:
         return "the teacher's at the same depth"

@@ -17,12 +17,14 @@ MOST_ORIGINS = 6
 
 def describe_training(run: CardInput) -> dict[str, Any]:
     """How the student was trained, on what, with which losses, and what it cost."""
+    settings = run.recipe["distillation"]
+    meanings = loss_meanings(settings, teacher_layers(run), run.config["n_layers"])
     return {
         "start": _start(run),
-        "loss_table": loss_table(run, loss_meanings(run)),
+        "loss_table": loss_table(settings["weights"], meanings),
         "pretraining": run.pretraining and describe_pretraining(run.pretraining),
         "training": run.training and describe_distillation(run.training),
-        "optimisation": _optimisation(run.recipe["distillation"]),
+        "optimisation": describe_optimisation(settings),
         "corpus": _corpus(run),
         "energy": _energy(run),
     }
@@ -65,7 +67,7 @@ def _effort(training: Measurements, before_time: str = ",") -> str:
     )
 
 
-def _optimisation(settings: Mapping[str, Any]) -> str:
+def describe_optimisation(settings: Mapping[str, Any]) -> str:
     """The optimiser's settings."""
     masking = settings.get("masking") or {}
     sentences = [

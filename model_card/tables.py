@@ -5,7 +5,6 @@ from typing import Any
 
 from distilrubert.model_card.cases import FILES, Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, figure, score
-from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
     PER_PIECE,
@@ -122,9 +121,8 @@ def file_table(files: Mapping[str, int]) -> str:
     return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 
-def loss_table(run: CardInput, meanings: Mapping[str, str]) -> str:
+def loss_table(weights: Mapping[str, float], meanings: Mapping[str, str]) -> str:
     """The losses that the student was trained on, with their weights."""
-    weights = run.recipe["distillation"]["weights"]
     rows = [[meanings.get(kind, escape(kind)), f"{weight:g}"] for kind, weight in weights.items() if weight]
     return markdown_table(["Loss", "Weight"], rows)
 

@@ -17,6 +17,15 @@ _FIGURE = re.compile(
     r"|[^\s()\[\]*`|,]*\d(?:[^\s()\[\]*`|,]*[^\s()\[\]*`|,.:;])?"
 )
 _CELL = re.compile(rf"({_NUMBER})(?: ± ({_NUMBER}))?( ?%)?(?: \([^)]*\))?")
+# What has digits and claims nothing: names in code, targets of links, references and list marks, dates, years at the
+# end of a phrase, versions, licences, and words that begin with a letter, such as int8.
+_NO_FIGURE = re.compile(
+    r"`[^`\d]*[^\W\d][^`]*`|\]\([^)]*\)|https?://\S+|arXiv:\S+|\[\d+\]|^\s*\d+[.)]\s"
+    r"|\b\d{4}-\d\d-\d\d\b|\b(?:19|20)\d\d(?=[.,;)]|$)|\bv?\d+\.\d+\.\d[\w.+]*"
+    r"|\b(?:CC(?:0|[ -]BY[A-Z-]*)|Apache|[AL]?GPL|MPL)(?: version| v)? ?\d(?:\.\d)?\b"
+    r"|\b(?!x\d)[^\W\d][\w-]*(?:\.\d+)?"
+)
+_TIMES = re.compile(rf"\b(?:{'|'.join(WORDS)}) times\b", re.IGNORECASE)
 # What may stand around a cell's figure.
 _MARKUP = "*_`~× "
 # A rounded number of fewer digits is near to something in any report.
@@ -68,6 +77,11 @@ class Figure:
 def figures_in(line: str) -> list[Figure]:
     """The figures in a sentence, in their order."""
     return [Figure.of(found) for found in _FIGURE.findall(line)]
+
+
+def claims_figures(line: str) -> bool:
+    """Whether a sentence or a table's line says how much or how many of anything, in digits or as "ten times"."""
+    return bool(re.search(r"\d", _NO_FIGURE.sub("", line)) or _TIMES.search(line))
 
 
 def wording_of(line: str) -> str:

@@ -102,7 +102,7 @@ TRAINING = {
     "environment": ENVIRONMENT,
     "baseline": None,
     "details": {
-        "settings": {"seed": 42},
+        "settings": {"seed": 42, **RECIPE["distillation"]},
         "curves": [_curve(step) for step in range(20, 1881, 20)],
         "validation": [{**_curve(step), "loss": 1.04 * _curve(step)["loss"]} for step in (500, 1000, 1500, 1872)],
     },

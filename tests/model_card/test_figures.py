@@ -22,7 +22,7 @@ def run(run_folder: Path) -> CardInput:
 
 def test_every_loss_has_a_title_and_a_meaning(run: CardInput) -> None:
     assert LossWeights.model_fields.keys() == LOSSES.keys()
-    assert not any("{" in meaning for meaning in loss_meanings(run).values())
+    assert not any("{" in meaning for meaning in loss_meanings(run.recipe["distillation"]).values())
 
 
 def test_figures_are_pngs_of_card_width_and_the_same_each_time(run: CardInput, tmp_path: Path) -> None:
