@@ -32,6 +32,7 @@ from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, overridden, validated
 from distilrubert.pipeline.run import Run, bring_up_to_date
 from distilrubert.pipeline.stages import stages_of, training_stages_of
+from distilrubert.pipeline.stamps import Stamps
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
 from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, short_path, speed_table
 
@@ -122,6 +123,8 @@ def benchmark(options: argparse.Namespace) -> None:
 
 def card(options: argparse.Namespace) -> None:
     """Render a run's card again."""
+    # What the card tells of, and of one and the same student.
+    Stamps(options.run_dir).check_coherent(("student", "conversion", "speed", "quality"))
     path = write_card(options.run_dir)
     print(f"The card is in {path}")
     if options.preview:

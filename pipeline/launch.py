@@ -65,6 +65,9 @@ class Launch:
         if self.processes > 1:
             destroy_process_group()
             alone = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)}
+            # What torchrun sets for the sake of the others; `speed.threads` is for who wants one.
+            if "TORCHELASTIC_RUN_ID" in os.environ and alone.get("OMP_NUM_THREADS") == "1":
+                del alone["OMP_NUM_THREADS"]
             os.execve(sys.executable, sys.orig_argv, alone)  # noqa: S606  our own command
 
     def _store(self) -> Store:

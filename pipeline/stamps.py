@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import read_json, write_json
 
 
@@ -103,6 +104,25 @@ class Stamps:
             shutil.rmtree(doomed, ignore_errors=True)
         if replaced.exists() and not any(replaced.iterdir()):
             replaced.rmdir()
+
+    def check_coherent(self, stages: Iterable[str]) -> None:
+        """See that what these stages have left was made from what stands in the places of those before them.
+
+        Args:
+            stages: names; of one that has left nothing there is nothing to say.
+
+        Raises:
+            UserError: if one did not come to its end, or a stage before it was done again since.
+        """
+        repair = f"publish.py {self.folder / 'recipe.yaml'} --run-dir {self.folder} brings it up to date"
+        for stage in stages:
+            stamp = self.read(stage)
+            if stamp and not stamp.complete:
+                raise UserError(f"{self.folder}: {stage} has not come to its end; {repair}")
+            for name, made_from in (stamp.inputs["after"] if stamp else {}).items():
+                before = self.read(name)
+                if not before or not before.complete or fingerprint(before.inputs) != made_from:
+                    raise UserError(f"{self.folder}: {name} was done again since {stage} was made from it; {repair}")
 
     def _path(self, stage: str) -> Path:
         return self.folder / "stamps" / f"{stage}.json"

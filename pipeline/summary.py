@@ -1,5 +1,7 @@
 """What the terminal shows at the end of a run."""
 
+import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,10 +113,12 @@ def next_steps(run: Run, recipe: str) -> str:
         recipe: what to give to publish.py for the very same run.
     """
     python, hub = short_path(Path(sys.executable)), short_path(run.hub)
+    # Python takes the strings of JSON, and single quotes keep a shell from them.
+    folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), run.recipe.card.example))
+    script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
     return (
         f"The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
-        f'  {python} -c "from transformers import pipeline; '
-        f"print(pipeline('fill-mask', '{hub}')('{run.recipe.card.example}')[0])\"\n\n"
+        f"  {shlex.join([str(python), '-c', script])}\n\n"
         f"and push it:\n\n"
         f"  {python} publish.py {recipe} --repo-id USER/{run.recipe.name}"
     )

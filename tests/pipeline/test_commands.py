@@ -1,10 +1,12 @@
 """Commands on a small model: files proved on other text than they were calibrated on, and measured from the Hub."""
 
+import ast
 import datetime
 import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,10 +23,14 @@ from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.pipeline import commands
 from distilrubert.pipeline.claims import claims_as_json
 from distilrubert.pipeline.cli import main
-from distilrubert.pipeline.summary import quality_table
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stamps import Stamp, Stamps, fingerprint
+from distilrubert.pipeline.summary import next_steps, quality_table
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
+from .test_road import ROOT
 
 
 def converted(monkeypatch, *arguments) -> dict[str, list[str]]:
@@ -56,6 +62,33 @@ def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, 
 def test_an_interruption_says_whether_anything_was_kept(monkeypatch, capsys):
     converted(monkeypatch)
     assert capsys.readouterr().err == "distilrubert: interrupted; nothing was kept\n"
+
+
+def test_a_card_tells_of_one_student(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands, "write_card", lambda folder: folder / "hub/README.md")
+    stamps = Stamps(tmp_path)
+    stamps.write("student", Stamp({"seed": 1, "after": {}}, complete=True))
+    made_from = {"student": fingerprint({"seed": 1, "after": {}})}
+    stamps.write("conversion", Stamp({"after": made_from}, complete=True))
+    assert main(["card", str(tmp_path)]) == 0
+    stamps.write("student", Stamp({"seed": 2, "after": {}}, complete=True))
+    assert main(["card", str(tmp_path)]) == 2
+    assert "student was done again since conversion was made from it; publish.py" in capsys.readouterr().err
+    stamps.write("student", Stamp({"seed": 1, "after": {}}, complete=True))
+    stamps.write("conversion", Stamp({"after": made_from}, complete=False))
+    assert main(["card", str(tmp_path)]) == 2
+    assert "conversion has not come to its end; publish.py" in capsys.readouterr().err
+
+
+def test_the_command_to_try_a_model_goes_through_the_shell(tmp_path):
+    recipe = load_recipe(ROOT / "recipes/demo.yaml", ["""card.example='Это "да"? Нет, д`[MASK]$'"""])
+    said = next_steps(Run(recipe, tmp_path / "it's"), "recipe.yaml")
+    (line,) = [line for line in said.splitlines() if " -c " in line]
+    arguments = shlex.split(line)
+    assert arguments[1] == "-c"
+    call = ast.parse(arguments[2]).body[-1].value.args[0].value
+    assert ast.literal_eval(call.args[0]) == 'Это "да"? Нет, д`[MASK]$'
+    assert ast.literal_eval(call.func.args[1]) == str(tmp_path / "it's/hub")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])

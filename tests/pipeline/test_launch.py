@@ -55,6 +55,18 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
     assert report["rows"][0]["processes"] == 2
 
 
+@pytest.mark.parametrize(("launcher", "threads"), [({"TORCHELASTIC_RUN_ID": "1"}, None), ({}, "1")])
+def test_alone_it_is_no_longer_held_to_the_one_thread_of_torchrun(monkeypatch, launcher, threads):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in ({"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "KEPT": "yes"} | launcher).items():
+        monkeypatch.setenv(name, value)
+    left: dict[str, str] = {}
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environment: left.update(environment))
+    Launch(0, 2).go_on_alone()
+    assert (left.get("OMP_NUM_THREADS"), left["KEPT"]) == (threads, "yes")
+    assert "WORLD_SIZE" not in left
+
+
 def test_an_update_that_cannot_be_divided_is_refused_before_any_work(tmp_path):
     recipe = load_recipe(ROOT / "recipes/demo.yaml", ["distillation.batches_per_update=3"])
     run = Run(recipe, tmp_path / "run", Launch(0, 2))
