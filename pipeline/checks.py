@@ -16,6 +16,7 @@ from distilrubert.modeling.presets import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
 from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.plan import read_target
 from distilrubert.pipeline.run import Run, inputs_of, is_up_to_date
 from distilrubert.pipeline.stages import tasks_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
@@ -26,7 +27,7 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
 
     Args:
         run: the run; its folder is only read.
-        push: whether the result is to be pushed, so that target and token are looked at too.
+        push: whether the result is to be pushed, so that the Hub is asked for the target with the token, too.
 
     Raises:
         UserError: naming the first thing that is wrong.
@@ -37,8 +38,8 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
             settings.check_processes(section, run.launch.processes)
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
-    if push:
-        connect(recipe.publish)
+    if push and run.launch.leads:
+        read_target(recipe.publish, connect(recipe.publish))
     with tempfile.TemporaryDirectory() as unused:
         for source in recipe.corpus.sources:
             open_source(source, Path(unused))

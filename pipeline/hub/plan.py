@@ -108,6 +108,20 @@ class PushPlan:
         }
 
 
+def read_target(settings: PublishSettings, connection: HubConnection) -> RemoteState | None:
+    """The repository that is pushed to, as it is now; None where it is to be made.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses, or the settings do not go with the repository.
+    """
+    remote = read_remote(connection)
+    if remote is None:
+        _check_new_repository(settings)
+    else:
+        _check_repository(settings, remote)
+    return remote
+
+
 def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection) -> PushPlan:
     """Compare a folder with a repository, by hash. Nothing is changed.
 
@@ -116,9 +130,8 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
             with the repository as it is.
     """
     digests = local_files(folder)
-    remote = read_remote(connection)
+    remote = read_target(settings, connection)
     if remote is None:
-        _check_new_repository(settings)
         return PushPlan(
             folder=folder,
             settings=settings,
@@ -130,7 +143,6 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
             pull_request=None,
             files=_planned_files(digests, {}, settings),
         )
-    _check_repository(settings, remote)
     creates_branch = settings.revision not in remote.branches
     parent = remote.branches["main" if creates_branch else settings.revision]
     files = _planned_files(digests, read_tree(connection, parent), settings)

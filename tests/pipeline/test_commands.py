@@ -147,6 +147,16 @@ def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, caps
     }  # fmt: skip
 
 
+def test_a_target_that_cannot_be_pushed_to_is_refused_before_any_work(local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+    local_hub.storage.create("me/demo", "me")
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
+    recipe, folder = str(ROOT / "recipes/demo.yaml"), tmp_path / "run"
+    settings = ["--repo-id", "me/demo", "--private", "--set", f"publish.endpoint={local_hub.endpoint}"]
+    assert main(["publish", recipe, "--run-dir", str(folder), *settings]) == 2
+    assert "publish.private: me/demo exists and is public" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.export
 @pytest.mark.slow
 def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_folder, tmp_path, monkeypatch, capsys):  # noqa: F811
