@@ -14,19 +14,24 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.modeling.configuration import expand_home
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.hub_failures import (
+    cause,
+    clean,
+    is_broken_transfer,
+    is_connection_error,
+    is_offline,
+    is_senseless_answer,
+    redact,
+    server_message,
+    status_of,
+    token_in_use,
+)
 from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
@@ -45,7 +50,7 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
         revision: branch, tag or commit on the Hub (default ``main``); without meaning for a folder.
 
     Raises:
-        UserError: if there is no such folder or model, or the Hub cannot be reached.
+        UserError: if there is no such folder or model, or the Hub cannot be reached or refuses.
     """
     return _local_folder(model) or _download(str(model), revision or "main")
 
@@ -180,25 +185,64 @@ def _download(model: str, revision: str) -> Path:
 @contextlib.contextmanager
 def _download_errors_told(model: str, revision: str) -> Iterator[None]:
     """Turn what the Hub's client raises into one line for the user."""
-    where = f"{model} (revision {revision})"
     try:
         yield
-    except HFValidationError as error:
-        raise UserError(f"{model}: neither a folder nor a well-formed Hub id: {error}") from error
-    except GatedRepoError as error:
-        raise UserError(
-            f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"{model}: neither a folder nor a model that you can see on the Hub") from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{where}: the model on the Hub has no such revision") from error
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{where}: no such folder, not in the cache, and the Hub cannot be reached; connect or give a folder"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{where}: cannot be downloaded: {error}") from error
+    except Exception as error:
+        told = _told(error, model, revision)
+        if told is None:
+            raise
+        # The client's own error may quote the server's answer, and a server may quote the token.
+        raise told from None
+
+
+def _told(error: Exception, model: str, revision: str) -> UserError | None:
+    try:
+        token = None if is_offline(error) else token_in_use()
+    except UserError as unusable:
+        return unusable
+    reason = _reason(error, model, f"{model} (revision {revision})", token)
+    return None if reason is None else UserError(redact(reason, token))
+
+
+def _reason(error: Exception, model: str, where: str, token: str | None) -> str | None:
+    """What happened and what to do; None for an error that no user can cause."""
+    absent = f"{where}: no such folder, not in the cache, and"
+    endpoint = constants.ENDPOINT
+    status = status_of(error)
+    if isinstance(error, HFValidationError):
+        return f"{model}: neither a folder nor a well-formed Hub id: {clean(str(error), token)}"
+    if isinstance(error, GatedRepoError):
+        return f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
+    # Without a token the Hub says 401 of what does not exist; with one that it knows, 404.
+    if isinstance(error, RepositoryNotFoundError) and not (status == 401 and token):
+        return f"{model}: neither a folder nor a model that you can see on the Hub"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{where}: the model on the Hub has no such revision"
+    if is_offline(error):
+        return f"{absent} HF_HUB_OFFLINE is set; unset it or give a folder"
+    if status is not None:
+        said = server_message(error, token)
+        return f"{where}: cannot be downloaded, {endpoint} answers with {status}{said}{_advice(status)}"
+    if is_connection_error(error):
+        return (
+            f"{absent} {endpoint} cannot be reached or broke the connection ({cause(error, token)}); "
+            "connect or give a folder"
+        )
+    if is_senseless_answer(error):
+        return f"{absent} {endpoint} does not answer as a Hub does; check HF_ENDPOINT, and any proxy in between"
+    if isinstance(error, OSError) or is_broken_transfer(error):
+        return f"{where}: cannot be downloaded: {cause(error, token)}"
+    return None
+
+
+def _advice(status: int) -> str:
+    if status == 401:
+        return "; log in anew (hf auth login), or set or unset HF_TOKEN"
+    if status == 403:
+        return "; use a token that may read the model"
+    if status == 429:
+        return "; wait some minutes, then repeat"
+    return "; repeat later" if status >= 500 else ""
 
 
 def _snapshot(model: str, revision: str, patterns: list[str]) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import huggingface_hub
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
@@ -17,6 +16,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.hub_failures import token_in_use
 from distilrubert.pipeline.hub.errors import explain, is_transient, retry_after_s
 from distilrubert.pipeline.hub.settings import PublishSettings, check_endpoint, require_target
 
@@ -105,15 +105,11 @@ def connect(settings: PublishSettings, retry: RetryPolicy | None = None) -> HubC
     """
     repo_id = require_target(settings)
     endpoint = check_endpoint(settings.endpoint or constants.ENDPOINT)
-    token = huggingface_hub.get_token()
+    token = token_in_use()
     if not token:
         raise UserError(
             f"HF_TOKEN: there is no token; make one with write access at {endpoint}/settings/tokens, then set HF_TOKEN "
             "or run `hf auth login`"
-        )
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise UserError(
-            "HF_TOKEN: holds characters that no token has; copy it again, without quotes or blanks around it"
         )
     return HubConnection(HfApi(endpoint=endpoint, token=token), repo_id, retry or RetryPolicy())
 

@@ -7,8 +7,9 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
-from distilrubert.pipeline.hub.errors import CONFLICT_STATUSES, TRANSIENT_STATUSES, status_of
+from distilrubert.pipeline.hub.errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.files import HUB_FILES
 from distilrubert.pipeline.hub.plan import PushPlan, find_pull_request, is_carried_out, plan_push
 from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_history, read_remote, read_tree

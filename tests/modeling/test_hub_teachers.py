@@ -1,18 +1,29 @@
-"""Teachers by their Hub id, from a local Hub that the unmodified client talks to, each in a process of its own."""
+"""Teachers by their Hub id, from a local Hub that the unmodified client talks to, and what is said when it fails."""
 
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from distilrubert.modeling import checkpoints
+from distilrubert.modeling.errors import UserError
+
+from ..hub import server
 from ..hub.conftest import local_hub  # noqa: F401
-from ..hub.server import LocalHub
+from ..hub.server import ACCOUNTS, LocalHub
+from ..hub.storage import Entry, Refusal
+from ..hub.wire import Request, Response
 
 UPLOAD = """
 import sys
@@ -108,4 +119,110 @@ def test_a_teacher_by_its_id(
     # What was downloaded once is there without a network.
     again, absent = client.load(("me/teacher", None), ("me/other", None), HF_HUB_OFFLINE="1")
     assert again == ["me/teacher", None, *expected]
-    assert absent.startswith("me/other (revision main): no such folder, not in the cache")
+    assert absent.startswith("me/other (revision main): no such folder, not in the cache, and HF_HUB_OFFLINE is set")
+
+
+CANARY = "hf_" + "CanaryOfTheTeachers"
+
+
+@pytest.fixture
+def endpoint(
+    local_hub: LocalHub,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """The Hub of this process, which has a token of its own and an empty cache."""
+    local_hub.storage.accounts[CANARY] = ACCOUNTS["me"]
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    use(local_hub.endpoint, tmp_path / "cache", monkeypatch)
+    return local_hub.endpoint
+
+
+def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    download = partial(huggingface_hub.snapshot_download, endpoint=endpoint, cache_dir=cache)
+    monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    monkeypatch.setattr(checkpoints, "constants", SimpleNamespace(ENDPOINT=endpoint))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, refusal: Refusal, path: str = "") -> None:
+    """Let the local Hub refuse requests whose path holds this."""
+    dispatch = server.dispatch
+
+    def answer(hub: LocalHub, request: Request) -> Response:
+        if path in request.path:
+            raise refusal
+        return dispatch(hub, request)
+
+    monkeypatch.setattr(server, "dispatch", answer)
+
+
+def failure() -> str:
+    """What the user is told; the token is not in it, nor in the traceback."""
+    with pytest.raises(UserError) as caught:
+        checkpoints.checkpoint_folder("me/teacher")
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (400, ""),
+        (401, "; log in anew (hf auth login), or set or unset HF_TOKEN"),
+        (403, "; use a token that may read the model"),
+        (429, "; wait some minutes, then repeat"),
+        (503, "; repeat later"),
+    ],
+)
+def test_a_hub_that_refuses_is_not_called_unreachable(
+    endpoint: str, status: int, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, Refusal(status, f"\x1b[31mNot with {CANARY}"))
+    text = failure()
+    assert text.startswith(f"me/teacher (revision main): cannot be downloaded, {endpoint} answers with {status} (")
+    assert "Not with ***" in text
+    assert text.endswith(f"){advice}")
+    assert "\x1b" not in text
+
+
+def test_a_token_is_not_shown_where_a_long_message_is_cut(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, Refusal(403, f"{'x' * 290} {CANARY}"))
+    assert "hf_C" not in failure()
+
+
+def test_a_file_that_the_hub_refuses(
+    local_hub: LocalHub,  # noqa: F811
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = local_hub.storage.create("me/teacher", "me")
+    repository.commit("main", {"config.json": Entry(b"{}")}, repository.branches["main"], "A file", "me")
+    refuse(monkeypatch, Refusal(403, f"Not with {CANARY}"), "/resolve/")
+    assert f"{endpoint} answers with 403" in failure()
+
+
+def test_a_refused_token_is_told_from_a_model_that_is_not_there(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, Refusal(401, f"{CANARY} is expired", code="RepoNotFound"))
+    assert f"{endpoint} answers with 401 (" in failure()
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="neither a folder nor a model that you can see"):
+        checkpoints.checkpoint_folder("me/teacher")
+
+
+def test_a_hub_where_nobody_answers(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    use(nobody, tmp_path / "cache", monkeypatch)
+    assert failure() == (
+        "me/teacher (revision main): no such folder, not in the cache, and "
+        f"{nobody} cannot be reached or broke the connection (Connection refused); connect or give a folder"
+    )
+
+
+def test_a_token_that_is_none_is_not_shown(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"{CANARY} \x07")
+    assert failure().startswith("HF_TOKEN: holds characters that no token has")
