@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from distilrubert.distill.readers import Documents, TextFile
 from distilrubert.modeling.configuration import RecipePath, Section, expand_home
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.hub_failures import clean, token_in_use
 
 
 class CorpusSource(Section):
@@ -157,7 +158,9 @@ class HubSplit:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {error}") from error
+            said = clean(str(error), token_in_use())
+            # Not from the error: a traceback would show what is taken out here.
+            raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {said}") from None
 
 
 def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:

@@ -16,6 +16,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from distilrubert.evaluation.quiet import without_bars
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.hub_failures import clean, token_in_use
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
@@ -117,7 +118,8 @@ def _read_raw(task: TaskDefinition, part: str, where: str) -> Dataset:
                 **_reader(path, where), data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
             )
     except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(f"{where}: cannot be read: {_reason(error)}") from error
+        # Not from the error: a traceback would show what is taken out here.
+        raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None
 
 
 def _reader(path: Path, where: str) -> dict[str, Any]:

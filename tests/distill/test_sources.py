@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,16 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     [error] = read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_HUB_OFFLINE="1")
     assert error.startswith("corpus: dataset 'me/talk' cannot be read: Couldn't reach")
+
+
+def test_a_token_that_the_hub_quotes_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "hf_" + "A" * 34
+
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise ConnectionError(f"401: invalid token {token}")
+
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"invalid token \*\*\*") as caught:
+        next(iterate_texts([CorpusSource(dataset="me/talk")]))
+    assert token not in "".join(traceback.format_exception(caught.value))
