@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
+from distilrubert.conversion.formats import FORMATS
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
@@ -106,6 +107,11 @@ class PushPlan:
             "upload_bytes": self.upload_size,
             "files": [{"path": file.path, "action": file.action, "bytes": file.size} for file in self.files],
         }
+
+
+# What is made from the weights, and is of another model as soon as they are replaced.
+WEIGHTS = FORMATS["pytorch-fp32"].path
+EXPORTED = {path for entry in FORMATS.values() for path in (entry.path, *entry.companions)} - {WEIGHTS}
 
 
 def read_target(settings: PublishSettings, connection: HubConnection) -> RemoteState | None:
@@ -240,9 +246,10 @@ def _planned_files(
         return "replace" if path in tree else "add"
 
     files = [PlannedFile(path, action(path), digest.size, digest) for path, digest in digests.items()]
-    if settings.prune:
-        extra = sorted(tree.keys() - digests.keys() - HUB_FILES)
-        files += [PlannedFile(path, "delete", tree[path].size, None) for path in extra]
+    extra = tree.keys() - digests.keys() - HUB_FILES
+    if not settings.prune:
+        extra &= EXPORTED if WEIGHTS in differing else set()
+    files += [PlannedFile(path, "delete", tree[path].size, None) for path in extra]
     return tuple(sorted(files, key=lambda file: file.path))
 
 

@@ -1,11 +1,13 @@
 """Publishing to the local Hub by the unmodified client."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
@@ -81,6 +83,30 @@ def test_deleted_only_with_prune(local_hub: LocalHub, target: PublishSettings, f
     tree = local_hub.storage.repositories["me/demo"].tree()
     assert "reports/speed.json" not in tree
     assert ".gitattributes" in tree
+
+
+def test_files_that_were_exported_from_other_weights_go_with_them(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    old, own = folder / "onnx" / "model_quint8_avx2.onnx", folder / "onnx" / "own.onnx"
+    old.parent.mkdir()
+    old.write_bytes(b"of the first weights")
+    own.write_bytes(b"nobody knows of what")
+    push_folder(folder, target, HASTY)
+    shutil.rmtree(old.parent)
+    # As long as the weights stay it is as good as it was.
+    assert plan_push(folder, target, connect(target)).is_empty
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: -tensor for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    plan = plan_push(folder, target, connect(target))
+    assert {(file.path, file.action) for file in plan.changes} == {
+        ("model.safetensors", "replace"), ("onnx/model_quint8_avx2.onnx", "delete"),
+    }  # fmt: skip
+    assert "- onnx/model_quint8_avx2.onnx" in render_plan(plan)
+    push(plan, connect(target))
+    tree = local_hub.storage.repositories["me/demo"].tree()
+    assert "onnx/own.onnx" in tree
+    assert "onnx/model_quint8_avx2.onnx" not in tree
 
 
 def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(
