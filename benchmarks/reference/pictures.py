@@ -206,7 +206,7 @@ def draw_curves(results: Sequence[Result]) -> Figure | None:
         for kind, points in shown:
             style, label = CURVES[kind]
             colour = COLOURS[f"reference-{student}"]
-            axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.8, label=label)
+            axes.plot(*zip(*points, strict=True), linestyle=style, color=colour, linewidth=1.8, label=label)
         axes.set_title(f"{student}: masked-token loss, nats", loc="left", fontsize=10)
         over_tokens(axes)
         axes.legend(frameon=False, fontsize=8)
