@@ -30,8 +30,11 @@ class PublishSettings(Section):
         False, description="Whether to open a pull request against the revision and leave it as it is."
     )
     tag: str | None = Field(None, description="Tag for the published commit, for example v1.0.")
-    prune: bool = Field(False, description="Whether to delete what the repository holds and the folder does not; files that are exported from "
-        "weights which are replaced go in any case.")
+    prune: bool = Field(
+        False,
+        description="Whether to delete what the repository holds and the folder does not; files that were exported from "
+        "weights which are replaced go in any case.",
+    )
     endpoint: str | None = Field(None, description="URL of the Hub; null: HF_ENDPOINT, or the public Hub.")
 
 
