@@ -80,6 +80,8 @@ def _check_output(path: Path) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Fine-tune one model on tasks."""
     _check_output(options.output)
+    if options.probe and (options.onnx or options.openvino):
+        raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
     exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     tasks = load_tasks(options.task)

@@ -130,6 +130,10 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
     assert (seen["tasks"], seen["probed"]) == (["intents"], [])
     main(["evaluate", str(model_folder), "--task", intents, "--probe", "--output", str(tmp_path / "scores.json")])
     assert (seen["tasks"], seen["probed"]) == ([], ["intents"])
+    capsys.readouterr()
+    both = ["--probe", "--onnx", "int8", "--output", str(tmp_path / "scores.json")]
+    assert main(["evaluate", str(model_folder), "--task", intents, *both]) == 2
+    assert "--probe: scores the checkpoint alone" in capsys.readouterr().err
 
 
 def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
