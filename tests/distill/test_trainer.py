@@ -123,7 +123,7 @@ def test_the_split_into_batches_does_not_change_an_update() -> None:
     teacher = tiny.tiny_teacher()
     corpus = tiny.tiny_corpus(teacher)
     masker = masker_of(teacher, corpus)
-    settings = OptimizationSettings(learning_rate=0.01, warmup=0, precision="fp32", dropout=False)
+    settings = OptimizationSettings(learning_rate=0.005, warmup=0, precision="fp32", dropout=False)
     accelerator = Accelerator(cpu=True)
     results = []
     for plan in ([range(40)], [range(1), range(1, 30), range(30, 40)]):
