@@ -34,7 +34,16 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     Returns:
         The exit status: 0 done, 1 a claim or check failed, 2 a mistake of the user, 130 interrupted.
     """
-    options = _parser(program).parse_args(arguments)
+    try:
+        return _perform(_parser(program).parse_args(arguments), program)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _perform(options: argparse.Namespace, program: str) -> int:
+    """Run the command that was asked for; the exit status as :func:`main` has it."""
     _configure_logging()
     # Imported here so that --help and a mistyped option answer at once: torch takes seconds to import.
     from distilrubert.modeling.errors import UserError
@@ -49,10 +58,6 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         ending = "the same command goes on from there" if options.command in _KEPT else "nothing was kept"
         print(f"{program}: {str(error) or 'interrupted'}; {ending}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 def _configure_logging() -> None:
