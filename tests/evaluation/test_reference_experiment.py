@@ -93,6 +93,12 @@ def render(results: Path, tmp_path: Path) -> tuple[int, str]:
     return status, said.getvalue()
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what only the text tells: most of the time of a page goes into its pictures."""
+    monkeypatch.setattr(report_module(), "write_pictures", lambda *_: {})
+
+
 def render_by_command(results: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "report.py", "--results", results, "--output", tmp_path / "docs" / "results.md"]
     return subprocess.run(command, cwd=REFERENCE, capture_output=True, text=True, check=False)
@@ -202,6 +208,7 @@ def test_the_page_says_what_the_files_say(results: Path, tmp_path: Path) -> None
     assert "Not fine-tuned: `base-rare`." in page
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp_path: Path) -> None:
     render(results, tmp_path)
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
@@ -227,6 +234,7 @@ def test_models_are_compared_within_the_errors_of_their_seeds(results: Path, tmp
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
     ("of_base", "measured", "reached"),
     [
@@ -247,6 +255,7 @@ def test_a_gain_within_the_errors_of_the_seeds_is_told(
     assert f"| Base is better than without distillation on every task | {verdict}" in page
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_task_that_is_beyond_the_teacher_is_in_no_share(results: Path, tmp_path: Path) -> None:
     """Students that chance puts far ahead of it, and behind, would decide the share."""
     path = results / "base.json"
@@ -276,6 +285,7 @@ def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:
     assert not (docs / "images/reference-ablation.png").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_scores_of_another_protocol_are_left_out(results: Path, tmp_path: Path) -> None:
     path = results / "tiny.json"
     path.write_text(path.read_text().replace('"train_limit": 2000', '"train_limit": 100'))
@@ -286,6 +296,7 @@ def test_scores_of_another_protocol_are_left_out(results: Path, tmp_path: Path) 
     assert "the better of the learning rates 0.0001 and 0.0003 on the validation part, no dropout" in page
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_results_that_were_measured_otherwise_are_refused(results: Path, tmp_path: Path) -> None:
     path = results / "tiny.json"
     path.write_text(path.read_text().replace('"sequences": 1000', '"sequences": 10'))
