@@ -20,6 +20,8 @@ CONVERTED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "modules.json", "1_Pooling", "sentence_bert_config.json", "onnx", "openvino",
 )  # fmt: skip
+# The same by their paths, without the files of :data:`FORMATS`.
+CONVERTED_FILES = (*(name for name in CONVERTED if Path(name).suffix), "1_Pooling/config.json")
 
 
 def convert(

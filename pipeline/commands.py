@@ -186,12 +186,12 @@ def publish(options: argparse.Namespace) -> int:
     return _push(run, options)
 
 
-def _same_run(run: Run, options: argparse.Namespace) -> str:
+def _same_run(run: Run, options: argparse.Namespace) -> list[str]:
     """The arguments that name this run: with other settings the command would make another one."""
     if options.overrides or options.run_dir:
         folder = short_path(run.folder)
-        return f"{folder / 'recipe.yaml'} --run-dir {folder}"
-    return str(short_path(options.recipe))
+        return [str(folder / "recipe.yaml"), "--run-dir", str(folder)]
+    return [str(short_path(options.recipe))]
 
 
 def _push(run: Run, options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +105,36 @@ def _score(task: Mapping[str, Any] | None, metric: str) -> str:
     return f"{100 * score['mean']:.1f}{deviation}"
 
 
-def next_steps(run: Run, recipe: str) -> str:
-    """Where the model repository is, how to try it and how to push it.
+def next_steps(run: Run, recipe: Sequence[str]) -> str:
+    """Where the model repository is, how to try it and how to push it: lines for a shell.
 
     Args:
         run: the finished run.
-        recipe: what to give to publish.py for the very same run.
+        recipe: the arguments by which publishing finds the very same run.
     """
-    python, hub = short_path(Path(sys.executable)), short_path(run.hub)
+    python, hub = str(short_path(Path(sys.executable))), short_path(run.hub)
     # Python takes the strings of JSON, and single quotes keep a shell from them.
     folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), run.recipe.card.example))
     script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
+    push = [*_publish_command(python), *recipe, "--repo-id", f"USER/{run.recipe.name}"]
     return (
         f"The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
-        f"  {shlex.join([str(python), '-c', script])}\n\n"
+        f"  {shlex.join([python, '-c', script])}\n\n"
         f"and push it:\n\n"
-        f"  {python} publish.py {recipe} --repo-id USER/{run.recipe.name}"
+        f"  {shlex.join(push)}"
     )
+
+
+def _publish_command(python: str) -> list[str]:
+    """How this process was started."""
+    script = short_path(Path(sys.argv[0]))
+    match script.name:
+        case "publish.py":
+            return [python, str(script)]
+        case "distilrubert":
+            return [str(script), "publish"]
+        case _:
+            return [python, "-m", "distilrubert.pipeline", "publish"]
 
 
 def short_path(path: Path) -> Path:

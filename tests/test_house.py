@@ -7,8 +7,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from distilrubert.conversion.formats import FORMATS
+from distilrubert.conversion.settings import OnnxFile, OpenvinoFile
+from distilrubert.evaluation.backends import BACKENDS
+from distilrubert.model_card.cases import FILES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("modeling", "distill", "conversion", "evaluation", "model_card", "pipeline")
@@ -84,6 +90,16 @@ def test_every_package_is_listed():
         for init in (ROOT / room).rglob("__init__.py"):
             found.add(".".join(("distilrubert", *init.parent.relative_to(ROOT).parts)))
     assert listed == found
+
+
+def test_every_file_format_has_one_path_in_all_rooms():
+    paths = {case: entry.path for case, entry in FORMATS.items()}
+    # bf16 is computed from the same file as fp32.
+    measured = {case: backend.files[0] for case, backend in BACKENDS.items() if case != "pytorch-bf16"}
+    assert measured == paths
+    assert {known.case: path for path, known in FILES.items()} == paths
+    exported = {f"onnx-{name}" for name in get_args(OnnxFile)} | {f"openvino-{name}" for name in get_args(OpenvinoFile)}
+    assert exported | {"pytorch-fp32"} == paths.keys()
 
 
 def test_no_folder_shadows_the_namespace():

@@ -1,12 +1,15 @@
 """What publishing a folder would change, before anything is changed."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
 from distilrubert.conversion.formats import FORMATS
+from distilrubert.conversion.model_folder import CONVERTED_FILES
+from distilrubert.model_card.inputs import REPORTS
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
@@ -109,9 +112,16 @@ class PushPlan:
         }
 
 
-# What is made from the weights, and is of another model as soon as they are replaced.
+# What a run makes beside the weights, and is of another model as soon as they are replaced: exports, files of the
+# tokenizer, reports, and the parts into which transformers cuts large weights.
 WEIGHTS = FORMATS["pytorch-fp32"].path
-EXPORTED = {path for entry in FORMATS.values() for path in (entry.path, *entry.companions)} - {WEIGHTS}
+WITH_THE_WEIGHTS = frozenset({
+    *(path for entry in FORMATS.values() for path in (entry.path, *entry.companions)),
+    *CONVERTED_FILES,
+    *(f"reports/{name}.json" for name in REPORTS),
+    "model.safetensors.index.json",
+})  # fmt: skip
+WEIGHTS_PART = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
 def read_target(settings: PublishSettings, connection: HubConnection) -> RemoteState | None:
@@ -150,7 +160,7 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
             files=_planned_files(digests, {}, settings),
         )
     creates_branch = settings.revision not in remote.branches
-    parent = remote.branches["main" if creates_branch else settings.revision]
+    parent = _parent(settings, remote)
     files = _planned_files(digests, read_tree(connection, parent), settings)
     plan = PushPlan(
         folder,
@@ -246,11 +256,16 @@ def _planned_files(
         return "replace" if path in tree else "add"
 
     files = [PlannedFile(path, action(path), digest.size, digest) for path, digest in digests.items()]
-    extra = tree.keys() - digests.keys() - HUB_FILES
-    if not settings.prune:
-        extra &= EXPORTED if WEIGHTS in differing else set()
-    files += [PlannedFile(path, "delete", tree[path].size, None) for path in extra]
+    files += [
+        PlannedFile(path, "delete", tree[path].size, None)
+        for path in tree.keys() - digests.keys() - HUB_FILES
+        if settings.prune or (WEIGHTS in differing and _goes_with_weights(path))
+    ]
     return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _goes_with_weights(path: str) -> bool:
+    return path in WITH_THE_WEIGHTS or WEIGHTS_PART.fullmatch(path) is not None
 
 
 def _check_new_repository(settings: PublishSettings) -> None:
@@ -261,6 +276,11 @@ def _check_new_repository(settings: PublishSettings) -> None:
         )
     if settings.revision.startswith("refs/pr/"):
         raise UserError(f"publish.revision: {settings.repo_id} does not exist, so it has no {settings.revision}")
+
+
+def _parent(settings: PublishSettings, remote: RemoteState) -> str:
+    """The commit that is published on: a branch that is missing is made from main."""
+    return remote.branches[settings.revision if settings.revision in remote.branches else "main"]
 
 
 def _check_repository(settings: PublishSettings, remote: RemoteState) -> None:
@@ -278,6 +298,9 @@ def _check_repository(settings: PublishSettings, remote: RemoteState) -> None:
         raise UserError(
             f"publish.revision: {settings.repo_id} has no {settings.revision}; it has {', '.join(remote.branches)}"
         )
+    # A repeat that changes nothing may find the tag that it has made; no push ends at an older commit.
+    if settings.tag is not None and remote.tags.get(settings.tag, parent := _parent(settings, remote)) != parent:
+        raise _tag_exists(settings.tag, remote)
 
 
 def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
@@ -288,4 +311,8 @@ def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
         return True
     if remote.tags[tag] == plan.parent and not plan.needs_commit:
         return False
-    raise UserError(f"publish.tag: {tag} exists at {remote.tags[tag][:8]} and is not moved; choose another tag")
+    raise _tag_exists(tag, remote)
+
+
+def _tag_exists(tag: str, remote: RemoteState) -> UserError:
+    return UserError(f"publish.tag: {tag} exists at {remote.tags[tag][:8]} and is not moved; choose another tag")

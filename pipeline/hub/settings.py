@@ -32,8 +32,8 @@ class PublishSettings(Section):
     tag: str | None = Field(None, description="Tag for the published commit, for example v1.0.")
     prune: bool = Field(
         False,
-        description="Whether to delete what the repository holds and the folder does not; files exported from "
-        "weights which are replaced go in any case.",
+        description="Whether to delete what the repository holds and the folder does not; what was made with weights "
+        "that are replaced goes in any case.",
     )
     endpoint: str | None = Field(None, description="URL of the Hub; null: HF_ENDPOINT, or the public Hub.")
 

@@ -11,6 +11,7 @@ import pytest
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.errors import is_transient
+from distilrubert.pipeline.hub.plan import read_target
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.settings import PublishSettings
 
@@ -155,6 +156,19 @@ def test_revisions_that_cannot_be_published_to(local_hub: LocalHub, target: Publ
     assert "does not exist" in refusal(folder, target.model_copy(update={"repo_id": "me/new", "create_pr": True}))
     assert "v1 exists at" in refusal(folder, target.model_copy(update={"tag": "v1"}))
     assert len(repository.history()) == 1
+
+
+def test_a_tag_that_a_repeat_may_find_again_is_not_refused_beforehand(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    settings = target.model_copy(update={"tag": "v1"})
+    push_folder(folder, settings, HASTY)
+    assert read_target(settings, connect(settings)) is not None
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nnew\n", encoding="utf-8")
+    assert "v1 exists at" in refusal(folder, settings)
+    push_folder(folder, target, HASTY)
+    with pytest.raises(UserError, match="v1 exists at"):
+        read_target(settings, connect(settings))
 
 
 def test_a_card_that_the_hub_refuses(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:

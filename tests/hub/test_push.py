@@ -1,7 +1,6 @@
 """Publishing to the local Hub by the unmodified client."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,28 +84,34 @@ def test_deleted_only_with_prune(local_hub: LocalHub, target: PublishSettings, f
     assert ".gitattributes" in tree
 
 
-def test_files_that_were_exported_from_other_weights_go_with_them(
+def test_what_was_made_with_other_weights_goes_with_them(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:
-    old, own = folder / "onnx" / "model_quint8_avx2.onnx", folder / "onnx" / "own.onnx"
-    old.parent.mkdir()
-    old.write_bytes(b"of the first weights")
-    own.write_bytes(b"nobody knows of what")
+    old = {
+        "1_Pooling/config.json", "added_tokens.json", "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json", "onnx/model_quint8_avx2.onnx", "openvino/openvino_model_fp16.bin",
+        "reports/quality.json",
+    }  # fmt: skip
+    foreign = {"LICENSE", "onnx/own.onnx", "pytorch_model.bin", "reports/own.json", "2_Dense/config.json"}
+    for path in old | foreign:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(f"old {path}", encoding="utf-8")
     push_folder(folder, target, HASTY)
-    shutil.rmtree(old.parent)
+    for path in old | foreign:
+        (folder / path).unlink()
     # As long as the weights stay it is as good as it was.
     assert plan_push(folder, target, connect(target)).is_empty
     weights = load_file(folder / "model.safetensors")
     save_file({name: -tensor for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
     plan = plan_push(folder, target, connect(target))
     assert {(file.path, file.action) for file in plan.changes} == {
-        ("model.safetensors", "replace"), ("onnx/model_quint8_avx2.onnx", "delete"),
+        ("model.safetensors", "replace"), *((path, "delete") for path in old),
     }  # fmt: skip
     assert "- onnx/model_quint8_avx2.onnx" in render_plan(plan)
     push(plan, connect(target))
     tree = local_hub.storage.repositories["me/demo"].tree()
-    assert "onnx/own.onnx" in tree
-    assert "onnx/model_quint8_avx2.onnx" not in tree
+    assert foreign <= tree.keys()
+    assert not old & tree.keys()
 
 
 def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(

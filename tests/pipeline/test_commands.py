@@ -80,15 +80,26 @@ def test_a_card_tells_of_one_student(monkeypatch, tmp_path, capsys):
     assert "conversion has not come to its end; publish.py" in capsys.readouterr().err
 
 
-def test_the_command_to_try_a_model_goes_through_the_shell(tmp_path):
+@pytest.mark.parametrize(
+    ("started", "again"),
+    [
+        ("publish.py", [sys.executable, "publish.py"]),
+        ("/opt/a project/publish.py", [sys.executable, "/opt/a project/publish.py"]),
+        ("/opt/bin/distilrubert", ["/opt/bin/distilrubert", "publish"]),
+        ("/opt/pipeline/__main__.py", [sys.executable, "-m", "distilrubert.pipeline", "publish"]),
+    ],
+)
+def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, started, again):
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.chdir(tmp_path)
     recipe = load_recipe(ROOT / "recipes/demo.yaml", ["""card.example='Это "да"? Нет, д`[MASK]$'"""])
-    said = next_steps(Run(recipe, tmp_path / "it's"), "recipe.yaml")
-    (line,) = [line for line in said.splitlines() if " -c " in line]
-    arguments = shlex.split(line)
+    said = next_steps(Run(recipe, tmp_path.parent / "it's"), ["my recipe.yaml"])
+    arguments, push = (shlex.split(line) for line in said.splitlines() if line.startswith("  "))
+    assert push == [*again, "my recipe.yaml", "--repo-id", "USER/demo"]
     assert arguments[1] == "-c"
     call = ast.parse(arguments[2]).body[-1].value.args[0].value
     assert ast.literal_eval(call.args[0]) == 'Это "да"? Нет, д`[MASK]$'
-    assert ast.literal_eval(call.func.args[1]) == str(tmp_path / "it's/hub")
+    assert ast.literal_eval(call.func.args[1]) == str(tmp_path.parent / "it's/hub")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
