@@ -15,6 +15,7 @@ class Model:
         has_files: whether it is exported, timed and described by a card too; what only compares losses is as large as
             the student it compares with.
         tasks: what it is fine-tuned on; all others that have classes are probed.
+        updates: how long it is trained, for what two cores can do in a day.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Model:
     overrides: tuple[str, ...] = ()
     has_files: bool = False
     tasks: tuple[str, ...] = ("rusentiment", "factrueval")
+    updates: int = 400
 
 
 MLM_ONLY = "distillation.weights={mlm: 1.0}"

@@ -104,11 +104,9 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     head = finetuning.get("head_learning_rate")
-    updates = {result.report.details["distillation"]["max_steps"] for result in results}
     machines = dict.fromkeys(machine for result in results for machine in _machines(result))
     untried = [result for result in results if result.is_comparable and not result.tasks]
     return {
-        "updates": f" --updates {updates.pop()}" if len(updates) == 1 and None not in updates else "",
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
         "protocol": f"{limit}, {finetuning['epochs']} epochs in batches of {finetuning['batch_size']}, "
         f"the {'better' if len(rates) == 2 else 'best'} of the learning rates {listing(rates)} on the validation part"
