@@ -91,8 +91,10 @@ class PairEncoder:
     def _pair(self, sides: Sequence[Side], first: int, last: int) -> Pair:
         """The example that holds the spans from `first` up to but not including `last`."""
         framed = []
+        # Of another type than the spans, these would have a long text's spans copied for each of its examples.
+        bounds = np.array([first, last], dtype=np.int32)
         for side, edges in zip(sides, self._edges, strict=True):
-            cut = slice(*np.searchsorted(side.spans_L, (first, last)))
+            cut = slice(*np.searchsorted(side.spans_L, bounds))
             framed.append(
                 Side(
                     np.concatenate(([edges[0]], side.ids_L[cut], [edges[1]]), dtype=np.int32),

@@ -1,9 +1,9 @@
 """The training sections of a recipe."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from accelerate.utils import LoggerType
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from distilrubert.distill.masking import MaskingSettings
 from distilrubert.distill.objective import ObjectiveSettings
@@ -120,6 +120,14 @@ class DistillationSettings(ObjectiveSettings, OptimizationSettings):
         description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
         "(as LightMBERT does): what it knows of pieces that the corpus seldom has is kept, and updates cost less.",
     )
+
+    @model_validator(mode="after")
+    def _ends_in_outputs(self) -> Self:
+        if self.sharding == "full" and all(name == "attention" for name, weight in self.weights if weight):
+            raise ValueError(
+                "sharding: full needs a loss besides attention, which reaches into the blocks and not to their outputs"
+            )
+        return self
 
     def trajectory(self) -> dict[str, Any]:
         """As for any training; what is not used is left out, so that a new loss or setting changes no older run."""

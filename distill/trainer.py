@@ -96,9 +96,9 @@ class _Run:
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
         try:
             self.course = Course(job.corpus.train.lengths, job.settings, job.seed)
+            self.validation = Validation(job.corpus.validation, job.masker, job.settings, job.seed, accelerator)
         except UserError as error:
             raise UserError(f"{job.section}.{error}") from None
-        self.validation = Validation(job.corpus.validation, job.masker, job.settings, job.seed, accelerator)
         self.trained = place(job.objective, accelerator, job.settings.sharding)
         self.update = Updater(accelerator, self.trained, job.settings, self.course.total_steps, job.seed)
         self.progress = Progress()

@@ -16,10 +16,9 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
-    AutoConfig,
-    AutoTokenizer,
     EarlyStoppingCallback,
     EvalPrediction,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -32,6 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distilrubert.evaluation.exported import Exporter, score_exported
+from distilrubert.evaluation.loading import load_encoder, longest_input
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.settings import FinetuningSettings
@@ -79,7 +79,7 @@ def finetune(
     """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same result.
 
     Args:
-        model_folder: a checkpoint of any architecture that transformers knows, with its tokenizer.
+        model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
         task: what to learn.
         rows: its rows, from :func:`~distilrubert.evaluation.task_data.load_rows`.
         settings: the protocol.
@@ -138,28 +138,15 @@ def _load(
     folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Container[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    def adapt(config: PretrainedConfig) -> None:
         if task.classes:
             config.id2label = dict(enumerate(task.classes))
             config.label2id = {name: index for index, name in enumerate(task.classes)}
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
-        model, loading = task.task_kind.model_class.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-        return (
-            model,
-            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
-            loading["missing_keys"],
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be loaded as a model to fine-tune: {error}") from error
+
+    return load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
 
 
 def _set_dropout(config: Any, probability: float) -> None:
@@ -174,7 +161,7 @@ def _set_dropout(config: Any, probability: float) -> None:
 
 def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Features, shortest first: neighbours that are alike in length waste no time on padding."""
-    longest = min(task.max_length, model.config.max_position_embeddings)
+    longest = longest_input(model, tokenizer, task.max_length)
     try:
         features = task.task_kind.encode(rows, tokenizer, longest)
     except ValueError as error:

@@ -22,12 +22,13 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.evaluation.intrinsic import FOLDS
-from distilrubert.evaluation.loading import load_to_measure
+from distilrubert.evaluation.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
 from distilrubert.evaluation.token_classification import IGNORED, TOKEN_CLASSIFICATION
+from distilrubert.modeling.errors import UserError
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
 BATCH_SIZE = 64
@@ -46,7 +47,7 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
     the training part.
 
     Args:
-        model_folder: a checkpoint of any architecture that transformers knows, with its tokenizer.
+        model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
         task: one that :func:`applies_to`.
         rows: its rows.
 
@@ -56,14 +57,17 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         (fewer where it has fewer rows).
 
     Raises:
-        UserError: if the folder holds no model that can be loaded.
+        UserError: if the folder holds no model that can be loaded, or the words to train on are of one class.
     """
     with quiet_libraries():
-        model, tokenizer = load_to_measure(AutoModel, model_folder, "an encoder")
+        model, tokenizer, _ = load_encoder(AutoModel, model_folder, "an encoder")
+        model.to(measuring_device())
         describe = _words if task.task_kind is TOKEN_CLASSIFICATION else _sentences
         train, validation, test = (
             describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
         )
+    if len(set(train.labels_N)) < 2:
+        raise UserError(f"task {task.name}: all words within max_length {task.max_length} are of one class to train on")
     fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
 
     def score(strength: float, part: _Part) -> dict[str, float]:
@@ -102,7 +106,7 @@ def _fit(part: _Part, strength: float) -> Pipeline:
 def _sentences(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset
 ) -> _Part:
-    longest, labels = _longest(model, task), rows["label"][:]
+    longest, labels = longest_input(model, tokenizer, task.max_length), rows["label"][:]
     vectors_ND = mean_vectors(model, tokenizer, rows["text"][:], longest)
     if "text_pair" in rows.column_names:
         second_ND = mean_vectors(model, tokenizer, rows["text_pair"][:], longest)
@@ -111,7 +115,7 @@ def _sentences(
 
 
 def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset) -> _Part:
-    features = task.task_kind.encode(rows, tokenizer, _longest(model, task))
+    features = task.task_kind.encode(rows, tokenizer, longest_input(model, tokenizer, task.max_length))
     scored = [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"]]
     places = [(row, place) for row, pieces in enumerate(scored) for place in pieces]
     labels_N = [features["labels"][row][place] for row, place in places]
@@ -127,11 +131,6 @@ def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Tas
         for index, hidden_LD in zip(chosen, hidden_BLD.cpu().numpy(), strict=True):
             vectors[index] = hidden_LD[scored[index]]
     return _Part(np.concatenate([vectors[index] for index in range(len(features))]), labels_N, decode)
-
-
-def _longest(model: PreTrainedModel, task: TaskDefinition) -> int:
-    positions: int = model.config.max_position_embeddings
-    return min(task.max_length, positions)
 
 
 def mean_vectors(

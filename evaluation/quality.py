@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForMaskedLM
 
 from distilrubert.evaluation import bag_of_words, linear_probe
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import chosen_precision
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
-from distilrubert.evaluation.loading import load_to_measure
+from distilrubert.evaluation.loading import load_to_predict
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
@@ -80,12 +79,14 @@ def measure_quality(
     frozen, worded = (
         [task for task in everything if baseline.applies_to(task)] for baseline in (linear_probe, bag_of_words)
     )
+    # What takes seconds first: rows that are no good for it are told before hours of fine-tuning.
+    words = {task.name: bag_of_words_figures(task, data[task.name], cache) for task in worded}
     probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
         summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
         figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
-    if words := {task.name: bag_of_words_figures(task, data[task.name], cache) for task in worded}:
+    if words:
         figures[BAG_OF_WORDS] = {"tasks": words}
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
@@ -208,12 +209,9 @@ def _measure_folder(
     held_out: Sequence[Ids],
     settings: IntrinsicSettings,
 ) -> dict[str, Any]:
-    what = "a masked language model"
     with quiet_libraries():
-        model, tokenizer = load_to_measure(AutoModelForMaskedLM, folder, what)
-        teacher, teacher_tokenizer = (
-            load_to_measure(AutoModelForMaskedLM, teacher_folder, what) if teacher_folder else (None, tokenizer)
-        )
+        model, tokenizer = load_to_predict(folder)
+        teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)
     if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
         logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out pieces", folder)
         return {}

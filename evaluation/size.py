@@ -1,9 +1,11 @@
 """How large a model is: its weights file and the parameters in it."""
 
+import hashlib
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from distilrubert.evaluation.backends import Backend
 from distilrubert.modeling.errors import UserError
@@ -49,8 +51,17 @@ def count_parameters(folder: Path) -> int:
 
 def _in_safetensors(path: Path) -> int:
     with safe_open(path, "pt") as weights:
-        shapes = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118  (no mapping)
-        return sum(torch.Size(shape.get_shape()).numel() for shape in shapes if "F" in shape.get_dtype())
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  (no mapping)
+        shapes = {name: torch.Size(found.get_shape()) for name, found in slices.items() if "F" in found.get_dtype()}
+        largest = max(shapes.values(), key=torch.Size.numel, default=torch.Size([0]))
+        # A file that states a tied matrix twice has it among the largest, as that of all pieces.
+        matrices = [name for name, shape in shapes.items() if shape == largest]
+        different = {_content(weights.get_tensor(name)) for name in matrices} if len(matrices) > 1 else matrices
+        return sum(shape.numel() for shape in shapes.values()) - (len(matrices) - len(different)) * largest.numel()
+
+
+def _content(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.view(torch.uint8).numpy().data).digest()
 
 
 def _in_pickle(path: Path) -> int:

@@ -41,16 +41,28 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
 
 
 def check_ratios(speed: Measurements) -> Iterator[Claim]:
-    """Whether the ratios that every row states are those of the times that the report lists."""
+    """Whether what every row states is what the times come to that the report lists: medians, rates, and ratios."""
     stated, wrong = 0, []
     for row in speed.rows:
-        for figure, (claimed, value) in _ratios(row, speed).items():
+        for figure, (claimed, value) in {**_summaries(row), **_ratios(row, speed)}.items():
             stated += 1
             if not math.isclose(claimed, value, rel_tol=1e-9):
                 wrong.append(f"{row.case}: {figure}")
     if stated:
         found = stated - len(wrong)
-        yield judged("reports/speed.json", "ratios of the times", stated, found, ", ".join(wrong), holds=not wrong)
+        yield judged("reports/speed.json", "figures of the times", stated, found, ", ".join(wrong), holds=not wrong)
+
+
+def _summaries(row: Row) -> dict[str, tuple[float, float]]:
+    """What the row states and what its passes come to: the latency of its smallest batches, the rate of its largest."""
+    batches = {int(size): times for size, times in row.figures.get("batches", {}).items()}
+    if not batches:
+        return {}
+    smallest, largest = batches[min(batches)], batches[max(batches)]
+    return {
+        "latency_s": (row.figures["latency_s"], smallest["median_s"]),
+        "samples_per_s": (row.figures["samples_per_s"], max(batches) / largest["median_s"]),
+    }
 
 
 def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:

@@ -79,11 +79,12 @@ def _classes_in(rows: Dataset) -> set[int]:
 def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any, Any]]:
     """Rows in standard form, and the group of each."""
     where = f"task {task.name}: {getattr(task.data, part)}"
-    raw = _read_raw(task, part, where)
     columns = {column: task.columns.get(column, column) for column in task.task_kind.columns}
     filters = task.filter if part == "train" else {}
     group_by = task.group_by if part == "train" else None
-    for column in (*columns.values(), *filters, *([group_by] if group_by else [])):
+    wanted = [*columns.values(), *filters, *([group_by] if group_by else [])]
+    raw = _read_raw(task, part, wanted, where)
+    for column in wanted:
         if column not in raw.column_names:
             raise UserError(f"{where}: has no column {column}; it has {', '.join(raw.column_names)}")
     allowed = {column: {str(value) for value in values} for column, values in filters.items()}
@@ -102,7 +103,7 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
     return Dataset.from_list(rows), np.array(groups)
 
 
-def _read_raw(task: TaskDefinition, part: str, where: str) -> Dataset:
+def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: str) -> Dataset:
     # `datasets` copies what it reads into a cache; these are small, and nothing is to stay in the user's home.
     try:
         with without_bars(), tempfile.TemporaryDirectory() as cache:
@@ -114,22 +115,22 @@ def _read_raw(task: TaskDefinition, part: str, where: str) -> Dataset:
                     split=getattr(task.dataset, part),
                 )
             path = Path(getattr(task.files, part))
-            return load_dataset(
-                **_reader(path, where), data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
-            )
+            options = _reader(path, columns, where)
+            return load_dataset(**options, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True)
     except (OSError, ValueError, DatasetsError) as error:
         # Not from the error: a traceback would show what is taken out here.
         raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None
 
 
-def _reader(path: Path, where: str) -> dict[str, Any]:
-    """The builder of `datasets` for a file, with its options."""
+def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:
+    """The builder of `datasets` for a file, with the options that its columns need."""
     suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
     if suffix not in READERS:
         known = f"{', '.join(READERS)}, also followed by {', '.join(COMPRESSIONS)}"
         raise UserError(f"{where}: is no kind of file that can be read; known: {known}")
-    # A csv cell that reads "NA" or "null" is text, not a missing value.
-    return {"path": READERS[suffix], **({"keep_default_na": False} if suffix == ".csv" else {})}
+    # A csv cell is text, also one that reads "NA" or "007".
+    as_text = {"keep_default_na": False, "converters": dict.fromkeys(columns, str)}
+    return {"path": READERS[suffix], **(as_text if suffix == ".csv" else {})}
 
 
 def _reason(error: BaseException) -> str:

@@ -20,6 +20,8 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
         raise ValueError("tokens and tags must be lists")
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens have {len(tags)} tags")
+    if strange := [token for token in tokens if token is None or isinstance(token, list | dict)]:
+        raise ValueError(f"tokens hold {strange[0]!r}, expected words")
     return {"tokens": [str(token) for token in tokens], "tags": [class_of(tag, labels) for tag in tags]}
 
 

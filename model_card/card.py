@@ -1,6 +1,7 @@
 """The README.md of a model repository, made from reports: no number that is not in one of the run's files."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distilrubert.model_card.cases import FILES
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
 from distilrubert.model_card.figures import write_figures
 from distilrubert.model_card.formatting import escape
@@ -40,6 +42,14 @@ METRIC_TYPES = {
 
 # Files and folders that `write_card` writes beside README.md.
 BESIDE_THE_CARD = ("CITATION.bib", "assets", "reports")
+
+
+def files_of_card(hub: Path) -> list[Path]:
+    """The card in a model repository, and what it shows and links to in the folders that are its own."""
+    card = hub / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    linked = re.findall(r"\]\(((?:assets|reports)/[\w.-]+|CITATION\.bib)\)", text)
+    return [card, *(hub / path for path in dict.fromkeys(linked))]
 
 
 def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
@@ -147,7 +157,8 @@ def _view(run: CardInput) -> dict[str, Any]:
         "sentences": json.dumps(settings.sentences, ensure_ascii=False),
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
-        "files_fill_masks": (run.recipe.get("conversion") or {}).get("task") == "fill-mask",
+        "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
+        "has_int8": any("int8" in known.case for path, known in FILES.items() if path in run.files),
         "sentence_transformers": "modules.json" in run.files,
         "file_table": file_table(run.files),
         "speed_table": run.speed and speed_table(run.speed),
@@ -177,8 +188,8 @@ def _license(settings: CardSettings) -> str:
 
 
 def _task_licenses(run: CardInput) -> str:
-    scores = task_scores(run.quality) if run.quality else []
-    known = {score.title: score.about["licence"] for score in scores if score.about.get("licence")}
+    tasks = run.quality.details.get("tasks", {}) if run.quality else {}
+    known = {about["title"]: about["licence"] for about in tasks.values() if about.get("licence")}
     return "; ".join(f"{escape(title)}: {escape(licence)}" for title, licence in known.items())
 
 

@@ -98,8 +98,9 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
-    if not isinstance(recipe, dict) or not {"name", "teacher", "card"} <= recipe.keys():
-        raise UserError(f"{path}: is no resolved recipe: it needs the keys name, teacher and card")
+    needed = ("name", "teacher", "student", "distillation", "card")
+    if not isinstance(recipe, dict) or any(key not in recipe for key in needed):
+        raise UserError(f"{path}: is no resolved recipe: it needs the keys {', '.join(needed)}")
     return recipe
 
 

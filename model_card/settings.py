@@ -44,6 +44,9 @@ def _one_mask(text: str) -> str:
     return text
 
 
+Words = Annotated[str, Field(min_length=1)]
+
+
 class CardSettings(Section):
     """What only a person can say about the model: licences, origin, purpose."""
 
@@ -58,11 +61,11 @@ class CardSettings(Section):
         None, description="Address, or path in the repository, of the licence's text where license is other."
     )
     title: str | None = Field(None, description="Heading of the card; the recipe's name where it is left out.")
-    tags: list[str] = Field([], description="Tags for the Hub's search, besides those that follow from the files.")
+    tags: list[Words] = Field([], description="Tags for the Hub's search, besides those that follow from the files.")
     datasets: list[Annotated[str, AfterValidator(_dataset)]] = Field(
         [], description="Hub ids of the data sets that the corpus was made from."
     )
-    authors: list[str] = Field([], description="Who made this model, for the citation; each as 'Family, Given'.")
+    authors: list[Words] = Field([], description="Who made this model, for the citation; each as 'Family, Given'.")
     teacher_name: str | None = Field(
         None, description="The teacher's name on the card, where it is not loaded from the Hub by its id."
     )
@@ -77,7 +80,7 @@ class CardSettings(Section):
         description=f"A sentence with one {MASK} for the usage section and the widget, in the model's language. "
         f"{LEFT_OUT}",
     )
-    sentences: list[str] = Field(
+    sentences: list[Words] = Field(
         [], min_length=1, description=f"Sentences that the usage section embeds, in the model's language. {LEFT_OUT}"
     )
     watts: float | None = Field(

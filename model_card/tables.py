@@ -75,7 +75,7 @@ def _parity_cell(figures: Mapping[str, Any], key: str) -> str:
 
 
 def quality_table(quality: Measurements) -> str:
-    """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side."""
+    """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side; "" of none."""
     models = [row.case for row in quality.rows]
     own = "Held-out text, not comparable" if have_vocabularies_of_their_own(quality) else "Held-out text"
     head = ["Measure", *map(_model_title, models)]
@@ -96,7 +96,8 @@ def quality_table(quality: Measurements) -> str:
     ]
     relative = ["Mean of the tasks' main metrics, relative to the teacher", *map(_ratio, quality.rows)]
     summary = [relative] if any(row.ratio is not None for row in quality.rows) else []
-    return markdown_table(head, [*intrinsic, *probes, *tasks, *summary])
+    rows = [*intrinsic, *probes, *tasks, *summary]
+    return markdown_table(head, rows) if rows else ""
 
 
 def _model_title(case: str) -> str:

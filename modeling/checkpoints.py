@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,13 @@ def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
     return dict(config)
 
 
-def load_masked_lm(model_class: type[PreTrainedModel], folder: Path, name: str) -> PreTrainedModel:
+def load_masked_lm(model_class: Any, folder: Path, name: str) -> PreTrainedModel:
     """A masked language model with every one of its weights from the checkpoint, in fp32 and evaluation mode.
+
+    Args:
+        model_class: a class of transformers with the head, or ``AutoModelForMaskedLM``.
+        folder: where its files are.
+        name: of the checkpoint, for messages.
 
     The tied decoder may be absent; left-over pooler and
     next-sentence weights are ignored; the old LayerNorm names ``gamma`` and ``beta`` are understood.
@@ -114,6 +119,7 @@ def load_masked_lm(model_class: type[PreTrainedModel], folder: Path, name: str) 
                 ignore_mismatched_sizes=True,
                 weights_only=True,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     # What a damaged or foreign file makes the readers raise is not one family: OSError, SafetensorError,
     # UnpicklingError, KeyError, RuntimeError, the validation errors of the config.
@@ -148,6 +154,10 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
         raise UserError(f"{name}: its {type(tokenizer).__name__} is no fast tokenizer; tokenizer.json is needed")
     if absent := [token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) is None]:
         raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; masked language modelling needs it")
+    if invented := [
+        token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) in _invented(tokenizer, folder)
+    ]:
+        raise UserError(f"{name}: vocab.txt has no {', '.join(getattr(tokenizer, token) for token in invented)}")
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocabulary_size:
         raise UserError(
@@ -156,6 +166,20 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
         )
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
     return tokenizer
+
+
+def _invented(tokenizer: PreTrainedTokenizerFast, folder: Path) -> set[str]:
+    """The pieces that transformers has made up, behind the others, since vocab.txt does not have them.
+
+    Where the embedding has rows to spare, one of those that belong to nothing would be theirs.
+    """
+    if any((folder / file).is_file() for file in ("tokenizer.json", "added_tokens.json")):
+        return set()
+    settings = folder / "tokenizer_config.json"
+    stated = read_json(settings).get("added_tokens_decoder", {}) if settings.is_file() else {}
+    known = {*tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)}
+    known |= {entry["content"] for entry in stated.values()}
+    return {piece for piece in tokenizer.get_added_vocab() if piece not in known}
 
 
 @contextlib.contextmanager
@@ -249,15 +273,25 @@ def _snapshot(model: str, revision: str, patterns: list[str]) -> str:
     return snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
 
 
-def _refuse_untrained(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
+def missing_weights(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
+    """The parameters that a checkpoint lacks or has in another shape, by transformers' ``output_loading_info``."""
     # transformers 4 lists the names of another shape, 5 lists (name, found, expected).
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     missing = {*info["missing_keys"], *mismatched}
     # Shared parameters come once, under the name that a checkpoint must have: the embeddings, not the decoder.
-    lost = [key for key, _ in model.named_parameters() if key in missing]
+    return [key for key, _ in model.named_parameters() if key in missing]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first of some names, for a message of one line."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _refuse_untrained(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
+    lost = missing_weights(model, info)
     if not lost:
         return
-    listed = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")
+    listed = shortened(lost)
     if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):
         raise UserError(
             f"{name}: has no trained masked-language head, missing {listed}; a checkpoint that was saved with its "

@@ -50,10 +50,12 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a new folder beside `path` to fill; it takes the place of `path` when the block ends well.
 
+    Where `path` is a link, that of the folder which it leads to: it may be on another disk for its size.
+
     Raises:
         UserError: if the parent folder cannot be written or the disk is full; `path` is then as it was.
     """
-    path = Path(path)
+    path = _behind_links(Path(path))
     beside = _beside(path)
     with _clear_write_errors(path):
         beside.mkdir(parents=True)
@@ -115,6 +117,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _behind_links(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
 
 
 def _beside(path: Path) -> Path:

@@ -50,6 +50,7 @@ def _perform(options: argparse.Namespace, program: str) -> int:
     from distilrubert.pipeline import commands
 
     try:
+        commands.check_hub()
         return int(getattr(commands, options.command)(options) or DONE)
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)

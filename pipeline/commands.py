@@ -3,9 +3,13 @@
 import argparse
 import json
 import os
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
+from huggingface_hub import constants
 from rich.console import Console
 
 from distilrubert.conversion.model_folder import convert as convert_model
@@ -18,6 +22,7 @@ from distilrubert.evaluation.task import load_tasks
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
+from distilrubert.modeling.configuration import Section
 from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_as_json, claims_table, summary
@@ -27,6 +32,7 @@ from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
+from distilrubert.pipeline.hub.settings import check_endpoint
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, overridden, validated
@@ -35,6 +41,13 @@ from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.stamps import Stamps
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
 from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, short_path, speed_table
+
+S = TypeVar("S", bound=Section)
+
+
+def check_hub() -> None:
+    """Refuse an HF_ENDPOINT that is none, or that has a password in it: the clients' messages quote it."""
+    check_endpoint(constants.ENDPOINT, "HF_ENDPOINT")
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -48,7 +61,7 @@ def distill(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     """Export one model."""
-    settings = validated(
+    settings = _of_options(
         ConversionSettings, {"onnx": options.onnx, "openvino": options.openvino, "task": options.export_task}
     )
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
@@ -68,6 +81,14 @@ def convert(options: argparse.Namespace) -> None:
     print(f"Compared on {len(proof)} sentences{others}{advice}")
 
 
+def _of_options(section: type[S], values: Mapping[str, Any]) -> S:
+    """Settings that stand in options of the same names; a mistake is told of the option."""
+    try:
+        return validated(section, values)
+    except UserError as error:
+        raise UserError(re.sub(r"^(\w+)(\.\d+)?", lambda name: f"--{name[1].replace('_', '-')}", str(error))) from None
+
+
 def _check_output(path: Path) -> None:
     # Before minutes or hours of measuring.
     if path.is_dir():
@@ -82,13 +103,13 @@ def evaluate(options: argparse.Namespace) -> None:
     _check_output(options.output)
     if options.probe and (options.onnx or options.openvino):
         raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
-    exported = validated(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
+    exported = _of_options(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     tasks = load_tasks(options.task)
     quality = measure_quality(
         {"model": checkpoint_folder(options.model)},
         [] if options.probe else tasks,
-        validated(QualitySettings, {"seeds": options.seeds, "finetuning": finetuning}),
+        _of_options(QualitySettings, {"seeds": options.seeds, "finetuning": finetuning}),
         held_out=[],
         # Beside the output, so that the same command continues where it was stopped.
         cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
@@ -125,8 +146,11 @@ def benchmark(options: argparse.Namespace) -> None:
 
 def card(options: argparse.Namespace) -> None:
     """Render a run's card again."""
+    stamps = Stamps(options.run_dir)
     # What the card tells of, and of one and the same student.
-    Stamps(options.run_dir).check_coherent(("student", "conversion", "speed", "quality"))
+    stamps.check_coherent(("student", "conversion", "speed", "quality"))
+    # Its recipe may be another one than that of the card's stamp: whoever goes on with that writes it again.
+    stamps.reopen("card")
     path = write_card(options.run_dir)
     print(f"The card is in {path}")
     if options.preview:
@@ -142,7 +166,7 @@ def verify(options: argparse.Namespace) -> int:
         speed=options.speed,
         tolerance=options.tolerance,
         tasks=load_tasks(options.task),
-        seeds=validated(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
+        seeds=_of_options(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
         processes=options.processes,
     )
     claims = []

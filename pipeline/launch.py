@@ -14,6 +14,7 @@ from typing import Self
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from distilrubert.distill.ranks import destroy_process_group
+from distilrubert.modeling.errors import UserError
 
 # What torchrun and accelerate launch set for the processes that they start.
 LAUNCHER_VARIABLES = (
@@ -37,8 +38,12 @@ class Launch:
 
     @classmethod
     def of_this_process(cls) -> Self:
-        """As the launcher's environment variables say; alone without a launcher."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """As the launcher's environment variables say; alone without a launcher.
+
+        Raises:
+            UserError: if they hold no numbers.
+        """
+        return cls(_number("RANK", 0), _number("WORLD_SIZE", 1))
 
     @property
     def leads(self) -> bool:
@@ -73,3 +78,11 @@ class Launch:
     def _store(self) -> Store:
         store, _, _ = next(rendezvous("env://", self.rank, self.processes, timeout=PATIENCE))
         return PrefixStore("stages", store)
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{variable}={text}: a launcher sets this environment variable to a number; unset it") from None

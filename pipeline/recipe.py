@@ -22,7 +22,7 @@ from distilrubert.model_card.settings import CardSettings
 from distilrubert.modeling.configuration import NameOrPath, Section
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import StudentArchitecture
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.settings import PublishSettings, check_form
 
 S = TypeVar("S", bound=Section)
 
@@ -158,7 +158,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     values = overridden(_read_yaml(path), overrides)
     try:
-        return validated(Recipe, values, folder=path.parent.resolve())
+        recipe = validated(Recipe, values, folder=path.parent.resolve())
+        # Not by pydantic, whose messages show the value: an endpoint may have a password in it.
+        check_form(recipe.publish)
+        return recipe
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -202,6 +205,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise UserError(f"{path}: {where}invalid YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError:
+        raise UserError(f"{path}: invalid YAML: nested too deeply") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, found {_kind(values)}")
     return values
@@ -217,7 +222,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: expected key=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"--set {override}: the value is no YAML") from error
     *parents, last = key.split(".")
     for parent in parents:

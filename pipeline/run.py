@@ -221,8 +221,9 @@ def _write_recipe(run: Run) -> None:
     """Keep the resolved recipe, which can be run again, headed by the versions that it ran with."""
     path = run.folder / "recipe.yaml"
     values = resolved(run.recipe)
-    if path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) == values:
-        return
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        if yaml.safe_load(path.read_text(encoding="utf-8")) == values:
+            return
     versions = "".join(f"# {name} {version}\n" for name, version in installed_versions().items())
     text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
     write_text(path, f"# distilrubert {revision()}\n{versions}{text}")

@@ -7,7 +7,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distilrubert.conversion.material import evenly
-from distilrubert.conversion.model_folder import CONVERTED, convert
+from distilrubert.conversion.model_folder import CONVERTED, convert, files_of
+from distilrubert.conversion.parity import default_sentences
 from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.sources import identities_of, iterate_texts
@@ -16,7 +17,7 @@ from distilrubert.evaluation.result_cache import VERSION
 from distilrubert.evaluation.settings import QualitySettings
 from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.task import TaskDefinition, load_tasks
-from distilrubert.model_card.card import BESIDE_THE_CARD, write_card
+from distilrubert.model_card.card import BESIDE_THE_CARD, files_of_card, write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.contents import content_of
 from distilrubert.modeling.persistence import atomic_folder
@@ -216,7 +217,8 @@ def _distill(run: Run) -> None:
 
 
 def _convert(run: Run) -> None:
-    sentences = sentences_of(load_student(run.student).tokenizer, held_out(run)["student"])
+    # A corpus may have none held out.
+    sentences = sentences_of(load_student(run.student).tokenizer, held_out(run)["student"]) or default_sentences()
     calibration = _calibration_of(run)
     convert(run.student, run.hub, run.recipe.conversion, sentences, calibration).save(run.reports / "parity.json")
 
@@ -305,7 +307,10 @@ _STAGES = (
         title="exporting the student and proving that the files agree",
         after=("student",),
         inputs=_conversion_inputs,
-        outputs=lambda run: [run.hub / "model.safetensors", run.reports / "parity.json"],
+        outputs=lambda run: [
+            *(run.hub / path for path in files_of(run.recipe.conversion)),
+            run.reports / "parity.json",
+        ],
         work=lambda run: [run.hub / name for name in CONVERTED],
         perform=_convert,
     ),
@@ -330,7 +335,7 @@ _STAGES = (
         title="writing the model card",
         after=("student", "conversion", "speed", "quality"),
         inputs=_card_inputs,
-        outputs=lambda run: [run.hub / "README.md"],
+        outputs=lambda run: files_of_card(run.hub),
         work=lambda run: [run.hub / name for name in BESIDE_THE_CARD],
         perform=_write_card,
     ),

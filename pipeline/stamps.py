@@ -42,16 +42,27 @@ class Stamps:
     folder: Path
 
     def read(self, stage: str) -> Stamp | None:
-        """The stamp of what stands in its place; None where nothing was begun."""
+        """The stamp of what stands in its place; None where nothing was begun.
+
+        Raises:
+            UserError: if its file is none of ours.
+        """
         path = self._path(stage)
         if not path.exists():
             return None
         values = read_json(path)
+        if not isinstance(values, dict) or not {"inputs", "complete"} <= values.keys():
+            raise UserError(f"{path}: is no stamp of a stage; remove it, and {stage} is done again")
         return Stamp(values["inputs"], values["complete"])
 
     def write(self, stage: str, stamp: Stamp) -> None:
         """Say what the files that stand in their places are made from."""
         write_json(self._path(stage), {"stage": stage, "complete": stamp.complete, "inputs": stamp.inputs})
+
+    def reopen(self, stage: str) -> None:
+        """Have a stage performed again, if it was performed at all."""
+        if stamp := self.read(stage):
+            self.write(stage, dataclasses.replace(stamp, complete=False))
 
     def aside(self, stage: str, inputs: Mapping[str, Any]) -> Path:
         """Where the files that a stage has made of these inputs lie while others take their places."""

@@ -47,19 +47,35 @@ def require_target(settings: PublishSettings) -> str:
     repo_id = settings.repo_id
     if repo_id is None:
         raise UserError("publish.repo_id: is missing; give the repository as --repo-id OWNER/NAME")
-    _check_repo_id(repo_id)
-    _check_ref("publish.revision", settings.revision)
-    if settings.tag is not None:
-        _check_ref("publish.tag", settings.tag)
-        if settings.create_pr:
-            raise UserError("publish.tag: a pull request cannot be tagged; merge it, then publish again with --tag")
+    check_form(settings)
+    if settings.tag is not None and settings.create_pr:
+        raise UserError("publish.tag: a pull request cannot be tagged; merge it, then publish again with --tag")
     if settings.create_pr and settings.revision.startswith("refs/pr/"):
         raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave --create-pr out")
     return repo_id
 
 
-def check_endpoint(endpoint: str) -> str:
+def check_form(settings: PublishSettings) -> None:
+    """Refuse names that no Hub has.
+
+    Raises:
+        UserError: naming the setting that is malformed.
+    """
+    if settings.repo_id is not None:
+        _check_repo_id(settings.repo_id)
+    _check_ref("publish.revision", settings.revision)
+    if settings.tag is not None:
+        _check_ref("publish.tag", settings.tag)
+    if settings.endpoint is not None:
+        check_endpoint(settings.endpoint)
+
+
+def check_endpoint(endpoint: str, field: str = "publish.endpoint") -> str:
     """The endpoint without a closing slash.
+
+    Args:
+        endpoint: URL of a Hub.
+        field: where it was given, for messages.
 
     Raises:
         UserError: if it is no http or https URL, or carries a user name or password.
@@ -70,9 +86,9 @@ def check_endpoint(endpoint: str) -> str:
     except ValueError:
         sound, parts = False, urlsplit("")
     if parts.username or parts.password:
-        raise UserError("publish.endpoint: must not carry a user name or password; the token goes into HF_TOKEN")
+        raise UserError(f"{field}: must not carry a user name or password; the token goes into HF_TOKEN")
     if not sound:
-        raise UserError(f"publish.endpoint: {endpoint!r} is no URL; expected something like https://huggingface.co")
+        raise UserError(f"{field}: {endpoint!r} is no URL; expected something like https://huggingface.co")
     return endpoint.rstrip("/")
 
 

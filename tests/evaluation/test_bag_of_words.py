@@ -4,6 +4,7 @@ from datasets import Dataset
 from distilrubert.evaluation.bag_of_words import applies_to, score_bag_of_words
 from distilrubert.evaluation.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.task_data import TaskRows, load_rows
+from distilrubert.modeling.errors import UserError
 
 
 def test_it_learns_a_class_told_by_a_word(noun_task: TaskDefinition) -> None:
@@ -37,6 +38,14 @@ def test_of_a_pair_it_sees_whether_the_texts_are_alike() -> None:
         ]
     )
     assert score_bag_of_words(task, TaskRows(rows, rows, held_out)) == {"accuracy": 1.0}
+
+
+def test_texts_without_words_and_without_anything(noun_task: TaskDefinition) -> None:
+    rows = Dataset.from_list([{"text": text, "label": label} for text, label in [("😀😀", 0), ("🥖", 1)] * 4])
+    assert score_bag_of_words(noun_task, TaskRows(rows, rows, rows))["accuracy"] == 1
+    empty = Dataset.from_list([{"text": "", "label": label} for label in (0, 1)])
+    with pytest.raises(UserError, match=r"^task nouns: the texts to train on have nothing in"):
+        score_bag_of_words(noun_task, TaskRows(empty, empty, empty))
 
 
 @pytest.mark.parametrize(("kind", "applies"), [("question-answering", False), ("sentence-classification", True)])

@@ -161,6 +161,14 @@ def test_ratios_follow_from_their_times() -> None:
     for boast in ({"latency_ratio": 20.0}, {"throughput_ratio": 30.0}):
         (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | boast, 2.0)))
         assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: {next(iter(boast))}")
+    times = {"batches": {"1": {"median_s": 2.0}, "16": {"median_s": 16 / 3.0}}}
+    (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | times, 2.0)))
+    assert (claim.verdict, claim.claimed, claim.measured) == ("holds", 6, 6)
+    for boast in ({"1": {"median_s": 20.0}}, {"16": {"median_s": 16.0}}):
+        wrong = {"batches": times["batches"] | boast}
+        (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | wrong, 2.0)))
+        assert claim.verdict == "does not hold"
+    assert claim.reason == f"{student.case}: samples_per_s"
     (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative, 20.0)))
     assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: ratio")
 

@@ -91,6 +91,13 @@ def test_what_the_vectors_hold_is_found_and_noise_is_not(student_folder: Path, n
     assert probe(student_folder, noun_task, noise)["test"]["accuracy"] < 0.75
 
 
+def test_words_of_one_class_within_the_length_are_told(student_folder: Path) -> None:
+    rows = Dataset.from_dict({"tokens": [["да"] * 20 + ["кот"]] * 2, "tags": [[0] * 20 + [1]] * 2})
+    task = define("token-classification", ["O", "B-PET"], ["span_f1"]).model_copy(update={"max_length": 8})
+    with pytest.raises(UserError, match="task own: all words within max_length 8 are of one class"):
+        probe(student_folder, task, TaskRows(rows, rows, rows))
+
+
 def test_no_model(tmp_path: Path, noun_task: TaskDefinition) -> None:
     with pytest.raises(UserError, match="cannot be loaded as an encoder"):
         probe(tmp_path, noun_task, load_rows(noun_task))

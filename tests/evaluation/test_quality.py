@@ -141,7 +141,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(
     monkeypatch.setattr(task_runs, "finetune", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
-    assert len([path for path in tmp_path.iterdir() if "probe" not in path.name]) == 1
+    assert len([path for path in tmp_path.iterdir() if "probe" not in path.name and "bag" not in path.name]) == 1
     measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
     assert len(calls) == 4
     assert calls[0] != calls[1] == calls[2]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from transformers import DistilBertForMaskedLM
 
 from distilrubert.evaluation import speed
@@ -238,11 +239,15 @@ def test_the_process_loads_no_runtime_before_its_own():
     assert not {"torch", "transformers", "onnxruntime", "datasets"} & set(loaded)
 
 
-@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("kind", ["model.safetensors", "stated twice", "pytorch_model.bin"])
 def test_tied_weights_are_counted_once(kind, student_folder, tmp_path):
     model = DistilBertForMaskedLM.from_pretrained(student_folder)
     if kind == "model.safetensors":
         model.save_pretrained(tmp_path)
+    elif kind == "stated twice":
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        assert "vocab_projector.weight" in weights
+        save_file(weights, tmp_path / "model.safetensors")
     else:
         torch.save(model.state_dict(), tmp_path / kind)
     assert count_parameters(tmp_path) == model.num_parameters()

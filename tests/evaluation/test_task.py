@@ -59,6 +59,7 @@ def test_several_raw_labels_can_be_one_class(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"metric": ["accuracy"]}, "unknown key metric: did you mean metrics?"),
+        ({"labels": {"animal": "cat", "food": [1]}}, "labels: animal: a list is needed, as in animal: [cat]"),
         ({"kind": "sentence"}, "kind: unknown 'sentence'; allowed: sentence-classification, sentence-pair"),
         ({"metrics": ["accuracy", "bleu"]}, "metrics: unknown 'bleu'; allowed: accuracy, f1"),
         ({"columns": {"sentence": "text"}}, "columns: unknown 'sentence'; allowed: text, label"),

@@ -112,6 +112,10 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
     rows = load_rows(make(tmp_path, [], files=TaskFiles(train=str(path)), labels=[0, 1], test_share=0.5))
     found = [text for part in (rows.train, rows.validation, rows.test) for text in part["text"]]
     assert sorted(found) == sorted(2 * ["", "NA", "nan", "null"])
+    path.write_text("text,label\n" + 2 * "007,01\n1e5,02\n-0,01\n4.50,02\n", encoding="utf-8")
+    rows = load_rows(make(tmp_path, [], files=TaskFiles(train=str(path)), labels=["01", "02"], test_share=0.5))
+    found = [text for part in (rows.train, rows.validation, rows.test) for text in part["text"]]
+    assert sorted(found) == sorted(2 * ["-0", "007", "1e5", "4.50"])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,11 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
             [{"tokens": ["а"], "tags": []}],
             {"kind": "token-classification", "labels": ["O", "B-PER"], "metrics": ["span_f1"]},
             "have 0 tags",
+        ),
+        (
+            [{"tokens": [["Маша"]], "tags": ["O"]}],
+            {"kind": "token-classification", "labels": ["O", "B-PER"], "metrics": ["span_f1"]},
+            "row 0: tokens hold ['Маша'], expected words",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from distilrubert.model_card.card import render_card, write_card
+from distilrubert.model_card.card import files_of_card, render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
 from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.modeling.errors import UserError
@@ -168,6 +168,25 @@ def test_files_that_fill_masks_are_compared_by_their_logits(run: CardInput) -> N
     card = render_card(dataclasses.replace(run, parity=parity))
     assert "How far the logits of each file are" in card
     assert "hidden states of each file" not in card
+    assert "they return `logits`" in card
+    assert "they return `logits`" not in render_card(run)
+
+
+def test_int8_is_warned_of_where_there_is_such_a_file(run: CardInput) -> None:
+    assert "Int8 files round once more" in render_card(run)
+    files = {path: size for path, size in run.files.items() if not path.startswith(("onnx/", "openvino/"))}
+    assert "Int8 files round" not in render_card(dataclasses.replace(run, files=files))
+
+
+def test_tasks_that_were_only_probed_have_their_licences_told_and_nothing_measured_no_table(run: CardInput) -> None:
+    assert run.quality is not None
+    rows = [dataclasses.replace(row, figures={**row.figures, "tasks": {}}, ratio=None) for row in run.quality.rows[:2]]
+    card = render_card(dataclasses.replace(run, quality=dataclasses.replace(run.quality, rows=rows)))
+    assert "RuSentiment, linear probe" in card
+    assert "- Data of the tasks, used for measuring only: RuSentiment: " in card
+    nothing = [dataclasses.replace(row, figures={"tasks": {}}) for row in rows]
+    card = render_card(dataclasses.replace(run, quality=dataclasses.replace(run.quality, rows=nothing)))
+    assert "Quality" not in _headings(card)
 
 
 def test_a_file_in_16_bits_is_not_passed_off_as_fp32(run: CardInput) -> None:
@@ -448,6 +467,9 @@ def test_writing_again_changes_nothing_and_drops_what_is_no_longer_measured(run_
     assert first["reports/speed.json"] == (run_folder / "reports" / "speed.json").read_bytes()
     write_card(run_folder)
     assert contents() == first
+    own = {path.relative_to(run_folder / "hub").as_posix() for path in files_of_card(run_folder / "hub")}
+    assert own <= first.keys()
+    assert own >= {"README.md", "CITATION.bib", "assets/speed.png", "assets/quality.png", "reports/speed.json"}
     (run_folder / "reports" / "quality.json").unlink()
     write_card(run_folder)
     assert first.keys() - contents().keys() == {"assets/quality.png", "reports/quality.json"}
@@ -459,9 +481,10 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", _changed(card={"license": "apache"}))
     with pytest.raises(UserError, match=r"recipe.yaml: card.license: .*apache-2.0"):
         write_card(run)
-    (run / "recipe.yaml").write_text(yaml.safe_dump([1]), encoding="utf-8")
-    with pytest.raises(UserError, match="is no resolved recipe"):
-        write_card(run)
+    for recipe in ([1], {key: value for key, value in RECIPE.items() if key != "distillation"}):
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        with pytest.raises(UserError, match="is no resolved recipe"):
+            write_card(run)
     run = write_run(tmp_path / "broken")
     (run / "reports" / "speed.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"speed.json: is no measurement file"):

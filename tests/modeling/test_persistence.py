@@ -45,6 +45,20 @@ def test_a_file_appears_when_its_block_ends(tmp_path: Path) -> None:
     assert names(target.parent) == ["report.json"]
 
 
+def test_a_folder_on_another_disk_stays_there(tmp_path: Path) -> None:
+    large, link = tmp_path / "large" / "student", tmp_path / "run" / "student"
+    large.mkdir(parents=True)
+    (large / "old").write_text("old")
+    link.parent.mkdir()
+    link.symlink_to(large)
+    with atomic_folder(link) as beside:
+        assert beside.parent == large.parent
+        (beside / "new").write_text("new")
+    assert link.is_symlink()
+    assert names(large) == ["new"]
+    assert names(link.parent) == names(large.parent) == ["student"]
+
+
 def test_a_failing_block_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")

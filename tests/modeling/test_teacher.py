@@ -208,6 +208,19 @@ def test_missing_files_are_named(variant: Variant, without: tuple[str, ...], nam
         load_teacher(variant(without=without))
 
 
+def test_a_piece_to_hide_words_with_is_not_made_up(variant: Variant) -> None:
+    """transformers would put it behind the others: in a row that belongs to nothing, where there are rows to spare."""
+    folder = variant(without=("tokenizer.json",))
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text(vocabulary.replace("[MASK]\n", "[unused]\n"), encoding="utf-8")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    # In transformers 5 there is none.
+    config.pop("added_tokens_decoder", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"vocab\.txt has no \[MASK\]$"):
+        load_teacher(folder)
+
+
 def test_a_vocabulary_alone_makes_a_fast_tokenizer(
     tiny_teacher: Teacher, variant: Variant, sentences: list[str]
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from distilrubert.pipeline.cli import _parser, main
 
@@ -80,8 +81,8 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["evaluate", ".", "--task", "t", "--output", "o", "--processes", "0"], "--processes: '0' is no whole number"),
         (["evaluate", ".", "--task", "t", "--output", "o", "--set", "epoch=3"], "did you mean epochs?"),
         (["evaluate", ".", "--task", "t", "--output", "o", "--set", "learning_rates=[0]"], "greater than 0, found 0"),
-        (["verify", ".", "--seeds", "1", "2", "1"], "seeds: each only once, found [1, 2, 1]"),
-        (["verify", ".", "--seeds", "-1"], "seeds.0: input should be greater than or equal to 0, found -1"),
+        (["verify", ".", "--seeds", "1", "2", "1"], "--seeds: each only once, found [1, 2, 1]"),
+        (["verify", ".", "--seeds", "-1"], "--seeds: input should be greater than or equal to 0, found -1"),
         (["card", "none"], "none/recipe.yaml"),
         (["verify", "./none"], "./none: there is no such folder"),
         (["verify", "."], "holds none of the reports"),
@@ -89,7 +90,7 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["verify", ".", "--task", "rusentimen"], "rusentiment"),
         (["verify", "--task", "rusentiment"], "the following arguments are required: MODEL"),
         (["benchmark", ".", "--batch-size", "--output", "o"], "--batch-size: expected at least one argument"),
-        (["convert", ".", "--onnx", "int4", "--output", "o"], "int4"),
+        (["convert", ".", "--onnx", "int4", "--output", "o"], "--onnx: input should be 'fp32', "),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, arguments, said):
@@ -138,11 +139,34 @@ def test_a_model_is_found_before_and_after_options_of_several_values(tmp_path, l
         ("teacher.model=nobody/nothing", "nobody/nothing"),
         ("distillation.trackers=[notebook]", "unknown tracker 'notebook'"),
         ("publish.repo_id=a/b/c", "publish.repo_id: 'a/b/c' is malformed"),
+        ("publish.tag=..", "publish.tag: '..' cannot name a branch or tag"),
+        ("publish.endpoint=https://me:hidden@hub", "publish.endpoint: must not carry a user name or password"),
+        ("card.tags=['']", "card.tags.0: string should have at least 1 character"),
+        (f"x={'[' * 5000}", "the value is no YAML"),
         ("publish.repo_id=me/demo", "HF_TOKEN: there is no token"),
     ],
 )
 def test_mistakes_in_a_recipe_are_found_before_any_work(capsys, recipe, override, said):
-    assert said in mistake(capsys, "publish", recipe, "--set", override)
+    found = mistake(capsys, "publish", recipe, "--set", override)
+    assert said in found
+    assert "hidden" not in found
+
+
+def test_a_recipe_that_is_nested_without_end(capsys, tmp_path):
+    (tmp_path / "deep.yaml").write_text(f"a: {'[' * 5000}{']' * 5000}", encoding="utf-8")
+    assert "deep.yaml: invalid YAML: nested too deeply" in mistake(capsys, "distill", tmp_path / "deep.yaml")
+
+
+def test_an_endpoint_with_a_password_is_not_shown(capsys, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:hidden@127.0.0.1:9")
+    said = mistake(capsys, "verify", "me/model")
+    assert "HF_ENDPOINT: must not carry a user name or password" in said
+    assert "hidden" not in said
+
+
+def test_a_launcher_variable_that_is_no_number(capsys, monkeypatch, recipe):
+    monkeypatch.setenv("RANK", "first")
+    assert "RANK=first: a launcher sets this" in mistake(capsys, "distill", recipe)
 
 
 def test_an_endpoint_that_is_no_url(capsys, recipe):

@@ -71,6 +71,10 @@ def test_a_card_tells_of_one_student(monkeypatch, tmp_path, capsys):
     made_from = {"student": fingerprint({"seed": 1, "after": {}})}
     stamps.write("conversion", Stamp({"after": made_from}, complete=True))
     assert main(["card", str(tmp_path)]) == 0
+    # By hand it may have been written of another recipe: it is written again by whoever goes on with the run.
+    stamps.write("card", Stamp({"card": {}}, complete=True))
+    assert main(["card", str(tmp_path)]) == 0
+    assert stamps.read("card") == Stamp({"card": {}}, complete=False)
     stamps.write("student", Stamp({"seed": 2, "after": {}}, complete=True))
     assert main(["card", str(tmp_path)]) == 2
     assert "student was done again since conversion was made from it; publish.py" in capsys.readouterr().err
@@ -78,6 +82,9 @@ def test_a_card_tells_of_one_student(monkeypatch, tmp_path, capsys):
     stamps.write("conversion", Stamp({"after": made_from}, complete=False))
     assert main(["card", str(tmp_path)]) == 2
     assert "conversion has not come to its end; publish.py" in capsys.readouterr().err
+    (tmp_path / "stamps/student.json").write_text("{}")
+    assert main(["card", str(tmp_path)]) == 2
+    assert "student.json: is no stamp of a stage; remove it, and student is done again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

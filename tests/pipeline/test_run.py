@@ -266,6 +266,9 @@ def test_the_recipe_is_kept_with_the_versions_it_ran_with(run):
     written = (run.folder / "recipe.yaml").stat().st_mtime_ns
     bring_up_to_date(run, [])
     assert (run.folder / "recipe.yaml").stat().st_mtime_ns == written
+    (run.folder / "recipe.yaml").write_text("a: [")
+    bring_up_to_date(run, [])
+    assert (run.folder / "recipe.yaml").read_text() == text
 
 
 def hold(folder: Path, recipe_path: Path, entered, release) -> None:
