@@ -157,7 +157,9 @@ def _view(run: CardInput) -> dict[str, Any]:
         "sentences": json.dumps(settings.sentences, ensure_ascii=False),
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
-        "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
+        # Of what was made: by now the recipe may say otherwise.
+        "files_fill_masks": (run.parity.details if run.parity else run.recipe.get("conversion") or {}).get("task")
+        == "fill-mask",
         "has_int8": any("int8" in known.case for path, known in FILES.items() if path in run.files),
         "sentence_transformers": "modules.json" in run.files,
         "file_table": file_table(run.files),

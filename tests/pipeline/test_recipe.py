@@ -167,6 +167,13 @@ def test_only_the_teachers_own_embeddings_are_frozen(write, overrides, said):
     load_recipe(write(), [TRIM, "distillation.freeze_embeddings=true"])
 
 
+def test_parts_need_a_loss_that_ends_in_outputs(write):
+    parts, alone = "distillation.sharding=full", "distillation.weights={attention: 1}"
+    assert "sharding: full needs a loss besides attention" in message_of(write(), parts, alone)
+    load_recipe(write(), [parts, "distillation.weights={attention: 1, cosine: 1}"])
+    load_recipe(write(), [alone])
+
+
 def test_embeddings_are_not_paired_twice(write):
     message = message_of(write(), "distillation.layer_map=all-mean", "distillation.embeddings_pair=true")
     assert "layer_map all-mean has the embeddings among its states already" in message
