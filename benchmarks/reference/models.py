@@ -32,6 +32,7 @@ LESS_MLM = "distillation.weights={kl: 5, mlm: 0.5, cosine: 1}"
 NO_KL = "distillation.weights={mlm: 2, cosine: 1}"
 NO_COSINE = "distillation.weights={kl: 5, mlm: 2}"
 NO_MLM = "distillation.weights={kl: 5, cosine: 1}"
+SHORT = ("rusentiment", "factrueval", "rucola", "paraphraser")
 ALL_TASKS = ("rusentiment", "factrueval", "rucola", "paraphraser", "terra", "xquad-ru")
 # A probe tells classes apart, which question answering has not.
 PROBED = ALL_TASKS[:-1]
@@ -50,8 +51,10 @@ MODELS = (
     Model("tiny-mlm-only", "tiny without distillation", "reference-tiny", (MLM_ONLY,)),
     Model("tiny", "tiny: 3 layers of 132, 8,000 pieces", "reference-tiny", has_files=True),
     Model("small", "small: 2 layers", "reference-small", has_files=True),
-    Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,), tasks=ALL_TASKS),
-    Model("base", "base: 6 layers", "reference-base", (EXPORTED,), has_files=True, tasks=ALL_TASKS),
+    Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,), tasks=ALL_TASKS, updates=1200),
+    Model("base", "base: 6 layers", "reference-base", (EXPORTED,), has_files=True, tasks=ALL_TASKS, updates=1200),
+    Model("base-short", "base after a third of the updates", "reference-base", (EXPORTED,), tasks=SHORT),
+    Model("base-short-mlm-only", "base-short without distillation", "reference-base", (MLM_ONLY,), tasks=SHORT),
     Model(
         "base-scratch",
         "base without distillation, from random weights",

@@ -44,6 +44,7 @@ PALE_GREY = "#BDBDBD"
 CURVES = {
     "": ("-", "distilled"),
     "-mlm-only": ("--", "MLM only"),
+    "-short": ((0, (3, 1, 1, 1)), "distilled, a third of the updates"),
     "-scratch": (":", "MLM only, random start"),
     "-spread": ("-.", "distilled, from every other layer"),
     "-lowest": ((0, (5, 1)), "distilled, from the lowest layers"),

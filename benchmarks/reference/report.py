@@ -7,7 +7,7 @@ What has not been run is left out and named.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from models import MODELS
 from pictures import write_pictures
 from results import (
     ABLATED,
+    SHORTER,
     TEACHER,
     UNDISTILLED,
     WHOLE,
+    Comparison,
     Result,
     all_tasks,
     by_name,
@@ -64,12 +66,8 @@ def render(results: Sequence[Result], images: Path) -> str:
     ablation = {
         loss: compare(named[WHOLE], named[name]) for name, loss in ABLATED.items() if {WHOLE, name} <= named.keys()
     }
-    undistilled = {
-        (name, other): compare(named[name], named[other])
-        for name, others in UNDISTILLED.items()
-        for other in others
-        if {name, other} <= named.keys()
-    }
+    undistilled = _compared(named, [(name, other) for name, others in UNDISTILLED.items() for other in others])
+    shorter = _compared(named, list(SHORTER.items()))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
@@ -92,10 +90,16 @@ def render(results: Sequence[Result], images: Path) -> str:
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),
         distillation_table=comparison_table(("Student", "compared with"), undistilled),
+        longer_table=comparison_table(("Model", "compared with"), shorter) if shorter else "",
         ablation_table=comparison_table(("Loss",), {(loss,): found for loss, found in ablation.items()}),
         pictures=write_pictures(results, ablation, images),
         notes=NOTES.read_text(encoding="utf-8").strip() if NOTES.exists() else "",
     )
+
+
+def _compared(named: Mapping[str, Result], pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Comparison]]:
+    """The pairs of which both were run."""
+    return {pair: compare(*(named[name] for name in pair)) for pair in pairs if named.keys() >= {*pair}}
 
 
 def _circumstances(results: Sequence[Result]) -> dict[str, Any]:

@@ -32,13 +32,16 @@ WHOLE = "base-spread"
 ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
 # A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
 UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch", "base-spread", "base-lowest", "base-frozen"),
+    "base": ("base-mlm-only",),
+    "base-short": ("base-short-mlm-only", "base-scratch", "base-spread", "base-lowest", "base-frozen"),
     "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
     "base-spread-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all", "base-rare-no-cosine"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
+# A student, and the same after fewer updates.
+SHORTER = {"base": "base-short", "base-mlm-only": "base-short-mlm-only"}
 # Held-out figures: title, what it is multiplied by to be shown, and whether more is better.
 HELD_OUT = {
     "masked_accuracy": ("masked accuracy, %", 100.0, True),

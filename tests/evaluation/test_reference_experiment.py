@@ -169,6 +169,18 @@ def test_the_page_is_that_of_the_files(tmp_path: Path) -> None:
     assert made == (root / "docs/results.md").read_text(encoding="utf-8"), "python benchmarks/reference/report.py"
 
 
+def test_the_readme_says_what_the_page_says() -> None:
+    root = REFERENCE.parents[1]
+    readme, page = ((root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md"))
+    (kept,) = re.findall(r"keeps ([\d.]+ ± [\d.]+ %) of its teacher's mean score", readme)
+    assert f"| Base has at least 97 % of the teacher's mean score over all tasks | {kept} |" in page
+    gains = json.loads((root / "benchmarks/results/reference/base.json").read_text())["rows"][1]["throughput_ratio"]
+    (said,) = re.findall(
+        r"at ([\d.]+) times its throughput, ([\d.]+) in ONNX int8 and ([\d.]+) in OpenVINO int8", readme
+    )
+    assert said == tuple(f"{gains[kind]:.1f}" for kind in ("pytorch-fp32", "onnx-int8", "openvino-int8"))
+
+
 def cells(page: str, start: str) -> list[list[str]]:
     """The cells after the first of the rows that start so."""
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(f"| {start} |")]
@@ -252,6 +264,17 @@ def test_a_gain_within_the_errors_of_the_seeds_is_told(
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     verdict = f"RuSentiment {measured} | {reached}; 1 of 6 tasks were measured |"
     assert f"| Base is better than without distillation on every task | {verdict}" in page
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_student_is_compared_with_itself_after_fewer_updates(results: Path, tmp_path: Path) -> None:
+    render(results, tmp_path)
+    assert "## Longer training" not in (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    write(results, "base-short", {"masked_accuracy": 0.35, "tasks": {}})
+    render(results, tmp_path)
+    page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    longer = page.partition("## Longer training")[2].partition("\n## ")[0]
+    assert cells(longer, "base") == [["base-short", "masked accuracy, %", "35.0", "36.0", "+1.0", "not tested"]]
 
 
 @pytest.mark.usefixtures("without_pictures")
