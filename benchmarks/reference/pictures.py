@@ -41,14 +41,7 @@ COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": O
 PALE = 0.45
 PALE_GREY = "#BDBDBD"
 # Line and label of a model's curve by what its name has beyond that of its student; others are not drawn.
-CURVES = {
-    "": ("-", "distilled"),
-    "-mlm-only": ("--", "MLM only"),
-    "-short": ((0, (3, 1, 1, 1)), "distilled, a third of the updates"),
-    "-scratch": (":", "MLM only, random start"),
-    "-spread": ("-.", "distilled, from every other layer"),
-    "-lowest": ((0, (5, 1)), "distilled, from the lowest layers"),
-}
+CURVES = {"": ("-", "distilled"), "-mlm-only": ("--", "MLM only")}
 MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
 FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 
@@ -98,7 +91,7 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
         axes.set_ylim(longest - 0.5, -0.5)
         # Below the numbers of the axis, whatever the height of the panel: the distance is in letters.
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 2.5}
-        axes.legend(**place, ncols=2, frameon=False, fontsize=8)
+        axes.legend(**place, ncols=2, frameon=False, fontsize=8, handlelength=1.5, columnspacing=1.2)
     return picture
 
 
