@@ -19,6 +19,8 @@ Models = Mapping[str, Path]
 
 # Where passes differ by more, on a busy machine, any gain could be held to be within the spread.
 LARGEST_NOISE = 0.5
+# Of an even number of passes the median of the rates is not quite the rate of the median.
+RATE_TOLERANCE = 0.01
 SLOW = "takes minutes; ask for it with --speed"
 
 
@@ -46,7 +48,7 @@ def check_ratios(speed: Measurements) -> Iterator[Claim]:
     for row in speed.rows:
         for figure, (claimed, value) in {**_summaries(row), **_ratios(row, speed)}.items():
             stated += 1
-            if not math.isclose(claimed, value, rel_tol=1e-9):
+            if not math.isclose(claimed, value, rel_tol=RATE_TOLERANCE if figure == "samples_per_s" else 1e-9):
                 wrong.append(f"{row.case}: {figure}")
     if stated:
         found = stated - len(wrong)
