@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted before anything was begun", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _perform(options: argparse.Namespace, program: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from distilrubert.pipeline import cli
 from distilrubert.pipeline.cli import _parser, main
 
 from .test_recipe import MINIMAL
@@ -217,6 +218,16 @@ def test_the_front_door_answers_without_importing_torch():
     )
     assert "--repo-id" in shown.stdout
     assert " torch\n" not in shown.stderr
+
+
+def test_an_interruption_of_the_first_seconds_is_no_traceback(capsys, monkeypatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    # Just before torch is imported, which takes seconds.
+    monkeypatch.setattr(cli, "_configure_logging", interrupt)
+    assert main(["card", "."]) == 130
+    assert capsys.readouterr().err == "distilrubert: interrupted before anything was begun\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
