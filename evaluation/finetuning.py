@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distilrubert.evaluation.exported import Exporter, score_exported
-from distilrubert.evaluation.loading import load_encoder, longest_input
+from distilrubert.evaluation.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.settings import FinetuningSettings
@@ -208,7 +208,7 @@ def _arguments(
 
 def chosen_precision(settings: FinetuningSettings) -> Precision:
     """In what runs with these settings compute matrix products on this machine."""
-    return choose_precision(settings.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return choose_precision(settings.precision, torch.device(measuring_device()))
 
 
 def _scorer(task: TaskDefinition, rows: Dataset, features: Dataset) -> Callable[[EvalPrediction], dict[str, float]]:

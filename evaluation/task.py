@@ -74,11 +74,11 @@ class TaskDefinition(Section):
     @field_validator("labels", "filter", mode="before")
     @classmethod
     def _plain_lists(cls, value: Any) -> Any:
-        parts = [list(value), *value.values()] if isinstance(value, dict) else [value]
-        alone = [name for name, raws in value.items() if not isinstance(raws, list)] if isinstance(value, dict) else []
+        groups = value if isinstance(value, dict) else {}
+        parts = [list(groups), *groups.values()] if groups else [value]
         if any(isinstance(label, bool) for part in parts if isinstance(part, list) for label in part):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML: put them in quotes")
-        if alone:
+        if alone := [name for name, raws in groups.items() if not isinstance(raws, list)]:
             raise ValueError(f"{alone[0]}: a list is needed, as in {alone[0]}: [{value[alone[0]]}]")
         return value
 

@@ -154,10 +154,8 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
         raise UserError(f"{name}: its {type(tokenizer).__name__} is no fast tokenizer; tokenizer.json is needed")
     if absent := [token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) is None]:
         raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; masked language modelling needs it")
-    if invented := [
-        token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) in _invented(tokenizer, folder)
-    ]:
-        raise UserError(f"{name}: vocab.txt has no {', '.join(getattr(tokenizer, token) for token in invented)}")
+    if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in NEEDED_SPECIAL_TOKENS}:
+        raise UserError(f"{name}: vocab.txt has no {', '.join(sorted(invented))}")
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocabulary_size:
         raise UserError(
