@@ -1,11 +1,13 @@
 """Exported files against the checkpoint, and their sizes and checksums against the parity report."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.formats import FORMATS, Format
+from distilrubert.conversion.model_folder import CONVERTED_FILES
 from distilrubert.conversion.parity import bounds_of, measure_parity
 from distilrubert.conversion.settings import Tolerances
 from distilrubert.modeling.claims import Claim, judged, unchecked
@@ -21,8 +23,9 @@ UNSTATED = "reports/parity.json has no row of it"
 def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Claim]:
     """Look at each file of a parity report again, and at each file of a known format that it passes over.
 
-    Size and SHA-256 must be the stated ones. The sentences of the report are not published, so agreement is measured
-    on others, and has to be within the tolerances that the report states, or the usual ones where it states none.
+    Size and SHA-256 must be the stated ones, the latter also of what belongs to all of them, as the tokenizer. The
+    sentences of the report are not published, so agreement is measured on others, and has to be within the tolerances
+    that the report states, or the usual ones where it states none.
 
     Args:
         folder: the model repository.
@@ -30,7 +33,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
         sentences: real text to compare on.
 
     Raises:
-        UserError: if the report states tolerances that are none.
+        UserError: if the report states tolerances or checksums that are none.
     """
     details = parity.details if parity else {}
     tolerances = stated_settings(
@@ -40,6 +43,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     tasks = [details.get("task", TASKS[0])] if parity else TASKS
     agreement = functools.partial(_check_agreement, folder, _load(folder), tolerances, sentences, tasks)
     rows = parity.rows if parity else []
+    yield from _check_others(folder, details.get("sha256", {}))
     for row in rows:
         entry = FORMATS.get(row.case)
         if entry is None:
@@ -53,6 +57,15 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     for entry in FORMATS.values():
         if entry.case not in stated and (folder / entry.path).is_file():
             yield from agreement(entry, UNSTATED)
+
+
+def _check_others(folder: Path, stated: Any) -> Iterator[Claim]:
+    """What the files of all formats are used with; of other paths a report that anybody wrote has nothing to say."""
+    if not isinstance(stated, Mapping):
+        raise UserError(f"{folder / 'reports' / 'parity.json'}: details.sha256: a checksum by file is needed")
+    for path in (path for path in CONVERTED_FILES if path in stated):
+        claimed, found = stated[path], sha256_of(folder / path) if (folder / path).is_file() else None
+        yield judged(path, "sha256", str(claimed), found, "" if found else "is missing", holds=found == claimed)
 
 
 def _load(folder: Path) -> Checkpoint | UserError:

@@ -13,6 +13,7 @@ from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.persistence import sha256_of
 from distilrubert.modeling.reports import Measurements
 
 # Files and folders that `convert` may leave in its output beside model.safetensors, whatever the settings.
@@ -46,7 +47,8 @@ def convert(
             those.
 
     Returns:
-        A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`.
+        A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`. ``details`` has the tolerances
+        too, and the ``sha256`` of every file that belongs to all of them: configuration, tokenizer, pooling.
 
     Raises:
         UserError: if there is no such model, a package is missing, the output cannot be written, or a file differs
@@ -69,6 +71,8 @@ def convert(
         )
         measurements = measure_parity(checkpoint, work, wanted, sentences, settings.task)
         measurements.details["tolerance"] = settings.tolerance.model_dump()
+        others = [name for name in CONVERTED_FILES if (work / name).is_file()]
+        measurements.details["sha256"] = {name: sha256_of(work / name) for name in others}
         if any(entry.precision == "int8" for entry in wanted):
             measurements.details["int8"] = material.report()
         check_parity(measurements, wanted, settings.tolerance)

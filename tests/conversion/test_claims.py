@@ -1,6 +1,7 @@
 """Files that are not what their report says are found out."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distilrubert.conversion.claims import check_files
-from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.model_folder import CONVERTED_FILES, convert
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.errors import UserError
@@ -40,12 +41,34 @@ def wrong(hub: Path, report: Measurements) -> set[tuple[str, str]]:
 def test_files_as_they_were_made_hold(hub, made):
     claims = list(check_files(hub, made[1], SOME))
     assert {claim.verdict for claim in claims} == {"holds"}
-    assert {claim.subject for claim in claims} == {
+    others = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}
+    assert {claim.subject for claim in claims} > others
+    assert {claim.subject for claim in claims} - set(CONVERTED_FILES) == {
         "model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx",
     }  # fmt: skip
     of_int8 = {claim.figure: claim.claimed for claim in claims if claim.subject == "onnx/model_quantized.onnx"}
     assert of_int8.keys() == {"size_mib", "sha256", "token_cosine", "pooled_cosine"}
     assert of_int8["token_cosine"] == "≥ 0.97"
+
+
+def test_another_tokenizer_and_a_lost_file_are_told(hub, made):
+    """With pieces in another order the weights are as they were, and every text is another one to them."""
+    tokenizer = json.loads((hub / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = [piece for piece in vocabulary if not piece.startswith("[")][:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (hub / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (hub / "vocab.txt").unlink()
+    assert wrong(hub, made[1]) == {("tokenizer.json", "sha256"), ("vocab.txt", "sha256")}
+
+
+def test_a_report_that_speaks_of_paths_outside_is_not_followed(hub, made):
+    (hub.parent / "secret").write_text("text")
+    report = dataclasses.replace(made[1], details=made[1].details | {"sha256": {"../secret": "0"}})
+    assert not wrong(hub, report)
+    report = dataclasses.replace(made[1], details=made[1].details | {"sha256": "vocab.txt"})
+    with pytest.raises(UserError, match=r"parity\.json: details\.sha256: a checksum by file is needed"):
+        list(check_files(hub, report, SOME))
 
 
 def change_weights(hub: Path) -> None:
