@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from comparisons import WHOLE, Comparison
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -11,8 +12,6 @@ from results import (
     HELD_OUT,
     PYTORCH,
     TEACHER,
-    WHOLE,
-    Comparison,
     Point,
     Result,
     all_tasks,

@@ -7,35 +7,21 @@ What has not been run is left out and named.
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from comparisons import ABLATED, SHORTER, UNDISTILLED, WHOLE, Comparison, compare
 from models import MODELS
 from pictures import write_pictures
-from results import (
-    ABLATED,
-    SHORTER,
-    TEACHER,
-    UNDISTILLED,
-    WHOLE,
-    Comparison,
-    Result,
-    all_tasks,
-    by_name,
-    common_tasks,
-    compare,
-    load_results,
-    measure_of,
-)
+from results import TEACHER, Result, all_tasks, by_name, common_tasks, load_results, measure_of, timed_alike
 from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
 from distilrubert.evaluation.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import write_text
-from distilrubert.modeling.reports import Environment
 from distilrubert.pipeline.status import DONE, USER_ERROR
 
 HERE = Path(__file__).parent
@@ -108,7 +94,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     limit = f"{finetuning['train_limit']:,} labelled rows at most" if finetuning["train_limit"] else "all labelled rows"
     rates = [f"{rate:g}" for rate in finetuning["learning_rates"]]
     head = finetuning.get("head_learning_rate")
-    machines = dict.fromkeys(machine for result in results for machine in _machines(result))
+    machines = dict.fromkeys(where for result in results for where in (result.trained_on, result.measured_on))
     untried = [result for result in results if result.is_comparable and not result.tasks]
     return {
         "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
@@ -117,15 +103,21 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
         f"{f', {head:g} for the head' if head else ''}"
         f"{', no dropout' if finetuning['dropout'] == 0 else ''}",
         "machine": listing(list(machines)),
+        "timed_on": _timed_on(results),
         "untried": listing([f"`{result.model.name}`" for result in untried]),
     }
 
 
-def _machines(result: Result) -> Iterator[str]:
-    """Where the model was trained, and where it was measured."""
-    for where in (Environment(**result.report.details["trained_on"]), result.report.environment):
-        has_amx = any(name.startswith("amx") for name in where.instruction_sets)
-        yield where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} cores)"
+def _timed_on(results: Sequence[Result]) -> str:
+    """Where the gains of the picture were measured; nothing where every model was measured on one machine."""
+    timed = timed_alike(results)
+    students = [result for result in results if result.model.has_files]
+    if not timed or len({result.measured_on for result in students}) == 1:
+        return ""
+    (where, *_) = {result.measured_on for result in timed.values()}
+    others = [f"{name} as {of.model.name}, which has its shape" for name, of in timed.items() if name != of.model.name]
+    lost = [result.model.name for result in students if result.model.name not in timed]
+    return "; ".join([where, *others, *(f"{name} was not timed there" for name in lost)])
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""What the reference experiment found: its files, and two models compared."""
+"""What the reference experiment found: its files."""
 
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from models import MODELS, Model
-from numpy.typing import NDArray
 
 from distilrubert.conversion.formats import FORMATS
-from distilrubert.evaluation.significance import critical_value, welch
+from distilrubert.evaluation.significance import critical_value
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Measurements, Row
+from distilrubert.modeling.reports import Environment, Measurements, Row
 
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
@@ -27,21 +26,6 @@ PYTORCH = "pytorch-fp32"
 MIB = 2**20
 # The student whose scores say by which protocol the others have to be measured.
 MEASURE = "base"
-# A student, and by name the same without one of its losses, and which that is.
-WHOLE = "base-spread"
-ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
-# A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
-UNDISTILLED = {
-    "base": ("base-mlm-only",),
-    "base-short": ("base-short-mlm-only", "base-scratch", "base-spread", "base-lowest", "base-frozen"),
-    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
-    "base-spread-mlm-only": ("base-rare-mlm-only",),
-    "base-rare": ("base-rare-all", "base-rare-no-cosine"),
-    "tiny": ("tiny-mlm-only",),
-    "tiny-5k": ("tiny-5k-mlm-only",),
-}
-# A student, and the same after fewer updates.
-SHORTER = {"base": "base-short", "base-mlm-only": "base-short-mlm-only"}
 # Held-out figures: title, what it is multiplied by to be shown, and whether more is better.
 HELD_OUT = {
     "masked_accuracy": ("masked accuracy, %", 100.0, True),
@@ -52,8 +36,11 @@ HELD_OUT = {
 }
 # What one answer to everything comes to, by the metrics that tell.
 CHANCE = {"matthews": 0.0}
-# Whose parts of the text are compared by their ratios.
-BY_RATIO = ("pseudo_perplexity",)
+
+
+def _machine(where: Environment) -> str:
+    has_amx = any(name.startswith("amx") for name in where.instruction_sets)
+    return where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} cores)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +80,29 @@ class Result:
         return settings
 
     @property
+    def shape(self) -> tuple[str, int]:
+        """What decides how fast it is: the same for models of one recipe and as many parameters."""
+        return self.model.recipe, self.row.figures["parameters"]
+
+    @property
     def files(self) -> dict[str, Row]:
         """The rows of the exported files that were scored, by their format."""
         return {row.case.removeprefix(FILE): row for row in self.report.rows if row.case.startswith(FILE)}
+
+    @property
+    def trained_on(self) -> str:
+        """The machine that it was distilled on."""
+        return _machine(Environment(**self.report.details["trained_on"]))
+
+    @property
+    def measured_on(self) -> str:
+        """The machine that its scores and its speed are of."""
+        return _machine(self.report.environment)
+
+    @property
+    def arithmetic_of_tasks(self) -> str:
+        """In what it was fine-tuned, its teacher too."""
+        return str(self.report.details["quality"]["precision"])
 
     @property
     def arithmetic(self) -> str:
@@ -146,40 +153,6 @@ class Result:
         deviations = [score.std for score in scores if score.std is not None]
         spread = math.hypot(*deviations) / len(scores) if len(deviations) == len(scores) else None
         return Value(statistics.fmean(score.mean for score in scores), spread, min(score.seeds for score in scores))
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One measure of two models.
-
-    Attributes:
-        measure: its title.
-        without: of the model that lacks something.
-        having: of the model that has it.
-        error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
-            parts of the text; None where it is not known.
-        is_told_apart: whether the difference is more than chance has in one of twenty.
-        is_more_better: whether a larger value is the better one.
-    """
-
-    measure: str
-    without: float
-    having: float
-    error: float | None
-    is_told_apart: bool
-    is_more_better: bool = True
-
-    @property
-    def difference(self) -> float:
-        """`having` less `without`."""
-        return self.having - self.without
-
-    @property
-    def is_better(self) -> bool | None:
-        """Whether `having` is better: None where the two are not told apart."""
-        if not self.is_told_apart:
-            return None
-        return (self.difference > 0) == self.is_more_better
 
 
 def load_results(folder: Path) -> list[Result]:
@@ -236,6 +209,11 @@ def common_tasks(results: Sequence[Result]) -> list[str]:
     return [task for task in first.tasks if first.is_learnt(task) and all(task in other.tasks for other in others)]
 
 
+def widest(results: Sequence[Result]) -> Result:
+    """The model that was measured on most tasks; of several the first."""
+    return max(results, key=lambda result: len(result.tasks))
+
+
 def all_tasks(results: Sequence[Result]) -> dict[str, str]:
     """The title and metric of every task that a model was measured on, by name."""
     return {name: _title(task) for result in results for name, task in result.tasks.items()}
@@ -255,66 +233,6 @@ def _title(task: Mapping[str, Any]) -> str:
     return f"{task['title']}, {METRIC_TITLES.get(task['main_metric'], task['main_metric'])}"
 
 
-def compare(having: Result, without: Result) -> list[Comparison]:
-    """Every measure that both have: of held-out text, of one training run each, and of tasks, over seeds."""
-    found = []
-    for key, (title, factor, is_more_better) in HELD_OUT.items():
-        own, other = (result.held_out(key) for result in (having, without))
-        if own is None or other is None:
-            continue
-        error, is_told_apart = _compare_over_text(having, without, key)
-        error = None if error is None else factor * error
-        found.append(Comparison(title, factor * other, factor * own, error, is_told_apart, is_more_better))
-    return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
-
-
-def _compare_probes(having: Result, without: Result) -> list[Comparison]:
-    """The tasks that both were probed on, in points."""
-    found = []
-    for task, title in probed_tasks([having]).items():
-        if task in without.row.figures.get(PROBE, {}):
-            own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
-            parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
-            error, is_told_apart = _paired(*(100 * np.array(part) for part in parts))
-            found.append(Comparison(f"{title}, linear probe, %", other, own, error, is_told_apart))
-    return found
-
-
-def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float | None, bool]:
-    """Standard error of the mean difference over the same parts, None without them, and whether it is told apart."""
-    if len(own) != len(other) or len(own) < 2:
-        return None, False
-    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
-    return error, bool(abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
-
-
-def _compare_over_text(having: Result, without: Result, key: str) -> tuple[float | None, bool]:
-    """Standard error of the difference between two models that predicted the same text, and whether they differ."""
-    own, other = (np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (having, without))
-    if key not in BY_RATIO:
-        return _paired(own, other)
-    # How hard each part of the text is goes into both values and not into their ratio, which therefore decides; the
-    # error of the difference follows from those of the logarithms, to the first order.
-    _, is_told_apart = _paired(np.log(own), np.log(other))
-    error, _ = _paired(having.row.figures[key] * np.log(own), without.row.figures[key] * np.log(other))
-    return error, is_told_apart
-
-
-def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
-    """The tasks that both were scored on, over their seeds, in points."""
-    found = {}
-    for task, title in all_tasks([having]).items():
-        if task in without.tasks:
-            own, its = having.score(having.model.name, task), without.score(without.model.name, task)
-            error, is_told_apart = None, False
-            if own.std is not None and its.std is not None:
-                error, freedom = welch(own.std, own.seeds, its.std, its.seeds)
-                is_told_apart = abs(own.mean - its.mean) > critical_value(freedom) * error
-            points = None if error is None else 100 * error
-            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
-    return found
-
-
 @dataclasses.dataclass(frozen=True)
 class Point:
     """One file of a student, or the teacher: how good, how large, how fast.
@@ -325,7 +243,7 @@ class Point:
         file: its format.
         share: its mean score over the common tasks, as a share of the teacher's.
         size_mib: of the weights, MiB.
-        gain: its throughput over the teacher's, where it was measured.
+        gain: its throughput over the teacher's, where it was measured on the machine of the others.
     """
 
     result: Result
@@ -343,16 +261,38 @@ def file_points(results: Sequence[Result]) -> list[Point]:
     if not students or not tasks:
         return []
     first = students[0]
+    timed = timed_alike(results)
     size = 4 * first.report[TEACHER].figures["parameters"] / MIB
     points = [Point(first, TEACHER, PYTORCH, first.share(tasks, TEACHER), size, 1.0)]
     for result in students:
         scored = {PYTORCH: result.model.name, **{kind: row.case for kind, row in result.files.items()}}
-        sizes, gains = result.row.figures["files_mib"], result.row.figures.get("throughput_ratio", {})
+        sizes = result.row.figures["files_mib"]
+        gains = timed[result.model.name].row.figures["throughput_ratio"] if result.model.name in timed else {}
         for kind, case in scored.items():
             path = "model.safetensors" if kind == PYTORCH else FORMATS[kind].path
             share = result.share(tasks, case)
             points.append(Point(result, result.model.name, kind, share, sizes[path], gains.get(kind)))
     return points
+
+
+def timed_alike(results: Sequence[Result]) -> dict[str, Result]:
+    """For students, by name, whose gains in throughput are theirs: all of one machine, that of most students.
+
+    A gain is that of a shape, whatever the weights are: a student that was timed elsewhere has those of a model of its
+    shape, or none.
+    """
+    timed = [result for result in results if result.row.figures.get("throughput_ratio")]
+    students = [result for result in timed if result.model.has_files]
+    if not students:
+        return {}
+    [(machine, _)] = Counter(result.measured_on for result in students).most_common(1)
+    there = [result for result in timed if result.measured_on == machine]
+    found = {}
+    for student in students:
+        alike = [other for other in (student, *there) if other in there and other.shape == student.shape]
+        if alike:
+            found[student.model.name] = alike[0]
+    return found
 
 
 def by_name(results: Sequence[Result]) -> dict[str, Result]:

@@ -6,16 +6,16 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from comparisons import Comparison, compare_tasks
 from results import (
     BAG_OF_WORDS,
     HELD_OUT,
     PROBE,
     TEACHER,
-    Comparison,
     Result,
     all_tasks,
-    compare_tasks,
     probed_tasks,
+    widest,
 )
 
 from distilrubert.conversion.formats import FORMATS
@@ -37,19 +37,26 @@ MOST_LOST_IN_INT8 = 0.005
 
 
 def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
-    """A row for the teacher, the bag of words, each model and each exported file that was scored."""
+    """A row for the teacher in each arithmetic, the bag of words, each model and each exported file that was scored."""
     titles = all_tasks(results)
     if not titles:
         return "No task was measured."
-    widest = max(results, key=lambda result: len(result.tasks))
-    baselines = [TEACHER, *(row.case for row in widest.report.rows if row.case == BAG_OF_WORDS)]
-    rows = [[case, NONE, *_scores(widest, case, titles, common)] for case in baselines]
-    for result in (result for result in results if result.tasks):
-        updates = count(result.row.figures["updates"])
-        rows.append([_named(result), updates, *_scores(result, result.model.name, titles, common)])
+    measured = [result for result in results if result.tasks]
+    rows = []
+    for arithmetic in dict.fromkeys(result.arithmetic_of_tasks for result in measured):
+        first = widest([result for result in measured if result.arithmetic_of_tasks == arithmetic])
+        rows.append([TEACHER, NONE, arithmetic, *_scores(first, TEACHER, titles, common)])
+    first = widest(measured)
+    if any(row.case == BAG_OF_WORDS for row in first.report.rows):
+        rows.append([BAG_OF_WORDS, NONE, NONE, *_scores(first, BAG_OF_WORDS, titles, common)])
+    for result in measured:
+        how = [count(result.row.figures["updates"]), result.arithmetic_of_tasks]
+        rows.append([_named(result), *how, *_scores(result, result.model.name, titles, common)])
         for kind, row in result.files.items():
-            rows.append([f"{result.model.name}, {_file(kind)}", updates, *_scores(result, row.case, titles, common)])
-    return markdown_table(["Model", "updates", *(f"{title}, %" for title in titles.values()), "share, %"], rows)
+            rows.append([f"{result.model.name}, {_file(kind)}", *how, *_scores(result, row.case, titles, common)])
+    return markdown_table(
+        ["Model", "updates", "fine-tuned in", *(f"{title}, %" for title in titles.values()), "share, %"], rows
+    )
 
 
 def probe_table(results: Sequence[Result]) -> str | None:

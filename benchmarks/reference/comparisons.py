@@ -1,0 +1,126 @@
+"""Two models of the reference experiment compared, and which are."""
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from results import HELD_OUT, PROBE, Result, all_tasks, probed_tasks
+
+from distilrubert.evaluation.significance import critical_value, welch
+
+# A student, and by name the same without one of its losses, and which that is.
+WHOLE = "base"
+ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
+# A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
+UNDISTILLED = {
+    "base": ("base-mlm-only", "base-scratch"),
+    "base-thin": ("base-thin-mlm-only", "base-spread", "base-lowest", "base-frozen"),
+    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
+    "base-spread-mlm-only": ("base-rare-mlm-only",),
+    "base-rare": ("base-rare-all",),
+    "tiny": ("tiny-mlm-only",),
+    "tiny-5k": ("tiny-5k-mlm-only",),
+}
+# A student, and the same after fewer updates.
+SHORTER = {
+    "base": "base-start",
+    "base-long": "base-thin",
+    "base-long-mlm-only": "base-thin-mlm-only",
+}
+# Whose parts of the text are compared by their ratios.
+BY_RATIO = ("pseudo_perplexity",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One measure of two models.
+
+    Attributes:
+        measure: its title.
+        without: of the model that lacks something.
+        having: of the model that has it.
+        error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
+            parts of the text; None where it is not known.
+        is_told_apart: whether the difference is more than chance has in one of twenty.
+        is_more_better: whether a larger value is the better one.
+    """
+
+    measure: str
+    without: float
+    having: float
+    error: float | None
+    is_told_apart: bool
+    is_more_better: bool = True
+
+    @property
+    def difference(self) -> float:
+        """`having` less `without`."""
+        return self.having - self.without
+
+    @property
+    def is_better(self) -> bool | None:
+        """Whether `having` is better: None where the two are not told apart."""
+        if not self.is_told_apart:
+            return None
+        return (self.difference > 0) == self.is_more_better
+
+
+def compare(having: Result, without: Result) -> list[Comparison]:
+    """Every measure that both have: of held-out text, of one training run each, and of tasks, over seeds."""
+    found = []
+    for key, (title, factor, is_more_better) in HELD_OUT.items():
+        own, other = (result.held_out(key) for result in (having, without))
+        if own is None or other is None:
+            continue
+        error, is_told_apart = _compare_over_text(having, without, key)
+        error = None if error is None else factor * error
+        found.append(Comparison(title, factor * other, factor * own, error, is_told_apart, is_more_better))
+    return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
+
+
+def _compare_probes(having: Result, without: Result) -> list[Comparison]:
+    """The tasks that both were probed on, in points."""
+    found = []
+    for task, title in probed_tasks([having]).items():
+        if task in without.row.figures.get(PROBE, {}):
+            own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
+            parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
+            error, is_told_apart = _paired(*(100 * np.array(part) for part in parts))
+            found.append(Comparison(f"{title}, linear probe, %", other, own, error, is_told_apart))
+    return found
+
+
+def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float | None, bool]:
+    """Standard error of the mean difference over the same parts, None without them, and whether it is told apart."""
+    if len(own) != len(other) or len(own) < 2:
+        return None, False
+    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
+    return error, bool(abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
+
+
+def _compare_over_text(having: Result, without: Result, key: str) -> tuple[float | None, bool]:
+    """Standard error of the difference between two models that predicted the same text, and whether they differ."""
+    own, other = (np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (having, without))
+    if key not in BY_RATIO:
+        return _paired(own, other)
+    # How hard each part of the text is goes into both values and not into their ratio, which therefore decides; the
+    # error of the difference follows from those of the logarithms, to the first order.
+    _, is_told_apart = _paired(np.log(own), np.log(other))
+    error, _ = _paired(having.row.figures[key] * np.log(own), without.row.figures[key] * np.log(other))
+    return error, is_told_apart
+
+
+def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
+    """The tasks that both were scored on, over their seeds, in points."""
+    found = {}
+    for task, title in all_tasks([having]).items():
+        if task in without.tasks:
+            own, its = having.score(having.model.name, task), without.score(without.model.name, task)
+            error, is_told_apart = None, False
+            if own.std is not None and its.std is not None:
+                error, freedom = welch(own.std, own.seeds, its.std, its.seeds)
+                is_told_apart = abs(own.mean - its.mean) > critical_value(freedom) * error
+            points = None if error is None else 100 * error
+            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
+    return found
