@@ -178,9 +178,9 @@ def test_the_readme_says_what_the_page_says() -> None:
     here = (
         rf"at {number} times its throughput, {number} in ONNX int8 and {number} in OpenVINO int8 on two cores of an AMD"
     )
-    # Of the same shape.
+    # Of the same shape, as in the picture of speeds.
     elsewhere = rf"a Xeon without AMX has {number}, {number} and {number}\."
-    for name, cpu, text in (("base", "AMD EPYC", here), ("base-long", "Intel(R) Xeon(R) Processor", elsewhere)):
+    for name, cpu, text in (("base", "AMD EPYC", here), ("base-thin", "Intel(R) Xeon(R) Processor", elsewhere)):
         result = Measurements.load(root / f"benchmarks/results/reference/{name}.json")
         gains = result[name].figures["throughput_ratio"]
         (said,) = re.findall(text, readme)
