@@ -289,9 +289,8 @@ def timed_alike(results: Sequence[Result]) -> dict[str, Result]:
     there = [result for result in timed if result.measured_on == machine]
     found = {}
     for student in students:
-        alike = [other for other in (student, *there) if other in there and other.shape == student.shape]
-        if alike:
-            found[student.model.name] = alike[0]
+        if alike := [result for result in there if result.shape == student.shape]:
+            found[student.model.name] = student if student in alike else alike[0]
     return found
 
 
