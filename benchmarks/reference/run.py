@@ -37,8 +37,7 @@ from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "reference"
-# How often held-out text is measured in a run that is shorter than its recipe says: each time costs as much as some ten
-# updates do.
+# How often held-out text is measured in a run that is shorter than its recipe says: each time costs several updates.
 MEASUREMENTS = 4
 
 logger = logging.getLogger("distilrubert.benchmarks")
