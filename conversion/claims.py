@@ -18,10 +18,16 @@ from distilrubert.modeling.reports import Measurements, Row
 
 TASKS = ("feature-extraction", "fill-mask")
 UNSTATED = "reports/parity.json has no row of it"
+# In which anybody keeps weights or graphs.
+MODEL_SUFFIXES = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".xml", ".tflite", ".gguf"}
+)
 
 
 def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Claim]:
     """Look at each file of a parity report again, and at each file of a known format that it passes over.
+
+    Model files of other formats are named, so that none stands in a repository unmentioned.
 
     Size and SHA-256 must be the stated ones, the latter also of what belongs to all of them, as the tokenizer. The
     sentences of the report are not published, so agreement is measured on others, and has to be within the tolerances
@@ -57,6 +63,15 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     for entry in FORMATS.values():
         if entry.case not in stated and (folder / entry.path).is_file():
             yield from agreement(entry, UNSTATED)
+    yield from _name_unknown(folder)
+
+
+def _name_unknown(folder: Path) -> Iterator[Claim]:
+    known = {path for entry in FORMATS.values() for path in (entry.path, *entry.companions)}
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES)
+    for path in files:
+        if path not in known:
+            yield unchecked(path, "file", None, "a model file of no known format")
 
 
 def _check_others(folder: Path, stated: Any) -> Iterator[Claim]:

@@ -69,7 +69,7 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
     # Reports may come from anywhere, and each of a hundred figures may be missing.
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(
-            f"{folder}/reports: a report lacks a figure, or has another kind of value: {error!r}"
+            f"{folder}: a report or config.json lacks a figure, or has another kind of value: {error!r}"
         ) from error
 
 

@@ -140,6 +140,16 @@ def test_without_a_report_a_file_is_run_for_what_it_returns(tiny_student_folder,
     }  # fmt: skip
 
 
+def test_a_model_file_of_another_format_is_named(hub, made):
+    """A second set of weights beside the proved one may be what a user's framework loads."""
+    for name in ("pytorch_model.bin", "onnx/model_bnb4.onnx", "openvino/notes.txt"):
+        (hub / name).parent.mkdir(exist_ok=True)
+        (hub / name).write_bytes(b"anything")
+    claims = list(check_files(hub, made[1], SOME))
+    strangers = [claim.subject for claim in claims if claim.verdict == "not checked"]
+    assert strangers == ["onnx/model_bnb4.onnx", "pytorch_model.bin"]
+
+
 def test_a_folder_without_files_claims_nothing(tmp_path):
     assert list(check_files(tmp_path, None, SOME)) == []
 
