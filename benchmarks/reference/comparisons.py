@@ -12,22 +12,20 @@ from distilrubert.evaluation.significance import critical_value, welch
 # A student, and by name the same without one of its losses, and which that is.
 WHOLE = "base"
 ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
-# A student and what differs from it in one thing, at equal updates: mostly what lacks distillation, or a part of it.
-UNDISTILLED = {
-    "base": ("base-mlm-only", "base-scratch"),
+# A model and what differs from it in one thing: mostly what lacks distillation, a part of it, or updates.
+COMPARED = {
+    "base": ("base-mlm-only", "base-scratch", "base-start"),
+    "tiny": ("tiny-mlm-only",),
+    "tiny-5k": ("tiny-5k-mlm-only",),
     "base-thin": ("base-thin-mlm-only", "base-spread", "base-lowest", "base-frozen"),
+    "base-long": ("base-long-mlm-only", "base-thin"),
+    "base-long-mlm-only": ("base-thin-mlm-only",),
     "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
     "base-spread-mlm-only": ("base-rare-mlm-only",),
     "base-rare": ("base-rare-all",),
-    "tiny": ("tiny-mlm-only",),
-    "tiny-5k": ("tiny-5k-mlm-only",),
 }
-# A student, and the same after fewer updates.
-SHORTER = {
-    "base": "base-start",
-    "base-long": "base-thin",
-    "base-long-mlm-only": "base-thin-mlm-only",
-}
+# The parts of a comparison.
+TEXT, FROZEN, FINE_TUNED = "held-out text", "linear probe", "fine-tuned"
 # Whose parts of the text are compared by their ratios.
 BY_RATIO = ("pseudo_perplexity",)
 
@@ -37,7 +35,8 @@ class Comparison:
     """One measure of two models.
 
     Attributes:
-        measure: its title.
+        part: what it is of: held-out text, linear probes or fine-tuning.
+        measure: its title in that part.
         without: of the model that lacks something.
         having: of the model that has it.
         error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
@@ -46,12 +45,18 @@ class Comparison:
         is_more_better: whether a larger value is the better one.
     """
 
+    part: str
     measure: str
     without: float
     having: float
     error: float | None
     is_told_apart: bool
     is_more_better: bool = True
+
+    @property
+    def title(self) -> str:
+        """The measure, told from that of another part."""
+        return f"{self.measure.removesuffix(', %')}, {FROZEN}, %" if self.part == FROZEN else self.measure
 
     @property
     def difference(self) -> float:
@@ -75,7 +80,7 @@ def compare(having: Result, without: Result) -> list[Comparison]:
             continue
         error, is_told_apart = _compare_over_text(having, without, key)
         error = None if error is None else factor * error
-        found.append(Comparison(title, factor * other, factor * own, error, is_told_apart, is_more_better))
+        found.append(Comparison(TEXT, title, factor * other, factor * own, error, is_told_apart, is_more_better))
     return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
 
 
@@ -87,7 +92,7 @@ def _compare_probes(having: Result, without: Result) -> list[Comparison]:
             own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
             parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
             error, is_told_apart = _paired(*(100 * np.array(part) for part in parts))
-            found.append(Comparison(f"{title}, linear probe, %", other, own, error, is_told_apart))
+            found.append(Comparison(FROZEN, f"{title}, %", other, own, error, is_told_apart))
     return found
 
 
@@ -122,5 +127,5 @@ def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
                 error, freedom = welch(own.std, own.seeds, its.std, its.seeds)
                 is_told_apart = abs(own.mean - its.mean) > critical_value(freedom) * error
             points = None if error is None else 100 * error
-            found[task] = Comparison(f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
+            found[task] = Comparison(FINE_TUNED, f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
     return found

@@ -56,7 +56,10 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     points = file_points(results)
     drawn = {
-        "scores": ("Score of every model on each task, with its deviation over the seeds", draw_scores(results)),
+        "scores": (
+            "Score of each model on each task, with its deviation over the seeds",
+            draw_scores([result for result in results if not result.is_former]),
+        ),
         "size": ("Share of the teacher's mean score over the size of each file", draw_size(points)),
         "speed": ("Share of the teacher's mean score over the gain in throughput of each file", draw_speed(points)),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
@@ -208,16 +211,14 @@ def draw_curves(results: Sequence[Result]) -> Figure | None:
 
 def draw_ablation(ablation: Mapping[str, Sequence[Comparison]]) -> Figure | None:
     """A panel a measure: by how much the student is better than the same without one of its losses."""
-    measures = list(dict.fromkeys(each.measure for comparisons in ablation.values() for each in comparisons))
+    measures = list(dict.fromkeys(each.title for comparisons in ablation.values() for each in comparisons))
     if not measures:
         return None
     lower = {title for title, _, is_more_better in HELD_OUT.values() if not is_more_better}
     picture, panels = canvas((0.75 + 0.3 * len(ablation)) * -(-len(measures) // 2), panels=len(measures))
     for measure, axes in zip(measures, panels, strict=True):
         sign = -1 if measure in lower else 1
-        found = {
-            loss: each for loss, comparisons in ablation.items() for each in comparisons if each.measure == measure
-        }
+        found = {loss: each for loss, comparisons in ablation.items() for each in comparisons if each.title == measure}
         gains = [sign * each.difference for each in found.values()]
         colours = {True: GREEN, False: RED, None: PALE_GREY}
         axes.barh(range(len(found)), gains, 0.66, color=[colours[each.is_better] for each in found.values()])

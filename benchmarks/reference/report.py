@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from comparisons import ABLATED, SHORTER, UNDISTILLED, WHOLE, Comparison, compare
+from comparisons import ABLATED, COMPARED, WHOLE, compare
 from models import MODELS
 from pictures import write_pictures
 from results import TEACHER, Result, all_tasks, by_name, common_tasks, load_results, measure_of, timed_alike
-from tables import comparison_table, goals_table, held_out_table, probe_table, size_table, tasks_table
+from tables import comparison_tables, goals_table, held_out_table, probe_table, size_table, tasks_table
 
 from distilrubert.evaluation.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
@@ -52,8 +52,6 @@ def render(results: Sequence[Result], images: Path) -> str:
     ablation = {
         loss: compare(named[WHOLE], named[name]) for name, loss in ABLATED.items() if {WHOLE, name} <= named.keys()
     }
-    undistilled = _compared(named, [(name, other) for name, others in UNDISTILLED.items() for other in others])
-    shorter = _compared(named, list(SHORTER.items()))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
@@ -68,24 +66,33 @@ def render(results: Sequence[Result], images: Path) -> str:
         missing=listing([f"`{model.name}` ({model.title})" for model in MODELS if model.name not in named]),
         goals_table=goals_table(named),
         common=listing([all_tasks(results)[task].partition(",")[0] for task in common]),
-        tasks_table=tasks_table(results, common),
-        probe_table=probe_table(results),
-        held_out_table=held_out_table(results),
+        current=_tables([result for result in results if not result.is_former], named, common),
+        former=_tables([result for result in results if result.is_former], named, common),
         whole=WHOLE,
         folds=FOLDS,
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),
-        distillation_table=comparison_table(("Student", "compared with"), undistilled),
-        longer_table=comparison_table(("Model", "compared with"), shorter) if shorter else "",
-        ablation_table=comparison_table(("Loss",), {(loss,): found for loss, found in ablation.items()}),
+        ablation_tables=comparison_tables(("Loss",), {(loss,): found for loss, found in ablation.items()}),
         pictures=write_pictures(results, ablation, images),
         notes=NOTES.read_text(encoding="utf-8").strip() if NOTES.exists() else "",
     )
 
 
-def _compared(named: Mapping[str, Result], pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Comparison]]:
-    """The pairs of which both were run."""
-    return {pair: compare(*(named[name] for name in pair)) for pair in pairs if named.keys() >= {*pair}}
+def _tables(
+    shown: Sequence[Result], named: Mapping[str, Result], common: Sequence[str]
+) -> dict[str, str | None] | None:
+    """What a section on some of the models shows; None where there are none."""
+    if not shown:
+        return None
+    names = [result.model.name for result in shown]
+    pairs = [(name, other) for name in names for other in COMPARED.get(name, ()) if other in named]
+    compared = {(name, other): compare(named[name], named[other]) for name, other in pairs}
+    return {
+        "tasks": tasks_table(shown, common),
+        "probe": probe_table(shown),
+        "held_out": held_out_table(shown),
+        "comparisons": comparison_tables(("Model", "compared with"), compared),
+    }
 
 
 def _circumstances(results: Sequence[Result]) -> dict[str, Any]:

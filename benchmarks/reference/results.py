@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models import MODELS, Model
+from models import FORMER, MODELS, Model
 
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.evaluation.significance import critical_value
@@ -40,7 +40,9 @@ CHANCE = {"matthews": 0.0}
 
 def _machine(where: Environment) -> str:
     has_amx = any(name.startswith("amx") for name in where.instruction_sets)
-    return where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} cores)"
+    return (
+        where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} core{'s' if where.cores > 1 else ''})"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Result:
     def row(self) -> Row:
         """The model's own row."""
         return self.report[self.model.name]
+
+    @property
+    def is_former(self) -> bool:
+        """Whether it is of before better students were known; the page shows those apart."""
+        return self.model in FORMER
 
     @property
     def tasks(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from comparisons import Comparison, compare_tasks
+from comparisons import FINE_TUNED, FROZEN, TEXT, Comparison, compare_tasks
 from results import (
     BAG_OF_WORDS,
     HELD_OUT,
@@ -27,8 +27,12 @@ from distilrubert.model_card.tables import markdown_table
 
 NONE = "–"
 NOT_RUN = "not run"
-NOT_TOLD_APART = "not told apart"
-NOT_TESTED = "not tested"
+# How the page calls the parts of a comparison.
+PARTS = {
+    TEXT: "Predictions of held-out text",
+    FROZEN: "Linear probes of frozen vectors, in points",
+    FINE_TUNED: "Fine-tuned, in points",
+}
 # One of each size: int8 files for other CPUs are as large.
 FILES = ("model.safetensors", *(FORMATS[kind].path for kind in ("onnx-fp32", "onnx-int8", "openvino-int8")))
 # What was agreed before anything was measured.
@@ -141,20 +145,30 @@ def size_table(results: Sequence[Result]) -> str:
     return markdown_table(head, rows)
 
 
-def comparison_table(head: Sequence[str], compared: Mapping[tuple[str, ...], Sequence[Comparison]]) -> str:
-    """A row for each pair of models and each measure that both have."""
-    rows = [[*names, each.measure, *_compared(each)] for names, comparisons in compared.items() for each in comparisons]
-    if not rows:
-        return "Not run yet."
-    columns = [*head, "measure", "without", "with", "difference", "with it"]
-    return markdown_table(columns, rows, text_columns=len(head) + 1)
+def comparison_tables(head: Sequence[str], compared: Mapping[tuple[str, ...], Sequence[Comparison]]) -> str:
+    """Below a line that says of what, a row for each pair of models and a column for each measure that any has."""
+    tables = []
+    for part in PARTS:
+        found = {
+            names: {each.measure: each for each in comparisons if each.part == part}
+            for names, comparisons in compared.items()
+        }
+        measures = list(dict.fromkeys(itertools.chain(*found.values())))
+        rows = [
+            [*names, *(_compared(measured[measure]) if measure in measured else NONE for measure in measures)]
+            for names, measured in found.items()
+            if measured
+        ]
+        if rows:
+            table = markdown_table([*head, *measures], rows, text_columns=len(head))
+            tables.append(f"{PARTS[part]}:\n\n{table}")
+    return "\n\n".join(tables) or "Not run yet."
 
 
-def _compared(each: Comparison) -> list[str]:
-    undecided = NOT_TESTED if each.error is None else NOT_TOLD_APART
-    verdict = {True: "better", False: "worse", None: undecided}[each.is_better]
-    digits = _digits(each)
-    return [f"{each.without:.{digits}f}", f"{each.having:.{digits}f}", _difference(each), verdict]
+def _compared(each: Comparison) -> str:
+    if each.error is None:
+        return f"({_difference(each)})"
+    return {True: "▲ ", False: "▼ ", None: ""}[each.is_better] + _difference(each)
 
 
 def _difference(each: Comparison) -> str:

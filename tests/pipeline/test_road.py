@@ -176,7 +176,9 @@ def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
         report["rows"][1] |= wrong
         (copy / "reports/speed.json").write_text(json.dumps(report), encoding="utf-8")
         assert main(["verify", str(copy)]) == 2
-        assert f"a report or config.json lacks a figure, or has another kind of value: {reason}" in capsys.readouterr().err
+        assert (
+            f"a report or config.json lacks a figure, or has another kind of value: {reason}" in capsys.readouterr().err
+        )
 
 
 @pytest.mark.slow
