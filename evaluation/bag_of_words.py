@@ -1,4 +1,4 @@
-"""The line that every model should beat: TF-IDF of words and characters, and a logistic regression."""
+"""TF-IDF of words and characters, and a logistic regression."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,6 @@ from distilrubert.modeling.errors import UserError
 REGULARISATION = 3.0  # scikit-learn's C: the best of 1, 3 and 10 on the validation part of RuSentiment
 WORD = r"(?u)\b\w+\b"  # also one letter: «я», «в», «и» are words
 MANY_ROWS = 1000  # from here on, terms of a single text are left out: they make most of the features
-
-
-def applies_to(task: TaskDefinition) -> bool:
-    """Whether there is such a baseline for a task: where it classifies sentences or pairs."""
-    return "text" in task.task_kind.columns
 
 
 def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrubert.evaluation import bag_of_words, linear_probe
+from distilrubert.evaluation import baselines, linear_probe
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import chosen_precision
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
@@ -20,7 +20,7 @@ from distilrubert.evaluation.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import load_rows
-from distilrubert.evaluation.task_runs import BAG_OF_WORDS, Summaries, TaskRunner, bag_of_words_figures, fine_tune
+from distilrubert.evaluation.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.reports import Environment, Measurements, Row
 
@@ -62,8 +62,9 @@ def measure_quality(
         of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
         main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
         the tasks that have classes, and ``by_fold``: see :func:`~distilrubert.evaluation.linear_probe.probe`. A row
-        ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row ``bag-of-words`` where a task classifies
-        sentences. ``ratio`` is the mean over the tasks of the main score, relative to the baseline's.
+        ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row for each of the
+        :data:`~distilrubert.evaluation.baselines.BASELINES` where a task classifies sentences. ``ratio`` is the mean
+        over the tasks of the main score, relative to the baseline's.
 
     Raises:
         UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
@@ -76,18 +77,20 @@ def measure_quality(
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
-    frozen, worded = (
-        [task for task in everything if baseline.applies_to(task)] for baseline in (linear_probe, bag_of_words)
+    frozen, of_sentences = (
+        [task for task in everything if without.applies_to(task)] for without in (linear_probe, baselines)
     )
     # What takes seconds first: rows that are no good for it are told before hours of fine-tuning.
-    words = {task.name: bag_of_words_figures(task, data[task.name], cache) for task in worded}
+    lines = {
+        case: {task.name: baseline_figures(case, task, data[task.name], cache) for task in of_sentences}
+        for case in baselines.BASELINES
+    }
     probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
         summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
         figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
-    if words:
-        figures[BAG_OF_WORDS] = {"tasks": words}
+    figures |= {case: {"tasks": scores} for case, scores in lines.items() if scores}
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
     rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]

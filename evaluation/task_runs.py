@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distilrubert.evaluation.bag_of_words import score_bag_of_words
+from distilrubert.evaluation.baselines import BASELINES
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.linear_probe import probe
@@ -19,8 +19,6 @@ from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
 
 logger = logging.getLogger(__name__)
-
-BAG_OF_WORDS = "bag-of-words"
 
 Result = dict[str, Any]
 """What one fine-tuning run gave, as a plain FinetuningResult."""
@@ -146,10 +144,10 @@ def fine_tune(
     }
 
 
-def bag_of_words_figures(task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:
-    """The figures of the bag-of-words baseline."""
-    inputs = {"model": BAG_OF_WORDS, "task": _task_inputs(task, rows)}
-    scores = cache(f"{task.name}-{BAG_OF_WORDS}", inputs, lambda: score_bag_of_words(task, rows))
+def baseline_figures(case: str, task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:
+    """The figures of one of the :data:`~distilrubert.evaluation.baselines.BASELINES`."""
+    inputs = {"model": case, "task": _task_inputs(task, rows)}
+    scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
     return {**_summary(task, [scores]), "run": _row_counts(rows)}
 
 

@@ -16,7 +16,12 @@ from distilrubert.model_card.scores import (
 from distilrubert.model_card.sizes import stored_in_16_bits
 from distilrubert.modeling.reports import Measurements, Row
 
-MODEL_TITLES = {"teacher": "Teacher", "student": "This model", "bag-of-words": "Bag of words"}
+MODEL_TITLES = {
+    "teacher": "Teacher",
+    "student": "This model",
+    "bag-of-words": "Bag of words",
+    "majority-class": "Majority class",
+}
 SPEED_COLUMNS = {
     "size_mib": "Size, MiB",
     "latency_s": "CPU latency, s",

@@ -59,7 +59,7 @@ def quality_table(quality: Measurements) -> Table:
         probe = "" if name in first["tasks"] else ", linear probe"
         table.add_column(f"{name}, {task['main_metric']}{probe}, %", justify="right")
     for row in quality.rows:
-        # The bag of words, which is no model to freeze, has its score among the fine-tuned ones.
+        # What needs no model has its score among the fine-tuned ones.
         found = {**row.figures.get("linear_probe", {}), **row.figures["tasks"]}
         held_out = [_percent(row.figures.get("masked_accuracy"))] if has_held_out else []
         table.add_row(

@@ -19,6 +19,7 @@ from distilrubert.modeling.reports import Environment, Measurements, Row
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
+MAJORITY = "majority-class"
 PROBE = "linear_probe"
 # What the rows of exported files begin with.
 FILE = "student-"
@@ -34,8 +35,6 @@ HELD_OUT = {
     "teacher_agreement": ("teacher's first choice, %", 100.0, True),
     "hidden_cosine": ("cosine with the teacher's states", 1.0, True),
 }
-# What one answer to everything comes to, by the metrics that tell.
-CHANCE = {"matthews": 0.0}
 
 
 def _machine(where: Environment) -> str:
@@ -134,14 +133,17 @@ class Result:
         return statistics.fmean(figure) if isinstance(figure, list) else figure
 
     def is_learnt(self, task: str) -> bool:
-        """Whether the teacher's own score on a task is told apart from chance, as far as its metric tells.
+        """Whether the teacher's own score on a task is told apart from that of one class for every row.
 
-        A share of a score that is chance would be chance, and no bound.
+        Where it is not, a share of it would be no bound. Of tasks that do not classify texts nothing is known.
         """
-        score, chance = self.score(TEACHER, task), CHANCE.get(self.described[task]["main_metric"])
-        if chance is None or score.std is None:
+        known = next((row.figures["tasks"] for row in self.report.rows if row.case == MAJORITY), {})
+        score = self.score(TEACHER, task)
+        if task not in known or score.std is None:
             return True
-        return score.mean - chance > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
+        return score.mean - self.score(MAJORITY, task).mean > critical_value(score.seeds - 1) * score.std / math.sqrt(
+            score.seeds
+        )
 
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
         """Mean score over the tasks, as a share of the teacher's; its deviation is that of a ratio of two means."""

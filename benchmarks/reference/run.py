@@ -9,7 +9,7 @@ where it was stopped; what is finished is skipped. The teacher is fine-tuned onc
 an idle machine only: ``--no-speed`` leaves it out, with the card, for another time. ``report.py`` makes the page of
 the results.
 
-A results file has the rows ``teacher``, the model and ``bag-of-words``, as quality.json has them, the model's with
+A results file has the rows ``teacher``, the model and the baselines', as quality.json has them, the model's with
 ``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s``, ``precision``, ``files_mib`` and, where speed was
 measured, ``throughput_ratio`` besides;
 `details` has the curves and the losses on held-out text of training.json, all settings, and the git revision.

@@ -8,7 +8,6 @@ from typing import Any
 
 from comparisons import FINE_TUNED, FROZEN, TEXT, Comparison, compare_tasks
 from results import (
-    BAG_OF_WORDS,
     HELD_OUT,
     PROBE,
     TEACHER,
@@ -19,6 +18,7 @@ from results import (
 )
 
 from distilrubert.conversion.formats import FORMATS
+from distilrubert.evaluation.baselines import BASELINES
 from distilrubert.evaluation.significance import critical_value
 from distilrubert.evaluation.task import known_tasks
 from distilrubert.model_card.formatting import count, duration, figure, listing
@@ -41,7 +41,7 @@ MOST_LOST_IN_INT8 = 0.005
 
 
 def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
-    """A row for the teacher in each arithmetic, the bag of words, each model and each exported file that was scored."""
+    """A row for the teacher in each arithmetic, each baseline, each model and each exported file that was scored."""
     titles = all_tasks(results)
     if not titles:
         return "No task was measured."
@@ -51,8 +51,7 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
         first = widest([result for result in measured if result.arithmetic_of_tasks == arithmetic])
         rows.append([TEACHER, NONE, arithmetic, *_scores(first, TEACHER, titles, common)])
     first = widest(measured)
-    if any(row.case == BAG_OF_WORDS for row in first.report.rows):
-        rows.append([BAG_OF_WORDS, NONE, NONE, *_scores(first, BAG_OF_WORDS, titles, common)])
+    rows += [[case, NONE, NONE, *_scores(first, case, titles, common)] for case in _baselines(first)]
     for result in measured:
         how = [count(result.row.figures["updates"]), result.arithmetic_of_tasks]
         rows.append([_named(result), *how, *_scores(result, result.model.name, titles, common)])
@@ -70,10 +69,14 @@ def probe_table(results: Sequence[Result]) -> str | None:
         return None
     widest = max(probed, key=lambda result: len(_probes(result)))
     rows = [_probed(TEACHER, widest, TEACHER, titles)]
-    if any(row.case == BAG_OF_WORDS for row in widest.report.rows):
-        rows.append(_probed(BAG_OF_WORDS, widest, BAG_OF_WORDS, titles, "tasks"))
+    rows += [_probed(case, widest, case, titles, "tasks") for case in _baselines(widest)]
     rows += [_probed(_named(result), result, result.model.name, titles) for result in probed]
     return markdown_table(["Model", *(f"{title}, %" for title in titles.values())], rows)
+
+
+def _baselines(result: Result) -> list[str]:
+    """What needs no model, as far as the file has it."""
+    return [row.case for row in result.report.rows if row.case in BASELINES]
 
 
 def _probes(result: Result) -> Mapping[str, Any]:
@@ -202,7 +205,7 @@ def _kept(named: Mapping[str, Result]) -> list[str]:
     reached = ("yes" if share.mean >= LEAST_SHARE else "no") + (", within the error" if within else "")
     unlearnt = [about["title"] for task, about in base.tasks.items() if task not in tasks]
     if unlearnt:
-        reached += f"; without {listing(unlearnt)}, where the teacher itself is not told apart from chance"
+        reached += f"; without {listing(unlearnt)}, where the teacher itself is not told apart from one class for all"
     return [goal, f"{_percent(share)} %", f"{reached}{_of_all(base.tasks)}"]
 
 

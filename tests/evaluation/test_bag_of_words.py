@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from distilrubert.evaluation.bag_of_words import applies_to, score_bag_of_words
+from distilrubert.evaluation.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.task_data import TaskRows, load_rows
 from distilrubert.modeling.errors import UserError
@@ -9,7 +9,6 @@ from distilrubert.modeling.errors import UserError
 
 def test_it_learns_a_class_told_by_a_word(noun_task: TaskDefinition) -> None:
     rows = load_rows(noun_task)
-    assert applies_to(noun_task)
     scores = score_bag_of_words(noun_task, rows)
     assert scores["accuracy"] == 1
     assert score_bag_of_words(noun_task, rows) == scores
@@ -46,8 +45,3 @@ def test_texts_without_words_and_without_anything(noun_task: TaskDefinition) -> 
     empty = Dataset.from_list([{"text": "", "label": label} for label in (0, 1)])
     with pytest.raises(UserError, match=r"^task nouns: the texts to train on have nothing in"):
         score_bag_of_words(noun_task, TaskRows(empty, empty, empty))
-
-
-@pytest.mark.parametrize(("kind", "applies"), [("question-answering", False), ("sentence-classification", True)])
-def test_it_is_for_sentences(noun_task: TaskDefinition, kind: str, applies: bool) -> None:
-    assert applies_to(noun_task.model_copy(update={"kind": kind})) is applies

@@ -58,7 +58,13 @@ def test_each_kind_of_file_has_a_row(
     report = measure_quality(
         models, [noun_task], settings, [], tmp_path, exporters={"student": {"onnx-int8": running(1, level=7)}}
     )
-    assert [row.case for row in report.rows] == ["teacher", "student", "student-onnx-int8", "bag-of-words"]
+    assert [row.case for row in report.rows] == [
+        "teacher",
+        "student",
+        "student-onnx-int8",
+        "bag-of-words",
+        "majority-class",
+    ]
     own, file = (report[case].figures["tasks"]["nouns"] for case in ("student", "student-onnx-int8"))
     assert file["accuracy"] == own["accuracy"]
     assert len(file["accuracy"]["values"]) == 2

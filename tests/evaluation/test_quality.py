@@ -51,7 +51,7 @@ def test_the_report_of_teacher_and_student(
 ) -> None:
     models = {"teacher": teacher_folder, "student": student_folder}
     report = measure_quality(models, [noun_task], SETTINGS, held_out, tmp_path / "cache")
-    assert [row.case for row in report.rows] == ["teacher", "student", "bag-of-words"]
+    assert [row.case for row in report.rows] == ["teacher", "student", "bag-of-words", "majority-class"]
     for case in models:
         figures = report[case].figures
         scores = figures["tasks"]["nouns"]
@@ -90,7 +90,9 @@ def test_what_is_probed_only_is_not_fine_tuned(
     assert report["student"].ratio is None
     assert report.details["tasks"]["nouns"]["split"] == "train"
     claims = check_scores({"student": student_folder}, report, noun_task, None, tmp_path / "again", {})
-    assert {(claim.subject, claim.verdict) for claim in claims} == {("student", "holds"), ("bag-of-words", "holds")}
+    assert {(claim.subject, claim.verdict) for claim in claims} == {
+        (case, "holds") for case in ("student", "bag-of-words", "majority-class")
+    }
     answers = noun_task.model_copy(update={"kind": "question-answering"})
     with pytest.raises(UserError, match="task nouns: has no classes, so that there is no linear probe of it"):
         measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[answers])
