@@ -19,7 +19,18 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.pairs import PairEncoder
-from distilrubert.distill.parts import Block, Counts, Part, Position, read_blocks, read_part, resume_parts, write_part
+from distilrubert.distill.parts import (
+    Block,
+    Counts,
+    Part,
+    Position,
+    complete_parts,
+    read_blocks,
+    read_part,
+    remove_parts,
+    resume_parts,
+    write_part,
+)
 from distilrubert.distill.sources import CorpusSettings, TextOrigin, open_source, quiet_datasets
 from distilrubert.distill.store import (
     BATCH_ROWS,
@@ -37,6 +48,7 @@ from distilrubert.distill.store import (
 from distilrubert.distill.tokenisation import SequenceEncoder, tokenizer_sha256
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.persistence import atomic_folder, write_json
+from distilrubert.modeling.processes import sigterm_as_interrupt
 
 __all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_corpus", "workplace_of"]
 
@@ -90,21 +102,21 @@ def build_corpus(
     if student_tokenizer:
         plan["student_tokenizer"] = _identity_of(student_tokenizer)
     builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer)
-    with quiet_datasets():
+    with quiet_datasets(), sigterm_as_interrupt():
         try:
             sources = [open_source(source, workplace / "hub") for source in settings.sources]
             builder.parts = resume_parts(workplace, _without_places(plan), sources)
             builder.build(sources, block_characters)
         finally:
             # Asked of the disk: a signal may have come between a part's appearance and its being noted.
-            if not any(read_part(part).counts.train_sequences for part in workplace.glob("part-*")):
-                shutil.rmtree(workplace, ignore_errors=True)
+            if not any(part.counts.train_sequences for part in complete_parts(workplace)):
+                remove_parts(workplace)
         manifest = plan | _counted(builder.parts, len(sources))
         _refuse_empty(settings, manifest["total"])
         with atomic_folder(folder) as beside:
             builder.merge(beside)
             write_json(beside / MANIFEST, manifest)
-    shutil.rmtree(workplace)
+    remove_parts(workplace)
     return load_corpus(folder)
 
 
@@ -182,7 +194,7 @@ class _Builder:
             return features.arrow_schema.empty_table()
         processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
         rows = datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))}).with_format("arrow")
-        with _plain_interrupt():
+        with _plain_errors(processes):
             tokens = rows.map(
                 self._encoder,
                 batched=True,
@@ -242,13 +254,19 @@ def _available_cores() -> int:
 
 
 @contextmanager
-def _plain_interrupt() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt; what the library does after it ends in an error of its own."""
+def _plain_errors(processes: int) -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt, what the library does after it ends in an error of its own; tell lost ones."""
     try:
         yield
     except Exception as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
+        # Of a worker, and of the process that the others speak through.
+        if "abruptly died" in str(error) or isinstance(error, ConnectionError | EOFError):
+            raise UserError(
+                f"corpus: one of {processes} processes that tokenise was ended from outside, perhaps for want of "
+                "memory; corpus.processes takes fewer. What is finished is kept"
+            ) from error
         raise
 
 

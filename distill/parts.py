@@ -18,6 +18,9 @@ from distilrubert.modeling.persistence import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
+# What completes a part, and what all parts of a build have in common.
+RECORD, PLAN = "part.json", "plan.json"
+
 
 @dataclass(frozen=True)
 class Position:
@@ -136,7 +139,7 @@ def write_part(folder: Path, block: Block, counts: Counts) -> None:
         "finished": block.finished,
         "identities": block.identities,
     }
-    write_json(folder / "part.json", record)
+    write_json(folder / RECORD, record)
 
 
 def read_part(folder: Path) -> Part:
@@ -145,9 +148,20 @@ def read_part(folder: Path) -> Part:
     Raises:
         UserError: if the part is not complete.
     """
-    record = read_json(folder / "part.json")
+    record = read_json(folder / RECORD)
     start, end = Position(**record["start"]), Position(**record["end"])
     return Part(folder, start, end, Counts(**record["counts"]), record["finished"], record["identities"])
+
+
+def complete_parts(workplace: Path) -> list[Part]:
+    """The parts that have their record, in order."""
+    return [read_part(folder) for folder in sorted(workplace.glob("part-*")) if (folder / RECORD).is_file()]
+
+
+def remove_parts(workplace: Path) -> None:
+    """Remove everything that a build has left; where that is interrupted, nothing takes the rest for parts."""
+    (workplace / PLAN).unlink(missing_ok=True)
+    shutil.rmtree(workplace, ignore_errors=True)
 
 
 def resume_parts(workplace: Path, plan: dict[str, Any], sources: list[list[TextOrigin]]) -> list[Part]:
@@ -156,16 +170,17 @@ def resume_parts(workplace: Path, plan: dict[str, Any], sources: list[list[TextO
     Other parts are removed, and half-written ones.
     """
     parts: list[Part] = []
-    if (workplace / "plan.json").is_file() and read_json(workplace / "plan.json") == plan:
-        for folder in sorted(workplace.glob("part-*")):
-            part = read_part(folder)
+    if (workplace / PLAN).is_file() and read_json(workplace / PLAN) == plan:
+        for part in complete_parts(workplace):
             if not _follows(part, parts[-1].end if parts else Position(), sources):
                 break
             parts.append(part)
     kept = {part.folder for part in parts}
     for folder in set(workplace.glob("*part-*")) - kept:
+        # First of all: without its record no later build takes what is left of it for a part.
+        (folder / RECORD).unlink(missing_ok=True)
         shutil.rmtree(folder)
-    write_json(workplace / "plan.json", plan)
+    write_json(workplace / PLAN, plan)
     if parts:
         logger.info("%s: %d parts of an interrupted build are taken over", workplace, len(parts))
     return parts

@@ -1,11 +1,13 @@
 """Texts to sequences of ids: special tokens cannot be smuggled in, long texts are split between words."""
 
+import functools
 import hashlib
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 
+import multiprocess  # with which `datasets` starts its processes
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.processes import end_with
 
 # The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by pieces.
 PIECE_CHARACTERS = 20_000
@@ -119,10 +122,17 @@ def pieces_of_text(text: str) -> Iterator[str]:
 def become_worker(rank: int | None) -> None:
     """Settle down as one of several tokenising processes; `rank` None is the only one, and stays as it is."""
     if rank is not None:
-        # One thread each; without this the tokenizer warns about the fork.
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        # Ctrl-C reaches them all; the main process ends the others.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _settle_down()
+
+
+@functools.cache
+def _settle_down() -> None:
+    # One thread each; without this the tokenizer warns about the fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches them all; the main process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with(multiprocess.parent_process())
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:

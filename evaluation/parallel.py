@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from distilrubert.modeling.errors import UserError
+from distilrubert.modeling.processes import end_with
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -71,12 +71,4 @@ def _begin(threads: int, temporary_folder: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tempfile.tempdir = temporary_folder
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Nobody tells a process that its parent was killed: it would train on, and then wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with(multiprocessing.parent_process())

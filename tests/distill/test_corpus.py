@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -311,32 +312,87 @@ INTERRUPTED = """
 import sys
 from transformers import AutoTokenizer
 from distilrubert.distill.corpus import CorpusSettings, build_corpus
-settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:]
+settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:4]
 try:
-    build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, block_characters=100_000)
+    build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, int(sys.argv[4]))
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
+@pytest.mark.parametrize("removed", [1, 3, 6])
+def test_killed_while_it_tidies_up_it_can_be_started_again(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    removed: int,
+) -> None:
+    """The corpus is there, and of the parts that it was made of some files are gone already."""
+    chosen = settings(write(tmp_path / "talk.txt", texts[:300]))
+    workplace = tmp_path / ".corpus.parts"
+
+    def remove_some(folder: Path, **_: Any) -> None:
+        if folder == workplace:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file())[:removed]:
+                path.unlink()
+            raise KeyboardInterrupt
+        remove_all(folder, ignore_errors=True)
+
+    remove_all = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", remove_some)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=2_000)
+    monkeypatch.undo()
+    whole = contents(tmp_path / "corpus")
+    assert workplace.exists()
+    build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=2_000)
+    assert contents(tmp_path / "corpus") == whole
+    assert not workplace.exists()
+
+
 @pytest.mark.slow
-def test_ctrl_c_stops_all_processes_and_keeps_the_work(
-    tmp_path: Path, tiny_teacher_folder: Path, texts: list[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_processes_and_keeps_the_work(
+    tmp_path: Path, tiny_teacher_folder: Path, texts: list[str], number: signal.Signals
 ) -> None:
     source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(20) for text in texts])
     folder, workplace = tmp_path / "corpus", tmp_path / ".corpus.parts"
     chosen = settings(source, processes=2)
     command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]
-    # As in a terminal, all processes of the session get the signal.
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
+    # As in a terminal, all processes of the session get the one of Ctrl-C; a scheduler asks the first.
+    send = os.killpg if number == signal.SIGINT else os.kill
+    with subprocess.Popen([*command, "100_000"], start_new_session=True, stderr=subprocess.PIPE) as process:
         while not list(workplace.glob("part-*")) and process.poll() is None:
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)
+        send(process.pid, number)
         _, errors = process.communicate()
     assert process.returncode == 130
     assert b"TimeoutError" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
     assert not folder.exists()
     assert all(entry.name.startswith(("part-", "plan.json")) for entry in workplace.iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_from_outside_is_told(
+    tmp_path: Path, tiny_teacher_folder: Path, texts: list[str]
+) -> None:
+    source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(20) for text in texts])
+    chosen = settings(source, processes=2)
+    command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder)]
+    with subprocess.Popen([*command, str(tmp_path / "corpus"), "10_000_000"], stderr=subprocess.PIPE) as process:
+        # The one that works hardest: it is no helper of the library's, and waits for nothing.
+        while process.poll() is None:
+            time.sleep(0.01)
+            children = psutil.Process(process.pid).children()
+            worked = {child: child.cpu_times().user for child in children if child.is_running()}
+            if max(worked.values(), default=0) > 0.2:
+                max(worked, key=lambda child: worked[child]).kill()
+                break
+        _, errors = process.communicate(timeout=300)
+    assert "UserError: corpus: one of 2 processes that tokenise was ended from outside" in errors.decode()
 
 
 @pytest.mark.slow
