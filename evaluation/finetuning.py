@@ -43,6 +43,8 @@ from distilrubert.modeling.precision import Precision, choose_precision
 logger = logging.getLogger(__name__)
 
 PADDING_MULTIPLE = 8
+# The outputs of a head that finds an answer in a text.
+START_AND_END = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,9 @@ def _load(
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
 
     def adapt(config: PretrainedConfig) -> None:
+        # What an earlier task may have left: the loss of a kind that this one is not of, a head of another size.
+        config.problem_type = None
+        config.num_labels = len(task.classes) or START_AND_END
         if task.classes:
             config.id2label = dict(enumerate(task.classes))
             config.label2id = {name: index for index, name in enumerate(task.classes)}

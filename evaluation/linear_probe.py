@@ -4,6 +4,7 @@ Axes: N sentences or words, B of a batch, L positions, D width.
 """
 
 import dataclasses
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from distilrubert.evaluation.metrics import compute_metrics
 from distilrubert.evaluation.quiet import quiet_libraries
 from distilrubert.evaluation.task import TaskDefinition
 from distilrubert.evaluation.task_data import TaskRows
-from distilrubert.evaluation.token_classification import IGNORED, TOKEN_CLASSIFICATION
+from distilrubert.evaluation.token_classification import TOKEN_CLASSIFICATION, scored_pieces, tags_of
 from distilrubert.modeling.errors import UserError
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
@@ -116,15 +117,12 @@ def _sentences(
 
 def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset) -> _Part:
     features = task.task_kind.encode(rows, tokenizer, longest_input(model, tokenizer, task.max_length))
-    scored = [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"]]
-    places = [(row, place) for row, pieces in enumerate(scored) for place in pieces]
-    labels_N = [features["labels"][row][place] for row, place in places]
+    scored = scored_pieces(features)
+    labels_N = [labels[place] for labels, own in zip(features["labels"][:], scored, strict=True) for place in own]
 
     def decode(predictions: Sequence[int]) -> tuple[list[Any], list[Any]]:
-        logits = np.zeros((len(features), max(features["length"]), len(task.classes)), dtype=np.float32)
-        for (row, place), found in zip(places, predictions, strict=True):
-            logits[row, place, found] = 1.0
-        return task.task_kind.decode(rows, features, logits, task.classes)
+        remaining = iter(predictions)
+        return tags_of(rows, features, [list(itertools.islice(remaining, len(own))) for own in scored], task.classes)
 
     vectors: dict[int, NDArray[np.float32]] = {}
     for chosen, hidden_BLD, _ in _hidden_states(model, tokenizer, features["input_ids"][:]):

@@ -1,6 +1,7 @@
 """The rows of a task: read, checked, split."""
 
 import dataclasses
+import glob
 import hashlib
 import json
 import tempfile
@@ -116,7 +117,10 @@ def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: st
                 )
             path = Path(getattr(task.files, part))
             options = _reader(path, columns, where)
-            return load_dataset(**options, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True)
+            # By its name alone: brackets in it are no pattern.
+            return load_dataset(
+                **options, data_files=glob.escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True
+            )
     except (OSError, ValueError, DatasetsError) as error:
         # Not from the error: a traceback would show what is taken out here.
         raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None

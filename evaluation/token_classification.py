@@ -1,11 +1,12 @@
 """Tasks that give a tag to every word of a sentence: named entities as BIO tags."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
 from distilrubert.evaluation.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
@@ -58,13 +59,33 @@ def _decode(
     rows: Dataset, features: Dataset, logits: Logits, classes: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     assert isinstance(logits, np.ndarray)
+    scored = scored_pieces(features)
+    return tags_of(
+        rows, features, [scores[own].argmax(-1) for own, scores in zip(scored, logits, strict=True)], classes
+    )
+
+
+def scored_pieces(features: Dataset) -> list[NDArray[np.intp]]:
+    """Of each feature the positions that carry a tag."""
+    return [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"][:]]
+
+
+def tags_of(
+    rows: Dataset, features: Dataset, predicted: Iterable[Iterable[int]], classes: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Predictions and references, row by row and word by word.
+
+    Args:
+        rows: in standard form.
+        features: of these rows.
+        predicted: for each feature the class of each of its scored pieces.
+        classes: by their ids.
+    """
     tags, predictions, references = rows["tags"][:], [], []
-    columns = (features[name] for name in ("row", "labels", "scored_words"))
-    for row, labels, words, scores in zip(*columns, logits, strict=True):
+    for row, words, own in zip(features["row"], features["scored_words"], predicted, strict=True):
         # Words that the model does not see, such as those beyond the largest length, count as not found.
         found = [OUTSIDE] * len(tags[row])
-        pieces = np.flatnonzero(np.array(labels) != IGNORED)
-        for word, index in zip(words, scores[pieces].argmax(axis=-1), strict=True):
+        for word, index in zip(words, own, strict=True):
             found[word] = classes[index]
         predictions.append(found)
         references.append([classes[tag] for tag in tags[row]])

@@ -76,10 +76,7 @@ def count_pieces(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
     engine = plain_tokenizer(tokenizer)
     counts_V = np.zeros(len(pieces_of(tokenizer)), dtype=np.int64)
     for block in _blocks(texts):
-        ids = [
-            np.array(encoding.ids, dtype=np.int64)
-            for encoding in engine.encode_batch_fast(block, add_special_tokens=False)
-        ]
+        ids = _ids(engine, block)
         counts_V += np.bincount(np.concatenate(ids), minlength=len(counts_V))
         unknown = [text for text, own in zip(block, ids, strict=True) if (own == tokenizer.unk_token_id).any()]
         for text, encoding in zip(unknown, engine.encode_batch(unknown, add_special_tokens=False), strict=True):
@@ -182,6 +179,29 @@ def measure_resplit(whole: PreTrainedTokenizerFast, trimmed: PreTrainedTokenizer
             changed += not np.array_equal(ids, rows_V[own])
         number += len(block)
     return Resplit(tokens, dropped, number, changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCount:
+    """How many ids texts have, special ones not counted, and how many of these are [UNK]."""
+
+    tokens: int
+    unknown: int
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of [UNK] in the tokens; 0 of no text."""
+        return self.unknown / self.tokens if self.tokens else 0.0
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> TokenCount:
+    """Tokenise `texts` and count."""
+    engine, tokens, unknown = plain_tokenizer(tokenizer), 0, 0
+    for block in _blocks(texts):
+        for ids in _ids(engine, block):
+            tokens += len(ids)
+            unknown += int(np.sum(ids == tokenizer.unk_token_id))
+    return TokenCount(tokens, unknown)
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:

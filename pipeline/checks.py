@@ -40,17 +40,19 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
             check_trackers(settings.trackers, f"{section}.trackers")
     if push and run.launch.leads:
         read_target(recipe.publish, connect(recipe.publish))
-    with tempfile.TemporaryDirectory() as unused:
-        for source in recipe.corpus.sources:
-            open_source(source, Path(unused))
     tasks = itertools.chain(*tasks_of(recipe.evaluation))
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:
         require_onnx()
     if recipe.conversion.openvino or exported.openvino:
         require_openvino()
-    # A student that is finished with these settings has had its teacher, which takes seconds to load.
-    if run.launch.leads and not _has_student(run):
+    if not run.launch.leads:
+        return
+    # What is finished with these settings has had its sources, which may be out of reach now, and its teacher, which
+    # takes seconds to load.
+    if not _is_made(run, "corpus"):
+        _check_sources(run)
+    if not _is_made(run, "student"):
         _check_models(run)
         for task in tasks:
             load_rows(task, recipe.evaluation.finetuning.train_limit)
@@ -74,6 +76,16 @@ def _check_models(run: Run) -> None:
     build_layer_losses(losses, student_config(recipe.student, config), config, recipe.distillation)
 
 
-def _has_student(run: Run) -> bool:
+def _check_sources(run: Run) -> None:
+    """Refuse sources that cannot be opened."""
+    with tempfile.TemporaryDirectory() as unused:
+        for source in run.recipe.corpus.sources:
+            # A data set that is streamed is looked up, and nothing of it fetched.
+            open_source(source.model_copy(update={"streaming": True}), Path(unused))
+
+
+def _is_made(run: Run, name: str) -> bool:
+    """Whether a stage of training has been completed with these settings."""
     stages = training_stages_of(run)
-    return is_up_to_date(run, stages[-1], inputs_of(run, stages)[stages[-1].name])
+    (stage,) = (stage for stage in stages if stage.name == name)
+    return is_up_to_date(run, stage, inputs_of(run, stages)[name])

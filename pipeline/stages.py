@@ -80,14 +80,16 @@ def _source_inputs(run: Run) -> dict[str, Any]:
     sources = run.recipe.corpus.sources
     return {
         "sources": [source.model_dump(mode="json", exclude={"path"}) for source in sources],
-        "files": [identity for source in sources for identity in identities_of(source)],
+        # Source by source: a file that has moved to another one is weighed otherwise.
+        "files": [identities_of(source) for source in sources],
     }
 
 
 def _vocabulary_inputs(run: Run) -> Mapping[str, Any]:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
-    return {"corpus": _source_inputs(run), "teacher": {"pretrain": {"vocabulary_size": pretrain.vocabulary_size}}}
+    decisive = pretrain.model_dump(mode="json", include={"vocabulary_size", "max_positions"})
+    return {"corpus": _source_inputs(run), "teacher": {"pretrain": decisive}}
 
 
 def _corpus_inputs(run: Run) -> Mapping[str, Any]:
@@ -107,14 +109,14 @@ def _named_teacher(run: Run) -> dict[str, Any]:
 
 
 def _student_vocabulary_inputs(run: Run) -> Mapping[str, Any]:
-    student = run.recipe.student
+    student, pretrain = run.recipe.student, run.recipe.teacher.pretrain
     own = student.own_vocabulary()
     assert own is not None
     return {
         "student": {"vocabulary": own.model_dump(mode="json"), "dim": student.dim, "preset": student.preset},
         "corpus": {"validation": run.recipe.corpus.validation} | _source_inputs(run),
         "seed": run.recipe.seed,
-        **_named_teacher(run),
+        **(_named_teacher(run) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}),
     }
 
 

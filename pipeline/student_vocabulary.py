@@ -19,9 +19,9 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
     count_pieces,
+    count_tokens,
     ids_in,
     measure_resplit,
-    plain_tokenizer,
     trim_teacher,
     trim_tokenizer,
 )
@@ -134,13 +134,12 @@ def _measure(
     width = run.recipe.student.resolve(teacher, len(made)).dim
     rows: list[Row] = []
     for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
-        encodings = plain_tokenizer(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
-        ids = np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int64)
+        counted = count_tokens(tokenizer, texts)
         figures: dict[str, Any] = {
             "pieces": len(tokenizer),
             "embeddings_mib": len(tokenizer) * (dim + 1) * BYTES / 2**20,
-            "held_out_tokens": len(ids),
-            "held_out_unknown_share": float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) else 0.0,
+            "held_out_tokens": counted.tokens,
+            "held_out_unknown_share": counted.unknown_share,
         }
         if case == "student" and counts_T is not None:
             resplit = measure_resplit(whole, made, texts)

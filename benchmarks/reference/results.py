@@ -132,13 +132,13 @@ class Result:
         figure = self.report[case or self.model.name].figures.get(key)
         return statistics.fmean(figure) if isinstance(figure, list) else figure
 
-    def is_learnt(self, task: str) -> bool:
-        """Whether the teacher's own score on a task is told apart from that of one class for every row.
+    def is_learnt(self, task: str, case: str = TEACHER) -> bool:
+        """Whether the score of a row, by default the teacher's, is told apart from that of one class for everything.
 
         Where it is not, a share of it would be no bound. Of tasks that do not classify texts nothing is known.
         """
         known = next((row.figures["tasks"] for row in self.report.rows if row.case == MAJORITY), {})
-        score = self.score(TEACHER, task)
+        score = self.score(case, task)
         if task not in known or score.std is None:
             return True
         return score.mean - self.score(MAJORITY, task).mean > critical_value(score.seeds - 1) * score.std / math.sqrt(

@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -135,6 +137,23 @@ def test_pairs_are_told_apart_by_the_second_text(
     for folder in (teacher_folder, student_folder):
         result = finetune(folder, pairs, parts, SETTINGS, learning_rate=RATE, seed=1)
         assert result.test["accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "bias"), [("sentence-classification", "classifier.bias"), ("question-answering", "qa_outputs.bias")]
+)
+def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str, bias: str
+) -> None:
+    folder = shutil.copytree(teacher_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    of_another = {"problem_type": "multi_label_classification", "id2label": dict.fromkeys("012345", "x")}
+    (folder / "config.json").write_text(json.dumps(config | of_another))
+    classes = {"labels": []} if kind == "question-answering" else {}
+    model, _, head = _load(folder, noun_task.model_copy(update={"kind": kind, **classes}), SETTINGS)
+    assert model.config.problem_type is None
+    assert bias in head
+    assert len(model.get_parameter(bias)) == 2
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:

@@ -301,6 +301,15 @@ def test_a_task_that_is_beyond_the_teacher_is_in_no_share(results: Path, tmp_pat
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
     # (.78 + .60) / (.80 + .60)
     assert "| 98.6 ± 1.4 % | yes, within the error; without RuCoLA, where the teacher itself is not" in page
+    assert cells(page, "majority-class")[0] == ["–", "–", "–", "–", "0.0 ± 0.0", "–"]
+    # On TERRa, too, nothing is known of who answers as the majority does.
+    found["rows"][-1]["tasks"]["terra"] = score("accuracy", 0.6, 0.6)
+    path.write_text(json.dumps(found))
+    render(results, tmp_path)
+    page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
+    assert "without TERRa and RuCoLA, where the teacher itself is not told apart from one class for all" in page
+    gained = "RuSentiment +8.0 ± 1.0 points | yes, by the mean over seeds; told apart on 0; without TERRa, where base"
+    assert f"| {gained} itself is not told apart from one class for all; 2 of 6 tasks were measured |" in page
 
 
 def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:

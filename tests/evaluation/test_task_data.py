@@ -106,6 +106,12 @@ def test_compressed_or_not(tmp_path: Path, name: str) -> None:
     assert len(load_rows(make(tmp_path, forty(), name)).train) == 22
 
 
+def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
+    """Another file that the name would match as a pattern is not read."""
+    make(tmp_path, [{"text": "чужая", "label": "a"}] * 40, "rows1.jsonl")
+    assert "чужая" not in texts(load_rows(make(tmp_path, forty(), "rows[1].jsonl")).train)
+
+
 def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\n" + 2 * "NA,0\nnull,1\nnan,0\n,1\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, sa
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 from distilrubert.modeling.trimming import (
     count_pieces,
+    count_tokens,
     ids_in,
     measure_resplit,
     pieces_of,
@@ -122,6 +123,14 @@ def test_what_changes_is_measured(tmp_path: Path) -> None:
     found = measure_resplit(tokenizer, trimmed, ["аа а", "ааа аа", "а"])
     assert (found.tokens, found.dropped, found.texts, found.changed) == (5, 1, 3, 1)
     assert (found.token_share, found.text_share) == (0.2, 1 / 3)
+
+
+def test_tokens_are_counted(tmp_path: Path) -> None:
+    tokenizer = wordpiece(["а", "##а"], tmp_path)
+    found = count_tokens(tokenizer, ["ааа а", "б", ""])
+    # Three pieces and one, and one that is not known.
+    assert (found.tokens, found.unknown, found.unknown_share) == (5, 1, 0.2)
+    assert count_tokens(tokenizer, []).unknown_share == 0
 
 
 def test_a_strange_piece_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> None:

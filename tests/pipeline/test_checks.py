@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from distilrubert.modeling.errors import UserError
+from distilrubert.pipeline import checks
 from distilrubert.pipeline.cli import main
 
 RECIPE = """
@@ -65,7 +67,22 @@ def test_a_project_that_is_copied_or_touched_keeps_what_it_has_made(finished, tm
     (there / "texts.txt").write_bytes(text.replace("Привет".encode(), "Примат".encode()))
     assert len((there / "texts.txt").read_bytes()) == len(text)
     assert main(["distill", str(there / "recipe.yaml"), "--run-dir", str(there / "run")]) == 0
-    assert "corpus: corpus.files.0.sha256 was" in capsys.readouterr().err
+    assert "corpus: corpus.files.0.0.sha256 was" in capsys.readouterr().err
+
+
+def test_sources_are_opened_until_the_corpus_is_there(finished, tmp_path, capsys, monkeypatch):
+    """A run goes on where there is no Internet, and looking a data set up does not fetch it."""
+    opened = []
+
+    def open_nothing(source, cache):
+        opened.append(source)
+        raise UserError("corpus: cannot be had here")
+
+    monkeypatch.setattr(checks, "open_source", open_nothing)
+    assert main(["distill", str(finished / "recipe.yaml"), "--run-dir", str(finished / "run")]) == 0
+    assert opened == []
+    assert "cannot be had here" in refusal(finished, capsys, "corpus.sources=[{dataset: some/talk}]")
+    assert [(source.dataset, source.streaming) for source in opened] == [("some/talk", True)]
 
 
 RANDOM = "student.initialise_from=random"

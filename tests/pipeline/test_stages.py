@@ -1,0 +1,57 @@
+"""What decides the result of a stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run, inputs_of
+from distilrubert.pipeline.stages import stages_of
+
+RECIPE = """
+name: whole-road
+teacher: {pretrain: {layers: 2, dim: 32, heads: 4, hidden_dim: 64, vocabulary_size: 300, max_positions: 64}}
+corpus: {sources: [{path: "[ab].txt", weight: 3}, {path: c.txt}], max_length: 64}
+student: {layers: 1, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 150}}}
+distillation: {weights: {mlm: 1.0}}
+card: {language: ru, license: apache-2.0}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"Строка {name}\n", encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def inputs(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    run = Run(load_recipe(folder / "recipe.yaml", list(overrides)), folder / "run")
+    return inputs_of(run, stages_of(run))
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        # The same files in the same order; b.txt is taken once now, and not three times.
+        ('corpus.sources=[{path: a.txt, weight: 3}, {path: "[bc].txt"}]', "vocabulary"),
+        ("teacher.pretrain.max_positions=128", "vocabulary"),
+        ("teacher.pretrain.vocabulary_size=310", "vocabulary"),
+        ("teacher.pretrain.dim=64", "student-vocabulary"),
+        ("student.vocabulary.train.size=160", "student-vocabulary"),
+        ("corpus.max_length=32", "corpus"),
+        ("teacher.pretrain.layers=3", "teacher"),
+        ("student.layers=2", "student"),
+        ("conversion.onnx=[fp32]", "conversion"),
+        ("evaluation.seeds=[5]", "quality"),
+        ("corpus.processes=1", None),
+        ("evaluation.processes=2", None),
+    ],
+)
+def test_a_change_concerns_stages_from_the_one_that_it_decides_on(
+    folder: Path, override: str, first: str | None
+) -> None:
+    before, after = inputs(folder), inputs(folder, override)
+    assert next((name for name in before if before[name] != after[name]), None) == first
