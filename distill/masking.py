@@ -15,7 +15,7 @@ from distilrubert.distill.losses.mlm import IGNORED
 from distilrubert.distill.padding import collate
 from distilrubert.modeling.configuration import Section
 
-__all__ = ["IGNORED", "Masker", "MaskingSettings", "draw_uniform"]
+__all__ = ["IGNORED", "Masker", "MaskingSettings", "draw_uniform", "drawing_order"]
 
 
 class MaskingSettings(Section):
@@ -128,13 +128,11 @@ class Masker:
         example_N = np.repeat(np.arange(len(lengths_B)), lengths_B)
         eligible_B = np.bincount(example_N[weights_N > 0], minlength=len(lengths_B))
         count_B = np.minimum((self._settings.probability * lengths_B + rounding_B).astype(np.int64), eligible_B)
-        # First arrivals at these rates are a weighted draw without replacement (Efraimidis and Spirakis 2006).
-        arrival_N = np.full(len(ids_N), np.inf)
-        np.divide(-np.log1p(-uniform_N), weights_N, out=arrival_N, where=weights_N > 0)
         first_B = np.cumsum(lengths_B) - lengths_B
         is_target_N = np.zeros(len(ids_N), dtype=bool)
-        order_N = np.lexsort((arrival_N, example_N))
-        is_target_N[order_N] = np.arange(len(ids_N)) - first_B[example_N] < count_B[example_N]
+        is_target_N[drawing_order(uniform_N, weights_N, example_N)] = (
+            np.arange(len(ids_N)) - first_B[example_N] < count_B[example_N]
+        )
         return is_target_N
 
 
@@ -155,3 +153,20 @@ def draw_uniform(
     is_token = np.ones(len(uniform), dtype=bool)
     is_token[end_B - lengths_B - 1] = False
     return uniform[~is_token, 0], uniform[is_token]
+
+
+def drawing_order(
+    uniform: NDArray[np.float64], weights: NDArray[np.float64], example: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Example by example the order in which its items are drawn, without replacement; those of weight 0 come last.
+
+    First arrivals at the rates of the weights are such a draw (Efraimidis and Spirakis 2006).
+
+    Args:
+        uniform: in [0, 1), one of each item.
+        weights: of the items.
+        example: to which each belongs, ascending.
+    """
+    arrival = np.full(len(weights), np.inf)
+    np.divide(-np.log1p(-uniform), weights, out=arrival, where=weights > 0)
+    return np.lexsort((arrival, example))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.distill.masking import IGNORED, MaskingSettings, draw_uniform
+from distilrubert.distill.masking import IGNORED, MaskingSettings, draw_uniform, drawing_order
 from distilrubert.distill.padding import collate
 from distilrubert.distill.store import Pair, Side
 from distilrubert.modeling.splitting import shared_pieces
@@ -149,10 +149,7 @@ class SpanMasker:
         weight_S = np.bincount(student.spans_L, token_weights_N, number) / np.maximum(size_S, 1)
         weight_S[student.spans_L[token_weights_N == 0]] = 0.0
         example_S = np.repeat(np.arange(len(spans_B)), spans_B)
-        # First arrivals at these rates are a weighted draw without replacement (Efraimidis and Spirakis 2006).
-        arrival_S = np.full(number, np.inf)
-        np.divide(-np.log1p(-uniform_S), weight_S, out=arrival_S, where=weight_S > 0)
-        order_S = np.lexsort((arrival_S, example_S))
+        order_S = drawing_order(uniform_S, weight_S, example_S)
         tokens_B = np.bincount(example_S, size_S, len(spans_B))
         before_S = np.cumsum(size_S[order_S]) - size_S[order_S]
         before_S = before_S - (np.cumsum(tokens_B) - tokens_B)[example_S]
