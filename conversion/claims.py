@@ -1,6 +1,7 @@
 """Exported files against the checkpoint, and their sizes and checksums against the parity report."""
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.model_folder import CONVERTED_FILES
-from distilrubert.conversion.parity import bounds_of, measure_parity
+from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity
 from distilrubert.conversion.settings import Tolerances
 from distilrubert.modeling.claims import Claim, judged, unchecked
 from distilrubert.modeling.configuration import stated_settings
@@ -58,6 +59,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
             yield judged(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, entry, row)
+            yield _check_summary(entry, row)
             yield from agreement(entry)
     stated = {row.case for row in rows}
     for entry in FORMATS.values():
@@ -95,6 +97,27 @@ def _check_bytes(folder: Path, entry: Format, row: Row) -> Iterator[Claim]:
     for figure, value in found.items():
         if (claimed := row.figures.get(figure)) is not None:
             yield judged(entry.path, figure, claimed, value, holds=claimed == value)
+
+
+def _check_summary(entry: Format, row: Row) -> Claim:
+    """Whether what the row states of the file, and a card after it, is what it lists of single and padded sentences."""
+    ways = [row.figures[way] for way in WAYS if row.figures.get(way)]
+    if len(ways) < len(WAYS):
+        return unchecked(entry.path, "summary", None, f"the report does not list {' and '.join(WAYS)} sentences")
+    wrong = []
+    for figure in ways[0]:
+        found, claimed = [way[figure] for way in ways], row.figures[figure]
+        # Of all sentences a largest and a least are those of one way, and a mean lies between the two.
+        if figure.startswith("maximal"):
+            holds = claimed == max(found)
+        elif figure.startswith("minimal"):
+            holds = claimed == min(found)
+        else:
+            holds = min(found) <= claimed <= max(found) or math.isclose(claimed, found[0], rel_tol=1e-6)
+        if not holds:
+            wrong.append(figure)
+    stated = len(ways[0])
+    return judged(entry.path, "summary", stated, stated - len(wrong), ", ".join(wrong), holds=not wrong)
 
 
 def _check_agreement(

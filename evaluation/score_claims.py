@@ -104,7 +104,7 @@ def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[
     for name, about in quality.details.get("tasks", {}).items():
         for row, part, figures in _stated(quality, name) if name not in checked else ():
             metric = about.get("main_metric", next(iter(figures)))
-            yield unchecked(row.case, f"{PARTS[part]}{name}: {metric}", figures[metric]["mean"], SLOW)
+            yield unchecked(row.case, f"{PARTS[part]}{name}: {metric}", _scores_in(figures)[metric]["mean"], SLOW)
 
 
 def _has(quality: Measurements, case: str) -> bool:
@@ -149,7 +149,7 @@ def _compare_means(
 ) -> Claim:
     # By what was measured, where it can be: a report could claim any spread.
     source = claimed if found["std"] is None else found
-    stated, measured = len(claimed["values"]), len(found["values"])
+    stated, measured = max(1, len(claimed["values"])), len(found["values"])
     margin = margin_of(source["std"], len(source["values"]), stated, measured) if seeded else SMALLEST_MARGIN
     difference = abs(found["mean"] - claimed["mean"])
     if SMALLEST_MARGIN < difference <= margin and margin > LARGEST_MARGIN:
@@ -161,8 +161,15 @@ def _compare_means(
 
 
 def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The stated scores by metric; ``run`` says how they came about."""
-    return {name: figure for name, figure in stated.items() if isinstance(figure, Mapping) and "mean" in figure}
+    """The stated scores by metric; ``run`` says how they came about.
+
+    A plain number is a mean that no run is listed of.
+    """
+    numbers = {name: figure for name, figure in stated.items() if isinstance(figure, int | float)}
+    return {
+        **{name: figure for name, figure in stated.items() if isinstance(figure, Mapping) and "mean" in figure},
+        **{name: {"mean": number, "std": None, "values": []} for name, number in numbers.items()},
+    }
 
 
 def margin_of(deviation: float | None, runs: int, stated: int, measured: int) -> float:
@@ -192,7 +199,8 @@ def check_means(quality: Measurements) -> Iterator[Claim]:
         }
         if scores:
             wrong = [name for name, claimed in scores.items() if not _follows(claimed)]
-            if not _ratio_follows(row, quality):
+            # It is made of the means.
+            if not wrong and not _ratio_follows(row, quality):
                 wrong.append("ratio")
             stated = len(scores) + (row.ratio is not None)
             found = stated - len(wrong)
@@ -211,7 +219,7 @@ def _ratio_follows(row: Row, quality: Measurements) -> bool:
 
 def _follows(claimed: Mapping[str, Any]) -> bool:
     values, deviation = claimed["values"], claimed["std"]
-    if not math.isclose(claimed["mean"], statistics.fmean(values), abs_tol=1e-9):
+    if not values or not math.isclose(claimed["mean"], statistics.fmean(values), abs_tol=1e-9):
         return False
     if len(values) < 2:
         return deviation is None

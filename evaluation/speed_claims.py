@@ -72,8 +72,9 @@ def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
     figures, found = row.figures, {}
     if row.ratio is not None and speed.baseline is not None:
         found["ratio"] = row.ratio, speed[speed.baseline].figures["latency_s"] / figures["latency_s"]
-    if "ratio_to" in figures:
-        other = speed[figures["ratio_to"]].figures
+    if figures.keys() & {"latency_ratio", "throughput_ratio"}:
+        # A report that does not say to what has them to its baseline.
+        other = speed[str(figures.get("ratio_to", speed.baseline))].figures
         found["latency_ratio"] = figures["latency_ratio"], other["latency_s"] / figures["latency_s"]
         found["throughput_ratio"] = figures["throughput_ratio"], figures["samples_per_s"] / other["samples_per_s"]
     return found

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distilrubert.evaluation.kinds import KINDS
 from distilrubert.evaluation.task_kind import Labels, TaskKind
-from distilrubert.modeling.configuration import RecipePath, Section
+from distilrubert.modeling.configuration import RecipePath, Section, load_yaml
 from distilrubert.modeling.errors import UserError
 
 
@@ -195,7 +195,7 @@ def _unknown(text: str) -> str:
 
 def _parse(path: Path) -> TaskDefinition:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):

@@ -55,7 +55,7 @@ def _keys(run: CardInput) -> list[str]:
     """What a card cites: the paper on its method, then the others in the order of their numbers."""
     if _is_distilrubert(run):
         return [METHOD, SUBTITLES, TAIGA, DISTILBERT, EXAMPLE]
-    weights = run.recipe["distillation"]["weights"]
+    weights = run.distillation["weights"]
     return [DISTILBERT, EXAMPLE, *([METHOD] if any(weights.get(name) for name in ACROSS_VOCABULARIES) else [])]
 
 

@@ -306,9 +306,11 @@ def _sentences(folder: Path, reports: Reports) -> Iterator[str]:
         "training": describe_distillation,
         "pretraining": describe_pretraining,
     }
-    config = folder / "config.json"
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
     paragraphs = [
-        describe_shape(read_json(config)) if config.is_file() else None,
+        # Of other architectures no card of ours tells the shape.
+        describe_shape(config) if config.get("model_type") == "distilbert" else None,
         describe_parameters(speed, training),
         describe_fastest(speed) if speed else None,
         *(describe(reports[name]) for name, describe in describers.items() if name in reports),

@@ -50,6 +50,14 @@ class CardInput:
     quality: Measurements | None = None
 
     @property
+    def distillation(self) -> Mapping[str, Any]:
+        """The settings that the student was distilled with; those of the recipe where no report tells them."""
+        settings: Mapping[str, Any] = (
+            self.training.details["settings"] if self.training else self.recipe["distillation"]
+        )
+        return settings
+
+    @property
     def teacher_id(self) -> str | None:
         """The teacher's id on the Hub; None where it is a folder or was trained by the recipe."""
         name = self.recipe["teacher"].get("model")

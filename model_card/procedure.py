@@ -17,7 +17,7 @@ MOST_ORIGINS = 6
 
 def describe_training(run: CardInput) -> dict[str, Any]:
     """How the student was trained, on what, with which losses, and what it cost."""
-    settings = run.recipe["distillation"]
+    settings = run.distillation
     meanings = loss_meanings(settings, teacher_layers(run), run.config["n_layers"])
     return {
         "start": _start(run),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from distilrubert.modeling.errors import UserError
@@ -23,6 +24,29 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which PyYAML takes the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """The plain values of a YAML document that somebody wrote by hand.
+
+    Raises:
+        yaml.YAMLError: if it is none, or a mapping has a key twice.
+    """
+    return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
 
 
 def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str], where: str) -> S:

@@ -36,7 +36,7 @@ from distilrubert.pipeline.hub.settings import check_endpoint
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, overridden, validated
-from distilrubert.pipeline.run import Run, bring_up_to_date
+from distilrubert.pipeline.run import Run, bring_up_to_date, locked
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.stamps import Stamps
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
@@ -146,12 +146,15 @@ def benchmark(options: argparse.Namespace) -> None:
 
 def card(options: argparse.Namespace) -> None:
     """Render a run's card again."""
+    if not options.run_dir.is_dir():
+        raise UserError(f"{options.run_dir}: there is no such run directory")
     stamps = Stamps(options.run_dir)
-    # What the card tells of, and of one and the same student.
-    stamps.check_coherent(("student", "conversion", "speed", "quality"))
-    # Its recipe may be another one than that of the card's stamp: whoever goes on with that writes it again.
-    stamps.reopen("card")
-    path = write_card(options.run_dir)
+    with locked(options.run_dir):
+        # What the card tells of, and of one and the same student.
+        stamps.check_coherent(("student", "conversion", "speed", "quality"))
+        # Its recipe may be another one than that of the card's stamp: whoever goes on with that writes it again.
+        stamps.reopen("card")
+        path = write_card(options.run_dir)
     print(f"The card is in {path}")
     if options.preview:
         print(f"A preview is in {write_preview(options.run_dir / 'hub')}")
@@ -200,14 +203,16 @@ def publish(options: argparse.Namespace) -> int:
         if not run.launch.leads:
             return DONE
         run.launch.go_on_alone()
-    bring_up_to_date(run, stages_of(run))
-    if not options.json:
-        print_tables(run)
-    if recipe.publish.repo_id is None:
-        said = f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}"
-        print(json.dumps(folder_as_json(run.hub)) if options.json else said)
-        return DONE
-    return _push(run, options)
+    # Up to the end: what is published has to be what was looked into before.
+    with locked(run.folder):
+        bring_up_to_date(run, stages_of(run))
+        if not options.json:
+            print_tables(run)
+        if recipe.publish.repo_id is not None:
+            return _push(run, options)
+    said = f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}"
+    print(json.dumps(folder_as_json(run.hub)) if options.json else said)
+    return DONE
 
 
 def _same_run(run: Run, options: argparse.Namespace) -> list[str]:

@@ -19,7 +19,7 @@ from distilrubert.distill.settings import DistillationSettings, PretrainingSetti
 from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, Seeds
 from distilrubert.evaluation.speed import SpeedSettings
 from distilrubert.model_card.settings import CardSettings
-from distilrubert.modeling.configuration import NameOrPath, Section
+from distilrubert.modeling.configuration import NameOrPath, Section, load_yaml
 from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.pipeline.hub.settings import PublishSettings, check_form
@@ -197,7 +197,7 @@ def validated(section: type[S], values: Mapping[str, Any], folder: Path | None =
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
         raise UserError(f"{path}: the recipe cannot be read: {reason}") from error
@@ -221,7 +221,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: expected key=value")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"--set {override}: the value is no YAML") from error
     *parents, last = key.split(".")
@@ -244,7 +244,9 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    # What is unknown is a key that somebody wrote, whatever it looks like.
+    is_key = [len(problem["loc"]) - 1] if problem["type"] == "extra_forbidden" else []
+    location = [part for place, part in enumerate(problem["loc"]) if place in is_key or not _is_union_tag(part)]
     where = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where}{_suggestion(location, model)}"

@@ -125,7 +125,7 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage], *, ends_run: bool = True
     """
     if not run.launch.leads:
         return _follow(run, stages)
-    with _locked(run.folder):
+    with locked(run.folder):
         inputs = inputs_of(run, stages)
         remember(_memory(run))
         for stage in stages:
@@ -241,15 +241,21 @@ def revision() -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the run directory."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the run directory; whoever holds it may ask again.
+
+    Raises:
+        UserError: if another process is working in it, or it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / ".lock", is_singleton=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"{folder}: another process is working in this run directory") from None
     except OSError as error:
         raise UserError(f"{folder}: the run directory cannot be written: {error.strerror or error}") from error
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()

@@ -170,7 +170,10 @@ def _task_inputs(task: TaskDefinition) -> dict[str, Any]:
 
 
 def _card_inputs(run: Run) -> Mapping[str, Any]:
-    return {"card": run.recipe.card.model_dump(mode="json"), "repo_id": run.recipe.publish.repo_id}
+    recipe = run.recipe
+    # What the card calls by its name.
+    names = {"name": recipe.name, "teacher": Path(recipe.teacher.model).name if recipe.teacher.model else None}
+    return {"card": recipe.card.model_dump(mode="json"), "repo_id": recipe.publish.repo_id, **names}
 
 
 # The stages themselves

@@ -182,13 +182,20 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a file, a folder or a link, if there is one, to where nothing that is still wanted lies."""
+    """Rename a file, a folder or a link, if there is one, to where nothing that is still wanted lies.
+
+    Raises:
+        UserError: if that is not possible, as from one disk to another.
+    """
     # A link to another disk may lead nowhere from the place where it is kept.
     if not (source.exists() or source.is_symlink()):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_symlink():
-        target.unlink()
-    elif target.is_dir():
-        shutil.rmtree(target)
-    source.rename(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():
+            target.unlink()
+        elif target.is_dir():
+            shutil.rmtree(target)
+        source.rename(target)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be moved to {target}: {error.strerror or error}") from error

@@ -13,6 +13,7 @@ from distilrubert.modeling.errors import UserError
 # What git refuses in the name of a branch or tag (git-check-ref-format), and a name that looks like an option.
 _BAD_REF = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|/\.|^[-/.]|[/.]$|\.lock$|^$")
 _REPO_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_PULL_REQUEST = re.compile(r"refs/pr/[1-9][0-9]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -107,5 +108,9 @@ def _check_repo_id(repo_id: str) -> None:
 def _check_ref(field: str, name: str) -> None:
     if _BAD_REF.search(name):
         raise UserError(f"{field}: {name!r} cannot name a branch or tag; use letters, digits, '-', '_', '.' and '/'")
+    if name.startswith("refs/") and not (field == "publish.revision" and _PULL_REQUEST.fullmatch(name)):
+        raise UserError(
+            f"{field}: {name!r}: a branch or tag goes by its name alone; of refs/ only refs/pr/N is a revision"
+        )
     if _COMMIT.fullmatch(name):
         raise UserError(f"{field}: {name} is a commit, and commits cannot change; give the name of a branch")

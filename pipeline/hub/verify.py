@@ -10,6 +10,7 @@ from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.loading import LOADED_FILES, loading_problems
+from distilrubert.pipeline.hub.plan import plan_push
 from distilrubert.pipeline.hub.remote import read_remote, read_tree
 from distilrubert.pipeline.hub.settings import PublishSettings
 
@@ -70,11 +71,14 @@ def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, re
 def verify_folder(folder: Path, settings: PublishSettings, retry: RetryPolicy | None = None) -> Verification:
     """Compare a folder with what is published under its settings (`publish --verify-only`). Nothing is changed.
 
+    That is the tag where the settings name one, the open pull request that they lead to, or else the revision.
+
     Raises:
-        UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable.
+        UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable, or no open
+            pull request proposes what the folder holds.
     """
     connection = connect(settings, retry)
-    return verify_push(local_files(folder), connection, settings.revision)
+    return verify_push(local_files(folder), connection, _published_to(folder, settings, connection))
 
 
 def render_verification(verification: Verification) -> str:
@@ -85,6 +89,17 @@ def render_verification(verification: Verification) -> str:
         f"Verified: all {verification.files} files of {verification.repo_id} hold the published bytes{loaded}.{others}"
         f"\n{verification.url}\nRevision {verification.revision}"
     )
+
+
+def _published_to(folder: Path, settings: PublishSettings, connection: HubConnection) -> str:
+    if settings.tag or not settings.create_pr:
+        return settings.tag or settings.revision
+    plan = plan_push(folder, settings, connection)
+    if plan.pull_request is not None:
+        return f"refs/pr/{plan.pull_request}"
+    if plan.needs_commit:
+        raise UserError(f"{connection.repo_id}: no open pull request proposes what {folder} holds")
+    return settings.revision
 
 
 def _commit_of(connection: HubConnection, revision: str) -> str:

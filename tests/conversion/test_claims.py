@@ -47,7 +47,7 @@ def test_files_as_they_were_made_hold(hub, made):
         "model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx",
     }  # fmt: skip
     of_int8 = {claim.figure: claim.claimed for claim in claims if claim.subject == "onnx/model_quantized.onnx"}
-    assert of_int8.keys() == {"size_mib", "sha256", "token_cosine", "pooled_cosine"}
+    assert of_int8.keys() == {"size_mib", "sha256", "summary", "token_cosine", "pooled_cosine"}
     assert of_int8["token_cosine"] == "≥ 0.97"
 
 
@@ -105,6 +105,21 @@ def test_the_tolerance_is_the_stated_one(hub, made):
     strict["int8"]["token_cosine"] = 7
     with pytest.raises(UserError, match=r"parity\.json: details\.tolerance\.int8\.token_cosine"):
         wrong(hub, report)
+
+
+def test_what_a_row_states_is_what_it_lists_of_both_ways(hub, made):
+    """A card shows the former."""
+
+    def claim_of(**figures):
+        rows = [dataclasses.replace(row, figures=row.figures | figures) for row in made[1].rows]
+        claims = check_files(hub, dataclasses.replace(made[1], rows=rows), SOME)
+        return next(claim for claim in claims if (claim.subject, claim.figure) == ("model.safetensors", "summary"))
+
+    assert (claim_of().claimed, claim_of().measured) == (7, 7)
+    for boast in ({"maximal_difference": 0.0}, {"token_cosine": 1.1}, {"minimal_pooled_cosine": 1.1}):
+        found = claim_of(**boast)
+        assert (found.verdict, found.reason) == ("does not hold", *boast)
+    assert claim_of(single=None).verdict == "not checked"
 
 
 def test_nobody_sets_the_mark_for_himself(hub, made):

@@ -172,6 +172,10 @@ def test_ratios_follow_from_their_times() -> None:
         (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | wrong, 2.0)))
         assert claim.verdict == "does not hold"
     assert claim.reason == f"{student.case}: samples_per_s"
+    # Who does not say to what a ratio is cannot have any.
+    unrelated = {"latency_ratio": 20.0, "throughput_ratio": 3.0}
+    (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | unrelated, None)))
+    assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: latency_ratio")
     (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative, 20.0)))
     assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: ratio")
 
@@ -281,11 +285,17 @@ def test_means_follow_from_their_runs(quality: Measurements) -> None:
     for key, value in {"mean": 0.9645, "std": 0.5}.items():
         edited = copy.deepcopy(quality)
         edited["student"].figures["tasks"]["nouns"]["accuracy"][key] = value
-        student, _ = check_means(edited)
+        student, *_ = check_means(edited)
         assert (student.verdict, student.reason) == ("does not hold", "nouns: accuracy")
         assert student.claimed == student.measured + 1
+    # A plain number, which a card shows like a mean, is the mean of no runs.
+    edited = copy.deepcopy(quality)
+    edited["bag-of-words"].figures["tasks"]["nouns"]["accuracy"] = 0.99
+    _, words, _ = check_means(edited)
+    assert (words.subject, words.verdict, words.reason) == ("bag-of-words", "does not hold", "nouns: accuracy")
+    assert ("bag-of-words", 0.99) in [(claim.subject, claim.claimed) for claim in list_scores(edited)]
     edited = dataclasses.replace(quality, rows=[dataclasses.replace(row, ratio=1.1) for row in quality.rows])
-    student, _ = check_means(edited)
+    student, *_ = check_means(edited)
     assert (student.verdict, student.reason) == ("does not hold", "ratio")
 
 
@@ -300,7 +310,8 @@ def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(
 
 
 def test_what_was_not_asked_for_is_listed(quality: Measurements) -> None:
-    assert [claim.figure for claim in list_scores(quality)] == [
-        "nouns: accuracy", "linear probe, nouns: accuracy", "nouns: accuracy",
+    assert [(claim.subject, claim.figure) for claim in list_scores(quality)] == [
+        ("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy"),
+        ("bag-of-words", "nouns: accuracy"), ("majority-class", "nouns: accuracy"),
     ]  # fmt: skip
     assert list(list_scores(quality, ["nouns"])) == []

@@ -37,6 +37,11 @@ def refusal(folder: Path, settings: PublishSettings) -> str:
         ({"repo_id": "me/a b"}, "'me/a b' is malformed"),
         ({"repo_id": "me/--x"}, "'me/--x' is malformed"),
         ({"repo_id": "me/модель"}, "is malformed"),
+        (
+            {"revision": "refs/heads/main"},
+            "publish.revision: 'refs/heads/main': a branch or tag goes by its name alone",
+        ),
+        ({"tag": "refs/pr/1"}, "publish.tag: 'refs/pr/1': a branch or tag goes by its name alone"),
         ({"revision": "bad name"}, "publish.revision: 'bad name' cannot name a branch"),
         ({"revision": "-x"}, "publish.revision: '-x'"),
         ({"revision": "a" * 40}, "is a commit, and commits cannot change"),

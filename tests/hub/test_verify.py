@@ -63,6 +63,23 @@ def test_any_revision_can_be_verified(local_hub: LocalHub, target: PublishSettin
         verify_folder(folder, target.model_copy(update={"repo_id": "me/none"}), HASTY)
 
 
+def test_what_the_settings_lead_to_is_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    first = push_once(folder, target.model_copy(update={"tag": "v1"}), HASTY).revision
+    assert verify_folder(folder, target.model_copy(update={"tag": "v1"}), HASTY).revision == first
+    with pytest.raises(UserError, match="has no revision v2; it has v1, main"):
+        verify_folder(folder, target.model_copy(update={"tag": "v2"}), HASTY)
+    proposed = target.model_copy(update={"create_pr": True})
+    # There is nothing to propose: the branch holds it.
+    assert verify_folder(folder, proposed, HASTY).revision == first
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    with pytest.raises(UserError, match="me/demo: no open pull request proposes what"):
+        verify_folder(folder, proposed, HASTY)
+    proposal = push_once(folder, proposed, HASTY).revision
+    assert verify_folder(folder, proposed, HASTY).revision == proposal
+    with pytest.raises(UserError, match=r"1 of \d+ files are not those of the folder"):
+        verify_folder(folder, target, HASTY)
+
+
 def test_a_file_that_changes_while_it_is_published(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
     connection = connect(target, HASTY)
     plan = plan_push(folder, target, connection)

@@ -1,5 +1,6 @@
 """A finished run directory with figures as a real run writes them, for the cards that the tests render."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from distilrubert.model_card.inputs import CardInput
 
 ENVIRONMENT = {
     "cpu": "AMD EPYC 9R14",
@@ -282,3 +285,11 @@ def write_run(folder: Path, recipe: dict[str, Any] = RECIPE, without: tuple[str,
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
+
+
+def distilled(run: CardInput, **settings: Any) -> CardInput:
+    """The run as if its student had been distilled with other settings."""
+    assert run.training is not None
+    details = run.training.details
+    training = dataclasses.replace(run.training, details=details | {"settings": details["settings"] | settings})
+    return dataclasses.replace(run, training=training)

@@ -17,7 +17,7 @@ from distilrubert.model_card.card import files_of_card, render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
 from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.modeling.errors import UserError
-from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, write_run
+from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, distilled, write_run
 
 GOLDEN = Path(__file__).parent / "golden" / "README.md"
 FIGURES = {name: f"picture {name}" for name in ("speed.png", "training.png", "quality.png")}
@@ -398,14 +398,13 @@ def test_a_teacher_of_the_recipes_own_is_told_of(tmp_path: Path) -> None:
     ],
 )
 def test_layer_map_in_words(run: CardInput, layer_map: Any, layers: int, words: str) -> None:
-    recipe = _changed(distillation={"layer_map": layer_map})
-    card = render_card(dataclasses.replace(run, recipe=recipe, teacher_config={"num_hidden_layers": layers}))
+    deep = dataclasses.replace(run, teacher_config={"num_hidden_layers": layers})
+    card = render_card(distilled(deep, layer_map=layer_map))
     assert f"Cosine distance between each hidden state of the student and {words}" in card
 
 
 def test_one_mean_of_all_layers_is_not_told_as_layer_by_layer(run: CardInput) -> None:
-    recipe = _changed(distillation={"layer_map": "all-mean"})
-    card = render_card(dataclasses.replace(run, recipe=recipe))
+    card = render_card(distilled(run, layer_map="all-mean"))
     assert "Cosine distance between the mean of all hidden states of the student and that of the teacher's |" in card
 
 

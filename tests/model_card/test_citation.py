@@ -4,6 +4,7 @@ from pathlib import Path
 
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
 from distilrubert.model_card.inputs import CardInput, read_card_input
+from tests.model_card.conftest import distilled
 
 
 def _entries(text: str) -> dict[str, str]:
@@ -49,13 +50,11 @@ def test_model_is_cited_with_its_authors_and_year(run_folder: Path) -> None:
 
 def _english(run: CardInput, **weights: float) -> CardInput:
     """The run as if it had been made of an English teacher."""
-    recipe = {
-        **run.recipe,
-        "teacher": {"model": "google-bert/bert-base-cased"},
-        "distillation": {**run.recipe["distillation"], "weights": weights},
-    }
+    recipe = {**run.recipe, "teacher": {"model": "google-bert/bert-base-cased"}}
     settings = run.settings.model_copy(update={"language": ["en"], "title": None, "authors": []})
-    return dataclasses.replace(run, name="distilbert-mine", recipe=recipe, settings=settings)
+    return distilled(
+        dataclasses.replace(run, name="distilbert-mine", recipe=recipe, settings=settings), weights=weights
+    )
 
 
 def test_what_is_no_distilrubert_is_not_cited_as_one(run_folder: Path) -> None:

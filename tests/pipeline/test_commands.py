@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants
 
 from distilrubert.conversion.parity import default_sentences
@@ -167,6 +168,31 @@ def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, caps
     assert files["README.md"] == {
         "path": "README.md", "bytes": len(card), "sha256": hashlib.sha256(card).hexdigest(),
     }  # fmt: skip
+
+
+def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder, tmp_path):  # noqa: F811
+    """What goes public is what was looked into, and nothing that another command has put there meanwhile."""
+    folder = tmp_path / "run"
+    shutil.copytree(model_folder, folder / "hub")
+    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
+    monkeypatch.setattr(commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(commands, "bring_up_to_date", lambda *_: None)
+    refused = []
+
+    def another_comes(*_):
+        with pytest.raises(Timeout):
+            FileLock(folder / ".lock").acquire(blocking=False)
+        refused.append("publish" if not refused else "card")
+        return folder / "hub/README.md"
+
+    monkeypatch.setattr(commands, "_push", lambda *_: bool(another_comes()) and 0)
+    monkeypatch.setattr(commands, "write_card", another_comes)
+    options = ["--run-dir", str(folder), "--repo-id", "me/x", "--json"]
+    assert main(["publish", str(tmp_path / "recipe.yaml"), *options]) == 0
+    assert main(["card", str(folder)]) == 0
+    assert refused == ["publish", "card"]
+    FileLock(folder / ".lock").acquire(blocking=False)
+    assert main(["card", str(tmp_path / "none")]) == 2
 
 
 def test_a_target_that_cannot_be_pushed_to_is_refused_before_any_work(local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811

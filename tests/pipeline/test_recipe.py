@@ -84,6 +84,8 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
         ("distillation.temprature=3", "unknown key distillation.temprature: did you mean temperature?"),
         ("distillation.weights.kll=3", "unknown key distillation.weights.kll: did you mean kl?"),
         ("corpus.sources=[{pth: a.txt}]", "unknown key corpus.sources.0.pth: did you mean path?"),
+        ("corpus.sources[0].path=a.txt", "unknown key corpus.sources[0]: did you mean sources?"),
+        ("distillation.weights.int=3", "unknown key distillation.weights.int; known here: kl, mlm, cosine"),
         ("zzz=1", "unknown key zzz; known here: name, seed, teacher, corpus"),
         ("distillation.temperature=warm", "distillation.temperature: input should be a valid number"),
         ("distillation.temperature=warm", "found 'warm'"),
@@ -190,6 +192,7 @@ def test_a_user_who_does_not_exist_has_no_folder(write):
         ("=3", "expected key=value"),
         ("name.x=3", "name holds a str, not a section"),
         ("seed=[1", "the value is no YAML"),
+        ("corpus={sources: [{path: a.txt}], sources: []}", "the value is no YAML"),
     ],
 )
 def test_a_malformed_override_is_refused(write, override, said):
@@ -200,6 +203,7 @@ def test_a_malformed_override_is_refused(write, override, said):
     ("text", "said"),
     [
         ("name: [1", "line 1, column 9: invalid YAML"),
+        (f"{MINIMAL}\nname: other\n", "invalid YAML: name is there twice"),
         ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
         ("", "a recipe is a mapping of keys to values, found nothing"),
         (MINIMAL.replace("student: {layers: 2}", ""), "student is missing"),

@@ -46,6 +46,8 @@ def inputs(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
         ("student.layers=2", "student"),
         ("conversion.onnx=[fp32]", "conversion"),
         ("evaluation.seeds=[5]", "quality"),
+        ("name=renamed", "card"),
+        ("publish.repo_id=me/renamed", "card"),
         ("corpus.processes=1", None),
         ("evaluation.processes=2", None),
     ],
