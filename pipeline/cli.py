@@ -312,7 +312,11 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
     )
-    parser.add_argument("--verify-only", action="store_true", help="compare what is published with the folder")
+    parser.add_argument(
+        "--verify-only",
+        action="store_true",
+        help="only compare what is published (with --tag the tag, with --create-pr the open pull request) with the folder",
+    )
     parser.add_argument(
         "--json",
         action="store_true",
