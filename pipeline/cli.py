@@ -315,7 +315,7 @@ def _publish(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify-only",
         action="store_true",
-        help="only compare what is published (with --tag the tag, with --create-pr the open pull request) with the folder",
+        help="compare the folder with what is published: with --tag the tag, with --create-pr the pull request",
     )
     parser.add_argument(
         "--json",
