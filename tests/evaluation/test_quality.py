@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distilrubert.evaluation import task_runs
+from distilrubert.evaluation.baselines import BASELINES
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.quality import measure_quality
@@ -143,7 +144,8 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(
     monkeypatch.setattr(task_runs, "finetune", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
-    assert len([path for path in tmp_path.iterdir() if "probe" not in path.name and "bag" not in path.name]) == 1
+    besides = ("probe", *BASELINES)
+    assert len([path for path in tmp_path.iterdir() if not any(name in path.name for name in besides)]) == 1
     measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
     assert len(calls) == 4
     assert calls[0] != calls[1] == calls[2]

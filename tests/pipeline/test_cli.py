@@ -84,7 +84,7 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["evaluate", ".", "--task", "t", "--output", "o", "--set", "learning_rates=[0]"], "greater than 0, found 0"),
         (["verify", ".", "--seeds", "1", "2", "1"], "--seeds: each only once, found [1, 2, 1]"),
         (["verify", ".", "--seeds", "-1"], "--seeds: input should be greater than or equal to 0, found -1"),
-        (["card", "none"], "none/recipe.yaml"),
+        (["card", "none"], "none: there is no such run directory"),
         (["verify", "./none"], "./none: there is no such folder"),
         (["verify", "."], "holds none of the reports"),
         (["verify", ".", "--tolerance", "0"], "--tolerance 0: a share above 0 is needed"),
