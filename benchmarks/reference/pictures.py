@@ -80,9 +80,15 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
     titles = all_tasks(results)
     if not titles:
         return None
-    longest = max(sum(task in result.tasks for result in results) for task in titles)
-    picture, panels = canvas((0.9 + 0.27 * longest) * -(-len(titles) // 2), panels=len(titles))
-    for task, axes in zip(titles, panels, strict=True):
+    bars = [sum(task in result.tasks for result in results) for task in titles]
+    # Two panels stand side by side, and are as high as the one with more bars.
+    rows = [max(bars[place : place + 2]) for place in range(0, len(bars), 2)]
+    heights = [0.9 + 0.27 * row for row in rows]
+    picture, panels = canvas(sum(heights), panels=len(titles))
+    grid = panels[0].get_gridspec()
+    assert grid is not None
+    grid.set_height_ratios(heights)
+    for number, (task, axes) in enumerate(zip(titles, panels, strict=True)):
         shown = [result for result in results if task in result.tasks]
         values = [result.score(result.model.name, task) for result in shown]
         _bars(axes, [result.model.name for result in shown], values, [_colour(result) for result in shown])
@@ -90,7 +96,7 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
         _line(axes, shown[0].score(TEACHER, task).mean, "teacher", GREY, "-")
         if any(row.case == BAG_OF_WORDS and task in row.figures["tasks"] for row in shown[0].report.rows):
             _line(axes, shown[0].score(BAG_OF_WORDS, task).mean, "bag of words", RED, ":")
-        axes.set_ylim(longest - 0.5, -0.5)
+        axes.set_ylim(rows[number // 2] - 0.5, -0.5)
         # Below the numbers of the axis, whatever the height of the panel: the distance is in letters.
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 2.5}
         axes.legend(**place, ncols=2, frameon=False, fontsize=8, handlelength=1.5, columnspacing=1.2)
@@ -241,5 +247,5 @@ def draw_ablation(ablation: Mapping[str, Sequence[Comparison]]) -> Figure | None
         axes.set_yticks(range(len(found)), list(found))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_title(f"{measure}: {'lower' if sign < 0 else 'higher'} by", loc="left", fontsize=9)
+        axes.set_title(f"{measure}: {'lower' if sign < 0 else 'higher'} by", loc="left", fontsize=7.5)
     return picture
