@@ -160,8 +160,9 @@ def complete_parts(workplace: Path) -> list[Part]:
 
 def remove_parts(workplace: Path) -> None:
     """Remove everything that a build has left; where that is interrupted, nothing takes the rest for parts."""
-    (workplace / PLAN).unlink(missing_ok=True)
-    shutil.rmtree(workplace, ignore_errors=True)
+    if workplace.is_dir():
+        (workplace / PLAN).unlink(missing_ok=True)
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def resume_parts(workplace: Path, plan: dict[str, Any], sources: list[list[TextOrigin]]) -> list[Part]:
