@@ -255,7 +255,7 @@ def _available_cores() -> int:
 
 @contextmanager
 def _plain_errors(processes: int) -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt, what the library does after it ends in an error of its own; tell lost ones."""
+    """Say in plain words what the library tells by errors of its own: Ctrl-C, and a process that is gone."""
     try:
         yield
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distilrubert.evaluation import baselines, linear_probe
+from distilrubert.evaluation import linear_probe
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import chosen_precision
 from distilrubert.evaluation.intrinsic import Ids, measure_intrinsic
@@ -77,20 +77,15 @@ def measure_quality(
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
-    frozen, of_sentences = (
-        [task for task in everything if without.applies_to(task)] for without in (linear_probe, baselines)
-    )
     # What takes seconds first: rows that are no good for it are told before hours of fine-tuning.
-    lines = {
-        case: {task.name: baseline_figures(case, task, data[task.name], cache) for task in of_sentences}
-        for case in baselines.BASELINES
-    }
+    baselines = baseline_figures(everything, data, cache)
+    frozen = [task for task in everything if linear_probe.applies_to(task)]
     probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
         summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
         figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
-    figures |= {case: {"tasks": scores} for case, scores in lines.items() if scores}
+    figures |= baselines
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
     rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]

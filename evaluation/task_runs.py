@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distilrubert.evaluation.baselines import BASELINES
+from distilrubert.evaluation.baselines import BASELINES, applies_to
 from distilrubert.evaluation.exported import Exporter
 from distilrubert.evaluation.finetuning import finetune
 from distilrubert.evaluation.linear_probe import probe
@@ -144,11 +144,19 @@ def fine_tune(
     }
 
 
-def baseline_figures(case: str, task: TaskDefinition, rows: TaskRows, cache: ResultCache) -> dict[str, Any]:
-    """The figures of one of the :data:`~distilrubert.evaluation.baselines.BASELINES`."""
-    inputs = {"model": case, "task": _task_inputs(task, rows)}
-    scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
-    return {**_summary(task, [scores]), "run": _row_counts(rows)}
+def baseline_figures(
+    tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], cache: ResultCache
+) -> dict[str, dict[str, Any]]:
+    """The figures of the row of each baseline, by case; none where no task has any."""
+    scored = [task for task in tasks if applies_to(task)]
+
+    def score(case: str, task: TaskDefinition) -> dict[str, Any]:
+        rows = data[task.name]
+        inputs = {"model": case, "task": _task_inputs(task, rows)}
+        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
+        return {**_summary(task, [scores]), "run": _row_counts(rows)}
+
+    return {case: {"tasks": {task.name: score(case, task) for task in scored}} for case in BASELINES if scored}
 
 
 def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:

@@ -245,8 +245,8 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
     # What is unknown is a key that somebody wrote, whatever it looks like.
-    is_key = [len(problem["loc"]) - 1] if problem["type"] == "extra_forbidden" else []
-    location = [part for place, part in enumerate(problem["loc"]) if place in is_key or not _is_union_tag(part)]
+    unknown = problem["loc"][-1:] if problem["type"] == "extra_forbidden" else ()
+    location = [part for part in problem["loc"] if part in unknown or not _is_union_tag(part)]
     where = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where}{_suggestion(location, model)}"
