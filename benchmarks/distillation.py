@@ -29,7 +29,7 @@ import psutil
 import torch
 from distillation_step import LABELLED, Shapes, flop_per_token
 
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.common.measurements import Environment, Measurements, Row
 
 BASELINE = "plain-fp32"
 PARTS = ("forward_s", "backward_s", "optimizer_s")

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
-from distilrubert.distill.encoding import FrozenModel, encode, recompute_blocks
-from distilrubert.distill.losses.mlm import IGNORED
-from distilrubert.distill.objective import Objective, ObjectiveSettings
-from distilrubert.distill.optimizer import build_optimizer
-from distilrubert.distill.settings import OptimizationSettings
-from distilrubert.modeling.memory import peak_memory_mib
+from distilrubert.common.memory import peak_memory_mib
+from distilrubert.common.training.optimizer import build_optimizer
+from distilrubert.common.training.padding import IGNORED
+from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks
+from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0

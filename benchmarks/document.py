@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.modeling.reports import Measurements, Row
+from distilrubert.common.measurements import Measurements, Row
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"

@@ -29,9 +29,9 @@ from inference_conversation import LENGTHS, measure_conversation
 from inference_models import FULL, QUICK, Shape, write_model
 from inference_peers import PEERS
 
-from distilrubert.evaluation.backends import BACKENDS
-from distilrubert.evaluation.speed import PUBLISHED, SpeedCase, SpeedSettings, cases_of, measure_speed
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.evaluation.speed.backends import BACKENDS
+from distilrubert.evaluation.speed.benchmark import PUBLISHED, SpeedCase, SpeedSettings, cases_of, measure_speed
 
 HERE = Path(__file__).parent
 WORKER = (str(HERE / "inference_worker.py"),)

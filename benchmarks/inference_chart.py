@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distilrubert.modeling.reports import Measurements
+from distilrubert.common.measurements import Measurements
 
 # Okabe and Ito's palette, told apart with any colour vision.
 COLOURS = {

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from distilrubert.evaluation.speed import SpeedCase
-from distilrubert.evaluation.speed_process import SpeedProcess
+from distilrubert.evaluation.speed.benchmark import SpeedCase
+from distilrubert.evaluation.speed.speed_process import SpeedProcess
 
 # Lengths in tokens of 1,024 dialogues and speeches in the order of a shuffle.
 LENGTHS: list[int] = json.loads((Path(__file__).parent / "conversation_lengths.json").read_text())

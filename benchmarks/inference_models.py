@@ -9,12 +9,12 @@ import torch
 from inference_peers import write_peers
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizerFast
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.material import Material
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.modeling.student import Student
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 logger = logging.getLogger(__name__)
 FILES = (

@@ -18,12 +18,12 @@ from datasets import load_dataset
 from inference_peers import write_peers
 from inference_variants import VARIANTS
 
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.material import Material
 from distilrubert.conversion.parity import measure_parity
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.reports import Environment, Measurements, Row
 
 OURS = ("pytorch-fp32", "onnx-int8", "onnx-int8-avx512-vnni", "openvino-int8")
 # A peer's file, and ours that is run as it is.

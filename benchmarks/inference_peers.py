@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrubert.evaluation.backends import CHECKPOINT, Backend, open_onnx, open_openvino
+from distilrubert.evaluation.speed.backends import CHECKPOINT, Backend, open_onnx, open_openvino
 
 if TYPE_CHECKING:
     from distilrubert.conversion.material import Material

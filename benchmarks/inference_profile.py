@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from inference_models import FULL, write_model
 
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.common.measurements import Environment, Measurements, Row
 
 MODELS = ("base", "tiny")
 OURS = ("pytorch-fp32", "openvino-int8", "onnx-int8-avx512-vnni")

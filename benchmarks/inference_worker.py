@@ -2,8 +2,8 @@
 
 from inference_peers import PEERS
 
-from distilrubert.evaluation import speed_worker
-from distilrubert.evaluation.backends import BACKENDS
+from distilrubert.evaluation.speed import speed_worker
+from distilrubert.evaluation.speed.backends import BACKENDS
 
 BACKENDS.update(PEERS)
 speed_worker.main()

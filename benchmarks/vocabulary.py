@@ -28,17 +28,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.training.optimizer import build_optimizer
+from distilrubert.common.training.progress import peak_memory_mib
+from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.update import count_rows
+from distilrubert.distill.batches.masking import MaskingSettings
+from distilrubert.distill.batches.span_masking import SpanMasker
+from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.losses import LossWeights
-from distilrubert.distill.masking import MaskingSettings
-from distilrubert.distill.objective import Objective, ObjectiveSettings
-from distilrubert.distill.optimizer import build_optimizer
-from distilrubert.distill.paired_objective import PairedObjective
-from distilrubert.distill.pairs import PairEncoder
-from distilrubert.distill.progress import peak_memory_mib
-from distilrubert.distill.settings import OptimizationSettings
-from distilrubert.distill.span_masking import SpanMasker
-from distilrubert.distill.update import count_rows
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.paired_objective import PairedObjective
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -123,7 +123,7 @@ def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
     optimizer = build_optimizer(objective, OptimizationSettings())
     seconds = []
     for step in range(1 + arguments.steps):
-        batch = masker.batch(pairs, step, range(len(pairs)))
+        batch = masker.collate(pairs, step, range(len(pairs)))
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             losses = objective(batch, count_rows(objective, [batch]))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.modeling.checkpoints import checkpoint_folder
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json
 from distilrubert.modeling.student import Student, load_student
 from distilrubert.modeling.teacher import Teacher, load_teacher
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilrubert.common.claims import Claim, judged, unchecked
+from distilrubert.common.configuration import stated_settings
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
+from distilrubert.conversion.conversion_settings import Tolerances
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.model_folder import CONVERTED_FILES
 from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity
-from distilrubert.conversion.settings import Tolerances
-from distilrubert.modeling.claims import Claim, judged, unchecked
-from distilrubert.modeling.configuration import stated_settings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import sha256_of
-from distilrubert.modeling.reports import Measurements, Row
 
 TASKS = ("feature-extraction", "fill-mask")
 UNSTATED = "reports/parity.json has no row of it"

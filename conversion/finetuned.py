@@ -7,9 +7,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.conversion.checkpoint import FineTuned
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS, Encoder, Inputs
 from distilrubert.conversion.material import Material, evenly
-from distilrubert.conversion.settings import ConversionSettings
 
 
 def export_finetuned(

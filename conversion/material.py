@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distilrubert.conversion.checkpoint import Checkpoint, FineTuned
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.sensitivity import output_errors
-from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.conversion.smoothing import smooth
 
 Item = TypeVar("Item")

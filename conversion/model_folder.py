@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import load_checkpoint
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.material import Material
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import sha256_of
-from distilrubert.modeling.reports import Measurements
 
 # Files and folders that `convert` may leave in its output beside model.safetensors, whatever the settings.
 CONVERTED = (

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from distilrubert.conversion.attention import attention_written_out
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import atomic_file
+from distilrubert.conversion.attention_export import attention_written_out
 from distilrubert.modeling.checkpoints import quiet_transformers
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import atomic_file
 
 if TYPE_CHECKING:
     import onnx
@@ -46,8 +46,8 @@ def export_onnx(
         model: BERT or DistilBERT encoder, or for fill-mask the whole model, in fp32 with SDPA attention.
         target: the file; its folder is made.
         task: feature-extraction or fill-mask.
-        mask_in_keys: see :func:`~distilrubert.conversion.attention.attention_written_out`; without it the graph can be
-            quantised by anybody.
+        mask_in_keys: see :func:`~distilrubert.conversion.attention_export.attention_written_out`; without it the graph
+            can be quantised by anybody.
 
     Raises:
         UserError: if the packages are missing, the file cannot be written, or the model is too large for one file.

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from distilrubert.common.errors import UserError
 from distilrubert.conversion.onnx import quiet_exporters
-from distilrubert.modeling.errors import UserError
 
 if TYPE_CHECKING:
     import openvino

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import Checkpoint
+from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
 from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
-from distilrubert.conversion.settings import Tolerance, Tolerances
-from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import mlm_head_of
-from distilrubert.modeling.persistence import sha256_of
-from distilrubert.modeling.reports import Environment, Measurements, Row
 
 PADDED_BATCH = 32
 WAYS = ("single", "padded")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
+from distilrubert.common.persistence import atomic_file
 from distilrubert.conversion.onnx import quiet_exporters, require_onnx
-from distilrubert.modeling.persistence import atomic_file
 
 
 @dataclasses.dataclass(frozen=True)

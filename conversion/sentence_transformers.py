@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distilrubert.modeling.persistence import write_json
+from distilrubert.common.persistence import write_json
 
 # The names that every version reads; later ones understand them and write their own.
 MODULES = [

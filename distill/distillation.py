@@ -1,26 +1,29 @@
 """The public verbs: distil a student, pretrain a teacher."""
 
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.distill.batching import Masks
-from distilrubert.distill.corpus import Corpus
-from distilrubert.distill.job import Job
+from distilrubert.common.errors import UserError
+from distilrubert.common.training.batching import Collator
+from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.trainer import train
+from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.distill.batches.masking import Masker
+from distilrubert.distill.batches.span_masking import SpanMasker
+from distilrubert.distill.corpus.build import Corpus
+from distilrubert.distill.corpus.store import PairedCorpus
+from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
+from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
 from distilrubert.distill.losses import PREDICTION_LOSSES, LossWeights
-from distilrubert.distill.masking import Masker
-from distilrubert.distill.objective import Objective, ObjectiveSettings
-from distilrubert.distill.paired_objective import AnyObjective, PairedObjective
-from distilrubert.distill.report import TrainingReport
-from distilrubert.distill.settings import DistillationSettings, OptimizationSettings
-from distilrubert.distill.span_masking import SpanMasker
-from distilrubert.distill.store import PairedCorpus
-from distilrubert.distill.tokenisation import tokenizer_sha256
-from distilrubert.distill.trainer import train
-from distilrubert.modeling.errors import UserError
+from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.paired_objective import PairedObjective
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -49,37 +52,42 @@ def distill(
         seed: of order, masks and dropout.
 
     Raises:
-        UserError, Interrupted: as :func:`~distilrubert.distill.trainer.train`.
+        UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
     """
     origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
     weights = settings.weights
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
-    objective: AnyObjective
-    masker: Masks[Any]
+    objective: LossModule
+    collator: Collator[Any]
     if is_paired:
         objective = PairedObjective(student, teacher, settings)
         pairs = _pairs_of(corpus, teacher, student)
         corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
+        # A batch has room for the longer side of each example; what the student reads is its own.
+        epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
-        masker = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
+        collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
     else:
         objective = Objective(student.model, teacher.model, settings)
-        masker = _masker(corpus, teacher.tokenizer, settings, seed)
+        epoch_tokens = int(corpus.train.lengths.sum())
+        collator = _masker(corpus, teacher.tokenizer, settings, seed)
     embeddings = student.model.get_input_embeddings()
     embeddings.requires_grad_(not settings.freeze_embeddings)
     try:
         return train(
-            Job(
+            TrainingRun(
                 case="distillation",
                 section="distillation",
                 objective=objective,
-                corpus=corpus,
-                masker=masker,
+                examples=corpus.train,
+                validation=corpus.validation,
+                collator=collator,
                 settings=settings,
                 folder=Path(folder),
                 seed=seed,
-                origin=origin,
-                leaves_weights_out=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
+                origin={"corpus": _identity_of(corpus), **origin},
+                epoch_tokens=epoch_tokens,
+                find_unused_parameters=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
             )
         )
     finally:
@@ -87,7 +95,7 @@ def distill(
 
 
 def pretrain_teacher(
-    teacher: Teacher, corpus: Corpus, settings: OptimizationSettings, folder: str | os.PathLike[str], seed: int
+    teacher: Teacher, corpus: Corpus, settings: MaskedTrainingSettings, folder: str | os.PathLike[str], seed: int
 ) -> TrainingReport:
     """Train `teacher.model` in place on masked language modelling alone, with the same loop as :func:`distill`.
 
@@ -101,28 +109,30 @@ def pretrain_teacher(
         seed: of order, masks and dropout.
 
     Raises:
-        UserError, Interrupted: as :func:`~distilrubert.distill.trainer.train`.
+        UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
     """
     teacher.model.requires_grad_(True)
     try:
         return train(
-            Job(
+            TrainingRun(
                 case="pretraining",
                 section="teacher.pretrain",
                 objective=Objective(teacher.model, None, ObjectiveSettings(weights=LossWeights(mlm=1.0))),
-                corpus=corpus,
-                masker=_masker(corpus, teacher.tokenizer, settings, seed),
+                examples=corpus.train,
+                validation=corpus.validation,
+                collator=_masker(corpus, teacher.tokenizer, settings, seed),
                 settings=settings,
                 folder=Path(folder),
                 seed=seed,
-                origin={},
+                origin={"corpus": _identity_of(corpus)},
+                epoch_tokens=int(corpus.train.lengths.sum()),
             )
         )
     finally:
         teacher.model.requires_grad_(False)
 
 
-def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: OptimizationSettings, seed: int) -> Masker:
+def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: MaskedTrainingSettings, seed: int) -> Masker:
     if len(corpus.token_counts) != len(tokenizer):
         raise UserError(
             f"corpus: it was tokenised with {len(corpus.token_counts)} pieces, and the model has {len(tokenizer)}"
@@ -157,3 +167,9 @@ def _check_tokenizer(corpus: Corpus, key: str, tokenizer: PreTrainedTokenizerFas
         raise UserError(
             f"corpus: it was tokenised with another {key.replace('_', ' ')} than the model has; build it anew"
         )
+
+
+def _identity_of(corpus: Corpus) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(corpus.train.lengths).data)
+    digest.update(np.ascontiguousarray(corpus.token_counts).data)
+    return {"sequences": len(corpus.train), "tokens": int(corpus.train.lengths.sum()), "sha256": digest.hexdigest()}

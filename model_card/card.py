@@ -10,6 +10,9 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import atomic_file, write_text
+from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.cases import FILES
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
 from distilrubert.model_card.figures import write_figures
@@ -18,10 +21,7 @@ from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
 from distilrubert.model_card.procedure import describe_training
 from distilrubert.model_card.prose import describe_model, describe_parity, describe_quality, describe_speed
 from distilrubert.model_card.scores import Score, task_scores
-from distilrubert.model_card.settings import CardSettings
 from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
-from distilrubert.modeling.persistence import atomic_file, write_text
-from distilrubert.modeling.reports import Measurements
 
 # What the Hub calls our kinds of task.
 TASK_TYPES = {

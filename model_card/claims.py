@@ -15,6 +15,10 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distilrubert.common.claims import Claim, judged, unchecked
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card import eval_results
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.model_card.losses import loss_meanings
@@ -29,10 +33,6 @@ from distilrubert.model_card.prose import (
 )
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
 from distilrubert.model_card.values import Facts, Figure, claims_figures, figures_in, figures_of_cell, wording_of
-from distilrubert.modeling.claims import Claim, judged, unchecked
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json
-from distilrubert.modeling.reports import Measurements
 
 CARD = "README.md"
 Reports = Mapping[str, Measurements]

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.common.persistence import atomic_file
 from distilrubert.model_card.cases import BACKENDS, Case
 from distilrubert.model_card.drawing import (
     BLUE,
@@ -27,8 +29,6 @@ from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.losses import TITLES
 from distilrubert.model_card.scores import Score, main_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
-from distilrubert.modeling.persistence import atomic_file
-from distilrubert.modeling.reports import Measurements, Row
 
 # Dark enough for text.
 BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))

@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
+from distilrubert.common.configuration import stated_settings
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import read_json
+from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.hub_rules import is_repo_id
-from distilrubert.model_card.settings import CardSettings
-from distilrubert.modeling.configuration import stated_settings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json
-from distilrubert.modeling.reports import Measurements
 
 REPORTS = ("pretraining", "training", "parity", "speed", "quality")
 

@@ -9,8 +9,8 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import write_text
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import write_text
 
 
 def write_preview(hub_folder: Path) -> Path:

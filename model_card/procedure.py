@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.losses import loss_meanings, teacher_layers
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
-from distilrubert.modeling.presets import spread_layers
-from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.architecture import spread_layers
 
 MOST_ORIGINS = 6
 

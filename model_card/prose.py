@@ -5,12 +5,12 @@ from typing import Any
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.model_card.cases import BACKENDS, Case
 from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import have_vocabularies_of_their_own, intrinsic_scores, main_scores, task_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
-from distilrubert.modeling.reports import Environment, Measurements
 
 SPECIAL_LANGUAGES = {"multilingual": "several languages", "code": "program code"}
 

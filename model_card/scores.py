@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.formatting import score
-from distilrubert.modeling.reports import Measurements
 
 METRIC_TITLES = {
     "accuracy": "accuracy",

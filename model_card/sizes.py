@@ -1,7 +1,7 @@
 """What the size of a checkpoint says about the numbers in it."""
 
+from distilrubert.common.measurements import Row
 from distilrubert.model_card.cases import Case
-from distilrubert.modeling.reports import Row
 
 
 def stored_in_16_bits(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import FILES, Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, figure, score
 from distilrubert.model_card.scores import (
@@ -14,7 +15,6 @@ from distilrubert.model_card.scores import (
     task_scores,
 )
 from distilrubert.model_card.sizes import stored_in_16_bits
-from distilrubert.modeling.reports import Measurements, Row
 
 MODEL_TITLES = {
     "teacher": "Teacher",

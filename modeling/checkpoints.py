@@ -18,9 +18,9 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from distilrubert.modeling.configuration import expand_home
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.hub_failures import (
+from distilrubert.common.configuration import expand_home
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import (
     cause,
     clean,
     is_broken_transfer,
@@ -32,7 +32,7 @@ from distilrubert.modeling.hub_failures import (
     status_of,
     token_in_use,
 )
-from distilrubert.modeling.persistence import read_json
+from distilrubert.common.persistence import read_json
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 logger = logging.getLogger(__name__)

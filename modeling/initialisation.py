@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from distilrubert.modeling.presets import ResolvedArchitecture, spread_layers
+from distilrubert.modeling.architecture import ResolvedArchitecture, spread_layers
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 
 EMBEDDINGS = {

@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import DistilBertForMaskedLM, PreTrainedTokenizerFast
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import atomic_folder
+from distilrubert.modeling.architecture import StudentArchitecture, student_config
 from distilrubert.modeling.checkpoints import (
     checkpoint_folder,
     load_fast_tokenizer,
@@ -15,10 +18,7 @@ from distilrubert.modeling.checkpoints import (
     read_config,
     save_checkpoint,
 )
-from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
-from distilrubert.modeling.persistence import atomic_folder
-from distilrubert.modeling.presets import StudentArchitecture, student_config
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 

@@ -11,6 +11,8 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from transformers.activations import ACT2FN
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import atomic_folder
 from distilrubert.modeling.checkpoints import (
     checkpoint_folder,
     load_fast_tokenizer,
@@ -18,8 +20,6 @@ from distilrubert.modeling.checkpoints import (
     read_config,
     save_checkpoint,
 )
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import atomic_folder
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers.models import WordPiece
 from transformers import AutoTokenizer, BertTokenizerFast, DistilBertTokenizerFast, PreTrainedTokenizerFast
 
-from distilrubert.modeling.persistence import read_json
+from distilrubert.common.persistence import read_json
 
 # Facts about the machine that saved it, or about the version of transformers, that other readers trip over.
 DROPPED_KEYS = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "vocab_file", "backend")

@@ -23,8 +23,8 @@ from tokenizers.models import WordPiece
 from torch import nn
 from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerFast
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json, write_json
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json, write_json
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 

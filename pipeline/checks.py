@@ -4,15 +4,15 @@ import itertools
 import tempfile
 from pathlib import Path
 
+from distilrubert.common.training.tracking import check_trackers
 from distilrubert.conversion.onnx import require_onnx
 from distilrubert.conversion.openvino import require_openvino
+from distilrubert.distill.corpus.sources import open_source
+from distilrubert.distill.corpus.tokenisation import check_max_length
 from distilrubert.distill.losses import LAYER_LOSSES, PAIRED_LAYER_LOSSES
-from distilrubert.distill.objective import build_layer_losses
-from distilrubert.distill.sources import open_source
-from distilrubert.distill.tokenisation import check_max_length
-from distilrubert.distill.tracking import check_trackers
-from distilrubert.evaluation.task_data import load_rows
-from distilrubert.modeling.presets import student_config
+from distilrubert.distill.losses.objective import build_layer_losses
+from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
 from distilrubert.pipeline.hub.connection import connect

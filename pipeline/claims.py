@@ -13,20 +13,20 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from distilrubert.common.claims import Claim
+from distilrubert.common.configuration import stated_settings
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.claims import check_files
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.evaluation.exported import Exporter
-from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores, require_scores
-from distilrubert.evaluation.speed_claims import check_ratios, check_sizes, check_speed, list_speed
-from distilrubert.evaluation.task import TaskDefinition
-from distilrubert.evaluation.task_data import load_rows
+from distilrubert.evaluation.speed.speed_claims import check_ratios, check_sizes, check_speed, list_speed
+from distilrubert.evaluation.tasks.exported import Exporter
+from distilrubert.evaluation.tasks.score_claims import check_means, check_scores, list_scores, require_scores
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.model_card.claims import check_card, read_reports
-from distilrubert.modeling.claims import Claim
-from distilrubert.modeling.configuration import stated_settings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Measurements
 from distilrubert.pipeline.exporting import exporters_of
 
 STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}

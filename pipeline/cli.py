@@ -49,7 +49,7 @@ def _perform(options: argparse.Namespace, program: str) -> int:
     """Run the command that was asked for; the exit status as :func:`main` has it."""
     _configure_logging()
     # Imported here so that --help and a mistyped option answer at once: torch takes seconds to import.
-    from distilrubert.modeling.errors import UserError
+    from distilrubert.common.errors import UserError
     from distilrubert.pipeline import commands
 
     try:

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 from huggingface_hub import constants
 from rich.console import Console
 
+from distilrubert.common.configuration import Section
+from distilrubert.common.errors import UserError
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.speed import SpeedSettings, cases_of, measure_speed
-from distilrubert.evaluation.task import load_tasks
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.speed.benchmark import SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.tasks.quality import measure_quality
+from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
-from distilrubert.modeling.configuration import Section
-from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_as_json, claims_table, summary
 from distilrubert.pipeline.exporting import exporters_of
@@ -31,8 +31,8 @@ from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
+from distilrubert.pipeline.hub.publish_settings import check_endpoint
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
-from distilrubert.pipeline.hub.settings import check_endpoint
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import ExportedSettings, Recipe, load_recipe, overridden, validated

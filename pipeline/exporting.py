@@ -4,10 +4,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.finetuned import export_finetuned
 from distilrubert.conversion.formats import FORMATS
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.evaluation.exported import Exporter
+from distilrubert.evaluation.tasks.exported import Exporter
 
 
 def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = None) -> dict[str, Exporter]:

@@ -13,8 +13,8 @@ from typing import Self
 
 from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
-from distilrubert.distill.ranks import destroy_process_group
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
+from distilrubert.common.training.ranks import destroy_process_group
 
 # What torchrun and accelerate launch set for the processes that they start.
 LAUNCHER_VARIABLES = (

@@ -12,17 +12,17 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from distilrubert.conversion.settings import ConversionSettings, OnnxFile, OpenvinoFile
-from distilrubert.distill.corpus import CorpusSettings
+from distilrubert.common.configuration import NameOrPath, Section, load_yaml
+from distilrubert.common.errors import UserError
+from distilrubert.conversion.conversion_settings import ConversionSettings, OnnxFile, OpenvinoFile
+from distilrubert.distill.corpus.build import CorpusSettings
+from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
 from distilrubert.distill.losses import PAIRED_LOSSES, SHARED_LOSSES
-from distilrubert.distill.settings import DistillationSettings, PretrainingSettings
-from distilrubert.evaluation.settings import FinetuningSettings, IntrinsicSettings, Seeds
-from distilrubert.evaluation.speed import SpeedSettings
-from distilrubert.model_card.settings import CardSettings
-from distilrubert.modeling.configuration import NameOrPath, Section, load_yaml
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.presets import StudentArchitecture
-from distilrubert.pipeline.hub.settings import PublishSettings, check_form
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings, IntrinsicSettings, Seeds
+from distilrubert.evaluation.speed.benchmark import SpeedSettings
+from distilrubert.model_card.card_settings import CardSettings
+from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
 
 S = TypeVar("S", bound=Section)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline.recipe import Recipe, sections_in
 
 INTRODUCTION = """\

@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from distilrubert.modeling.contents import recall, remember
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import write_text
-from distilrubert.modeling.reports import installed_versions
+from distilrubert.common.contents import recall, remember
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import installed_versions
+from distilrubert.common.persistence import write_text
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe, resolved
 from distilrubert.pipeline.stamps import Stamp, Stamps, difference, fingerprint, plain

@@ -6,25 +6,25 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from distilrubert.common.contents import content_of
+from distilrubert.common.persistence import atomic_folder
 from distilrubert.conversion.material import evenly
 from distilrubert.conversion.model_folder import CONVERTED, convert, files_of
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.distill.corpus import build_corpus, load_corpus, workplace_of
+from distilrubert.distill.corpus.build import build_corpus, load_corpus, workplace_of
+from distilrubert.distill.corpus.sources import identities_of, iterate_texts
 from distilrubert.distill.distillation import distill, pretrain_teacher
-from distilrubert.distill.sources import identities_of, iterate_texts
-from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.result_cache import VERSION
-from distilrubert.evaluation.settings import QualitySettings
-from distilrubert.evaluation.speed import SpeedCase, cases_of, measure_speed
-from distilrubert.evaluation.task import TaskDefinition, load_tasks
+from distilrubert.evaluation.evaluation_settings import QualitySettings
+from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.tasks.quality import measure_quality
+from distilrubert.evaluation.tasks.result_cache import VERSION
+from distilrubert.evaluation.tasks.task import TaskDefinition, load_tasks
 from distilrubert.model_card.card import BESIDE_THE_CARD, files_of_card, write_card
 from distilrubert.modeling.checkpoints import checkpoint_folder
-from distilrubert.modeling.contents import content_of
-from distilrubert.modeling.persistence import atomic_folder
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.exporting import decisive_settings, exporters_of
 from distilrubert.pipeline.recipe import EvaluationSettings
 from distilrubert.pipeline.run import Run, Stage

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import read_json, write_json
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)

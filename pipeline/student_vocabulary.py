@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
-from distilrubert.distill.deduplication import as_fraction, text_keys
-from distilrubert.distill.sources import iterate_texts
-from distilrubert.distill.store import load_corpus
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.persistence import atomic_folder
+from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
+from distilrubert.distill.corpus.sources import iterate_texts
+from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.checkpoints import checkpoint_folder
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import atomic_folder
-from distilrubert.modeling.reports import Environment, Measurements, Row
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
@@ -25,7 +25,7 @@ from distilrubert.modeling.trimming import (
     trim_teacher,
     trim_tokenizer,
 )
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.run import Run
 
 BYTES = 4  # of a number in fp32

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.scores import have_vocabularies_of_their_own
-from distilrubert.modeling.reports import Measurements
 from distilrubert.pipeline.run import Run
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A script that starts the tests in the background leaves them deaf to Ctrl-C, and with them every program that a test

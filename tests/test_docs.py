@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilrubert.evaluation.kinds import KINDS
-from distilrubert.evaluation.task import TaskDefinition
+from distilrubert.evaluation.tasks.kinds import KINDS
+from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline import cli
 
 ROOT = Path(__file__).parents[1]

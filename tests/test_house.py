@@ -11,19 +11,20 @@ from typing import get_args
 
 import pytest
 
+from distilrubert.conversion.conversion_settings import OnnxFile, OpenvinoFile
 from distilrubert.conversion.formats import FORMATS
-from distilrubert.conversion.settings import OnnxFile, OpenvinoFile
-from distilrubert.evaluation.backends import BACKENDS
+from distilrubert.evaluation.speed.backends import BACKENDS
 from distilrubert.model_card.cases import FILES
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("modeling", "distill", "conversion", "evaluation", "model_card", "pipeline")
+ROOMS = ("common", "modeling", "distill", "conversion", "evaluation", "model_card", "pipeline")
 ALLOWED = {
-    "modeling": set(),
-    "distill": {"modeling"},
-    "conversion": {"modeling"},
-    "evaluation": {"modeling"},
-    "model_card": {"modeling"},
+    "common": set(),
+    "modeling": {"common"},
+    "distill": {"common", "modeling"},
+    "conversion": {"common", "modeling"},
+    "evaluation": {"common", "modeling"},
+    "model_card": {"common", "modeling"},
     "pipeline": set(ROOMS) - {"pipeline"},
 }
 EXPORT_PACKAGES = {"optimum", "onnx", "onnxruntime", "openvino", "nncf"}

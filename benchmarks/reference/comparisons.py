@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from results import HELD_OUT, PROBE, Result, all_tasks, probed_tasks
 
-from distilrubert.evaluation.significance import critical_value, welch
+from distilrubert.evaluation.tasks.significance import critical_value, welch
 
 # A student, and by name the same without one of its losses, and which that is.
 WHOLE = "base"

@@ -18,6 +18,7 @@ from results import (
     file_points,
 )
 
+from distilrubert.common.persistence import atomic_file
 from distilrubert.model_card.drawing import (
     BLUE,
     GREEN,
@@ -33,7 +34,6 @@ from distilrubert.model_card.drawing import (
 )
 from distilrubert.model_card.figures import points_of, with_tokens
 from distilrubert.model_card.scores import Value
-from distilrubert.modeling.persistence import atomic_file
 
 # By the recipe that a model is made from.
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}

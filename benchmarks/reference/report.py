@@ -18,10 +18,10 @@ from pictures import write_pictures
 from results import TEACHER, Result, all_tasks, by_name, common_tasks, load_results, measure_of, timed_alike
 from tables import comparison_tables, goals_table, held_out_table, probe_table, size_table, tasks_table
 
-from distilrubert.evaluation.intrinsic import FOLDS
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import write_text
+from distilrubert.evaluation.text.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import write_text
 from distilrubert.pipeline.status import DONE, USER_ERROR
 
 HERE = Path(__file__).parent

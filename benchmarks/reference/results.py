@@ -10,11 +10,11 @@ from typing import Any
 
 from models import FORMER, MODELS, Model
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.formats import FORMATS
-from distilrubert.evaluation.significance import critical_value
+from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.model_card.scores import METRIC_TITLES, Value
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Environment, Measurements, Row
 
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")

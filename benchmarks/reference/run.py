@@ -24,11 +24,11 @@ from typing import Any
 
 from models import MODELS, PROBED, Model
 
-from distilrubert.distill.report import TrainingReport
-from distilrubert.evaluation.size import count_parameters, find_file
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.evaluation.speed.size import count_parameters, find_file
 from distilrubert.modeling.checkpoints import checkpoint_folder
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Measurements, Row
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.recipe import Recipe, load_recipe
 from distilrubert.pipeline.run import Run, bring_up_to_date, revision

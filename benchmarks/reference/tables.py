@@ -18,9 +18,9 @@ from results import (
 )
 
 from distilrubert.conversion.formats import FORMATS
-from distilrubert.evaluation.baselines import BASELINES
-from distilrubert.evaluation.significance import critical_value
-from distilrubert.evaluation.task import known_tasks
+from distilrubert.evaluation.tasks.baselines import BASELINES
+from distilrubert.evaluation.tasks.significance import critical_value
+from distilrubert.evaluation.tasks.task import known_tasks
 from distilrubert.model_card.formatting import count, duration, figure, listing
 from distilrubert.model_card.scores import Value
 from distilrubert.model_card.tables import markdown_table

@@ -8,12 +8,12 @@ objective divides it by a number of rows that may span several batches and proce
 
 from pydantic import Field
 
+from distilrubert.common.configuration import Section
 from distilrubert.distill.losses.attention import AttentionLoss
 from distilrubert.distill.losses.cosine import CosineLoss
 from distilrubert.distill.losses.hidden import HiddenLoss
 from distilrubert.distill.losses.layer import LayerLoss
 from distilrubert.distill.losses.reduce import ReduceCosineLoss, ReduceLoss
-from distilrubert.modeling.configuration import Section
 
 LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
 PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}

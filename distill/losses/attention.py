@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, DistilBertModel, PretrainedConfig
 
-from distilrubert.distill.layer_map import LayerPair
+from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.layer import Activations, LayerLoss, QueryKey, sum_selected
-from distilrubert.modeling.errors import UserError
+from distilrubert.distill.losses.layer_map import LayerPair
 
 _FIELD = "distillation.weights.attention"
 

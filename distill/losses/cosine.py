@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from distilrubert.distill.layer_map import LayerPair
+from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.layer import Activations, LayerLoss, sum_selected
-from distilrubert.modeling.errors import UserError
+from distilrubert.distill.losses.layer_map import LayerPair
 
 # Keeps a state of zeros from dividing by zero: its distance is 1.
 EPSILON = 1e-8

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from distilrubert.distill.layer_map import LayerPair
 from distilrubert.distill.losses.layer import Activations, LayerLoss, sum_selected
+from distilrubert.distill.losses.layer_map import LayerPair
 
 
 def squared_distance(student_BLD: Tensor, teacher_BLD: Tensor, mask_BL: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from distilrubert.distill.layer_map import LayerPair
+from distilrubert.distill.losses.layer_map import LayerPair
 
 QueryKey = tuple[Tensor, Tensor]
 

@@ -10,8 +10,7 @@ Axes: N rows, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""The label of a position that is not to be predicted."""
+from distilrubert.common.training.padding import IGNORED
 
 
 def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor) -> Tensor:

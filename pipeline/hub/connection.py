@@ -15,10 +15,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.hub_failures import token_in_use
-from distilrubert.pipeline.hub.errors import explain, is_transient, retry_after_s
-from distilrubert.pipeline.hub.settings import PublishSettings, check_endpoint, require_target
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import token_in_use
+from distilrubert.pipeline.hub.hub_errors import explain, is_transient, retry_after_s
+from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_endpoint, require_target
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

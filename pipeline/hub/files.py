@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.hf_api import RepoFile
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 
 BLOCK_SIZE = 2**20
 # Left by the client's downloads, by git and by file managers; never part of a model.

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
+from distilrubert.common.errors import UserError
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.model_folder import CONVERTED_FILES
 from distilrubert.model_card.inputs import REPORTS
-from distilrubert.modeling.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_remote, read_tree
-from distilrubert.pipeline.hub.settings import PublishSettings
 
 Action = Literal["add", "replace", "delete", "keep"]
 SIGNS: dict[Action, str] = {"add": "+", "replace": "~", "delete": "-"}

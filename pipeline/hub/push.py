@@ -6,14 +6,14 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.hub_failures import status_of
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
-from distilrubert.pipeline.hub.errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.files import HUB_FILES
+from distilrubert.pipeline.hub.hub_errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.plan import PushPlan, find_pull_request, is_carried_out, plan_push
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_history, read_remote, read_tree
-from distilrubert.pipeline.hub.settings import PublishSettings
 from distilrubert.pipeline.hub.verify import verify_push
 
 # How the ValueError begins that the client 0.36 raises after a commit at an endpoint that is not HF_ENDPOINT: it cannot

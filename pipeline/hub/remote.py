@@ -5,7 +5,7 @@ import dataclasses
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from distilrubert.modeling.hub_failures import status_of
+from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection
 
 # How many of the newest open pull requests are looked through for one that proposes the same.

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.loading import LOADED_FILES, loading_problems
 from distilrubert.pipeline.hub.plan import plan_push
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import read_remote, read_tree
-from distilrubert.pipeline.hub.settings import PublishSettings
 
 LISTED_FILES = 5
 

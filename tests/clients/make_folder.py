@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student, save_student
 from distilrubert.modeling.teacher import new_teacher
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 ALL_FILES = ConversionSettings(
     onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "int8"]

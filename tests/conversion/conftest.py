@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from distilrubert.common.measurements import Measurements
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.presets import StudentArchitecture
-from distilrubert.modeling.reports import Measurements
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student, save_student
 
 ALL_FILES = ConversionSettings(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.claims import check_files
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import CONVERTED_FILES, convert
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Measurements
 
 SOME = default_sentences()[:6]
 

@@ -58,8 +58,8 @@ def test_fill_mask_pipeline(converted_checkpoint, sentences):
 
 @pytest.fixture(scope="module")
 def converted_checkpoint(tiny_student_folder, sentences, tmp_path_factory):
+    from distilrubert.conversion.conversion_settings import ConversionSettings
     from distilrubert.conversion.model_folder import convert
-    from distilrubert.conversion.settings import ConversionSettings
 
     output = tmp_path_factory.mktemp("checkpoint") / "hub"
     convert(tiny_student_folder, output, ConversionSettings(onnx=[]), sentences[:3])

@@ -9,8 +9,8 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.finetuned import export_finetuned
-from distilrubert.conversion.settings import ConversionSettings
 
 pytestmark = pytest.mark.export
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import sha256_of
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert, files_of
-from distilrubert.conversion.settings import ConversionSettings
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.persistence import sha256_of
 
 SAFETENSORS_ONLY = ConversionSettings(onnx=[])
 CHECKPOINT_FILES = {
@@ -161,7 +161,7 @@ def test_a_fresh_process_gives_the_same_bytes_and_a_clean_terminal(
 ):
     program = (
         "from distilrubert.conversion.model_folder import convert\n"
-        "from distilrubert.conversion.settings import ConversionSettings\n"
+        "from distilrubert.conversion.conversion_settings import ConversionSettings\n"
         f"settings = ConversionSettings.model_validate_json({all_files.model_dump_json()!r})\n"
         f"convert({str(tiny_student_folder)!r}, 'hub', settings, {sentences!r})\n"
     )

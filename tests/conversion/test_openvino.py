@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from distilrubert.common.errors import UserError
+from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerances
 from distilrubert.conversion.model_folder import convert
-from distilrubert.conversion.settings import ConversionSettings, Tolerances
-from distilrubert.modeling.errors import UserError
 
 LAYERS = 2
 

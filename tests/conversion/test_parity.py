@@ -6,12 +6,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
 from distilrubert.conversion.formats import FORMATS, Format, run_model
 from distilrubert.conversion.parity import check_parity, measure_parity
-from distilrubert.conversion.settings import Tolerance, Tolerances
-from distilrubert.modeling.errors import UserError
 from distilrubert.modeling.heads import mlm_head_of
-from distilrubert.modeling.reports import Measurements
 
 FP32 = FORMATS["pytorch-fp32"]
 

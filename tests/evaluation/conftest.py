@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distilrubert.evaluation.task import TaskDefinition, load_task
-from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 WORDS = {"animal": ["кот", "собака", "ёжик"], "food": ["хлеб", "сыр", "чай"]}
 FILLERS = ["вчера", "сегодня", "завтра", "дома", "летом", "весной", "на столе", "у бабушки", "опять", "за рекой"]

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from distilrubert.evaluation import score_claims, speed_claims
-from distilrubert.evaluation.quality import measure_quality
-from distilrubert.evaluation.score_claims import check_means, check_scores, list_scores, margin_of
-from distilrubert.evaluation.settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.speed_claims import check_ratios, check_sizes, check_speed, list_speed
-from distilrubert.evaluation.task import TaskDefinition
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.speed import speed_claims
+from distilrubert.evaluation.speed.speed_claims import check_ratios, check_sizes, check_speed, list_speed
+from distilrubert.evaluation.tasks import score_claims
+from distilrubert.evaluation.tasks.quality import measure_quality
+from distilrubert.evaluation.tasks.score_claims import check_means, check_scores, list_scores, margin_of
+from distilrubert.evaluation.tasks.task import TaskDefinition
 
 
 def row(case: str, latency: float, samples: float, noise: float = 0.0) -> Row:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedTokenizerFast
 
 from distilrubert.pipeline.hub.connection import RetryPolicy
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 from .server import LocalHub
 

@@ -18,11 +18,11 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import RetryPolicy, connect
 from distilrubert.pipeline.hub.plan import plan_push
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import Publication, push, push_folder
-from distilrubert.pipeline.hub.settings import PublishSettings
 
 from .faults import Fault
 from .routes_write import is_large

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 from .conftest import HASTY
 from .survival import push_once

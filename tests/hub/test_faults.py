@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import RetryPolicy
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 from .faults import Fault
 from .server import LocalHub

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.errors import is_transient
+from distilrubert.pipeline.hub.hub_errors import is_transient
 from distilrubert.pipeline.hub.plan import read_target
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push_folder
-from distilrubert.pipeline.hub.settings import PublishSettings
 
 from .conftest import HASTY
 from .server import LocalHub
@@ -207,8 +207,8 @@ def test_an_endpoint_that_is_no_hub(local_hub: LocalHub, target: PublishSettings
 def test_offline(target: PublishSettings) -> None:
     program = (
         "import sys, pathlib\n"
-        "from distilrubert.pipeline.hub import connection, remote, settings\n"
-        "target = settings.PublishSettings(repo_id='me/demo', endpoint=sys.argv[1])\n"
+        "from distilrubert.pipeline.hub import connection, remote, publish_settings\n"
+        "target = publish_settings.PublishSettings(repo_id='me/demo', endpoint=sys.argv[1])\n"
         "remote.read_remote(connection.connect(target))\n"
     )
     found = subprocess.run(

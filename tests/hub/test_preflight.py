@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.check_card import _front_matter_problems
 from distilrubert.pipeline.hub.check_files import find_absolute_paths, find_secrets
 from distilrubert.pipeline.hub.findings import render_findings

@@ -21,7 +21,7 @@ hub_logging.set_verbosity_debug()
 from distilrubert.pipeline.hub.connection import RetryPolicy, connect
 from distilrubert.pipeline.hub.plan import plan_push, render_plan
 from distilrubert.pipeline.hub.push import push, render_publication
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.verify import render_verification, verify_push
 settings = PublishSettings(repo_id="me/demo", endpoint=sys.argv[2], tag="v1")
 connection = connect(settings, RetryPolicy(attempts=int(sys.argv[3]), first_wait_s=0.01))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.common.errors import UserError
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 from .conftest import HASTY
 from .server import LocalHub

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.plan import plan_push
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push
-from distilrubert.pipeline.hub.settings import PublishSettings
 from distilrubert.pipeline.hub.verify import render_verification, verify_folder, verify_push
 
 from .conftest import HASTY

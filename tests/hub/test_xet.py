@@ -16,10 +16,10 @@ pytest.importorskip("hf_xet")
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import RetryPolicy
 from distilrubert.pipeline.hub.push import push_folder
-from distilrubert.pipeline.hub.settings import PublishSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 folder, settings = Path(sys.argv[1]), PublishSettings(repo_id="me/demo", endpoint=sys.argv[2])
 for number in range(2):
     try:

@@ -18,8 +18,8 @@ from huggingface_hub import constants
 from tqdm import tqdm
 
 from distilrubert.pipeline.hub.connection import RetryPolicy
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push_folder
-from distilrubert.pipeline.hub.settings import PublishSettings
 
 
 class Victim:

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import files_of_card, render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
 from distilrubert.model_card.inputs import CardInput, read_card_input
-from distilrubert.modeling.errors import UserError
 from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, distilled, write_run
 
 GOLDEN = Path(__file__).parent / "golden" / "README.md"

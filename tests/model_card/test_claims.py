@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from distilrubert.common.claims import Claim
+from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.claims import check_card, read_reports
-from distilrubert.modeling.claims import Claim
-from distilrubert.modeling.errors import UserError
 from tests.model_card.conftest import write_run
 
 

@@ -6,12 +6,12 @@ import pytest
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
+from distilrubert.common.measurements import Measurements, Row
 from distilrubert.distill.losses import LossWeights
 from distilrubert.model_card.drawing import PIXELS_PER_INCH
 from distilrubert.model_card.figures import draw_quality, draw_speed, draw_training, write_figures
 from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.model_card.losses import LOSSES, loss_meanings
-from distilrubert.modeling.reports import Measurements, Row
 from tests.model_card.conftest import write_run
 
 

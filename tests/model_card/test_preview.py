@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
-from distilrubert.modeling.errors import UserError
 
 
 def test_preview_lies_beside_the_repository_and_needs_no_network(run_folder: Path) -> None:

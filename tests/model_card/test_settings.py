@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
+from distilrubert.model_card.card_settings import MASK, CardSettings
 from distilrubert.model_card.examples import KNOWN
 from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES
-from distilrubert.model_card.settings import MASK, CardSettings
 
 
 @pytest.mark.parametrize("language", ["ru", ["ru", "en"], "rus", "multilingual"])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
-from distilrubert.conversion.settings import ConversionSettings
 from distilrubert.model_card.card import write_card
-from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import Teacher
 from tests.model_card.conftest import RECIPE, REPORTS, write_run

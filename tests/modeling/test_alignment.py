@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 
 def offsets(*pairs: tuple[int, int]) -> Offsets:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import transformers
 
+from distilrubert.common.errors import UserError
 from distilrubert.modeling.checkpoints import checkpoint_folder, quiet_transformers
-from distilrubert.modeling.errors import UserError
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_an_empty_name_is_not_the_current_folder() -> None:
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     code = """
 from distilrubert.modeling.teacher import load_teacher
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 try:
     load_teacher("someone/teacher", "v1")
 except UserError as error:

@@ -3,8 +3,8 @@ import torch
 from transformers import BertModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.heads import blocks_of, encoder_of, mlm_head_of
-from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distilrubert.common.errors import UserError
 from distilrubert.modeling import checkpoints
-from distilrubert.modeling.errors import UserError
 
 from ..hub import server
 from ..hub.conftest import local_hub  # noqa: F401
@@ -37,7 +37,7 @@ api.upload_folder(repo_id=repo, folder_path=folder, revision=branch)
 """
 LOAD = """
 import json, sys
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.modeling.teacher import load_teacher
 outcomes = []
 for model, revision in json.loads(sys.argv[1]):

@@ -3,13 +3,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.initialisation import averaging_matrix, copied_weights, initial_weights
-from distilrubert.modeling.presets import StudentArchitecture
 from distilrubert.modeling.splitting import split_vocabulary
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import count_pieces, pieces_of
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
 

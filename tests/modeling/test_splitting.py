@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.modeling.splitting import shared_pieces, split_piece, split_vocabulary
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
-from distilrubert.modeling.vocabulary import train_wordpiece
+from distilrubert.modeling.wordpiece import train_wordpiece
 
 
 @pytest.fixture(scope="module")

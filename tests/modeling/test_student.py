@@ -16,8 +16,8 @@ from transformers import (
     pipeline,
 )
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.common.errors import UserError
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertForPreTraining, BertForSequenceClassification, BertModel
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 
 Weights = dict[str, Tensor]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.presets import StudentArchitecture
+from distilrubert.common.errors import UserError
+from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import student_tokenizer

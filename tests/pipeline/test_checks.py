@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline import checks
 from distilrubert.pipeline.cli import main
 

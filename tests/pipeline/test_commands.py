@@ -16,11 +16,11 @@ import pytest
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants
 
+from distilrubert.common.claims import judged
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.evaluation.settings import FinetuningSettings
-from distilrubert.modeling.claims import judged
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Environment, Measurements, Row
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.pipeline import commands
 from distilrubert.pipeline.claims import claims_as_json
 from distilrubert.pipeline.cli import main

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import load_recipe

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.modeling.heads import mlm_head_of
-from distilrubert.modeling.reports import Measurements
 from distilrubert.modeling.teacher import Teacher, save_teacher
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.hub.preflight import preflight

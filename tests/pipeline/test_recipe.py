@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.recipe import load_recipe, resolved
 
 ROOT = Path(__file__).parents[2]
@@ -167,13 +167,6 @@ def test_only_the_teachers_own_embeddings_are_frozen(write, overrides, said):
     message = message_of(write(), *overrides, "distillation.freeze_embeddings=true")
     assert f"only for embeddings that are the teacher's own, not with student.{said}" in message
     load_recipe(write(), [TRIM, "distillation.freeze_embeddings=true"])
-
-
-def test_parts_need_a_loss_that_ends_in_outputs(write):
-    parts, alone = "distillation.sharding=full", "distillation.weights={attention: 1}"
-    assert "sharding: full needs a loss besides attention" in message_of(write(), parts, alone)
-    load_recipe(write(), [parts, "distillation.weights={attention: 1, cosine: 1}"])
-    load_recipe(write(), [alone])
 
 
 def test_embeddings_are_not_paired_twice(write):

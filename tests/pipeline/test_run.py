@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilrubert.modeling.errors import UserError
+from distilrubert.common.errors import UserError
 from distilrubert.pipeline.recipe import load_recipe, resolved
 from distilrubert.pipeline.run import Run, Stage, bring_up_to_date
 from distilrubert.pipeline.stamps import difference

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from distilrubert.distill.report import TrainingReport
-from distilrubert.distill.store import load_corpus
-from distilrubert.modeling.errors import UserError
-from distilrubert.modeling.reports import Measurements
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import pieces_of
 from distilrubert.pipeline.recipe import load_recipe

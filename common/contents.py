@@ -1,0 +1,60 @@
+"""What files hold, told by their SHA-256: it stays the same where a file is copied, moved, touched or checked out anew.
+
+A hash is remembered with the file's size and time of change, and these spare reading the file again: they never decide
+that it holds something else.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json, sha256_of, write_json
+
+logger = logging.getLogger(__name__)
+
+# What changed just now can change again without a difference in its time: clocks of file systems are that coarse.
+SETTLED_NS = 2 * 10**9
+LARGE_BYTES = 2**30
+
+# By path: size, time of change in ns, hash.
+_known: dict[str, list[Any]] = {}
+_recalled: dict[str, list[Any]] = {}
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """Name, length in bytes and SHA-256 of a file; the folders that it lies in are left out.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    key, now = str(path.absolute()), time.time_ns()
+    try:
+        status = path.stat()
+        seen = [status.st_size, status.st_mtime_ns]
+        known = _known.get(key) or _recalled.get(key)
+        if known is None or known[:2] != seen:
+            if status.st_size > LARGE_BYTES:
+                logger.info("%s: reading %.1f GB to see what is in it", path, status.st_size / 1e9)
+            known = [*seen, sha256_of(path)]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if abs(now - status.st_mtime_ns) > SETTLED_NS:
+        _known[key] = known
+    return {"name": path.name, "bytes": status.st_size, "sha256": known[2]}
+
+
+def recall(memory: Path) -> None:
+    """Take over what :func:`remember` wrote, if there is such a file.
+
+    Raises:
+        UserError: if it is no JSON.
+    """
+    if memory.is_file():
+        _recalled.update(read_json(memory))
+
+
+def remember(memory: Path) -> None:
+    """Write the hashes that were asked for in this process, for later ones."""
+    write_json(memory, _known)

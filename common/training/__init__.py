@@ -1,0 +1,1 @@
+"""The training loop: it trains any module that computes losses, on any number of processes, and resumes exactly."""

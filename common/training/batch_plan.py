@@ -1,0 +1,61 @@
+"""The batches of a training run in index arithmetic: which of them make up which update."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrubert.common.training.batching import plan_epoch
+from distilrubert.common.training.training_settings import OptimizationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochSlice:
+    """Consecutive updates within one epoch.
+
+    Attributes:
+        epoch: which one, from 0.
+        first: index in the epoch's plan of the first batch below.
+        batches: example indices of each batch; every `batches_per_update` of them make one update.
+    """
+
+    epoch: int
+    first: int
+    batches: list[NDArray[np.int64]]
+
+
+class BatchPlan:
+    """All updates of a run, a pure function of the example lengths, the settings and the seed.
+
+    Update u of an epoch takes the batches [u·K, (u+1)·K) of that epoch's plan, K = `batches_per_update`,
+    whatever the number of processes; so any update can be gone to directly.
+
+    Attributes:
+        total_steps: number of updates: those of all epochs, or `max_steps` if that is less.
+    """
+
+    def __init__(self, lengths: NDArray[np.int32], settings: OptimizationSettings, seed: int) -> None:
+        self._lengths, self._settings, self._seed = lengths, settings, seed
+        # Epochs differ in the order of their batches, not in their number.
+        self._updates = len(self._plan(0)) // settings.batches_per_update
+        every = self._updates * settings.epochs
+        self.total_steps = min(every, settings.max_steps or every)
+
+    def after(self, step: int) -> Iterator[EpochSlice]:
+        """What is left to do when `step` updates are done, epoch by epoch."""
+        per_update = self._settings.batches_per_update
+        while step < self.total_steps:
+            epoch, done = divmod(step, self._updates)
+            first, last = done * per_update, min(self._updates, self.total_steps - epoch * self._updates) * per_update
+            yield EpochSlice(epoch, first, self._plan(epoch)[first:last])
+            step = (epoch + 1) * self._updates
+
+    def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
+        return plan_epoch(
+            self._lengths,
+            batch_tokens=self._settings.batch_tokens,
+            batches_per_update=self._settings.batches_per_update,
+            seed=self._seed,
+            epoch=epoch,
+        )

@@ -1,0 +1,197 @@
+"""Batches of similar lengths within a budget of tokens; who computes which.
+
+Legend: N examples, B rows of a batch, L its padded width.
+"""
+
+import heapq
+import signal
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.training.padding import WIDTH_STEP, padded_widths
+
+GPU_WORKERS = 2
+
+Example = TypeVar("Example")
+Example_co = TypeVar("Example_co", covariant=True)
+Example_contra = TypeVar("Example_contra", contravariant=True)
+
+
+class Examples(Protocol[Example_co]):
+    """What is trained on: examples by their index, and how long each is."""
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each example, (N,)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example_co: ...
+
+
+class Collator(Protocol[Example_contra]):
+    """Makes a batch of examples of which some tokens are to be predicted."""
+
+    def collate(self, examples: Sequence[Example_contra], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Mask and pad examples, each as if it were alone.
+
+        Args:
+            examples: what the text holds at the indices.
+            epoch: pass over the corpus.
+            indices: each example's place in the corpus.
+        """
+        ...
+
+
+def plan_epoch(
+    lengths: NDArray[np.int32], *, batch_tokens: int, batches_per_update: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Which examples make up each batch of an epoch; a pure function of its arguments.
+
+    Examples are shuffled, then sorted by padded width and cut, so that rows times padded width of a batch stay within
+    `batch_tokens` while batches hold other examples each epoch; what is left over of one width goes to the next wider
+    one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`: the batches with most
+    tokens are halved until it is. Every example is in exactly one batch.
+
+    Args:
+        lengths: tokens of each example, (N,).
+        batch_tokens: most padded tokens of a batch.
+        batches_per_update: batches of one update, over all ranks and accumulation steps.
+        seed: decides the order together with `epoch`.
+        epoch: pass over the corpus.
+
+    Returns:
+        Indices of the examples of each batch; update u computes batches `u·batches_per_update` and following.
+
+    Raises:
+        UserError: if one example alone is longer than `batch_tokens`, or there are too few for one update.
+    """
+    widths = padded_widths(lengths)
+    if len(widths) and widths.max() > batch_tokens:
+        raise UserError(
+            f"batch_tokens: {batch_tokens} is less than the longest sequence, {widths.max()} tokens when padded"
+        )
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    order = generator.permutation(len(widths))
+    # On 16-bit keys the stable sort is a radix sort: a second for ten million examples.
+    order = order[np.argsort((widths[order] // WIDTH_STEP).astype(np.uint16), kind="stable")]
+    batches = _split_largest(_cut(order, widths[order], batch_tokens), lengths, batches_per_update)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def padding_share(plan: Sequence[NDArray[np.int64]], lengths: NDArray[np.int32]) -> float:
+    """The part of padding in all positions of a plan's batches."""
+    positions = sum(_positions(batch, lengths) for batch in plan)
+    return 1 - sum(int(lengths[batch].sum()) for batch in plan) / positions if positions else 0.0
+
+
+def _positions(batch: NDArray[np.int64], lengths: NDArray[np.int32]) -> int:
+    return len(batch) * int(padded_widths(lengths[batch]).max())
+
+
+def _cut(order: NDArray[np.int64], widths: NDArray[np.int32], batch_tokens: int) -> list[NDArray[np.int64]]:
+    """Cut examples that are sorted by width into batches within the budget."""
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    for end in (np.flatnonzero(np.diff(widths, append=0)) + 1).tolist():
+        rows = batch_tokens // int(widths[end - 1])
+        stop = start + (end - start) // rows * rows
+        batches += list(order[start:stop].reshape(-1, rows))
+        start = stop
+    return [*batches, order[start:]] if start < len(order) else batches
+
+
+def _split_largest(
+    batches: list[NDArray[np.int64]], lengths: NDArray[np.int32], batches_per_update: int
+) -> list[NDArray[np.int64]]:
+    """Halve the batches with most positions until their number is a multiple of `batches_per_update`."""
+    missing = -len(batches) % batches_per_update
+    sequences = sum(map(len, batches))
+    if len(batches) + missing > sequences:
+        raise UserError(
+            f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences; at most one of "
+            "each can"
+        )
+    if not missing:
+        return batches
+    # The number settles ties, so that arrays are never compared.
+    heap = [(-_positions(batch, lengths), number, batch) for number, batch in enumerate(batches) if len(batch) > 1]
+    whole = [batch for batch in batches if len(batch) == 1]
+    heapq.heapify(heap)
+    for number in range(len(batches), len(batches) + missing):
+        _, old, batch = heapq.heappop(heap)
+        for half, name in ((batch[: len(batch) // 2], old), (batch[len(batch) // 2 :], number)):
+            if len(half) > 1:
+                heapq.heappush(heap, (-_positions(half, lengths), name, half))
+            else:
+                whole.append(half)
+    return [*whole, *(batch for _, _, batch in heap)]
+
+
+def _ignore_signals(_: int) -> None:
+    """Leave it to the process that trains to end its workers: a signal to the whole group asks it to save first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class CollatedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
+    """The given batches of an epoch, masked and padded when they are asked for."""
+
+    def __init__(
+        self, examples: Examples[Example], collator: Collator[Example], batches: Sequence[NDArray[np.int64]], epoch: int
+    ) -> None:
+        self._examples, self._collator, self._batches, self._epoch = examples, collator, batches, epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        indices = self._batches[number].tolist()
+        return self._collator.collate([self._examples[index] for index in indices], self._epoch, indices)
+
+
+def choose_workers(wanted: int | None, device: torch.device) -> int:
+    """`wanted`, with None resolved: a GPU should find the next batch ready, a CPU would only divide its cores."""
+    if wanted is not None:
+        return wanted
+    return GPU_WORKERS if device.type == "cuda" else 0
+
+
+def build_loader(
+    examples: Examples[Example],
+    collator: Collator[Example],
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    epoch: int,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[dict[str, Tensor]]:
+    """A loader of the given batches in their order; what it yields does not depend on `num_workers`.
+
+    To go on at some batch, or to take a rank's share, slice the plan: nothing is computed for what is left out.
+
+    Args:
+        examples: what is batched.
+        collator: draws the targets, from its seed, `epoch` and each example's index.
+        batches: indices of the examples of each batch: a plan, or a slice of one.
+        epoch: pass over the corpus.
+        num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.
+        pin_memory: put batches into pinned memory, for copies to a GPU that nobody waits for.
+    """
+    return DataLoader(
+        CollatedBatches(examples, collator, batches, epoch),
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+        # Without one of its own a loader draws from the global generator, and dropout would depend on it.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,58 @@
+"""What the training loop trains: a module that computes the losses of a batch."""
+
+import abc
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class LossModule(nn.Module, abc.ABC):
+    """A model in training, with the losses that are minimised.
+
+    Registered is what is trained, and nothing else: the parameters of this module are those that the optimiser
+    updates, DDP exchanges and checkpoints keep.
+
+    Args:
+        model: the model that is trained.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.student = model
+
+    @abc.abstractmethod
+    def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The number of rows of each loss in a batch, to be summed into the denominators of an update.
+
+        Args:
+            batch: as in :meth:`forward`, on any device.
+        """
+
+    @abc.abstractmethod
+    def forward(self, batch: Mapping[str, Tensor], denominators: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: what the collator made.
+            denominators: for each loss what its sum over rows is divided by: the :meth:`counts` of all batches of the
+                update. Where it is 0, the loss and its gradients are 0.
+
+        Returns:
+            each loss, detached, and as ``loss`` their weighted sum.
+        """
+
+    def set_training(self, *, dropout: bool, gradient_checkpointing: bool) -> None:
+        """Put the module into training mode.
+
+        Args:
+            dropout: whether the model's dropout is active.
+            gradient_checkpointing: keep the input of each layer alone for the backward pass and compute the rest
+                again. A subclass that allows it overrides this method.
+        """
+        assert not gradient_checkpointing, "this module has no gradient checkpointing"
+        self.train(dropout)
+
+    def end_training(self) -> None:
+        """Undo :meth:`set_training`: evaluation mode."""
+        self.eval()

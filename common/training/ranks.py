@@ -1,0 +1,48 @@
+"""What the processes of a run do together."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from distilrubert.common.errors import UserError
+
+T = TypeVar("T")
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
+    """Let the main process act while the others wait, and hand its result to all.
+
+    Raises:
+        UserError: on every process, if the action raised one, so that none waits for ever.
+    """
+    outcome: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [action()]
+        except UserError as error:
+            outcome = [error]
+    result: Any = broadcast_object_list(outcome)[0]
+    if isinstance(result, UserError):
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def total(accelerator: Accelerator, values: Mapping[str, float | Tensor], dtype: torch.dtype) -> dict[str, Any]:
+    """The sum of each value over all processes, exchanged as `dtype`; the names must be the same on each."""
+    vector = torch.stack([torch.as_tensor(value, dtype=dtype, device=accelerator.device) for value in values.values()])
+    return dict(zip(values, accelerator.reduce(vector, "sum").tolist(), strict=True))
+
+
+def largest(accelerator: Accelerator, value: float) -> float:
+    """The largest value of any process."""
+    return float(accelerator.reduce(torch.tensor(value, device=accelerator.device), "max"))
+
+
+def destroy_process_group() -> None:
+    """Leave the other processes in good order; without effect where there are none."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,294 @@
+"""The training loop, on accelerate, for distillation and for the pretraining of a teacher alike.
+
+Everything random is a function of the seed and the place in the course (epoch, batch): order, masks, dropout.
+So a run that is stopped at any moment and resumed ends with the same weights, bit for bit, and the number of
+processes changes a result only by rounding.
+"""
+
+import atexit
+import contextlib
+import itertools
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment
+from distilrubert.common.memory import peak_memory_mib, return_freed_memory
+from distilrubert.common.training.batch_plan import BatchPlan, EpochSlice
+from distilrubert.common.training.batching import build_loader, choose_workers
+from distilrubert.common.training.progress import Progress, peak_gpu_memory_mib
+from distilrubert.common.training.ranks import destroy_process_group, largest, on_main, total
+from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of, read_state, restore
+from distilrubert.common.training.signals import Interrupted, StopRequest
+from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
+from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.common.training.training_run import TrainingRun, difference
+from distilrubert.common.training.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
+from distilrubert.common.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+# Freed memory is given back this often: what it costs, about a second where most, is then hardly measurable.
+MEMORY_SECONDS = 60.0
+
+
+def train(run: TrainingRun) -> TrainingReport:
+    """Train the run's model in place, going on from its newest checkpoint; it ends on the device where it began.
+
+    Under torchrun or ``accelerate launch`` every process makes this call, and all see the same folder.
+
+    Raises:
+        UserError: if `batches_per_update` is no multiple of the number of processes, a tracker is not installed, the
+            folder cannot be written, a checkpoint in it belongs to another run, or a loss is no longer finite. The
+            newest checkpoint stays in each case.
+        Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
+    """
+    check_trackers(run.settings.trackers, f"{run.section}.trackers")
+    # accelerate keeps one precision for the process: that of a fine-tuning before, say. The process group stays.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        # Unless told so, accelerate leaves processes on CPUs alone with themselves, each a run of its own.
+        cpu=not torch.accelerator.is_available(),
+        # Autocast is entered where it is needed; accelerate's own precision would hold for the whole process.
+        mixed_precision="no",
+        log_with=run.settings.trackers or None,
+        project_dir=str(run.folder / "trackers"),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                find_unused_parameters=run.find_unused_parameters, gradient_as_bucket_view=True
+            )
+        ],
+    )
+    # Left to the interpreter's end, a process group can abort it.
+    atexit.register(destroy_process_group)
+    # Whoever leaves while others are still arriving breaks their start.
+    accelerator.wait_for_everyone()
+    run.settings.check_processes(run.section, accelerator.num_processes)
+    home = next(run.objective.parameters()).device
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), StopRequest(tells=accelerator.is_main_process) as stop:
+        try:
+            return _Loop(run, accelerator, stop).execute()
+        finally:
+            finish_trackers(accelerator)
+            run.objective.to(home).end_training()
+
+
+class _Loop:
+    """One call of :func:`train` on one process."""
+
+    def __init__(self, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> None:
+        self.run, self.settings, self.accelerator, self.stop = run, run.settings, accelerator, stop
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", run.settings.keep_checkpoints)
+        self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
+        try:
+            self.plan = BatchPlan(run.examples.lengths, run.settings, run.seed)
+            self.validation = Validation(run.validation, run.collator, run.settings, run.seed, accelerator)
+        except UserError as error:
+            raise UserError(f"{run.section}.{error}") from None
+        run.objective.to(accelerator.device)
+        self.update = Updater(accelerator, run.objective, run.settings, self.plan.total_steps, run.seed)
+        self.progress = Progress()
+        self.saved_step: int | None = None
+
+    def execute(self) -> TrainingReport:
+        """Train what is left and report; a finished run only reports."""
+        state = self._resume(self.newest) if self.newest else {}
+        if self.progress.step < self.plan.total_steps:
+            self._begin()
+            with self._bar() as bar:
+                for part in self.plan.after(self.progress.step):
+                    for indices, batches in self._batches(part):
+                        self._advance(part.epoch, indices, batches, bar)
+            state = self._save()
+        if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
+            raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
+        return TrainingReport.from_checkpoint(self.run.case, state, self.run.epoch_tokens)
+
+    def _resume(self, checkpoint: Path) -> dict[str, Any]:
+        """Load a checkpoint and return its state."""
+        state = read_state(checkpoint)
+        try:
+            identity, progress, was = state["identity"], Progress.from_dict(state["progress"]), state["precision"]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{checkpoint}: was written by another version of distilrubert; remove {checkpoint.parent} to start "
+                "anew, or go on with that version"
+            ) from error
+        changed = difference(identity, self.run.identity())
+        if changed:
+            raise UserError(
+                f"{checkpoint}: belongs to another run: {changed}; remove {checkpoint.parent} to start anew, or go "
+                "back to what it was made with"
+            )
+        restore(checkpoint, self.run.objective, self.update.optimizer)
+        self.progress = progress
+        self.saved_step = progress.step
+        self._tell("going on from %s", checkpoint)
+        if (here := self.update.precision) != was:
+            self.update.precision = was
+            self._tell("goes on in %s, as it began; on this machine %s is the faster", was, here)
+        return state
+
+    def _begin(self) -> None:
+        """Start the clocks and trackers of this call."""
+        if self.progress.step:
+            self.progress.resumes += 1
+        now = time.monotonic()
+        # A beginning that lies back by the time of the calls before.
+        self.began, self.saved_at, self.tidied_at = now - self.progress.wall_time_s, now, now
+        start_trackers(self.accelerator, self.run.case, self.run.all_settings())
+        self._tell(
+            "%d updates of %d batches, %s, %d process(es)",
+            self.plan.total_steps,
+            self.settings.batches_per_update,
+            self.update.precision,
+            self.accelerator.num_processes,
+        )
+
+    def _batches(self, part: EpochSlice) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
+        """This process's batches of each update, with their places in the plan of the epoch."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        loader = build_loader(
+            self.run.examples,
+            self.run.collator,
+            part.batches[rank::processes],
+            epoch=part.epoch,
+            num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        each = self.settings.batches_per_update // processes
+        # One iterator, taken `each` times: consecutive groups.
+        indices = zip(*[itertools.count(part.first + rank, processes)] * each, strict=True)
+        return zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False)
+
+    def _advance(self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], bar: "tqdm[NoReturn]") -> None:
+        """Make one update and whatever is due after it."""
+        progress, settings = self.progress, self.settings
+        flags = {"stop": self.stop.received, "save": self._is_time_to_save()}
+        try:
+            done = self.update(progress.step, epoch, indices, batches, flags, self._is_unwanted)
+        except AbandonedUpdate:
+            self._stop()
+        except NotFiniteError as error:
+            raise UserError(
+                f"{self.run.section}: not finite at step {progress.step + 1}: {error}; {self._kept()}; a lower "
+                f"{self.run.section}.learning_rate or a longer warmup may help"
+            ) from error
+        progress.add_update(done.losses, done.tokens, done.positions)
+        progress.wall_time_s = time.monotonic() - self.began
+        self._show(done, bar)
+        is_last = progress.step == self.plan.total_steps
+        if is_last or progress.step % settings.log_every == 0:
+            self._log(progress.add_point(done.learning_rate))
+        self._return_freed_memory()
+        if is_last or progress.step % settings.validate_every == 0:
+            self._validate()
+        every = settings.checkpoint_every
+        if is_last:
+            return
+        if done.flags["stop"]:
+            self._stop()
+        if done.flags["save"] or (every and progress.step % every == 0):
+            self._save()
+
+    def _is_unwanted(self) -> bool:
+        # Several processes would have to agree before every batch; they finish the update.
+        return self.stop.received and self.accelerator.num_processes == 1
+
+    def _stop(self) -> NoReturn:
+        # Not twice: to replace a complete checkpoint takes a moment in which there is none of its name.
+        if self.saved_step != self.progress.step:
+            self._save()
+        raise Interrupted(f"{self.run.case}: stopped at step {self.progress.step}; {self._kept()}")
+
+    def _is_time_to_save(self) -> bool:
+        minutes = self.settings.checkpoint_minutes
+        # One clock decides for all.
+        if minutes is None or not self.accelerator.is_main_process:
+            return False
+        return time.monotonic() - self.saved_at > minutes * 60
+
+    def _return_freed_memory(self) -> None:
+        now = time.monotonic()
+        if now - self.tidied_at > MEMORY_SECONDS:
+            return_freed_memory()
+            self.tidied_at = now
+
+    def _log(self, point: Mapping[str, float]) -> None:
+        self._tell("%s, %.0f tokens/s", _in_words(point), self.progress.tokens_per_s)
+        self.accelerator.log(dict(point), step=self.progress.step)
+
+    def _validate(self) -> None:
+        with self.progress.timed("validation"):
+            losses = self.validation.measure(self.run.objective, self.update.precision)
+        if not all(map(math.isfinite, losses.values())):
+            raise UserError(f"{self.run.section}: not finite on held-out text: {_in_words(losses)}; {self._kept()}")
+        if losses:
+            self.progress.validation.append({"step": self.progress.step, **losses})
+            self._tell("held-out text: %s", _in_words(losses))
+            self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
+
+    def _save(self) -> dict[str, Any]:
+        """Write a checkpoint and return its state."""
+        progress, accelerator = self.progress, self.accelerator
+        progress.wall_time_s = time.monotonic() - self.began
+        progress.peak_memory_mib = max(progress.peak_memory_mib, largest(accelerator, peak_memory_mib()))
+        gpu_peak = largest(accelerator, peak_gpu_memory_mib(accelerator.device))
+        progress.peak_gpu_memory_mib = max(progress.peak_gpu_memory_mib, gpu_peak)
+        state = {
+            "identity": self.run.identity(),
+            "settings": self.run.all_settings(),
+            "environment": Environment.capture().to_dict(),
+            "precision": self.update.precision,
+            "processes": accelerator.num_processes,
+            "progress": progress.to_dict(),
+        }
+        with progress.timed("checkpoint"):
+            moments = moments_of(self.update.optimizer)
+            self.newest = on_main(
+                accelerator, lambda: self.checkpoints.save(progress.step, self.run.objective, moments, state)
+            )
+        self.saved_at, self.saved_step = time.monotonic(), progress.step
+        return state
+
+    def _tell(self, message: str, *values: object) -> None:
+        if self.accelerator.is_main_process:
+            logger.info(f"{self.run.case}: {message}", *values)
+
+    def _kept(self) -> str:
+        return f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator["tqdm[NoReturn]"]:
+        """A progress bar on standard error if that is a terminal, with the lines of the log above it."""
+        hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
+        total, done = self.plan.total_steps, self.progress.step
+        with contextlib.ExitStack() as stack:
+            if not hidden:
+                stack.enter_context(logging_redirect_tqdm([logging.getLogger("distilrubert")]))
+            yield stack.enter_context(
+                tqdm(total=total, initial=done, desc=self.run.case, unit="update", dynamic_ncols=True, disable=hidden)
+            )
+
+    def _show(self, done: Update, bar: "tqdm[NoReturn]") -> None:
+        bar.set_postfix_str(f"{self.progress.tokens_per_s:.0f} tokens/s, {_in_words(done.losses)}", refresh=False)
+        bar.update()
+
+
+def _in_words(figures: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+    )

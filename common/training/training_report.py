@@ -1,0 +1,102 @@
+"""What a training run measured about itself."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.training.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingReport:
+    """The content of training.json.
+
+    Attributes:
+        case: what was trained: ``distillation`` or ``pretraining``.
+        environment: where.
+        figures: ``steps`` (updates), ``epochs``, ``tokens`` (real ones that the trained model has read, with
+            repetition), ``padded_share`` (of all positions), ``wall_time_s`` (all calls together, from the first update
+            to the last checkpoint), of which ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``;
+            ``tokens_per_s`` (of the training time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib``
+            (None without one), ``resumes``, ``precision``, ``processes``, ``parameters`` (of the trained model, frozen
+            ones included), ``losses`` (means over the last stretch of the curves), ``validation_losses`` (at the
+            end; None where no text is held out).
+        settings: all settings and the seed.
+        curves: one point per stretch of updates: ``step`` and ``tokens`` at its end, the mean of each loss over it,
+            ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
+        validation: ``step`` and the losses on held-out text, with the same masks each time.
+    """
+
+    case: str
+    environment: Environment
+    figures: dict[str, Any]
+    settings: dict[str, Any]
+    curves: list[dict[str, float]]
+    validation: list[dict[str, float]]
+
+    @classmethod
+    def from_checkpoint(cls, case: str, state: Mapping[str, Any], epoch_tokens: int) -> Self:
+        """The report of a run from the state in its last checkpoint, so that a finished one always gives the same.
+
+        Args:
+            case: what was trained.
+            state: as the checkpoint holds it.
+            epoch_tokens: what the trained model reads in an epoch.
+        """
+        progress = Progress.from_dict(state["progress"])
+        figures = {
+            "steps": progress.step,
+            "epochs": progress.tokens / epoch_tokens,
+            "tokens": progress.tokens,
+            "padded_share": 1 - progress.tokens / progress.positions,
+            "wall_time_s": progress.wall_time_s,
+            "training_time_s": progress.training_time_s,
+            "validation_time_s": progress.validation_time_s,
+            "checkpoint_time_s": progress.checkpoint_time_s,
+            "tokens_per_s": progress.tokens_per_s,
+            "peak_memory_mib": progress.peak_memory_mib,
+            "peak_gpu_memory_mib": progress.peak_gpu_memory_mib or None,
+            "resumes": progress.resumes,
+            "precision": state["precision"],
+            "processes": state["processes"],
+            "parameters": sum(
+                math.prod(shape) for name, shape in state["identity"]["model"].items() if name.startswith("student.")
+            ),
+            "losses": _losses_of(progress.curves[-1]),
+            "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,
+        }
+        environment = Environment(**state["environment"])
+        return cls(case, environment, figures, state["settings"], progress.curves, progress.validation)
+
+    def to_measurements(self) -> Measurements:
+        """The one form that every measurement file has."""
+        details = {"settings": self.settings, "curves": self.curves, "validation": self.validation}
+        return Measurements(self.environment, [Row(self.case, self.figures)], details=details)
+
+    @classmethod
+    def from_measurements(cls, measurements: Measurements) -> Self:
+        """The inverse of :meth:`to_measurements`."""
+        (row,) = measurements.rows
+        return cls(row.case, measurements.environment, row.figures, **measurements.details)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write training.json, atomically."""
+        self.to_measurements().save(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read training.json.
+
+        Raises:
+            UserError: if it is missing or no measurement file.
+        """
+        return cls.from_measurements(Measurements.load(path))
+
+
+def _losses_of(point: Mapping[str, float]) -> dict[str, float]:
+    return {
+        key: value for key, value in point.items() if key not in ("step", "tokens", "gradient_norm", "learning_rate")
+    }

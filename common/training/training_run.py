@@ -1,0 +1,84 @@
+"""What is to be trained, on what, how and where."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distilrubert.common.training.batching import Collator, Examples
+from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.training_settings import OptimizationSettings
+
+# What no weight's shape tells, as BERT and as DistilBERT call it.
+BESIDE_SHAPES = (
+    "num_attention_heads", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "n_heads", "activation", "dropout", "attention_dropout",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """Everything that a training run needs.
+
+    Attributes:
+        case: ``distillation`` or ``pretraining``: the name of the run in its report and trackers.
+        section: where the settings stand in a recipe, for messages.
+        objective: the module that holds the trained model and computes its losses.
+        examples: what is trained on.
+        validation: what the losses are measured on meanwhile; it may be empty.
+        collator: makes batches of examples.
+        settings: optimisation and bookkeeping.
+        folder: gets ``checkpoints/`` and ``trackers/``.
+        seed: of everything that is drawn.
+        origin: what else decides the result (text, teacher), as plain values, and no paths: a project may be moved.
+        epoch_tokens: tokens that the trained model reads in an epoch, [CLS] and [SEP] included.
+        find_unused_parameters: whether no loss reaches some of the weights, as without kl and mlm those of the head.
+    """
+
+    case: str
+    section: str
+    objective: LossModule
+    examples: Examples[Any]
+    validation: Examples[Any]
+    collator: Collator[Any]
+    settings: OptimizationSettings
+    folder: Path
+    seed: int
+    origin: Mapping[str, Any]
+    epoch_tokens: int
+    find_unused_parameters: bool = False
+
+    def all_settings(self) -> dict[str, Any]:
+        """The settings and the seed as plain values."""
+        return {"seed": self.seed, **self.settings.model_dump(mode="json")}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the trained weights but the first ones, as JSON holds it.
+
+        A checkpoint of another identity is not resumed.
+        """
+        config = self.objective.student.config.to_dict()
+        return {
+            self.section: self.settings.trajectory(),
+            "seed": self.seed,
+            "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
+            "config": {key: config[key] for key in BESIDE_SHAPES if key in config},
+            **self.origin,
+        }
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first entry in which two identities differ, in words; empty where they agree."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for key in before | after:
+        if before.get(key) != after.get(key):
+            return f"{key} was {before.get(key)} and is {after.get(key)}"
+    return ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,103 @@
+"""How a model is trained: the settings of the loop, for every section of a recipe that trains."""
+
+from typing import Annotated, Any, Literal
+
+from accelerate.utils import LoggerType
+from pydantic import Field, field_validator
+
+from distilrubert.common.configuration import Section
+from distilrubert.common.errors import UserError
+
+TRACKERS = sorted(str(name) for name in LoggerType if name is not LoggerType.ALL)
+
+
+class BookkeepingSettings(Section):
+    """What is kept, shown and held where while training goes on; none of it changes the weights, but for rounding."""
+
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Updates between checkpoints; null leaves it to checkpoint_minutes."
+    )
+    checkpoint_minutes: float | None = Field(
+        15.0, gt=0, description="Minutes between checkpoints; null leaves it to checkpoint_every."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
+    validation_tokens: int = Field(
+        100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
+    )
+    log_every: int = Field(20, ge=1, description="Updates between points of the curves and lines of the log.")
+    trackers: list[str] = Field(
+        [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."
+    )
+    num_workers: int | None = Field(
+        None,
+        ge=0,
+        description="Processes that mask and pad batches ahead; 0 does it in the training one; null is two for a GPU, "
+        "and none on a CPU, whose cores have enough to do.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep the input of each block alone for the backward pass and compute the rest again: what a "
+        "batch adds to memory is halved, for about a tenth more time.",
+    )
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"unknown tracker {name!r}; allowed are {', '.join(TRACKERS)}")
+        return names
+
+
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizationSettings(BookkeepingSettings):
+    """How a model is trained: data, optimiser, precision. The defaults are those of DistilBERT where it has one."""
+
+    learning_rate: float = Field(5e-4, gt=0, description="Highest learning rate, reached at the end of the warm-up.")
+    warmup: float = Field(0.05, ge=0, le=1, description="Share of all updates in which the learning rate rises from 0.")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="Course of the learning rate after the warm-up: down to 0 on a line or a cosine, or flat."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
+    )
+    betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.98), description="Decay rates of AdamW's two moments.")
+    epsilon: float = Field(1e-6, gt=0, description="Term that keeps AdamW's division stable.")
+    clip: float = Field(5.0, gt=0, description="Largest norm of the gradient of an update, over all trained weights.")
+    epochs: int = Field(3, ge=1, description="Passes over the corpus.")
+    max_steps: int | None = Field(None, ge=1, description="Updates after which training ends, if the epochs hold more.")
+    batch_tokens: int = Field(4096, ge=8, description="Padded tokens of a batch at most, on one process.")
+    batches_per_update: int = Field(
+        8,
+        ge=1,
+        description="Batches of an update over all processes; a multiple of their number. The rest is accumulated.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of the matrix products; auto: bf16 where the GPU has it or this CPU is clearly faster "
+        "in it, else fp32.",
+    )
+    dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
+
+    def check_processes(self, section: str, processes: int) -> None:
+        """Raise a UserError, naming the section of the recipe, if an update cannot be divided among the processes."""
+        if self.batches_per_update % processes:
+            raise UserError(
+                f"{section}.batches_per_update: {self.batches_per_update} is no multiple of the number of processes, "
+                f"{processes}"
+            )
+
+    def check_length(self, section: str, max_length: int) -> None:
+        """Raise a UserError, naming the section of the recipe, if a batch has no room for a sequence of this length."""
+        if self.batch_tokens < max_length:
+            raise UserError(
+                f"{section}.batch_tokens: {self.batch_tokens} is less than corpus.max_length, {max_length}: one such "
+                "sequence would not fit into a batch"
+            )
+
+    def trajectory(self) -> dict[str, Any]:
+        """The settings that decide the trained weights, as plain values."""
+        return self.model_dump(mode="json", exclude=set(BookkeepingSettings.model_fields))

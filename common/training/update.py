@@ -1,0 +1,177 @@
+"""One optimiser update from the batches of all processes."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from distilrubert.common.precision import Precision, choose_precision
+from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.optimizer import build_optimizer, build_schedule
+from distilrubert.common.training.ranks import on_main, total
+from distilrubert.common.training.training_settings import OptimizationSettings
+
+Batch = dict[str, Tensor]
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or the gradient is infinite or no number; the weights are as they were before the update."""
+
+
+class AbandonedUpdate(Exception):  # noqa: N818 - nothing has gone wrong
+    """An update was given up between two batches; the weights are as they were before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What an update has done, the same on every process.
+
+    Attributes:
+        losses: the mean of each loss over its rows, and ``gradient_norm`` before clipping.
+        learning_rate: that it was made with.
+        tokens: real tokens in it.
+        positions: the same with padding.
+        flags: which of the flags given to it were set on any process.
+    """
+
+    losses: dict[str, float]
+    learning_rate: float
+    tokens: int
+    positions: int
+    flags: dict[str, bool]
+
+
+class Updater:
+    """Makes updates whose gradient is that of one batch of all rows, however they are split.
+
+    Each loss is divided by its number of rows in all batches of the update, over all processes, before the backward
+    pass. Gradients are exchanged once, with the last batch.
+
+    Args:
+        accelerator: the processes.
+        objective: the module whose losses are minimised, on the accelerator's device.
+        settings: how.
+        total_steps: updates of the whole run.
+        seed: of the dropout.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: LossModule,
+        settings: OptimizationSettings,
+        total_steps: int,
+        seed: int,
+    ) -> None:
+        self._accelerator, self._objective, self._settings, self._seed = accelerator, objective, settings, seed
+        # One for all processes, whose timings may differ.
+        self.precision = on_main(accelerator, lambda: choose_precision(settings.precision, accelerator.device))
+        self._model = accelerator.prepare_model(objective)
+        self.optimizer = build_optimizer(objective, settings)
+        self._learning_rate = build_schedule(self.optimizer, settings, total_steps)
+        # DDP groups the gradients anew after its first exchange, in the order in which they came. From three processes
+        # on the groups decide in which order numbers are added, in a resumed run as in one that was never stopped.
+        self._is_settled = not isinstance(self._model, DistributedDataParallel)
+
+    def __call__(
+        self,
+        step: int,
+        epoch: int,
+        indices: Sequence[int],
+        batches: Sequence[Batch],
+        flags: Mapping[str, bool],
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> Update:
+        """Make one update.
+
+        Args:
+            step: number of updates before it.
+            epoch: pass over the corpus, from 0.
+            indices: place of each batch in the epoch's plan.
+            batches: this process's batches.
+            flags: what else the processes tell each other on the way.
+            is_unwanted: asked before each batch whether to give up, the same on every process.
+
+        Raises:
+            NotFiniteError: with the losses, on every process.
+            AbandonedUpdate: if it became unwanted.
+        """
+        counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
+        if not self._is_settled:
+            self._accumulate(epoch, indices[-1:], batches[-1:], counts, lambda: False)
+            self.optimizer.zero_grad()
+            self._is_settled = True
+        sums = self._accumulate(epoch, indices, batches, counts, is_unwanted)
+        # Of gradients that are exchanged already, so it is the same everywhere.
+        norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.clip)
+        summed = total(self._accelerator, {**sums, **flags}, torch.float32)
+        losses = {**{name: summed[name] for name in sums}, "gradient_norm": float(norm)}
+        if not all(map(math.isfinite, losses.values())):
+            raise NotFiniteError(", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+        rate = self._learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return Update(losses, rate, counts["tokens"], counts["positions"], {name: summed[name] > 0 for name in flags})
+
+    def _accumulate(
+        self,
+        epoch: int,
+        indices: Sequence[int],
+        batches: Sequence[Batch],
+        counts: Mapping[str, int],
+        is_unwanted: Callable[[], bool],
+    ) -> dict[str, Tensor]:
+        """Run the backward pass of every batch; the sums of the losses on this process."""
+        accelerator = self._accelerator
+        sums: dict[str, Tensor] = {}
+        self._model.train(self._settings.dropout)
+        self._objective.set_training(
+            dropout=self._settings.dropout, gradient_checkpointing=self._settings.gradient_checkpointing
+        )
+        for position, (index, batch) in enumerate(zip(indices, batches, strict=True)):
+            if is_unwanted():
+                self.optimizer.zero_grad()
+                raise AbandonedUpdate
+            is_last = position == len(batches) - 1
+            torch.manual_seed(_dropout_seed(self._seed, epoch, index))
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(self._model):
+                with autocast(accelerator.device, self.precision):
+                    losses = self._model(to_device(batch, accelerator.device), counts)
+                # The processes' gradients are averaged; with global denominators their sum is meant.
+                (losses["loss"] * accelerator.num_processes).backward()
+            for name, value in losses.items():
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+        return sums
+
+
+def count_rows(objective: LossModule, batches: Iterable[Batch]) -> dict[str, int]:
+    """Rows of each loss in all `batches`, with their ``tokens`` and ``positions`` (tokens and padding)."""
+    counts: collections.Counter[str] = collections.Counter()
+    for batch in batches:
+        counts.update({name: int(rows) for name, rows in objective.counts(batch).items()})
+        counts.update(tokens=int(batch["attention_mask"].sum()), positions=batch["attention_mask"].numel())
+    return dict(counts)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`, without waiting for the copy."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context of a forward pass in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _dropout_seed(seed: int, epoch: int, index: int) -> int:
+    # A seed for each batch: dropout then depends neither on the processes nor on where a run was resumed.
+    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0])

@@ -1,0 +1,71 @@
+"""The losses on held-out text, measured the same way each time."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from distilrubert.common.precision import Precision
+from distilrubert.common.training.batching import Collator, Examples, build_loader, plan_epoch
+from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.update import Batch, autocast, count_rows, to_device
+
+# No run comes to this epoch, so none trains on the masks of the validation.
+_EPOCH = 2**32 - 1
+
+
+class Validation:
+    """Held-out batches with fixed masks, shared among the processes.
+
+    Args:
+        examples: those held out; at most `validation_tokens` of it are used, and one sequence at least.
+        collator: draws the tokens to be predicted.
+        settings: batch size and limit.
+        seed: of the choice of sequences.
+        accelerator: the processes.
+    """
+
+    def __init__(
+        self,
+        examples: Examples[Any],
+        collator: Collator[Any],
+        settings: OptimizationSettings,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        order = np.random.default_rng(seed).permutation(len(examples))
+        within = int((np.cumsum(examples.lengths[order]) <= settings.validation_tokens).sum())
+        chosen = order[: max(within, 1)]
+        plan = (
+            plan_epoch(
+                examples.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0
+            )
+            if len(chosen)
+            else []
+        )
+        mine = [chosen[batch] for batch in plan][accelerator.process_index :: accelerator.num_processes]
+        self._batches: list[Batch] = list(build_loader(examples, collator, mine, epoch=_EPOCH))
+        self._accelerator = accelerator
+
+    def measure(self, objective: LossModule, precision: Precision) -> dict[str, float]:
+        """The mean of each loss over its rows; empty where no text is held out."""
+        counts = self._total(count_rows(objective, self._batches))
+        device = self._accelerator.device
+        losses: collections.Counter[str] = collections.Counter()
+        objective.eval()
+        with torch.no_grad(), autocast(device, precision):
+            for batch in self._batches:
+                losses.update({name: float(loss) for name, loss in objective(to_device(batch, device), counts).items()})
+        return self._total(losses)
+
+    def _total(self, values: Mapping[str, float]) -> dict[str, float]:
+        # Exchanged by name: a process that has no batch does not know which losses there are.
+        totals: collections.Counter[str] = collections.Counter()
+        for part in gather_object([dict(values)]):
+            totals.update(part)
+        return dict(totals)

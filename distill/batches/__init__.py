@@ -1,0 +1,1 @@
+"""Collators: which tokens of a batch are masked."""

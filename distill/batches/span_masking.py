@@ -1,0 +1,197 @@
+"""Targets drawn on text, not on tokens: teacher and student cannot see the same characters.
+
+Axes: B examples, L tokens of one side of an example, N tokens of all on one side, S spans of all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.common.training.padding import collate
+from distilrubert.distill.batches.masking import IGNORED, MaskingSettings, draw_uniform, drawing_order
+from distilrubert.distill.corpus.store import Pair, Side
+from distilrubert.modeling.splitting import shared_pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """A batch of examples in both tokenisations, one behind the other.
+
+    Attributes:
+        teacher: what the teacher sees.
+        student: what the student sees.
+        labels_N: the student's original ids in hidden spans and -100 elsewhere.
+    """
+
+    teacher: Side
+    student: Side
+    labels_N: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    """Examples as they are, one behind the other.
+
+    Attributes:
+        sides: of teacher and student, their spans counted on from one example to the next.
+        lengths: tokens of each example on either side.
+        spans_B: spans of each example.
+    """
+
+    sides: tuple[Side, Side]
+    lengths: tuple[NDArray[np.int64], NDArray[np.int64]]
+    spans_B: NDArray[np.int64]
+
+    @property
+    def first_B(self) -> NDArray[np.int64]:
+        """The first span of each example."""
+        return np.cumsum(self.spans_B) - self.spans_B
+
+
+class SpanMasker:
+    """Draws the hidden spans of an example: a pure function of (seed, epoch, index), the same on any rank or worker.
+
+    Spans are drawn without replacement, with the mean weight of their student tokens, until a share of the student's
+    tokens is hidden; the last one is taken at random such that the share is right on average. What happens to a span
+    (hidden behind [MASK], kept, replaced by random tokens) happens to all its tokens on both sides, so that the teacher
+    predicts from what the student sees. Spans with a special token are never drawn.
+
+    Args:
+        settings: shares and smoothing.
+        teacher: its tokenizer.
+        student: its tokenizer.
+        token_counts: how often each id of the student stands in the training text, (V,).
+        seed: not negative.
+    """
+
+    def __init__(
+        self,
+        settings: MaskingSettings,
+        teacher: PreTrainedTokenizerFast,
+        student: PreTrainedTokenizerFast,
+        token_counts: NDArray[np.int64],
+        seed: int,
+    ) -> None:
+        self._settings, self._seed = settings, seed
+        self._weights_V = np.maximum(token_counts, 1).astype(np.float64) ** -settings.smoothing
+        self._weights_V[student.all_special_ids] = 0.0
+        self._mask_ids = [tokenizer.mask_token_id for tokenizer in (teacher, student)]
+        self._pad_ids = [tokenizer.pad_token_id for tokenizer in (teacher, student)]
+        self._ordinary = [
+            np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids) for tokenizer in (teacher, student)
+        ]
+        self._student_id_T = np.full(len(teacher), -1)
+        its, own = shared_pieces(teacher, student)
+        self._student_id_T[its] = own
+
+    def collate(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Mask and pad examples.
+
+        Returns:
+            `input_ids`, `attention_mask` and `labels` of the student as :func:`.padding.collate` makes them, and
+            `teacher_input_ids` and `teacher_attention_mask`; `spans` and `teacher_spans`, the span of each token,
+            0 at padding; and `matched` (B, S), which spans are one and the same piece on both sides.
+        """
+        whole = _joined(examples)
+        masked = self._masked(whole, epoch, indices)
+        its, own = whole.lengths
+        student = collate(masked.student.ids_L, masked.labels_N, own, self._pad_ids[1])
+        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, its, self._pad_ids[0])
+        for batch, side, lengths in ((teacher, masked.teacher, its), (student, masked.student, own)):
+            spans_N = side.spans_L - np.repeat(whole.first_B, lengths)
+            batch["spans"] = torch.zeros_like(batch["input_ids"])
+            batch["spans"][batch["attention_mask"].bool()] = torch.from_numpy(spans_N.astype(np.int64))
+        most = whole.spans_B.max()
+        matched_BS = np.zeros((len(examples), most), dtype=bool)
+        matched_BS[np.arange(most) < whole.spans_B[:, None]] = self._is_matched(whole.sides)
+        renamed = {f"teacher_{name}": tensor for name, tensor in teacher.items() if name != "labels"}
+        return student | renamed | {"matched": torch.from_numpy(matched_BS)}
+
+    def mask_batch(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> Masked:
+        """Mask examples, each as if it were alone.
+
+        Args:
+            examples: their tokens in both vocabularies.
+            epoch: pass over the corpus; negative ones are streams of their own.
+            indices: each example's place in the corpus.
+        """
+        return self._masked(_joined(examples), epoch, indices)
+
+    def _masked(self, whole: _Whole, epoch: int, indices: Sequence[int]) -> Masked:
+        rounding_B, rows = draw_uniform(self._seed, whole.spans_B + sum(whole.lengths), epoch, indices)
+        span_S3, *own = _distribute(rows, (whole.spans_B, *whole.lengths))
+        student = whole.sides[1]
+        hidden_S = self._hidden(student, whole.spans_B, span_S3[:, 0], rounding_B)
+        action_S = np.where(hidden_S, span_S3[:, 1], np.inf)
+        sides = [
+            self._applied(i, side, action_S, uniform_N3[:, 0])
+            for i, (side, uniform_N3) in enumerate(zip(whole.sides, own, strict=True))
+        ]
+        labels_N = np.where(hidden_S[student.spans_L], student.ids_L, IGNORED).astype(np.int32)
+        return Masked(sides[0], sides[1], labels_N)
+
+    def _hidden(
+        self,
+        student: Side,
+        spans_B: NDArray[np.int64],
+        uniform_S: NDArray[np.float64],
+        rounding_B: NDArray[np.float64],
+    ) -> NDArray[np.bool_]:
+        number = len(uniform_S)
+        size_S = np.bincount(student.spans_L, minlength=number)
+        token_weights_N = self._weights_V[student.ids_L]
+        weight_S = np.bincount(student.spans_L, token_weights_N, number) / np.maximum(size_S, 1)
+        weight_S[student.spans_L[token_weights_N == 0]] = 0.0
+        example_S = np.repeat(np.arange(len(spans_B)), spans_B)
+        order_S = drawing_order(uniform_S, weight_S, example_S)
+        tokens_B = np.bincount(example_S, size_S, len(spans_B))
+        before_S = np.cumsum(size_S[order_S]) - size_S[order_S]
+        before_S = before_S - (np.cumsum(tokens_B) - tokens_B)[example_S]
+        reach_S = before_S + rounding_B[example_S] * size_S[order_S]
+        hidden_S = np.zeros(number, dtype=bool)
+        hidden_S[order_S] = reach_S < self._settings.probability * tokens_B[example_S]
+        return hidden_S & (weight_S > 0)
+
+    def _applied(self, i: int, side: Side, action_S: NDArray[np.float64], substitute_N: NDArray[np.float64]) -> Side:
+        ids_N, action_N = side.ids_L.copy(), action_S[side.spans_L]
+        ids_N[action_N < self._settings.replace] = self._mask_ids[i]
+        is_random_N = (action_N >= self._settings.replace + self._settings.keep) & np.isfinite(action_N)
+        choice = (substitute_N[is_random_N] * len(self._ordinary[i])).astype(np.int64)
+        ids_N[is_random_N] = self._ordinary[i][choice]
+        return Side(ids_N, side.spans_L)
+
+    def _is_matched(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
+        """Which spans are a single token on either side, and the same piece."""
+        number = 1 + max(int(side.spans_L.max()) for side in sides)
+        single_S = np.ones(number, dtype=bool)
+        piece = []
+        for side in sides:
+            single_S &= np.bincount(side.spans_L, minlength=number) == 1
+            piece.append(np.full(number, -1))
+            piece[-1][side.spans_L] = side.ids_L
+        return cast("NDArray[np.bool_]", single_S & (self._student_id_T[piece[0]] == piece[1]))
+
+
+def _joined(examples: Sequence[Pair]) -> _Whole:
+    # [SEP] is the last token and the last span on both sides.
+    spans_B = np.array([int(pair.teacher.spans_L[-1]) + 1 for pair in examples])
+    first_B = np.cumsum(spans_B) - spans_B
+    sides, lengths = [], []
+    for own in ([pair.teacher for pair in examples], [pair.student for pair in examples]):
+        lengths.append(np.array([len(side.ids_L) for side in own]))
+        ids_N = np.concatenate([side.ids_L for side in own])
+        sides.append(Side(ids_N, np.concatenate([side.spans_L for side in own]) + np.repeat(first_B, lengths[-1])))
+    return _Whole((sides[0], sides[1]), (lengths[0], lengths[1]), spans_B)
+
+
+def _distribute(rows: NDArray[np.float64], lengths: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
+    """Split rows, which go example by example, into those of the kinds that each example's lengths name in order."""
+    ends = np.cumsum(np.stack(lengths, axis=1).reshape(-1))
+    blocks = np.split(rows, ends[:-1])
+    return [np.concatenate(blocks[kind :: len(lengths)]) for kind in range(len(lengths))]

@@ -1,0 +1,1 @@
+"""Text to tokenised sequences on disk: sources, deduplication, tokenisation, storage."""

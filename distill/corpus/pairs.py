@@ -1,0 +1,136 @@
+"""Sequences in two vocabularies: the teacher's tokens, the student's, and the spans of text that both stand in.
+
+Axes: L tokens of one side of an example.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.distill.corpus.store import PAIR_SCHEMA, Pair, Side
+from distilrubert.distill.corpus.tokenisation import become_worker, check_max_length, pieces_of_text
+from distilrubert.modeling.alignment import Offsets, align
+
+
+class PairEncoder:
+    """Turns texts into sequences in both tokenisations, each of at most `max_length` ids.
+
+    A text that is too long on either side is split on both sides at the same character, between two words, as late as
+    possible; inside a word only where that word alone is longer than a sequence. A span that alone is longer (a word of
+    a hundred letters that is one [UNK] for the teacher) is left out.
+
+    Args:
+        teacher: its fast tokenizer; it is copied.
+        student: the student's.
+        max_length: the most ids of a sequence, with [CLS] and [SEP].
+
+    Raises:
+        UserError: if one of them is for shorter sequences.
+    """
+
+    def __init__(self, teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, max_length: int) -> None:
+        for tokenizer in (teacher, student):
+            check_max_length(max_length, tokenizer.model_max_length)
+        self._limit = max_length - 2
+        self._edges = [(tokenizer.cls_token_id, tokenizer.sep_token_id) for tokenizer in (teacher, student)]
+        self._engines: list[Tokenizer] = []
+        for tokenizer in (teacher, student):
+            engine: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+            engine.no_truncation()
+            engine.no_padding()
+            self._engines.append(engine)
+
+    def encode(self, texts: list[str]) -> list[list[Pair]]:
+        """The examples of each text; an empty text has one, of [CLS] and [SEP] alone."""
+        pieces = [list(pieces_of_text(text)) for text in texts]
+        flat = [piece for text in pieces for piece in text]
+        encodings = []
+        for engine in self._engines:
+            # Set at each call: a pickled tokenizer forgets it.
+            engine.encode_special_tokens = True
+            encodings.append(engine.encode_batch(flat, add_special_tokens=False))
+        spans = [own.astype(np.int32) for own in align(*(Offsets.of(own, flat) for own in encodings))]
+        ids = [np.fromiter((token for each in own for token in each.ids), np.int32) for own in encodings]
+        ends = [list(accumulate(map(len, own), initial=0)) for own in encodings]
+        result, first = [], 0
+        for text in pieces:
+            last = first + len(text)
+            cuts = [slice(end[first], end[last]) for end in ends]
+            sides = [
+                Side(own[cut], place[cut].astype(np.int32)) for own, place, cut in zip(ids, spans, cuts, strict=True)
+            ]
+            words = [own[first:last] for own in encodings]
+            result.append([self._pair(sides, *span) for span in _ranges(sides, words, self._limit)])
+            first = last
+        return result
+
+    def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
+        """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
+
+        Takes columns `text` and `index`; gives one row an example: those of `PAIR_SCHEMA`, and the `index` of its text.
+        """
+        become_worker(rank)
+        texts = self.encode(batch["text"].to_pylist())
+        pairs = [pair for text in texts for pair in text]
+        lists = (
+            [pair.teacher.ids_L for pair in pairs],
+            [pair.teacher.spans_L for pair in pairs],
+            [pair.student.ids_L for pair in pairs],
+            [pair.student.spans_L for pair in pairs],
+        )
+        index = np.repeat(batch["index"].to_numpy(), [len(text) for text in texts])
+        return pa.table(
+            {name: _column(own) for name, own in zip(PAIR_SCHEMA.names, lists, strict=True)} | {"index": index}
+        )
+
+    def _pair(self, sides: Sequence[Side], first: int, last: int) -> Pair:
+        """The example that holds the spans from `first` up to but not including `last`."""
+        framed = []
+        # Of another type than the spans, these would have a long text's spans copied for each of its examples.
+        bounds = np.array([first, last], dtype=np.int32)
+        for side, edges in zip(sides, self._edges, strict=True):
+            cut = slice(*np.searchsorted(side.spans_L, bounds))
+            framed.append(
+                Side(
+                    np.concatenate(([edges[0]], side.ids_L[cut], [edges[1]]), dtype=np.int32),
+                    np.concatenate(([0], side.spans_L[cut] - first + 1, [last - first + 1]), dtype=np.int32),
+                )
+            )
+        return Pair(framed[0], framed[1])
+
+
+def _column(lists: list[NDArray[np.int32]]) -> pa.ListArray:
+    offsets = np.array([0, *accumulate(map(len, lists))], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, dtype=np.int32), *lists]))
+
+
+def _ranges(sides: Sequence[Side], encodings: Sequence[Sequence[Encoding]], limit: int) -> Iterator[tuple[int, int]]:
+    """The spans of each example of a text: from and up to."""
+    spans = [side.spans_L for side in sides if len(side.spans_L)]
+    begin, end = min((own[0] for own in spans), default=0), max((own[-1] + 1 for own in spans), default=0)
+    if all(len(side.ids_L) <= limit for side in sides):
+        yield int(begin), int(end)
+        return
+    # How many tokens stand before each span, on either side.
+    before = [np.searchsorted(side.spans_L, np.arange(begin, end + 1)) for side in sides]
+    starts = np.zeros(end - begin, dtype=bool)
+    for side, own in zip(sides, encodings, strict=True):
+        is_start = np.concatenate([np.diff(np.array(each.word_ids, dtype=np.int64), prepend=-1) != 0 for each in own])
+        is_first = np.diff(side.spans_L, prepend=-1) != 0
+        starts[side.spans_L[is_start & is_first] - begin] = True
+    latest_start = np.maximum.accumulate(np.where(starts, np.arange(end - begin), 0))
+    place = 0
+    while place < end - begin:
+        furthest = min(int(np.searchsorted(own, own[place] + limit, side="right")) - 1 for own in before)
+        if furthest == end - begin:
+            stop = furthest
+        else:
+            stop = int(latest_start[furthest]) if latest_start[furthest] > place else furthest
+        if stop > place:
+            yield int(begin) + place, int(begin) + stop
+        place = max(stop, place + 1)

@@ -1,0 +1,212 @@
+"""Reading texts out of files of every supported form, each file from beginning to end, once."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distilrubert.common.contents import content_of
+from distilrubert.common.errors import UserError
+
+Documents = Literal["lines", "blank-line"]
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+# One line, field or blank-line-separated document may be this long; beyond it the form is surely not what was said.
+MAXIMAL_TEXT_BYTES = 64 * 2**20
+
+
+class TextFile:
+    """One file of texts.
+
+    Attributes:
+        path: where it is.
+        size: its length in bytes.
+        bytes_read: how far reading has come, in bytes; for Parquet estimated from the rows.
+    """
+
+    def __init__(self, path: Path, column: str, documents: Documents) -> None:
+        self.path = path
+        self.column = column
+        self.documents = documents
+        self.form, self.compression = _form_of(path)
+        if documents == "blank-line" and self.form != ".txt":
+            raise UserError(f"corpus: documents: blank-line is for .txt files only, but {path} is another form")
+        try:
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        self.bytes_read = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells that the file is still the one that was read before: its name and content, wherever it lies."""
+        return content_of(self.path)
+
+    def describe(self) -> dict[str, Any]:
+        """The file's entry in the manifest."""
+        return {"path": str(self.path), "bytes": self.size, "sha256": self.identity["sha256"]}
+
+    def records(self) -> Iterator[str | None]:
+        """Yield every record's text, None or "" where it has none.
+
+        Raises:
+            UserError: naming the file, and the line where there are lines, if it is corrupt, no UTF-8 text, or lacks
+                the column.
+        """
+        try:
+            if self.form == ".parquet":
+                yield from self._parquet_records()
+            else:
+                yield from self._line_records()
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path}: cannot be read: {str(error) or type(error).__name__}") from error
+        self.bytes_read = self.size
+
+    def _line_records(self) -> Iterator[str | None]:
+        with self.path.open("rb", buffering=0) as raw, _decompressed(raw, self.compression) as stream:
+            reader: Callable[[Iterator[str], TextFile], Iterator[str | None]] = _LINE_READERS[self.form]
+            for record in reader(_decoded_lines(stream, self.path), self):
+                self.bytes_read = raw.tell()
+                yield record
+
+    def _parquet_records(self) -> Iterator[str | None]:
+        # Without pre-buffering and with a small buffer a row group of any size is read in pieces.
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            self.check_column(schema.names)
+            kind = schema.field(self.column).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise UserError(f"{self.path}: column {self.column!r} holds {kind}; text (string) is needed")
+            rows = 0
+            for batch in file.iter_batches(batch_size=4096, columns=[self.column]):
+                yield from batch.column(0).to_pylist()
+                rows += batch.num_rows
+                self.bytes_read = self.size * rows // file.metadata.num_rows
+
+    def check_column(self, names: list[str], line: int | None = None) -> None:
+        """Refuse a file whose records lack the column, naming those they have."""
+        if self.column not in names:
+            place = self.path if line is None else f"{self.path}:{line}"
+            raise UserError(f"{place}: no column {self.column!r}; there are {', '.join(map(str, names)) or 'none'}")
+
+
+def _form_of(path: Path) -> tuple[str, str | None]:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    form = (suffixes[-2:-1] if compression else suffixes[-1:]) or [""]
+    allowed = [*_LINE_READERS, *([] if compression else [".parquet"])]
+    if form[0] not in allowed:
+        raise UserError(
+            f"{path}: unsupported extension; allowed are {', '.join(_LINE_READERS)}, each also with "
+            f"{' or '.join(COMPRESSIONS)}, and .parquet"
+        )
+    return form[0], compression
+
+
+@contextlib.contextmanager
+def _decompressed(raw: io.FileIO, compression: str | None) -> Iterator[IO[bytes]]:
+    if compression is None:
+        yield io.BufferedReader(raw, 2**20)
+        return
+    # Arrow's streams notice a truncated .zst file, which zstandard's reader takes for a complete one.
+    with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression) as stream:
+        yield io.BufferedReader(stream, 2**20)
+
+
+def _decoded_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
+    """Yield lines with their line ends, strictly UTF-8 (a byte order mark at the beginning is dropped)."""
+    offset = 0
+    for number, line in enumerate(iter(lambda: stream.readline(MAXIMAL_TEXT_BYTES), b""), start=1):
+        if len(line) == MAXIMAL_TEXT_BYTES:
+            raise UserError(f"{path}:{number}: a line of more than {MAXIMAL_TEXT_BYTES} bytes; is this text?")
+        if b"\0" in line:
+            at = offset + line.index(b"\0")
+            raise UserError(f"{path}:{number}: binary data (a zero byte at byte {at}); UTF-8 text is needed")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            at = offset + error.start
+            raise UserError(f"{path}:{number}: no UTF-8 text (byte {at}: {error.reason})") from error
+        offset += len(line)
+
+
+def _txt(lines: Iterator[str], file: TextFile) -> Iterator[str]:
+    return _documents(lines, file) if file.documents == "blank-line" else (line.strip() for line in lines)
+
+
+def _documents(lines: Iterator[str], file: TextFile) -> Iterator[str]:
+    """Yield the lines between blank lines as one text, joined by line feeds."""
+    document: list[str] = []
+    characters = 0
+    for number, line in enumerate(lines, start=1):
+        if turn := line.strip():
+            document.append(turn)
+            characters += len(turn)
+            if characters > MAXIMAL_TEXT_BYTES:
+                raise UserError(f"{file.path}:{number}: no blank line in {characters} characters; set documents: lines")
+        elif document:
+            yield "\n".join(document)
+            document, characters = [], 0
+    if document:
+        yield "\n".join(document)
+
+
+def _jsonl(lines: Iterator[str], file: TextFile) -> Iterator[str | None]:
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        place = f"{file.path}:{number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{place}: no JSON: {error.msg} at column {error.colno}") from error
+        except (ValueError, RecursionError) as error:
+            # A number of thousands of digits, or thousands of brackets: JSON, but nothing that Python reads.
+            raise UserError(f"{place}: JSON that cannot be read: {error}") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{place}: a JSON {type(record).__name__}; an object with key {file.column!r} is needed")
+        file.check_column(list(record), number)
+        text = record[file.column]
+        if not isinstance(text, str | None):
+            raise UserError(f"{place}: {file.column!r} holds {type(text).__name__}; a string is needed")
+        if text and "\\u" in line:
+            _refuse_half_surrogates(text, place)
+        yield text
+
+
+def _refuse_half_surrogates(text: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: half of a surrogate pair at character {error.start} of the text") from error
+
+
+def _csv(lines: Iterator[str], file: TextFile) -> Iterator[str]:
+    csv.field_size_limit(MAXIMAL_TEXT_BYTES)
+    # Not strict, an unclosed quotation mark would silently make one text of the rest of the file.
+    rows = csv.reader(lines, strict=True)
+    try:
+        header = next(rows, [])
+        file.check_column(header, 1)
+        column = header.index(file.column)
+        for row in rows:
+            if row and len(row) != len(header):
+                raise UserError(f"{file.path}:{rows.line_num}: {len(row)} fields; the header has {len(header)}")
+            if row:
+                yield row[column]
+    except csv.Error as error:
+        raise UserError(f"{file.path}:{rows.line_num}: no CSV: {error}") from error
+
+
+_LINE_READERS: dict[str, Callable[[Iterator[str], TextFile], Iterator[str | None]]] = {
+    ".txt": _txt,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+}

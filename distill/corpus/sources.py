@@ -1,0 +1,234 @@
+"""Where the text of a corpus comes from: files by glob, or data sets of the Hugging Face Hub."""
+
+import glob
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import datasets
+from pydantic import Field, model_validator
+
+from distilrubert.common.configuration import RecipePath, Section, expand_home
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import clean, token_in_use
+from distilrubert.distill.corpus.readers import Documents, TextFile
+
+
+class CorpusSource(Section):
+    """Texts from files, or from one split of a data set on the Hub.
+
+    The weight says how often each text stands in the training part: `floor(weight)` times, and once more with the
+    probability `weight - floor(weight)`, which a hash of text and seed decides. Exact duplicates are dropped before:
+    the first source that has a text keeps it, and this source's weight counts. The validation part holds a text at
+    most once, and thinned alike where the weight is below 1.
+    """
+
+    path: RecipePath | None = Field(
+        None, description="Files by name or glob (** for any depth): .txt .jsonl .csv, also .gz or .zst, or .parquet."
+    )
+    dataset: str | None = Field(None, description="Hub id of a data set, instead of a path.")
+    config: str | None = Field(None, description="Name of the data set's configuration, where it has several.")
+    revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
+    split: str = Field("train", description="Split of the data set.")
+    streaming: bool = Field(False, description="Read the data set over the network instead of downloading it first.")
+    column: str = Field("text", description="Column (CSV, Parquet, data set) or key (JSON lines) that holds the text.")
+    documents: Documents = Field(
+        "lines", description="What one text of a .txt file is: a line, or the lines between two blank lines."
+    )
+    weight: float = Field(
+        1.0, gt=0, le=100, description="How many times each text is taken into the training part; may be a fraction."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("a source is either a path or a dataset: give exactly one of the two")
+        foreign = ("documents",) if self.dataset else ("config", "revision", "split", "streaming")
+        # By value, not by being set: a source written out with all its defaults can be read in again.
+        if mistaken := [name for name in foreign if getattr(self, name) != type(self).model_fields[name].default]:
+            raise ValueError(f"{', '.join(mistaken)}: not for a {'dataset' if self.dataset else 'path'}")
+        return self
+
+
+class CorpusSettings(Section):
+    """The text to distil on, and how it becomes sequences of tokens."""
+
+    sources: list[CorpusSource] = Field(min_length=1, description="Where the text comes from.")
+    validation: float = Field(
+        0.01, ge=0, lt=1, description="Share of the texts that is held out, chosen by a hash of text and seed."
+    )
+    max_length: int = Field(
+        128,
+        ge=8,
+        multiple_of=8,
+        description="Most tokens of a sequence, [CLS] and [SEP] included; longer texts are split between words.",
+    )
+    minimum_length: int = Field(
+        3, ge=3, description="Fewest tokens of a sequence, [CLS] and [SEP] included; shorter ones are dropped."
+    )
+    processes: int | None = Field(
+        None, ge=1, description="Processes that tokenise; null takes as many as there are cores."
+    )
+
+
+class TextOrigin(Protocol):
+    """One file, or one split of a data set: read from beginning to end."""
+
+    bytes_read: int
+
+    @property
+    def size(self) -> int:
+        """Bytes to read; 0 where unknown."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Equal as long as `records` yields the same."""
+
+    def records(self) -> Iterator[str | None]:
+        """Yield every record's text, None or "" where it has none."""
+
+    def describe(self) -> dict[str, Any]:
+        """The entry in the manifest, complete once `records` has come to its end."""
+
+
+class HubSplit:
+    """One split of a data set, by its id on the Hub.
+
+    The files that the Hub hands out stay in the Hub client's cache, as those of a model do; what the `datasets`
+    library makes of them goes to `cache`.
+
+    Raises:
+        UserError: if the data set, its configuration or its split cannot be had.
+    """
+
+    size = 0
+
+    def __init__(self, source: CorpusSource, cache: Path) -> None:
+        self._source = source
+        self.bytes_read = 0
+        with self._clear_errors():
+            self._rows = datasets.load_dataset(
+                source.dataset,
+                name=source.config,
+                split=source.split,
+                revision=source.revision,
+                streaming=source.streaming,
+                cache_dir=str(cache),
+            )
+            if source.column in (self._rows.column_names or ()):
+                self._rows = self._rows.select_columns(source.column)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What was asked for; that a branch has moved is not noticed."""
+        return self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """The data set's entry in the manifest."""
+        return _asked_for(self._source)
+
+    def records(self) -> Iterator[str | None]:
+        """Yield the text of every row.
+
+        Raises:
+            UserError: if the column is missing or no text, or reading breaks off.
+        """
+        with self._clear_errors():
+            for batch in self._rows.iter(batch_size=1000):
+                if self._source.column not in batch:
+                    raise UserError(
+                        f"{self._source.dataset}: no column {self._source.column!r}; there are {', '.join(batch)}"
+                    )
+                yield from self._checked(batch[self._source.column])
+
+    def _checked(self, texts: list[Any]) -> list[str | None]:
+        for text in texts:
+            if not isinstance(text, str | None):
+                found = type(text).__name__
+                raise UserError(f"{self._source.dataset}: column {self._source.column!r} holds {found}; text is needed")
+        return texts
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        # The client's errors have no common base: its own, fsspec's, the HTTP library's, ValueError for a wrong split.
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            said = clean(str(error), token_in_use())
+            # Not from the error: a traceback would show what is taken out here.
+            raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {said}") from None
+
+
+def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:
+    """The files of a source in the order of their names, or its data set.
+
+    Args:
+        source: what to read.
+        cache: folder for what the `datasets` library makes of a downloaded data set.
+
+    Raises:
+        UserError: if no file matches, one has an unsupported extension, or the data set cannot be had.
+    """
+    if source.path is None:
+        return [HubSplit(source, cache)]
+    return [*_text_files(source, source.path)]
+
+
+def identities_of(source: CorpusSource) -> list[dict[str, Any]]:
+    """The identity of each origin that :func:`open_source` would open; no data set is loaded for it.
+
+    Raises:
+        UserError: if no file matches, or one has an unsupported extension or cannot be read.
+    """
+    if source.path is None:
+        return [_asked_for(source)]
+    return [file.identity for file in _text_files(source, source.path)]
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Keep the `datasets` library from drawing bars, on whatever standard error is."""
+    were_disabled = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_disabled:
+            datasets.enable_progress_bars()
+
+
+def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:
+    """Yield every text of the sources that is not empty, in order, whatever its weight, duplicates included.
+
+    Raises:
+        UserError: as `open_source`, and whatever is wrong in a file.
+    """
+    with tempfile.TemporaryDirectory(prefix="distilrubert-") as cache, quiet_datasets():
+        for origin in [origin for source in sources for origin in open_source(source, Path(cache))]:
+            for record in origin.records():
+                if text := (record or "").strip():
+                    yield text
+
+
+def _asked_for(source: CorpusSource) -> dict[str, Any]:
+    return source.model_dump(include={"dataset", "config", "revision", "split"})
+
+
+def _text_files(source: CorpusSource, pattern: str) -> list[TextFile]:
+    return [TextFile(path, source.column, source.documents) for path in _matching_files(pattern)]
+
+
+def _matching_files(pattern: str) -> list[Path]:
+    path = expand_home(pattern)
+    if path.is_dir():
+        raise UserError(f"corpus: path {pattern!r} is a folder; name files, for example {pattern.rstrip('/')}/*.txt")
+    # A file's own name goes first, so that brackets in it are no pattern.
+    names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    files = sorted(candidate for candidate in map(Path, names) if candidate.is_file())
+    if not files:
+        raise UserError(f"corpus: no file matches path {pattern!r}")
+    return files

@@ -1,0 +1,199 @@
+"""The tokenised corpus on disk: Arrow streams that are mapped into memory, and a manifest."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
+
+SPLITS = ("train", "validation")
+MANIFEST = "manifest.json"
+# Counts of the ids in a column of the training part.
+COUNTS = {"input_ids": "token_counts.npy", "student_ids": "student_token_counts.npy"}
+
+SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32())})
+# The same examples in a second vocabulary, and for each token of either the span of text that it stands in.
+PAIR_SCHEMA = pa.schema({name: pa.list_(pa.int32()) for name in ("input_ids", "spans", "student_ids", "student_spans")})
+BATCH_ROWS = 10_000
+
+
+class TokenizedText(Sequence[NDArray[np.int32]]):
+    """Sequences of ids, `[CLS]` and `[SEP]` included, read from mapped memory when they are asked for.
+
+    The file is an Arrow stream with a column `input_ids`, as `datasets.Dataset.from_file` also reads it. It may go
+    to worker processes by fork or by pickle: only its name travels.
+
+    Args:
+        path: the file.
+        column: another column of lists that is to be read instead.
+
+    Attributes:
+        path: the file.
+        lengths: ids of each sequence, int32 (N,).
+
+    Raises:
+        OSError, pyarrow.ArrowException: if there is no such file, or it is none of ours.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], column: str = "input_ids") -> None:
+        self.path = Path(path)
+        self._column = column
+        # Arrow keeps a list column as one array of values with offsets: views of both, without a copy.
+        columns = [batch.column(column) for batch in pa.ipc.open_stream(pa.memory_map(str(self.path)))]
+        self._values = [column.values.to_numpy(zero_copy_only=True) for column in columns]
+        self._offsets = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
+        self._first = np.cumsum([0, *map(len, columns)])
+        lengths = [np.diff(offsets) for offsets in self._offsets]
+        self.lengths = np.concatenate([np.empty(0, dtype=np.int32), *lengths], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.int32]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.int32] | list[NDArray[np.int32]]:
+        """The ids of a sequence, read-only."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        index %= len(self)
+        chunk = int(self._first.searchsorted(index, side="right")) - 1
+        row = index - self._first[chunk]
+        offsets = self._offsets[chunk]
+        ids: NDArray[np.int32] = self._values[chunk][offsets[row] : offsets[row + 1]]
+        return ids
+
+    def __reduce__(self) -> tuple[type["TokenizedText"], tuple[Path, str]]:
+        return TokenizedText, (self.path, self._column)
+
+
+def write_sequences(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> None:
+    """Write batches of `schema` to a file for `TokenizedText`, one at a time."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+
+
+def read_sequences(path: Path) -> Iterator[pa.RecordBatch]:
+    """Read back what `write_sequences` wrote, by copying: mapped pages would add up in the process's memory."""
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as stream:
+        yield from stream
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One tokenisation of an example.
+
+    Attributes:
+        ids_L: with [CLS] and [SEP].
+        spans_L: the span of each token, counted from 0 = [CLS] in the order of the text; [SEP] has the last one.
+    """
+
+    ids_L: NDArray[np.int32]
+    spans_L: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An example in both tokenisations; a span that has tokens on one side only is a gap on the other."""
+
+    teacher: Side
+    student: Side
+
+
+class PairedText(Sequence[Pair]):
+    """Examples in two tokenisations, read from mapped memory when they are asked for.
+
+    Attributes:
+        teacher: the sequences of the teacher.
+        student: the sequences of the student.
+        lengths: tokens of the longer side of each example, int32 (N,): what a batch has to have room for.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.teacher, self._spans, self.student, self._student_spans = (
+            TokenizedText(path, column) for column in PAIR_SCHEMA.names
+        )
+        self.lengths = np.maximum(self.teacher.lengths, self.student.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        """An example; its arrays are read-only."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Pair(
+            Side(self.teacher[index], self._spans[index]), Side(self.student[index], self._student_spans[index])
+        )
+
+    def __reduce__(self) -> tuple[type["PairedText"], tuple[Path]]:
+        return PairedText, (self.teacher.path,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Tokenised text, split into a part to train on and a part held out.
+
+    Attributes:
+        train: sequences to train on.
+        validation: sequences of other texts.
+        manifest: what the corpus was made of; see `build_corpus`.
+        token_counts: how often each id stands in `train`, int64 (V,).
+        pairs: the same parts in two vocabularies, where the student has one of its own; else None.
+    """
+
+    train: TokenizedText | PairedText
+    validation: TokenizedText | PairedText
+    manifest: dict[str, Any]
+    token_counts: NDArray[np.int64]
+    pairs: "PairedCorpus | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedCorpus:
+    """The parts of a corpus in two vocabularies.
+
+    Attributes:
+        train: examples to train on.
+        validation: examples of other texts.
+        token_counts: how often each id of the student stands in `train`, int64 (V,).
+    """
+
+    train: PairedText
+    validation: PairedText
+    token_counts: NDArray[np.int64]
+
+
+def load_corpus(folder: str | os.PathLike[str]) -> Corpus:
+    """Open a corpus that `build_corpus` made.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / MANIFEST)
+    try:
+        parts = [TokenizedText(folder / f"{split}.arrow") for split in SPLITS]
+        token_counts = np.load(folder / COUNTS["input_ids"], allow_pickle=False)
+        pairs = None
+        if "student_tokenizer" in manifest:
+            train, validation = (PairedText(folder / f"{split}.arrow") for split in SPLITS)
+            pairs = PairedCorpus(train, validation, np.load(folder / COUNTS["student_ids"], allow_pickle=False))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{folder}: no complete corpus: {error}") from error
+    return Corpus(parts[0], parts[1], manifest, token_counts, pairs)

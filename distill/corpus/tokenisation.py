@@ -1,0 +1,142 @@
+"""Texts to sequences of ids: special tokens cannot be smuggled in, long texts are split between words."""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import multiprocess  # with which `datasets` starts its processes
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.processes import end_with
+
+# The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by pieces.
+PIECE_CHARACTERS = 20_000
+PIECES_AT_ONCE = 256
+
+
+def check_max_length(max_length: int, allowed: int) -> None:
+    """Raise a UserError if sequences may become longer than the tokenizer, and so the model, allows."""
+    if max_length > allowed:
+        raise UserError(f"corpus.max_length: {max_length} is more than the tokenizer's {allowed} tokens")
+
+
+class SequenceEncoder:
+    """Turns texts into sequences `[CLS] … [SEP]` of at most `max_length` ids.
+
+    A text's own "[MASK]" or "[SEP]" is encoded as the characters it is made of. A text that is too long is split
+    between two words, as late as possible; inside a word only where that word alone is longer than a sequence.
+
+    Args:
+        tokenizer: a fast tokenizer with [CLS] and [SEP]; it is copied, and its own state stays as it is.
+        max_length: the most ids of a sequence, with [CLS] and [SEP].
+
+    Raises:
+        UserError: if the tokenizer has no [CLS] or [SEP], or is for shorter sequences.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+            raise UserError("the tokenizer has no [CLS] or no [SEP] token; a BERT tokenizer is needed")
+        check_max_length(max_length, tokenizer.model_max_length)
+        self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+        self._limit = max_length - 2
+        self._backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+
+    def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
+        """The sequences of each text, at least one a text; one of two ids holds no token of the text."""
+        pieces = [list(pieces_of_text(text)) for text in texts]
+        ids = self._ids([piece for text in pieces for piece in text])
+        return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in pieces]
+
+    def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
+        """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
+
+        Takes columns `text` and `index`; gives one row a sequence, `input_ids` and the `index` of its text.
+        """
+        become_worker(rank)
+        sequences = self.encode(batch["text"].to_pylist())
+        flat = [sequence for text in sequences for sequence in text]
+        offsets = np.zeros(len(flat) + 1, dtype=np.int32)
+        np.cumsum([len(sequence) for sequence in flat], out=offsets[1:])
+        index = np.repeat(batch["index"].to_numpy(), [len(text) for text in sequences])
+        return pa.table({"input_ids": pa.ListArray.from_arrays(offsets, np.concatenate(flat)), "index": index})
+
+    def _ids(self, pieces: list[str]) -> Iterator[NDArray[np.int32]]:
+        for encoding in self._encodings(pieces, self._backend.encode_batch_fast):
+            yield np.array(encoding.ids, dtype=np.int32)
+
+    def _word_starts(self, pieces: list[str]) -> NDArray[np.bool_]:
+        """For each token of a text whether a word begins with it."""
+        encodings = self._encodings(pieces, self._backend.encode_batch)
+        return np.concatenate([np.diff(np.array(encoding.word_ids), prepend=-1) != 0 for encoding in encodings])
+
+    def _encodings(self, pieces: list[str], encode_batch: Callable[..., list[Encoding]]) -> Iterator[Encoding]:
+        # Set at each call: a pickled tokenizer forgets it.
+        self._backend.encode_special_tokens = True
+        for start in range(0, len(pieces), PIECES_AT_ONCE):
+            yield from encode_batch(pieces[start : start + PIECES_AT_ONCE], add_special_tokens=False)
+
+    def _sequences(self, pieces: list[str], tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        ends = [len(tokens)]
+        if len(tokens) > self._limit:
+            ends = _split_ends(self._word_starts(pieces), self._limit)
+        return [
+            np.concatenate(([self._cls], tokens[start:end], [self._sep]), dtype=np.int32)
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+
+
+def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
+    """Where to cut a text of `len(starts)` tokens, so that no part is longer than `limit`; the last is its end."""
+    latest_start = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
+    ends = [0]
+    while len(starts) - ends[-1] > limit:
+        furthest = ends[-1] + limit
+        boundary = int(latest_start[furthest])
+        ends.append(boundary if boundary > ends[-1] else furthest)
+    return [*ends[1:], len(starts)]
+
+
+def pieces_of_text(text: str) -> Iterator[str]:
+    """Cut a very long text at white space, where every BERT tokenizer separates words anyway."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        end = start + PIECE_CHARACTERS
+        space = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
+        end = space if space > start else end
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def become_worker(rank: int | None) -> None:
+    """Settle down as one of several tokenising processes; `rank` None is the only one, and stays as it is."""
+    if rank is not None:
+        _settle_down()
+
+
+@functools.cache
+def _settle_down() -> None:
+    # One thread each; without this the tokenizer warns about the fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches them all; the main process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with(multiprocess.parent_process())
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A hash of all that decides how the tokenizer encodes, whatever truncation or padding it was last used with."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["truncation"] = state["padding"] = None
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""The sections of a recipe that train a masked language model: the student, and a teacher of its own."""
+
+from typing import Any
+
+from pydantic import Field
+
+from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.distill.batches.masking import MaskingSettings
+from distilrubert.distill.losses.objective import ObjectiveSettings
+
+
+class MaskedTrainingSettings(OptimizationSettings):
+    """Optimisation on masked tokens."""
+
+    masking: MaskingSettings = Field(MaskingSettings(), description="Which tokens are to be predicted.")
+
+
+class DistillationSettings(ObjectiveSettings, MaskedTrainingSettings):
+    """Losses and optimisation of the student."""
+
+    freeze_embeddings: bool = Field(
+        default=False,
+        description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
+        "(as LightMBERT does): what it knows of pieces that the corpus seldom has is kept, and updates cost less.",
+    )
+
+    def trajectory(self) -> dict[str, Any]:
+        """As for any training; what is not used is left out, so that a new loss or setting changes no older run."""
+        settings = {**super().trajectory(), "weights": {name: weight for name, weight in self.weights if weight}}
+        if not self.freeze_embeddings:
+            del settings["freeze_embeddings"]
+        return settings
+
+
+class PretrainingSettings(MaskedTrainingSettings):
+    """A teacher of the recipe's own: its size and how it is trained on the recipe's corpus."""
+
+    layers: int = Field(12, ge=1, description="Transformer blocks.")
+    dim: int = Field(384, ge=1, description="Width of the hidden states.")
+    heads: int = Field(6, ge=1, description="Attention heads of a block; they divide dim.")
+    hidden_dim: int = Field(1536, ge=1, description="Width inside the feed-forward networks.")
+    vocabulary_size: int = Field(8000, ge=100, description="Most WordPiece tokens of the vocabulary trained for it.")
+    max_positions: int = Field(512, ge=8, description="Longest sequence in tokens, [CLS] and [SEP] included.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
+    )

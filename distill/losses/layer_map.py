@@ -1,0 +1,88 @@
+"""Which layers of the teacher each layer of the student learns from.
+
+Layers are counted as in ``hidden_states``: 0 is the output of the embeddings, k that of the k-th block.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+from distilrubert.common.errors import UserError
+
+LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
+
+FIELD = "distillation.layer_map"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPair:
+    """A layer of the student and the layers of the teacher whose mean it learns.
+
+    Attributes:
+        student: index into the student's hidden states.
+        teacher: indices into the teacher's hidden states.
+    """
+
+    student: int
+    teacher: tuple[int, ...]
+
+
+def pair_layers(
+    layer_map: LayerMap, student_layers: int, teacher_layers: int, embeddings_pair: bool = False
+) -> list[LayerPair]:
+    """The pairs that `layer_map` names.
+
+    With K student and L teacher layers, student layer k has the block of teacher layers ⌊(k-1)·L/K⌋+1 … ⌊k·L/K⌋.
+    The blocks follow each other and hold every teacher layer once; where K does not divide L they differ by one
+    layer in length, and the last one always ends with the teacher's last layer.
+
+    Args:
+        layer_map: ``block-mean`` (the mean of the block, as the cards of DistilRuBERT base and small describe),
+            ``last-of-block`` (its last layer, as in TinyBERT, arXiv 1909.10351), ``all-mean`` (one pair: the mean of
+            all states on either side, embeddings included, which then stands in the place of the states), or for
+            each student layer a list of teacher layers to average, 0 being the embeddings; an empty list leaves the
+            student layer without a pair.
+        student_layers: K.
+        teacher_layers: L.
+        embeddings_pair: pair the embeddings' outputs too.
+
+    Raises:
+        UserError: if there are fewer teacher than student layers to make blocks of, or the lists do not fit.
+    """
+    if layer_map == "all-mean":
+        return [LayerPair(0, (0,))]
+    if isinstance(layer_map, str):
+        teachers = _blocks(layer_map, student_layers, teacher_layers)
+    else:
+        _check(layer_map, student_layers, teacher_layers)
+        teachers = [tuple(layers) for layers in layer_map]
+    pairs = [LayerPair(0, (0,))] if embeddings_pair else []
+    return pairs + [LayerPair(k, layers) for k, layers in enumerate(teachers, start=1) if layers]
+
+
+def _blocks(kind: str, student_layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
+    if student_layers > teacher_layers:
+        raise UserError(
+            f"{FIELD}: {kind} needs at least as many teacher layers as student layers, but there are {teacher_layers} "
+            f"and {student_layers}; give a list of teacher layers for each student layer"
+        )
+    ends = [k * teacher_layers // student_layers for k in range(student_layers + 1)]
+    if kind == "last-of-block":
+        return [(end,) for end in ends[1:]]
+    return [tuple(range(start + 1, end + 1)) for start, end in itertools.pairwise(ends)]
+
+
+def _check(lists: Sequence[Sequence[int]], student_layers: int, teacher_layers: int) -> None:
+    if len(lists) != student_layers:
+        raise UserError(f"{FIELD}: {len(lists)} lists for {student_layers} student layers; one is needed for each")
+    if not any(lists):
+        raise UserError(f"{FIELD}: every list is empty; at least one must name a teacher layer")
+    for k, layers in enumerate(lists, start=1):
+        strange = [layer for layer in layers if not 0 <= layer <= teacher_layers]
+        if strange:
+            raise UserError(
+                f"{FIELD}: teacher layer {strange[0]} for student layer {k}; allowed are 0 to {teacher_layers}"
+            )
+        if len(set(layers)) < len(layers):
+            raise UserError(f"{FIELD}: a teacher layer is named twice for student layer {k}: {list(layers)}")

@@ -1,0 +1,1 @@
+"""How fast a model file runs, and how large it is."""

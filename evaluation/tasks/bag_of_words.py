@@ -1,0 +1,61 @@
+"""TF-IDF of words and characters, and a logistic regression."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import FeatureUnion, make_union
+
+from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks.metrics import compute_metrics
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import TaskRows
+
+REGULARISATION = 3.0  # scikit-learn's C: the best of 1, 3 and 10 on the validation part of RuSentiment
+WORD = r"(?u)\b\w+\b"  # also one letter: «я», «в», «и» are words
+MANY_ROWS = 1000  # from here on, terms of a single text are left out: they make most of the features
+
+
+def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, float]:
+    """The task's metrics on the test part, of the baseline fitted on the training part; it has no randomness.
+
+    Raises:
+        UserError: if the texts to train on have nothing in them.
+    """
+    vectorizer = _vectorizer(task, rows.train)
+    classifier = LogisticRegression(C=REGULARISATION, max_iter=300, tol=1e-3)
+    classifier.fit(_features(vectorizer, rows.train), rows.train["label"][:])
+    predictions = classifier.predict(_features(vectorizer, rows.test)).tolist()
+    return compute_metrics(task.metrics, predictions, rows.test["label"][:])
+
+
+def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:
+    texts = [text for column in ("text", "text_pair") if column in rows.column_names for text in rows[column]]
+    rarest = 2 if len(rows) >= MANY_ROWS else 1
+    of_words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest, token_pattern=WORD)
+    of_characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=rarest)
+    # Emoji alone have characters and no words.
+    able = [vectorizer for vectorizer in (of_words, of_characters) if _finds_terms(vectorizer, texts)]
+    if not able:
+        raise UserError(f"task {task.name}: the texts to train on have nothing in common, or nothing in them")
+    return make_union(*able).fit(texts)
+
+
+def _finds_terms(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> bool:
+    try:
+        vectorizer.fit(texts)
+    except ValueError:
+        return False
+    return True
+
+
+def _features(vectorizer: FeatureUnion, rows: Dataset) -> Any:
+    """The vector of a sentence; of a pair, what its two vectors share and where they differ."""
+    first = vectorizer.transform(rows["text"][:])
+    if "text_pair" not in rows.column_names:
+        return first
+    second = vectorizer.transform(rows["text_pair"][:])
+    return sparse.hstack([first.multiply(second), abs(first - second)]).tocsr()

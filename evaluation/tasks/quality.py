@@ -1,0 +1,216 @@
+"""The quality of several models side by side: held-out text, and labelled tasks with seeds."""
+
+import hashlib
+import logging
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
+from distilrubert.evaluation.tasks import linear_probe
+from distilrubert.evaluation.tasks.exported import Exporter
+from distilrubert.evaluation.tasks.finetuning import chosen_precision
+from distilrubert.evaluation.tasks.loading import load_to_predict
+from distilrubert.evaluation.tasks.quiet import quiet_libraries
+from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
+from distilrubert.evaluation.text.intrinsic import Ids, measure_intrinsic
+
+logger = logging.getLogger(__name__)
+
+
+def measure_quality(
+    models: Mapping[str, str | os.PathLike[str]],
+    tasks: Sequence[TaskDefinition],
+    settings: QualitySettings,
+    held_out: Sequence[Ids],
+    cache_folder: str | os.PathLike[str],
+    own_held_out: Mapping[str, Sequence[Ids]] | None = None,
+    exporters: Mapping[str, Mapping[str, Exporter]] | None = None,
+    processes: int = 1,
+    probed: Sequence[TaskDefinition] = (),
+) -> Measurements:
+    """Measure models on held-out text and on tasks, all in the same way.
+
+    What has been measured is kept in the cache folder, one file for each run of a (model, task, learning rate,
+    seed), named by the content of what went in: an interrupted measurement goes on where it stopped.
+
+    Args:
+        models: folder of a masked language model by the name of its case; the first is the baseline, the teacher.
+        tasks: the labelled tasks; none is allowed.
+        settings: what is measured and how.
+        held_out: sequences of ids, with special tokens, in the baseline's vocabulary; may be empty. Models with
+            another vocabulary are not measured on them.
+        cache_folder: where finished runs are kept.
+        own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
+            measured on it, but not compared with the teacher piece by piece.
+        exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file.
+        processes: fine-tuning runs at once, each with its share of PyTorch's threads.
+        probed: tasks on which models are not fine-tuned: a linear probe scores them in a fraction of the time.
+
+    Returns:
+        A row for each model: the figures of :func:`~distilrubert.evaluation.text.intrinsic.measure_intrinsic`, and
+        ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
+        of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
+        main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
+        the tasks that have classes, and ``by_fold``: see :func:`~distilrubert.evaluation.tasks.linear_probe.probe`. A
+        row ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row for each of the
+        :data:`~distilrubert.evaluation.tasks.baselines.BASELINES` where a task classifies sentences. ``ratio`` is the
+        mean over the tasks of the main score, relative to the baseline's.
+
+    Raises:
+        UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
+    """
+    exporters = exporters or {}
+    _refuse_what_cannot_be_measured(models, probed)
+    cache, everything = ResultCache(Path(cache_folder)), [*tasks, *probed]
+    data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in everything}
+    figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
+    chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
+    protocol = settings.model_copy(update={"finetuning": chosen})
+    runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
+    # What takes seconds first: rows that are no good for it are told before hours of fine-tuning.
+    baselines = baseline_figures(everything, data, cache)
+    frozen = [task for task in everything if linear_probe.applies_to(task)]
+    probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
+    fine_tuned = fine_tune(runners, tasks, data, processes)
+    for runner in runners:
+        summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
+        figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
+    figures |= baselines
+    baseline = next(iter(models))
+    mains = {task.name: task.main_metric for task in tasks}
+    rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]
+    return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes, exporters))
+
+
+def _refuse_what_cannot_be_measured(
+    models: Mapping[str, str | os.PathLike[str]], probed: Sequence[TaskDefinition]
+) -> None:
+    for folder in models.values():
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(f"{folder}: holds no model: there is no config.json")
+    for task in probed:
+        if not linear_probe.applies_to(task):
+            raise UserError(f"task {task.name}: has no classes, so that there is no linear probe of it")
+
+
+def _task_figures(
+    runner: TaskRunner,
+    intrinsic: Mapping[str, Any],
+    summaries: Mapping[str, Summaries],
+    probes: Mapping[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """The figures of a model's row and of those of its files, by case."""
+    own = {**intrinsic, "tasks": {name: model for name, (model, _) in summaries.items()}}
+    files = {
+        f"{runner.case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in summaries.items()}}
+        for kind in runner.exporters
+        if summaries
+    }
+    return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
+
+
+def _details(
+    tasks: Sequence[TaskDefinition],
+    settings: QualitySettings,
+    processes: int,
+    exporters: Mapping[str, Mapping[str, Exporter]],
+) -> dict[str, Any]:
+    described = {"title", "kind", "max_length", "licence", "source"}
+    exported = {name: dict(exporter.settings) for kinds in exporters.values() for name, exporter in kinds.items()}
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "precision": chosen_precision(settings.finetuning),
+        # Each had its share of the environment's threads.
+        "processes": processes,
+        "tasks": {
+            task.name: {
+                **task.model_dump(include=described),
+                "split": task.reported_split,
+                "main_metric": task.main_metric,
+                "metrics": task.metrics,
+            }
+            for task in tasks
+        },
+        # What decides each kind of file that was scored.
+        **({"exported": exported} if exported else {}),
+    }
+
+
+def ratio_of(values: Mapping[str, Any], baseline: Mapping[str, Any], main_metrics: Mapping[str, str]) -> float | None:
+    """Mean main score over that of the baseline; None without tasks, where one was not measured, or of a zero.
+
+    Args:
+        values: figures of a row.
+        baseline: those of the baseline's.
+        main_metrics: the main metric by the name of the task.
+    """
+    if not main_metrics or any(task not in values["tasks"] for task in main_metrics):
+        return None
+    own, other = (
+        statistics.fmean(figures["tasks"][task][metric]["mean"] for task, metric in main_metrics.items())
+        for figures in (values, baseline)
+    )
+    return own / other if other > 0 else None
+
+
+def _intrinsic_figures(
+    models: Mapping[str, str | os.PathLike[str]],
+    held_out: Sequence[Ids],
+    own_held_out: Mapping[str, Sequence[Ids]],
+    settings: IntrinsicSettings,
+    cache: ResultCache,
+) -> dict[str, dict[str, Any]]:
+    figures: dict[str, dict[str, Any]] = {case: {} for case in models}
+    if not len(held_out):
+        return figures
+    baseline, baseline_folder = next(iter(models.items()))
+    for case, folder in models.items():
+        sequences = own_held_out.get(case, held_out)
+        teacher_folder = None if case == baseline or case in own_held_out else baseline_folder
+        inputs = {
+            "model": fingerprint(folder),
+            "teacher": fingerprint(teacher_folder) if teacher_folder else None,
+            "held_out": _content_of(sequences),
+            "settings": settings.model_dump(mode="json"),
+        }
+
+        def measure(
+            case: str = case, folder: Any = folder, teacher: Any = teacher_folder, sequences: Any = sequences
+        ) -> Any:
+            logger.info("%s: predicting held-out text", case)
+            return _measure_folder(folder, teacher, sequences, settings)
+
+        figures[case] = cache("held-out", inputs, measure)
+    return figures
+
+
+def _content_of(held_out: Sequence[Ids]) -> str:
+    digest = hashlib.sha256()
+    for index in range(len(held_out)):
+        digest.update(np.asarray(held_out[index], dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _measure_folder(
+    folder: str | os.PathLike[str],
+    teacher_folder: str | os.PathLike[str] | None,
+    held_out: Sequence[Ids],
+    settings: IntrinsicSettings,
+) -> dict[str, Any]:
+    with quiet_libraries():
+        model, tokenizer = load_to_predict(folder)
+        teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)
+    if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
+        logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out pieces", folder)
+        return {}
+    return measure_intrinsic(model, tokenizer, held_out, settings, teacher)

@@ -1,0 +1,53 @@
+"""Finished measurements, kept by the content of what they were made from."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distilrubert.common.persistence import read_json, sha256_of, write_json
+
+logger = logging.getLogger(__name__)
+
+# The files of a folder that decide what a model computes.
+MODEL_FILES = (
+    "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
+)  # fmt: skip
+# Raised by whoever changes this room so that the same inputs come to another result.
+VERSION = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultCache:
+    """One file for each result in a folder, named by a hash of its inputs."""
+
+    folder: Path
+
+    def __call__(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result for these inputs, computed where there is none yet.
+
+        Args:
+            name: for people: the beginning of the file's name.
+            inputs: everything that decides the result, as plain JSON values.
+            compute: makes the result, plain JSON values too.
+        """
+        inputs = {"version": VERSION, **inputs}
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{name}-{digest[:20]}.json"
+        if path.exists():
+            logger.info("%s is measured already", name)
+        else:
+            write_json(path, {"inputs": inputs, "result": compute()})
+        result: dict[str, Any] = read_json(path)["result"]
+        return result
+
+
+def fingerprint(folder: str | os.PathLike[str]) -> str:
+    """A hash of the files that decide what a model computes."""
+    files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
+    return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""Tasks that give a class to a sentence, or to a pair of sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from distilrubert.evaluation.tasks.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
+
+METRICS = ("accuracy", "f1", "f1_weighted", "f1_macro", "matthews")
+
+
+def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    return {"text": text_in(row, "text"), "label": class_of(row["label"], labels)}
+
+
+def _read_pair(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    return {"text_pair": text_in(row, "text_pair"), **_read_sentence(row, labels)}
+
+
+def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    pairs = rows["text_pair"][:] if "text_pair" in rows.column_names else None
+    encoding = tokenizer(rows["text"][:], pairs, truncation=True, max_length=max_length)
+    return with_lengths(encoding, labels=rows["label"][:])
+
+
+def _decode(rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence[str]) -> tuple[list[int], list[int]]:
+    assert isinstance(logits, np.ndarray)
+    labels = rows["label"][:]
+    return logits.argmax(axis=-1).tolist(), [labels[row] for row in features["row"]]
+
+
+SENTENCE_CLASSIFICATION = TaskKind(
+    columns=("text", "label"),
+    labelled=True,
+    metrics=METRICS,
+    model_class=AutoModelForSequenceClassification,
+    collator=DataCollatorWithPadding,
+    read_row=_read_sentence,
+    encode=_encode,
+    decode=_decode,
+    export_task="text-classification",
+)
+
+SENTENCE_PAIR_CLASSIFICATION = TaskKind(
+    columns=("text", "text_pair", "label"),
+    labelled=True,
+    metrics=METRICS,
+    model_class=AutoModelForSequenceClassification,
+    collator=DataCollatorWithPadding,
+    read_row=_read_pair,
+    encode=_encode,
+    decode=_decode,
+    export_task="text-classification",
+)

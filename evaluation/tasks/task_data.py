@@ -1,0 +1,183 @@
+"""The rows of a task: read, checked, split."""
+
+import dataclasses
+import glob
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import clean, token_in_use
+from distilrubert.evaluation.tasks.quiet import without_bars
+from distilrubert.evaluation.tasks.task import TaskDefinition
+
+READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRows:
+    """A task's rows in the standard form of its kind.
+
+    Attributes:
+        train: to train on.
+        validation: to choose the learning rate and the epoch on.
+        test: to report on.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content of the three parts."""
+        parts = [part.to_dict() for part in (self.train, self.validation, self.test)]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
+    """Read the rows of a task and split off what has no file of its own, always in the same way.
+
+    Args:
+        task: the definition.
+        train_limit: take only this many of the labelled training rows (a fixed random choice), before a validation
+            part is split off.
+
+    Raises:
+        UserError: if data cannot be read, a column or label is not what the definition says, a part is empty, or the
+            rows to train on are all of one class.
+    """
+    train, groups = _read_part(task, "train")
+    if task.test_share is None:
+        test = _read_part(task, "test")[0]
+    else:
+        train, groups, test = _split_off(task, train, groups, task.test_share)
+    if train_limit is not None and train_limit < len(train):
+        kept = np.random.default_rng(task.split_seed).permutation(len(train))[:train_limit]
+        train, groups = train.select(kept), groups[kept]
+    if task.data.validation is None:
+        train, groups, validation = _split_off(task, train, groups, task.validation_share)
+    else:
+        validation = _read_part(task, "validation")[0]
+    if task.task_kind.labelled and len(_classes_in(train)) < 2:
+        raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
+    return TaskRows(train, validation, test)
+
+
+def _classes_in(rows: Dataset) -> set[int]:
+    """The classes of sentences, or of words."""
+    return set(rows["label"]) if "label" in rows.column_names else {tag for tags in rows["tags"] for tag in tags}
+
+
+def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any, Any]]:
+    """Rows in standard form, and the group of each."""
+    where = f"task {task.name}: {getattr(task.data, part)}"
+    columns = {column: task.columns.get(column, column) for column in task.task_kind.columns}
+    filters = task.filter if part == "train" else {}
+    group_by = task.group_by if part == "train" else None
+    wanted = [*columns.values(), *filters, *([group_by] if group_by else [])]
+    raw = _read_raw(task, part, wanted, where)
+    for column in wanted:
+        if column not in raw.column_names:
+            raise UserError(f"{where}: has no column {column}; it has {', '.join(raw.column_names)}")
+    allowed = {column: {str(value) for value in values} for column, values in filters.items()}
+    rows, groups = [], []
+    for number, row in enumerate(raw):
+        if any(str(row[column]) not in values for column, values in allowed.items()):
+            continue
+        groups.append(str(row[group_by]) if group_by else str(number))
+        try:
+            values = {ours: row[theirs] for ours, theirs in columns.items()}
+            rows.append(task.task_kind.read_row(values, task.label_ids))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}: row {number}: {error}") from error
+    if not rows:
+        raise UserError(f"{where}: has no rows" + (" that pass the filter" if filters else ""))
+    return Dataset.from_list(rows), np.array(groups)
+
+
+def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: str) -> Dataset:
+    # `datasets` copies what it reads into a cache; these are small, and nothing is to stay in the user's home.
+    try:
+        with without_bars(), tempfile.TemporaryDirectory() as cache:
+            if task.dataset:
+                return load_dataset(
+                    task.dataset.id,
+                    task.dataset.config,
+                    revision=task.dataset.revision,
+                    split=getattr(task.dataset, part),
+                )
+            path = Path(getattr(task.files, part))
+            options = _reader(path, columns, where)
+            # By its name alone: brackets in it are no pattern.
+            return load_dataset(
+                **options, data_files=glob.escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True
+            )
+    except (OSError, ValueError, DatasetsError) as error:
+        # Not from the error: a traceback would show what is taken out here.
+        raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None
+
+
+def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:
+    """The builder of `datasets` for a file, with the options that its columns need."""
+    suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
+    if suffix not in READERS:
+        known = f"{', '.join(READERS)}, also followed by {', '.join(COMPRESSIONS)}"
+        raise UserError(f"{where}: is no kind of file that can be read; known: {known}")
+    # A csv cell is text, also one that reads "NA" or "007".
+    as_text = {"keep_default_na": False, "converters": dict.fromkeys(columns, str)}
+    return {"path": READERS[suffix], **(as_text if suffix == ".csv" else {})}
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause, which says more than the chain of wrappers above it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+def _split_off(
+    task: TaskDefinition, rows: Dataset, groups: np.ndarray[Any, Any], share: float
+) -> tuple[Dataset, np.ndarray[Any, Any], Dataset]:
+    """Split a share off: by whole groups where the task has them, else with the classes in proportion."""
+    try:
+        kept, taken = _split_indices(task, rows, groups, share)
+    except ValueError as error:
+        raise UserError(f"task {task.name}: {len(rows)} rows cannot give a share of {share}: {error}") from error
+    return rows.select(kept), groups[kept], rows.select(taken)
+
+
+def _split_indices(
+    task: TaskDefinition, rows: Dataset, groups: np.ndarray[Any, Any], share: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    everything = np.arange(len(rows))
+    if task.group_by:
+        splitter = GroupShuffleSplit(1, test_size=share, random_state=task.split_seed)
+        kept, taken = next(iter(splitter.split(everything, groups=groups)))
+    else:
+        labels = rows["label"][:] if "label" in rows.column_names else None
+        kept, taken = train_test_split(
+            everything,
+            test_size=share,
+            random_state=task.split_seed,
+            stratify=labels if _can_be_stratified(labels, share) else None,
+        )
+    return np.sort(kept), np.sort(taken)
+
+
+def _can_be_stratified(labels: Sequence[int] | None, share: float) -> bool:
+    """Whether each class can be in both parts, which scikit-learn asks for."""
+    if labels is None:
+        return False
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    smaller_part = min(int(np.ceil(share * len(labels))), int(np.floor((1 - share) * len(labels))))
+    return bool(counts.min() >= 2 and smaller_part >= len(counts))

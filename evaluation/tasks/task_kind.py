@@ -1,0 +1,69 @@
+"""What a kind of task has to say about itself."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+Labels = Mapping[str, int]
+"""The class id of every raw label, as text, of a task."""
+
+Logits = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskKind:
+    """How tasks of one kind are read, put into a model, and read out of it again.
+
+    Attributes:
+        columns: the columns that a task's definition must name.
+        labelled: whether a definition lists classes.
+        metrics: the metrics of :data:`~distilrubert.evaluation.tasks.metrics.METRICS` that apply.
+        model_class: the `Auto` class of transformers with the right head.
+        collator: makes the padding of a batch from the tokenizer.
+        read_row: from one raw row (keys: `columns`) and the labels to a row of plain values in standard form;
+            raises ValueError, with the reason, for a row that is no good. Where `labelled`, the standard form has
+            ``label``: what a stratified split keeps in proportion (None: nothing).
+        encode: from rows in standard form, the tokenizer and the largest length in tokens to features: the model's
+            inputs and labels, and for every feature ``row``, the index of its row, and ``length`` in tokens.
+        decode: from rows, features and the features' logits (in the same order) to predictions and references, row
+            by row, as the metrics of the kind take them.
+        export_task: the exporters' name for such models.
+        check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
+    """
+
+    columns: tuple[str, ...]
+    labelled: bool
+    metrics: tuple[str, ...]
+    model_class: Any
+    collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]]
+    read_row: Callable[[Mapping[str, Any], Labels], dict[str, Any]]
+    encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
+    decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
+    export_task: str
+    check_classes: Callable[[Sequence[str]], None] = lambda classes: None
+
+
+def text_in(row: Mapping[str, Any], column: str) -> str:
+    """The text of a column; ValueError where there is none."""
+    value = row[column]
+    if value is None or isinstance(value, list | dict):
+        raise ValueError(f"{column} holds {value!r}, expected text")
+    return str(value)
+
+
+def class_of(value: Any, labels: Labels) -> int:
+    """The class of a raw label; ValueError where it is unknown."""
+    if str(value) not in labels:
+        raise ValueError(f"unknown label {str(value)!r}; known: {', '.join(labels)}")
+    return labels[str(value)]
+
+
+def with_lengths(encoding: Mapping[str, list[Any]], **columns: Sequence[Any]) -> Dataset:
+    """The features of an encoding, one for each row unless ``row`` says otherwise."""
+    inputs = encoding["input_ids"]
+    lengths = [len(ids) for ids in inputs]
+    return Dataset.from_dict({"row": range(len(inputs)), **encoding, "length": lengths, **columns})

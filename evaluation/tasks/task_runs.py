@@ -1,0 +1,181 @@
+"""Scores of models on tasks: run by run, each kept as soon as it is there."""
+
+import dataclasses
+import functools
+import logging
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from distilrubert.evaluation.evaluation_settings import QualitySettings
+from distilrubert.evaluation.tasks.baselines import BASELINES, applies_to
+from distilrubert.evaluation.tasks.exported import Exporter
+from distilrubert.evaluation.tasks.finetuning import finetune
+from distilrubert.evaluation.tasks.linear_probe import probe
+from distilrubert.evaluation.tasks.parallel import run_all
+from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import TaskRows
+
+logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+"""What one fine-tuning run gave, as a plain FinetuningResult."""
+Summaries = tuple[dict[str, Any], dict[str, dict[str, Any]]]
+"""The figures of a model over its runs on a task, and those of each kind of file by its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRunner:
+    """Runs one model on tasks.
+
+    Attributes:
+        case: name of the model, for the log.
+        model_folder: the checkpoint.
+        settings: the protocol, its precision chosen: processes that work at once could time it differently.
+        cache: where finished runs are kept.
+        exporters: kinds of files that each fine-tuned model is also scored as, by name.
+    """
+
+    case: str
+    model_folder: str | os.PathLike[str]
+    settings: QualitySettings
+    cache: ResultCache
+    exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
+
+    def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
+        """The figures over the runs with the chosen learning rate."""
+        summary = _summary(task, [run["test"] for run in runs])
+        logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, summary[task.main_metric]["mean"])
+        how = {"learning_rate": rate, "seeds": self.settings.seeds, **_row_counts(rows)}
+        training = {
+            "epochs": [run["epochs"] for run in runs],
+            "train_s": [run["seconds"] for run in runs],
+            "validation": [run["validation"][task.main_metric] for run in runs],
+        }
+        files = {name: _summary(task, [run["exported"][name] for run in runs]) for name in self.exporters}
+        return {**summary, "run": how | training}, {name: {**file, "run": how} for name, file in files.items()}
+
+    def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+        """The figures of a linear probe."""
+        inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows)}
+        result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
+        logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
+        how = {"regularisation": result["regularisation"], **_row_counts(rows)}
+        return {**_summary(task, [result["test"]]), "run": how, "by_fold": result["by_fold"]}
+
+    def run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Result:
+        """One fine-tuning run, in any process."""
+        settings = self.settings.finetuning
+        inputs = {
+            "model": fingerprint(self.model_folder),
+            "task": _task_inputs(task, rows),
+            "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
+            "learning_rate": rate,
+            "seed": seed,
+        }
+        if self.exporters:
+            inputs["exported"] = {name: dict(exporter.settings) for name, exporter in self.exporters.items()}
+
+        def compute() -> Result:
+            return finetune(
+                self.model_folder, task, rows, settings, learning_rate=rate, seed=seed, exporters=self.exporters
+            ).to_dict()
+
+        return self.cache(task.name, inputs, compute)
+
+
+class Run(NamedTuple):
+    """One fine-tuning run of all that are to be done."""
+
+    case: str
+    task: str
+    learning_rate: float
+    seed: int
+
+
+def fine_tune(
+    runners: Sequence[TaskRunner], tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], processes: int
+) -> dict[tuple[str, str], Summaries]:
+    """Fine-tune each model on each task: with each learning rate and the first seed, then with the best and the others.
+
+    Args:
+        runners: the models, all with the same settings.
+        tasks: the tasks.
+        data: rows by the task's name.
+        processes: how many runs at once.
+
+    Returns:
+        The figures by case and task.
+    """
+    by_case, by_name = {runner.case: runner for runner in runners}, {task.name: task for task in tasks}
+    results: dict[Run, Result] = {}
+
+    def score(run: Run) -> float:
+        reached: float = results[run]["validation"][by_name[run.task].main_metric]
+        return reached
+
+    def perform(runs: Sequence[Run], title: str) -> None:
+        jobs = {
+            run: functools.partial(
+                by_case[run.case].run, by_name[run.task], data[run.task], run.learning_rate, run.seed
+            )
+            for run in runs
+        }
+        for run, result in run_all(jobs, processes, title):
+            results[run] = result
+            found = f"{score(run):.3f} on validation, {result['seconds']:.0f} s"
+            logger.info("%s: %s, learning rate %g, seed %d: %s", *run, found)
+
+    rates, (first, *others) = runners[0].settings.finetuning.learning_rates, runners[0].settings.seeds
+    cells = [(case, name) for case in by_case for name in by_name]
+    perform([Run(*cell, rate, first) for cell in cells for rate in rates], "learning rates")
+    best = {cell: max((Run(*cell, rate, first) for rate in rates), key=score).learning_rate for cell in cells}
+    perform([Run(*cell, best[cell], seed) for cell in cells for seed in others], "seeds")
+    return {
+        (case, name): by_case[case].summary(
+            by_name[name],
+            data[name],
+            best[case, name],
+            [results[Run(case, name, best[case, name], seed)] for seed in (first, *others)],
+        )
+        for case, name in cells
+    }
+
+
+def baseline_figures(
+    tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], cache: ResultCache
+) -> dict[str, dict[str, Any]]:
+    """The figures of the row of each baseline, by case; none where no task has any."""
+    scored = [task for task in tasks if applies_to(task)]
+
+    def score(case: str, task: TaskDefinition) -> dict[str, Any]:
+        rows = data[task.name]
+        inputs = {"model": case, "task": _task_inputs(task, rows)}
+        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
+        return {**_summary(task, [scores]), "run": _row_counts(rows)}
+
+    return {case: {"tasks": {task.name: score(case, task) for task in scored}} for case in BASELINES if scored}
+
+
+def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    decisive = {"name", "kind", "labels", "max_length", "metrics"}
+    return {**task.model_dump(mode="json", include=decisive), "rows": rows.fingerprint()}
+
+
+def _row_counts(rows: TaskRows) -> dict[str, int]:
+    return {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
+
+
+def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean, standard deviation and raw values of each metric."""
+    columns = {metric: [values[metric] for values in scores] for metric in task.metrics}
+    return {
+        metric: {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+        for metric, values in columns.items()
+    }

@@ -1,0 +1,106 @@
+"""Tasks that give a tag to every word of a sentence: named entities as BIO tags."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
+
+from distilrubert.evaluation.tasks.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
+
+IGNORED = -100
+OUTSIDE = "O"
+
+
+def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    tokens, tags = row["tokens"], row["tags"]
+    if not isinstance(tokens, list) or not isinstance(tags, list):
+        raise ValueError("tokens and tags must be lists")
+    if len(tokens) != len(tags):
+        raise ValueError(f"{len(tokens)} tokens have {len(tags)} tags")
+    if strange := [token for token in tokens if token is None or isinstance(token, list | dict)]:
+        raise ValueError(f"tokens hold {strange[0]!r}, expected words")
+    return {"tokens": [str(token) for token in tokens], "tags": [class_of(tag, labels) for tag in tags]}
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    """Spans are told by their tags; of other names the metric would make spans of its own."""
+    strange = [name for name in classes if name != OUTSIDE and not re.fullmatch(r"[BI]-.+", name)]
+    if strange or OUTSIDE not in classes:
+        found = ", ".join(strange) or f"no {OUTSIDE}"
+        raise ValueError(
+            f"labels: BIO tags are needed ({OUTSIDE}, and B- or I- before what each span is), found {found}"
+        )
+
+
+def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """The first piece of a word carries its tag; the other pieces are not scored."""
+    encoding = tokenizer(rows["tokens"][:], is_split_into_words=True, truncation=True, max_length=max_length)
+    words = [_first_pieces(encoding.word_ids(index)) for index in range(len(rows))]
+    labels = [
+        [IGNORED if word is None else tags[word] for word in begun]
+        for begun, tags in zip(words, rows["tags"], strict=True)
+    ]
+    # Not all words of a sentence: some are cut off, and a tokenizer makes nothing of a zero-width space.
+    scored = [[word for word in begun if word is not None] for begun in words]
+    return with_lengths(encoding, labels=labels, scored_words=scored)
+
+
+def _first_pieces(words: Sequence[int | None]) -> list[int | None]:
+    """The word that begins at each piece."""
+    previous = [None, *words[:-1]]
+    return [None if word == before else word for word, before in zip(words, previous, strict=True)]
+
+
+def _decode(
+    rows: Dataset, features: Dataset, logits: Logits, classes: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    assert isinstance(logits, np.ndarray)
+    scored = scored_pieces(features)
+    return tags_of(
+        rows, features, [scores[own].argmax(-1) for own, scores in zip(scored, logits, strict=True)], classes
+    )
+
+
+def scored_pieces(features: Dataset) -> list[NDArray[np.intp]]:
+    """Of each feature the positions that carry a tag."""
+    return [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"][:]]
+
+
+def tags_of(
+    rows: Dataset, features: Dataset, predicted: Iterable[Iterable[int]], classes: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Predictions and references, row by row and word by word.
+
+    Args:
+        rows: in standard form.
+        features: of these rows.
+        predicted: for each feature the class of each of its scored pieces.
+        classes: by their ids.
+    """
+    tags, predictions, references = rows["tags"][:], [], []
+    for row, words, own in zip(features["row"], features["scored_words"], predicted, strict=True):
+        # Words that the model does not see, such as those beyond the largest length, count as not found.
+        found = [OUTSIDE] * len(tags[row])
+        for word, index in zip(words, own, strict=True):
+            found[word] = classes[index]
+        predictions.append(found)
+        references.append([classes[tag] for tag in tags[row]])
+    return predictions, references
+
+
+TOKEN_CLASSIFICATION = TaskKind(
+    columns=("tokens", "tags"),
+    labelled=True,
+    metrics=("span_f1",),
+    model_class=AutoModelForTokenClassification,
+    collator=DataCollatorForTokenClassification,
+    read_row=_read_sentence,
+    encode=_encode,
+    decode=_decode,
+    export_task="token-classification",
+    check_classes=_check_classes,
+)

@@ -1,0 +1,230 @@
+"""How well a masked language model predicts hidden pieces of held-out text, and how close it is to its teacher.
+
+Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
+from distilrubert.modeling.heads import encoder_of, mlm_head_of
+
+Ids = np.ndarray[Any, Any]
+
+# Parts of the text of which figures are also given one by one: models that saw the same text are told apart by them.
+FOLDS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedSequence:
+    """A sequence with some pieces hidden.
+
+    Attributes:
+        ids_L: its ids, special ones included.
+        positions_N: where pieces are hidden.
+        fold: the part of the text that it belongs to.
+    """
+
+    ids_L: Ids
+    positions_N: Ids
+    fold: int = 0
+
+
+def measure_intrinsic(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Sequence[Ids],
+    settings: IntrinsicSettings,
+    teacher: PreTrainedModel | None = None,
+) -> dict[str, Any]:
+    """Measure a model on held-out text.
+
+    Args:
+        model: a BERT or DistilBERT masked language model.
+        tokenizer: its tokenizer, for the special ids.
+        sequences: held-out sequences of ids, each with its special tokens.
+        settings: how many, and how they are masked.
+        teacher: a model with the same vocabulary to compare with.
+
+    Returns:
+        ``masked_accuracy`` (share of hidden pieces that are the model's first choice), ``masked_cross_entropy_nats``,
+        ``pseudo_perplexity`` (exp of the mean of −log p of each piece masked in turn: Salazar et al., "Masked
+        Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
+        KL(teacher‖model) at the hidden pieces), ``teacher_agreement`` (share of them with the same first choice) and,
+        where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
+        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions, and
+        ``mean_hidden_cosine``, over the layers. ``by_fold`` has all these for each of :data:`FOLDS` parts of the text,
+        of the cosines the mean over the layers.
+    """
+    order = np.random.default_rng(settings.seed).permutation(len(sequences))
+    special = set(tokenizer.all_special_ids)
+    hidden = list(random_masks(sequences, order[: settings.sequences], special, settings))
+    singly = list(single_masks(sequences, order[: settings.sentences], special))
+    if not hidden:
+        return {}
+    batches = _Batches(tokenizer, settings.batch_size, next(model.parameters()).device)
+    pieces, states = _predict(model, teacher, batches, hidden)
+    figures, by_fold = pieces.means(), pieces.means_by_fold()
+    figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in hidden)
+    if cosine_K := list(states.means().values()):
+        figures |= {"hidden_cosine": cosine_K, "mean_hidden_cosine": statistics.fmean(cosine_K)}
+        by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()
+    if singly:
+        losses, _ = _predict(model, None, batches, singly)
+        figures["pseudo_perplexity"] = math.exp(losses.means()["masked_cross_entropy_nats"])
+        by_fold["pseudo_perplexity"] = np.exp(losses.means_by_fold()["masked_cross_entropy_nats"]).tolist()
+    return {**figures, "by_fold": by_fold}
+
+
+def random_masks(
+    sequences: Sequence[Ids], chosen: Ids, special: set[int], settings: IntrinsicSettings
+) -> Iterator[MaskedSequence]:
+    """Hide a share of each chosen sequence's pieces, at least one, uniformly: a function of the seed and the index."""
+    for rank, index in enumerate(chosen.tolist()):
+        ids_L = np.asarray(sequences[index])
+        candidates = _ordinary(ids_L, special)
+        if len(candidates):
+            count = max(1, round(settings.probability * len(candidates)))
+            generator = np.random.default_rng([settings.seed, index])
+            positions_N = np.sort(generator.choice(candidates, count, replace=False))
+            yield MaskedSequence(ids_L, positions_N, rank % FOLDS)
+
+
+def single_masks(sequences: Sequence[Ids], chosen: Ids, special: set[int]) -> Iterator[MaskedSequence]:
+    """Each ordinary piece of each chosen sequence, hidden alone."""
+    for rank, index in enumerate(chosen.tolist()):
+        ids_L = np.asarray(sequences[index])
+        for position in _ordinary(ids_L, special):
+            yield MaskedSequence(ids_L, np.array([position]), rank % FOLDS)
+
+
+def _ordinary(ids_L: Ids, special: set[int]) -> Ids:
+    return np.flatnonzero(~np.isin(ids_L, list(special)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    input_ids_BL: Tensor
+    attention_mask_BL: Tensor
+    hidden_BL: Tensor  # where a piece is hidden
+    labels_N: Tensor  # the hidden pieces, row by row
+    folds_B: Tensor  # the part of the text that each sequence belongs to
+    pieces: int  # of the vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """Makes padded batches of sequences that are alike in length."""
+
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+    device: torch.device
+
+    def __call__(self, masked: Sequence[MaskedSequence]) -> Iterator[_Batch]:
+        alike = sorted(masked, key=lambda sequence: len(sequence.ids_L))
+        starts = range(0, len(alike), self.batch_size)
+        for start in tqdm(starts, desc="held-out text", unit="batch", leave=False, disable=None):
+            yield self._pad(alike[start : start + self.batch_size])
+
+    def _pad(self, masked: Sequence[MaskedSequence]) -> _Batch:
+        shape = len(masked), max(len(sequence.ids_L) for sequence in masked)
+        ids_BL = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        real_BL, hidden_BL = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+        for row, sequence in enumerate(masked):
+            ids_BL[row, : len(sequence.ids_L)] = sequence.ids_L
+            real_BL[row, : len(sequence.ids_L)] = 1
+            hidden_BL[row, sequence.positions_N] = True
+        labels_N = ids_BL[hidden_BL]
+        ids_BL[hidden_BL] = self.tokenizer.mask_token_id
+        folds_B = np.array([sequence.fold for sequence in masked])
+        arrays = (ids_BL, real_BL, hidden_BL, labels_N, folds_B)
+        ids, real, hidden, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return _Batch(ids, real, hidden, labels, folds, len(self.tokenizer))
+
+
+class _Sums:
+    """Sums of what was found at some of the positions, fold by fold."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, Ids] = defaultdict(lambda: np.zeros(FOLDS))
+        self._positions = np.zeros(FOLDS)
+
+    def add(self, folds_B: Tensor, chosen_BL: Tensor, found: Mapping[str, Tensor]) -> None:
+        """Add values at the chosen positions, in their order, by name."""
+        folds = folds_B.repeat_interleave(chosen_BL.sum(1)).cpu().numpy()
+        self._positions += np.bincount(folds, minlength=FOLDS)
+        for name, values in found.items():
+            self._sums[name] += np.bincount(folds, values.double().cpu().numpy(), FOLDS)
+
+    def means(self) -> dict[str, Any]:
+        return {name: float(sums.sum() / self._positions.sum()) for name, sums in self._sums.items()}
+
+    def means_by_fold(self) -> dict[str, list[float]]:
+        """Without the folds that no sequence came to."""
+        used = self._positions > 0
+        return {name: (sums[used] / self._positions[used]).tolist() for name, sums in self._sums.items()}
+
+
+def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Log-probabilities at the hidden pieces, (N, V), and the states of all layers, each (B, L, D)."""
+    output = encoder_of(model)(
+        input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, output_hidden_states=True
+    )
+    head = mlm_head_of(model)
+    hidden_ND = output.last_hidden_state[batch.hidden_BL]
+    # A model may have rows that no piece of its tokenizer uses.
+    weight_VD, bias_V = head.weight_VD[: batch.pieces], head.bias_V[: batch.pieces]
+    # Only the rows that are asked for meet the vocabulary: the product is the largest of the model.
+    return F.log_softmax(F.linear(head.transform(hidden_ND), weight_VD, bias_V), -1), output.hidden_states
+
+
+@torch.inference_mode()
+def _predict(
+    model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, hidden: Sequence[MaskedSequence]
+) -> tuple[_Sums, _Sums]:
+    """What the model makes of hidden pieces; and the cosine of each layer with a comparable teacher's."""
+    pieces, cosines = _Sums(), _Sums()
+    for batch in batches(hidden):
+        log_p_NV, states = _run(model, batch)
+        first_N = log_p_NV.argmax(-1)
+        found = {
+            "masked_accuracy": first_N == batch.labels_N,
+            "masked_cross_entropy_nats": F.nll_loss(log_p_NV, batch.labels_N, reduction="none"),
+        }
+        if teacher is not None:
+            log_q_NV, teacher_states = _run(teacher, batch)
+            found["kl_to_teacher_nats"] = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none").sum(-1)
+            found["teacher_agreement"] = first_N == log_q_NV.argmax(-1)
+            if _comparable(states, teacher_states):
+                real_BL = batch.attention_mask_BL.bool()
+                cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
+        pieces.add(batch.folds_B, batch.hidden_BL, found)
+    return pieces, cosines
+
+
+def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> bool:
+    same_width = states[0].shape == teacher_states[0].shape
+    return same_width and (len(teacher_states) - 1) % (len(states) - 1) == 0
+
+
+def _cosines(states: Sequence[Tensor], teacher_states: Sequence[Tensor], real_BL: Tensor) -> dict[str, Tensor]:
+    """For each layer the cosine with the mean of its block of teacher layers at every real position."""
+    block = (len(teacher_states) - 1) // (len(states) - 1)
+    return {
+        f"layer {layer + 1}": F.cosine_similarity(
+            state_BLD[real_BL],
+            torch.stack(tuple(teacher_states[1 + layer * block : 1 + (layer + 1) * block])).mean(0)[real_BL],
+        )
+        for layer, state_BLD in enumerate(states[1:])
+    }

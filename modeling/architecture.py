@@ -1,0 +1,236 @@
+"""The shape of a student: settings, presets and the layers it starts from."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from transformers import BertConfig, DistilBertConfig
+
+from distilrubert.common.configuration import Section
+from distilrubert.common.errors import UserError
+
+PresetName = Literal["base", "small", "tiny", "tiny-5k"]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A student of the published family. What is None is as in the teacher.
+
+    Attributes:
+        layers: transformer blocks.
+        dim: width of the hidden states.
+        heads: attention heads of a block.
+        hidden_dim: width between the two linear maps of a feed-forward network.
+        vocabulary_size: pieces of the vocabulary.
+    """
+
+    layers: int
+    dim: int | None = None
+    heads: int | None = None
+    hidden_dim: int | None = None
+    vocabulary_size: int | None = None
+
+
+# With the teacher of the cards (12 layers, 768 wide, 119,547 pieces) these are the configurations of the family.
+PRESETS: Mapping[PresetName, Preset] = {
+    "base": Preset(layers=6),
+    "small": Preset(layers=2),
+    "tiny": Preset(layers=3, dim=264, heads=12, hidden_dim=792, vocabulary_size=30_522),
+    "tiny-5k": Preset(layers=3, dim=264, heads=12, hidden_dim=792, vocabulary_size=5_031),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedArchitecture:
+    """The shape of a student with everything decided.
+
+    Attributes:
+        layers: transformer blocks.
+        dim: width of the hidden states.
+        heads: attention heads of a block.
+        hidden_dim: width inside a feed-forward network.
+        vocabulary_size: pieces of the vocabulary.
+        initialise_from: for each student block the teacher block that it starts from, counted from 0; None for a
+            student that starts from random weights.
+    """
+
+    layers: int
+    dim: int
+    heads: int
+    hidden_dim: int
+    vocabulary_size: int
+    initialise_from: tuple[int, ...] | None
+
+    def sizes_beside(self, teacher: BertConfig) -> dict[str, tuple[int, int]]:
+        """Each size of a block, by its name: the student's and the teacher's."""
+        return {
+            "width (dim)": (self.dim, teacher.hidden_size),
+            "heads": (self.heads, teacher.num_attention_heads),
+            "hidden_dim": (self.hidden_dim, teacher.intermediate_size),
+            "width of a head": (self.dim // self.heads, teacher.hidden_size // teacher.num_attention_heads),
+        }
+
+
+class TrimSettings(Section):
+    """The teacher's vocabulary without the pieces that the corpus does not need."""
+
+    minimum_count: Count = Field(
+        1, description="Times that the training text must need a piece for it to stay; characters always stay."
+    )
+
+
+class TrainedVocabularySettings(Section):
+    """A WordPiece vocabulary trained on the corpus."""
+
+    size: int = Field(ge=100, description="Pieces, special tokens included; fewer where the corpus gives fewer.")
+
+
+class VocabularySettings(Section):
+    """A vocabulary of the student's own: a part of the teacher's, or a new one."""
+
+    trim: TrimSettings | None = Field(None, description="Keep of the teacher's vocabulary what the corpus needs.")
+    train: TrainedVocabularySettings | None = Field(
+        None, description="Train a new vocabulary; distillation then works across two vocabularies."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.trim is None) == (self.train is None):
+            raise ValueError("give either trim or train")
+        return self
+
+
+class StudentArchitecture(Section):
+    """What the student looks like. Every size that is not given is the preset's, or else the teacher's."""
+
+    preset: PresetName | None = Field(
+        None,
+        description="Student of the published family: base (6 blocks) and small (2 blocks) are as wide as the "
+        "teacher and use its vocabulary; tiny and tiny-5k (3 blocks, 264 wide) have smaller vocabularies.",
+    )
+    layers: Count | None = Field(None, description="Transformer blocks; at most as many as the teacher has.")
+    dim: Count | None = Field(None, description="Width of the hidden states, numbers.")
+    heads: Count | None = Field(None, description="Attention heads of a block; they divide the width.")
+    hidden_dim: Count | None = Field(None, description="Width inside the feed-forward networks, numbers.")
+    initialise_from: list[Annotated[int, Field(ge=0)]] | Literal["random"] | None = Field(
+        None,
+        description="For each student block the teacher block (counted from 0) that it starts from; by default "
+        "evenly spread from the first to the last. random: nothing comes from the teacher, embeddings included.",
+    )
+    vocabulary: VocabularySettings | None = Field(
+        None,
+        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), or the teacher's.",
+    )
+
+    def own_vocabulary(self) -> VocabularySettings | None:
+        """The vocabulary that is to be made for the student; None where it has the teacher's."""
+        if self.vocabulary or not self.preset or not PRESETS[self.preset].vocabulary_size:
+            return self.vocabulary
+        size = PRESETS[self.preset].vocabulary_size
+        return VocabularySettings.model_validate({"train": {"size": size}})
+
+    def resolve(self, teacher: BertConfig, vocabulary_size: int | None = None) -> ResolvedArchitecture:
+        """Decide everything that was left open.
+
+        Args:
+            teacher: gives what is left open.
+            vocabulary_size: pieces of the student's own vocabulary, when it has been made.
+
+        Raises:
+            UserError: if the settings contradict themselves or the teacher.
+        """
+        preset = PRESETS[self.preset] if self.preset else Preset(teacher.num_hidden_layers)
+        own = self.own_vocabulary()
+        expected_size = own.train.size if own and own.train else teacher.vocab_size
+        layers = self.layers or preset.layers
+        dim = self.dim or preset.dim or teacher.hidden_size
+        heads = self.heads or preset.heads or teacher.num_attention_heads
+        if layers > teacher.num_hidden_layers:
+            raise UserError(f"student.layers: {layers}; the teacher has {teacher.num_hidden_layers}, at most as many")
+        if dim % heads:
+            raise UserError(f"student.heads: {heads} heads do not divide the width {dim}")
+        shape = ResolvedArchitecture(
+            layers=layers,
+            dim=dim,
+            heads=heads,
+            hidden_dim=self.hidden_dim or preset.hidden_dim or teacher.intermediate_size,
+            vocabulary_size=vocabulary_size or expected_size,
+            initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
+        )
+        sizes = shape.sizes_beside(teacher)
+        larger = [f"{what} {own} (teacher: {its})" for what, (own, its) in sizes.items() if own > its]
+        if larger and shape.initialise_from is not None:
+            raise UserError(
+                f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
+                "sizes may be larger"
+            )
+        return shape
+
+    def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
+        if self.initialise_from == "random":
+            return None
+        if self.initialise_from is None:
+            return spread_layers(layers, teacher_layers)
+        if len(self.initialise_from) != layers:
+            raise UserError(
+                f"student.initialise_from: {len(self.initialise_from)} entries for {layers} student layers; "
+                "one for each is needed"
+            )
+        if beyond := [layer for layer in self.initialise_from if layer >= teacher_layers]:
+            raise UserError(
+                f"student.initialise_from: the teacher has no layer {beyond[0]}; 0 to {teacher_layers - 1} are allowed"
+            )
+        return tuple(self.initialise_from)
+
+
+def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """Teacher layers, evenly spread from the first to the last: layer k is (k·(L-1))/(K-1), rounded.
+
+    For 6 of 12 that is 0, 2, 4, 7, 9, 11, which DistilBERT started from; for all layers each is its own; a
+    single one is the first, which knows the embeddings.
+
+    Args:
+        layers: K, layers of the student, at most `teacher_layers`.
+        teacher_layers: L.
+    """
+    if layers == 1:
+        return (0,)
+    steps = layers - 1
+    return tuple((2 * k * (teacher_layers - 1) + steps) // (2 * steps) for k in range(layers))
+
+
+def student_config(
+    architecture: StudentArchitecture,
+    teacher: BertConfig,
+    pad_token_id: int | None = None,
+    vocabulary_size: int | None = None,
+) -> DistilBertConfig:
+    """The config.json of a student: learned positions, tied embeddings, dropout 0.1, as in the published family.
+
+    Args:
+        architecture: its shape.
+        teacher: gives what `architecture` leaves open, the number of positions and the activation.
+        pad_token_id: of the tokenizer; the teacher's config by default.
+        vocabulary_size: pieces of the student's own vocabulary, when it has been made.
+
+    Raises:
+        UserError: if `architecture` contradicts itself or the teacher.
+    """
+    shape = architecture.resolve(teacher, vocabulary_size)
+    return DistilBertConfig(
+        vocab_size=shape.vocabulary_size,
+        max_position_embeddings=teacher.max_position_embeddings,
+        sinusoidal_pos_embds=False,
+        n_layers=shape.layers,
+        n_heads=shape.heads,
+        dim=shape.dim,
+        hidden_dim=shape.hidden_dim,
+        dropout=0.1,
+        attention_dropout=0.1,
+        activation=teacher.hidden_act,
+        initializer_range=0.02,
+        pad_token_id=teacher.pad_token_id if pad_token_id is None else pad_token_id,
+        tie_word_embeddings=True,
+    )

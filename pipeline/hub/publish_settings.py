@@ -1,0 +1,116 @@
+"""What a recipe says about publishing, and whether it makes sense."""
+
+import re
+from urllib.parse import urlsplit
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from pydantic import Field
+
+from distilrubert.common.configuration import Section
+from distilrubert.common.errors import UserError
+
+# What git refuses in the name of a branch or tag (git-check-ref-format), and a name that looks like an option.
+_BAD_REF = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|/\.|^[-/.]|[/.]$|\.lock$|^$")
+_REPO_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_PULL_REQUEST = re.compile(r"refs/pr/[1-9][0-9]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class PublishSettings(Section):
+    """Where the model repository goes."""
+
+    repo_id: str | None = Field(
+        None, description="Repository as OWNER/NAME, a person's or an organisation's; null: not published."
+    )
+    private: bool = Field(False, description="Whether a repository that has to be made is private.")
+    revision: str = Field(
+        "main", description="Branch to publish to, made if missing; or refs/pr/N to add to a pull request."
+    )
+    create_pr: bool = Field(
+        False, description="Whether to open a pull request against the revision and leave it as it is."
+    )
+    tag: str | None = Field(None, description="Tag for the published commit, for example v1.0.")
+    prune: bool = Field(
+        False,
+        description="Whether to delete what the repository holds and the folder does not; what was made with weights "
+        "that are replaced goes in any case.",
+    )
+    endpoint: str | None = Field(None, description="URL of the Hub; null: HF_ENDPOINT, or the public Hub.")
+
+
+def require_target(settings: PublishSettings) -> str:
+    """The repository id of settings that can be published with.
+
+    Raises:
+        UserError: naming the setting that is missing or malformed.
+    """
+    repo_id = settings.repo_id
+    if repo_id is None:
+        raise UserError("publish.repo_id: is missing; give the repository as --repo-id OWNER/NAME")
+    check_form(settings)
+    if settings.tag is not None and settings.create_pr:
+        raise UserError("publish.tag: a pull request cannot be tagged; merge it, then publish again with --tag")
+    if settings.create_pr and settings.revision.startswith("refs/pr/"):
+        raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave --create-pr out")
+    return repo_id
+
+
+def check_form(settings: PublishSettings) -> None:
+    """Refuse names that no Hub has.
+
+    Raises:
+        UserError: naming the setting that is malformed.
+    """
+    if settings.repo_id is not None:
+        _check_repo_id(settings.repo_id)
+    _check_ref("publish.revision", settings.revision)
+    if settings.tag is not None:
+        _check_ref("publish.tag", settings.tag)
+    if settings.endpoint is not None:
+        check_endpoint(settings.endpoint)
+
+
+def check_endpoint(endpoint: str, field: str = "publish.endpoint") -> str:
+    """The endpoint without a closing slash.
+
+    Args:
+        endpoint: URL of a Hub.
+        field: where it was given, for messages.
+
+    Raises:
+        UserError: if it is no http or https URL, or carries a user name or password.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        sound, parts = False, urlsplit("")
+    if parts.username or parts.password:
+        raise UserError(f"{field}: must not carry a user name or password; the token goes into HF_TOKEN")
+    if not sound:
+        raise UserError(f"{field}: {endpoint!r} is no URL; expected something like https://huggingface.co")
+    return endpoint.rstrip("/")
+
+
+def _check_repo_id(repo_id: str) -> None:
+    form = "expected OWNER/NAME of letters, digits, '-', '_' and '.', for example me/my-model"
+    if not _REPO_ID.fullmatch(repo_id):
+        raise UserError(f"publish.repo_id: {repo_id!r} is malformed; {form}")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise UserError(
+            f"publish.repo_id: {repo_id!r} is malformed; {form}, no '--' or '..', 96 characters at most"
+        ) from None
+
+
+def _check_ref(field: str, name: str) -> None:
+    if _BAD_REF.search(name):
+        raise UserError(f"{field}: {name!r} cannot name a branch or tag; use letters, digits, '-', '_', '.' and '/'")
+    if name.startswith("refs/") and not (field == "publish.revision" and _PULL_REQUEST.fullmatch(name)):
+        raise UserError(
+            f"{field}: {name!r}: a branch or tag goes by its name alone; of refs/ only refs/pr/N is a revision"
+        )
+    if _COMMIT.fullmatch(name):
+        raise UserError(f"{field}: {name} is a commit, and commits cannot change; give the name of a branch")

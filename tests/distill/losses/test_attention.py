@@ -1,0 +1,109 @@
+import pytest
+import torch
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel
+
+from distilrubert.common.errors import UserError
+from distilrubert.distill.losses.attention import AttentionLoss, attention_map, map_distance, record_queries_keys
+from distilrubert.distill.losses.layer import Activations
+from distilrubert.distill.losses.layer_map import LayerPair
+
+HEADS, LAYERS = 4, 3
+IDS = torch.arange(12).view(2, 6)
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+
+
+def bert() -> BertModel:
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=20,
+        initializer_range=0.5, attn_implementation="eager",
+    )  # fmt: skip
+    return BertModel(config, add_pooling_layer=False)
+
+
+def distilbert() -> DistilBertModel:
+    config = DistilBertConfig(
+        vocab_size=20, dim=16, n_layers=LAYERS, n_heads=HEADS, hidden_dim=20, initializer_range=0.5,
+        attn_implementation="eager",
+    )  # fmt: skip
+    return DistilBertModel(config)
+
+
+def recorded_maps(model: PreTrainedModel) -> list[torch.Tensor]:
+    with record_queries_keys(model) as queries_keys:
+        model(input_ids=IDS, attention_mask=MASK)
+    return [attention_map(*pair, HEADS, MASK.bool()) for pair in queries_keys]
+
+
+@pytest.mark.parametrize("build", [bert, distilbert])
+def test_maps_are_those_that_the_model_uses(build: type) -> None:
+    torch.manual_seed(0)
+    model = build().eval()
+    maps = recorded_maps(model)
+    expected = model(input_ids=IDS, attention_mask=MASK, output_attentions=True).attentions
+    assert len(maps) == len(expected) == LAYERS
+    for ours, theirs in zip(maps, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert ours.std() > 0.05
+
+
+@pytest.mark.parametrize("build", [bert, distilbert])
+def test_maps_are_taken_before_dropout_and_padded_keys_have_none(build: type) -> None:
+    torch.manual_seed(0)
+    maps = recorded_maps(build().train())
+    for map_BHQK in maps:
+        torch.testing.assert_close(map_BHQK.sum(-1), torch.ones(2, HEADS, 6))
+        assert map_BHQK[0].count_nonzero() == HEADS * 36
+        assert map_BHQK[1, :, :, 3:].count_nonzero() == 0
+
+
+def test_recording_leaves_no_hook_behind() -> None:
+    model = distilbert()
+    recorded_maps(model)
+    with pytest.raises(IndexError), record_queries_keys(model):
+        model(input_ids=IDS + 100, attention_mask=MASK)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_distance_by_hand() -> None:
+    student = torch.tensor([[[[0.5, 0.5], [1.0, 0.0]]]], requires_grad=True)
+    teacher = torch.tensor([[[[1.0, 0.0], [1e4, 0.0]]]])
+    loss = map_distance(student, teacher, torch.tensor([[True, False]]))
+    loss.backward()
+    assert loss.item() == 0.5
+    assert student.grad.tolist() == [[[[-1.0, 1.0], [0.0, 0.0]]]]
+
+
+def test_a_sequence_of_padding_alone_counts_for_nothing() -> None:
+    queries = torch.randn(1, 3, 16, requires_grad=True)
+    mask = torch.zeros(1, 3, dtype=torch.bool)
+    maps = attention_map(queries, queries, HEADS, mask)
+    map_distance(maps, torch.zeros_like(maps), mask).backward()
+    assert queries.grad.count_nonzero() == 0
+
+
+def test_pairs_compare_with_the_mean_of_maps_and_rows_are_heads_times_queries() -> None:
+    torch.manual_seed(0)
+    student, teacher = distilbert().eval(), bert().eval()
+    student_maps, teacher_maps = recorded_maps(student), recorded_maps(teacher)
+    pairs = [LayerPair(0, (0,)), LayerPair(1, (1, 2)), LayerPair(3, (3,))]
+    loss = AttentionLoss(student.config, teacher.config, pairs)
+    both = []
+    for model in (student, teacher):
+        with record_queries_keys(model) as queries_keys:
+            model(input_ids=IDS, attention_mask=MASK)
+        both.append(Activations(torch.empty(0), (), tuple(queries_keys)))
+    mask = MASK.bool()
+    expected = (
+        map_distance(student_maps[0], (teacher_maps[0] + teacher_maps[1]) / 2, mask)
+        + map_distance(student_maps[2], teacher_maps[2], mask)
+    ) / 2
+    torch.testing.assert_close(loss(*both, mask), expected)
+    assert loss.count(mask) == HEADS * 9
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    student = DistilBertConfig(dim=16, n_heads=4)
+    with pytest.raises(UserError, match=r"distillation\.weights\.attention: .*4 heads and the teacher 2"):
+        AttentionLoss(student, BertConfig(hidden_size=16, num_attention_heads=2), [LayerPair(1, (1,))])
+    with pytest.raises(UserError, match=r"embeddings, layer 0 in distillation\.layer_map"):
+        AttentionLoss(student, BertConfig(hidden_size=16, num_attention_heads=4), [LayerPair(1, (0, 1))])

@@ -1,0 +1,259 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from transformers import DistilBertForMaskedLM
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
+from distilrubert.evaluation.speed import benchmark as speed
+from distilrubert.evaluation.speed.backends import BACKENDS
+from distilrubert.evaluation.speed.benchmark import SpeedCase, SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.speed.size import count_parameters
+from distilrubert.evaluation.speed.speed_process import SpeedProcess
+from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
+from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.student import build_student, save_student
+
+QUICK = SpeedSettings(
+    sequence_length=16, batch_sizes=[1, 4], device="cpu", threads=1, starts=1, rounds=2, warmup=1, minimum_time_s=0
+)
+
+
+@pytest.fixture(scope="module")
+def student_folder(tiny_teacher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("speed") / "student"
+    save_student(build_student(tiny_teacher, StudentArchitecture(layers=1, initialise_from=[0])), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_teacher_folder, student_folder) -> Measurements:
+    cases = [
+        SpeedCase("teacher-pytorch-fp32", tiny_teacher_folder, "pytorch-fp32"),
+        SpeedCase("student-pytorch-bf16", student_folder, "pytorch-bf16"),
+    ]
+    return measure_speed(cases, QUICK)
+
+
+def test_rows_are_relative_to_the_first_case(measured):
+    teacher, student = measured.rows
+    assert measured.baseline == teacher.case == "teacher-pytorch-fp32"
+    assert teacher.ratio == teacher.figures["latency_ratio"] == teacher.figures["throughput_ratio"] == 1
+    assert student.ratio == pytest.approx(teacher.figures["latency_s"] / student.figures["latency_s"])
+
+
+def test_every_turn_counts_and_nothing_else(measured):
+    for row in measured.rows:
+        assert {size: batch["passes"] for size, batch in row.figures["batches"].items()} == {"1": 2, "4": 2}
+
+
+def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, monkeypatch):
+    asked = []
+
+    class Watched(SpeedProcess):
+        def __init__(self, name, threads, program):
+            super().__init__(name, threads, program)
+            self.name = name
+
+        def ask(self, command, **arguments):
+            if command == "measure":
+                asked.append((self.name, self.pid, arguments["warmup"]))
+            return super().ask(command, **arguments)
+
+    monkeypatch.setattr(speed, "SpeedProcess", Watched)
+    cases = [SpeedCase(name, student_folder, "pytorch-fp32") for name in ("a", "b")]
+    measured = measure_speed(cases, QUICK.model_copy(update={"starts": 3, "rounds": 1, "batch_sizes": [1]}))
+    assert "".join(name for name, _, _ in asked) == "abbaab"
+    assert len({pid for _, pid, _ in asked}) == 6
+    assert [warmup for _, _, warmup in asked] == [1] * 6
+    assert [row.figures["batches"]["1"]["passes"] for row in measured.rows] == [3, 3]
+    assert measured.details["starts"] == 3
+
+
+def test_figures_of_the_file_and_the_process(measured, tiny_teacher_folder, tiny_teacher):
+    figures = measured["teacher-pytorch-fp32"].figures
+    assert figures["parameters"] == tiny_teacher.model.num_parameters()
+    assert figures["size_mib"] == (tiny_teacher_folder / "model.safetensors").stat().st_size / 2**20
+    assert 50 < figures["peak_memory_mib"] < 4000
+    assert measured.environment.threads == figures["threads"] == 1
+
+
+def test_the_report_survives_its_file(measured, tmp_path):
+    measured.save(tmp_path / "speed.json")
+    assert Measurements.load(tmp_path / "speed.json") == measured
+
+
+def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, caplog):
+    measured = measure_speed(
+        cases_of("student", student_folder), QUICK.model_copy(update={"sequence_length": 512, "rounds": 1})
+    )
+    assert measured.details["sequence_length"] == 64
+    assert "64 tokens, not 512" in caplog.text
+
+
+def run_with(seconds: dict[int, list[float]], folder: Path, device: str = "cpu") -> Run:
+    name = "case" if device == "cpu" else f"case-{device}"
+    return Run(name, folder, "pytorch-fp32", device, 200, 64, 1000, seconds=seconds)
+
+
+def test_figures_by_hand(student_folder):
+    # Quartiles of 1 to 5 are 2 and 4; of 8 sequences in 2, 4, 8 s: 4, 2, 1 a second, quartiles 1.5 and 3.
+    first = run_with({1: [5.0, 1.0, 2.0, 4.0, 3.0], 8: [2.0, 8.0, 4.0]}, student_folder)
+    second = run_with({1: [1.5], 8: [1.0]}, student_folder)
+    rows = speed_rows([first, second], threads=1)
+    figures = rows[0].figures
+    assert (figures["latency_s"], figures["latency_spread_s"]) == (3, 2)
+    assert (figures["samples_per_s"], figures["samples_spread_per_s"]) == (2, 1.5)
+    assert figures["batches"]["1"] == {"median_s": 3, "spread_s": 2, "minimum_s": 1, "maximum_s": 5, "passes": 5}
+    assert (rows[1].ratio, rows[1].figures["latency_ratio"], rows[1].figures["throughput_ratio"]) == (2, 2, 4)
+
+
+def test_a_gpu_row_has_ratios_on_its_own_device(student_folder):
+    runs = [
+        run_with({1: [8.0]}, student_folder),
+        run_with({1: [1.0]}, student_folder, "cuda"),
+        run_with({1: [0.5]}, student_folder, "cuda"),
+    ]
+    last = speed_rows(runs, threads=1)[2]
+    assert last.ratio == 16
+    assert last.figures["latency_ratio"] == 2
+    assert last.figures["ratio_to"] == "case-cuda"
+
+
+@pytest.mark.export
+def test_every_file_is_a_case(student_folder, tiny_teacher_folder, sentences, tmp_path):
+    from distilrubert.conversion.conversion_settings import ConversionSettings
+    from distilrubert.conversion.model_folder import convert
+
+    convert(student_folder, tmp_path, ConversionSettings(onnx=["fp32", "int8", "int8-arm64"]), sentences[:3])
+    # A file for another processor is published and not measured.
+    assert (tmp_path / "onnx/model_qint8_arm64.onnx").exists()
+    cases = [*cases_of("teacher", tiny_teacher_folder), *cases_of("student", tmp_path)]
+    measured = measure_speed(cases, QUICK.model_copy(update={"rounds": 1}))
+    assert [row.case for row in measured.rows] == [
+        "teacher-pytorch-fp32",
+        "student-pytorch-fp32",
+        "student-onnx-fp32",
+        "student-onnx-int8",
+    ]
+    int8 = measured["student-onnx-int8"].figures
+    assert int8["size_mib"] == (tmp_path / "onnx/model_quantized.onnx").stat().st_size / 2**20
+    assert int8["peak_memory_mib"] < measured["student-pytorch-fp32"].figures["peak_memory_mib"]
+
+
+@pytest.mark.export
+def test_backends_compute_the_same_model(student_folder, sentences, tmp_path):
+    from distilrubert.conversion.conversion_settings import ConversionSettings
+    from distilrubert.conversion.model_folder import convert
+
+    settings = ConversionSettings(
+        onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "fp16", "int8"]
+    )
+    convert(student_folder, tmp_path, settings, sentences[:9])
+    ids_BL = np.random.default_rng(0).integers(5, 100, (2, 9))
+    hidden = {
+        name: torch.as_tensor(backend.open(tmp_path, "cpu", 1)(ids_BL)()).float() for name, backend in BACKENDS.items()
+    }
+    for name, hidden_BLD in hidden.items():
+        cosine_BL = torch.cosine_similarity(hidden_BLD, hidden["pytorch-fp32"], dim=-1)
+        assert cosine_BL.min() > (0.9 if "int8" in name else 0.99), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_has_rows_of_its_own(tiny_teacher_folder):
+    case = SpeedCase("teacher-pytorch-fp32", tiny_teacher_folder, "pytorch-fp32")
+    measured = measure_speed([case], QUICK.model_copy(update={"device": "auto"}))
+    assert [row.case for row in measured.rows] == ["teacher-pytorch-fp32", "teacher-pytorch-fp32-cuda"]
+    assert measured.rows[1].figures["gpu_peak_memory_mib"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(student_folder):
+    with pytest.raises(UserError, match=r"speed\.device"):
+        measure_speed(cases_of("student", student_folder), QUICK.model_copy(update={"device": "cuda"}))
+
+
+def test_unknown_backends_and_missing_files_are_refused(student_folder, tmp_path):
+    with pytest.raises(UserError, match=r"tensorflow; pytorch-fp32, "):
+        measure_speed([SpeedCase("student", student_folder, "tensorflow")], QUICK)
+    with pytest.raises(UserError, match="tensorflow"):
+        cases_of("student", student_folder, ["tensorflow"])
+    with pytest.raises(UserError, match=r"onnx/model\.onnx"):
+        measure_speed([SpeedCase("student", student_folder, "onnx-fp32")], QUICK)
+    with pytest.raises(UserError, match="holds no file for"):
+        cases_of("empty", tmp_path)
+    with pytest.raises(UserError, match="nothing to measure"):
+        measure_speed([], QUICK)
+
+
+def test_a_model_that_is_no_encoder_is_refused(student_folder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 10}')
+    with pytest.raises(UserError, match="max_position_embeddings"):
+        measure_speed(cases_of("gpt", tmp_path), QUICK)
+
+
+def test_a_process_that_fails_names_its_case_and_the_reason(student_folder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes())
+    config = json.loads((student_folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_heads": 5}))
+    with pytest.raises(UserError, match=r"odd-pytorch-fp32: .*Error") as raised:
+        measure_speed(cases_of("odd", tmp_path), QUICK)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_torn_checkpoint_is_told_of_before_anything_is_measured(student_folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((student_folder / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    cases = cases_of("torn", tmp_path)
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
+        measure_speed(cases, QUICK, program=("no such program",))
+
+
+def test_a_process_that_is_killed_names_its_case_and_the_signal():
+    with SpeedProcess("student-onnx-int8", threads=1) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"student-onnx-int8: .*SIGKILL; there may be too little memory"):
+            process.ask("memory")
+
+
+def test_no_process_outlives_its_block():
+    with SpeedProcess("case", threads=1) as process:
+        assert process.ask("memory")["peak_memory_mib"] > 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_the_process_loads_no_runtime_before_its_own():
+    program = "import json, sys, distilrubert.evaluation.speed.speed_worker; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    assert not {"torch", "transformers", "onnxruntime", "datasets"} & set(loaded)
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "stated twice", "pytorch_model.bin"])
+def test_tied_weights_are_counted_once(kind, student_folder, tmp_path):
+    model = DistilBertForMaskedLM.from_pretrained(student_folder)
+    if kind == "model.safetensors":
+        model.save_pretrained(tmp_path)
+    elif kind == "stated twice":
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        assert "vocab_projector.weight" in weights
+        save_file(weights, tmp_path / "model.safetensors")
+    else:
+        torch.save(model.state_dict(), tmp_path / kind)
+    assert count_parameters(tmp_path) == model.num_parameters()
+
+
+@pytest.mark.parametrize("values", [{"batch_sizes": []}, {"batch_sizes": [0]}, {"threads": 0}, {"device": "tpu"}])
+def test_settings_that_mean_nothing_are_refused(values):
+    with pytest.raises(ValidationError):
+        SpeedSettings(**values)

@@ -1,0 +1,178 @@
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import DistilBertConfig, TrainingArguments
+
+from distilrubert.common.errors import UserError
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.evaluation.tasks.finetuning import _arguments, _load, _set_dropout, _TaskTrainer, finetune
+from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
+from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
+
+SETTINGS = FinetuningSettings(epochs=10, patience=10, batch_size=8, precision="fp32")
+RATE = 3e-3
+
+
+@pytest.fixture(scope="module")
+def rows(noun_task: TaskDefinition) -> TaskRows:
+    return load_rows(noun_task)
+
+
+@pytest.mark.parametrize("folder", ["teacher_folder", "student_folder"])
+def test_teacher_and_student_learn_a_learnable_task(
+    folder: str, noun_task: TaskDefinition, rows: TaskRows, request: pytest.FixtureRequest
+) -> None:
+    result = finetune(request.getfixturevalue(folder), noun_task, rows, SETTINGS, learning_rate=RATE, seed=1)
+    assert set(result.test) == {"accuracy", "f1"}
+    assert result.test["accuracy"] >= 0.9
+    assert result.validation["accuracy"] >= 0.9
+    assert result.epochs == 10
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_one_does_not(
+    student_folder: Path, noun_task: TaskDefinition, rows: TaskRows
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 4})
+    torch.manual_seed(5)
+    first = finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
+    torch.manual_seed(6)  # what ran before must not matter
+    again = finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
+    others = [finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=seed) for seed in (2, 3)]
+    assert (first.test, first.validation) == (again.test, again.validation)
+    assert any(other.test != first.test for other in others)
+
+
+def test_the_head_learns_at_its_own_rate(student_folder: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
+    """At a rate of next to nothing for all the rest, only what the head learns can make a difference."""
+    settings = SETTINGS.model_copy(update={"epochs": 2})
+    unchanged, learned = (
+        finetune(student_folder, noun_task, rows, settings, learning_rate=1e-12, seed=1)
+        for settings in (settings, settings.model_copy(update={"head_learning_rate": 0.03}))
+    )
+    assert learned.test != unchanged.test
+
+
+@pytest.mark.parametrize("folder", ["teacher_folder", "student_folder"])
+def test_only_the_head_has_its_own_rate_and_decays_as_before(
+    folder: str, noun_task: TaskDefinition, request: pytest.FixtureRequest
+) -> None:
+    model, _, head = _load(request.getfixturevalue(folder), noun_task, SETTINGS)
+    arguments = TrainingArguments(
+        learning_rate=1e-4, weight_decay=0.01, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    trainer = _TaskTrainer(model=model, args=arguments, head=head, head_learning_rate=1e-2)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = trainer.create_optimizer().param_groups
+    found = {names[id(weight)]: (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(names)
+    own = {name for name, (rate, _) in found.items() if rate == 1e-2}
+    assert own == {name for name in names.values() if "classifier" in name or "pooler" in name}
+    assert all((decay == 0.01) == (not re.search("bias|norm", name.lower())) for name, (_, decay) in found.items())
+
+
+def test_on_several_gpus_the_protocol_is_the_same(
+    noun_task: TaskDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    arguments = _arguments(noun_task, SETTINGS, RATE, 1, 800, tmp_path)
+    assert arguments.train_batch_size == SETTINGS.batch_size
+    # Of 10 epochs of 100 updates.
+    assert arguments.warmup_steps == 100
+
+
+def test_it_stops_when_validation_no_longer_improves(
+    student_folder: Path, noun_task: TaskDefinition, rows: TaskRows
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 40, "patience": 2})
+    result = finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
+    assert result.epochs < 40
+
+
+def test_the_best_epoch_is_scored_not_the_last(student_folder: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
+    """With such a learning rate scores jump about: a longer run keeps the best epoch that a shorter one found."""
+    settings = SETTINGS.model_copy(update={"warmup": 0.0, "epochs": 6})
+    whole, stopped = (
+        finetune(student_folder, noun_task, rows, settings, learning_rate=0.03, seed=1)
+        for settings in (settings, settings.model_copy(update={"patience": 1}))
+    )
+    assert stopped.epochs < whole.epochs
+    assert whole.validation["accuracy"] >= stopped.validation["accuracy"]
+
+
+def test_nothing_is_left_behind_and_nothing_is_said(
+    student_folder: Path,
+    noun_task: TaskDefinition,
+    rows: TaskRows,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    before = sorted(path.name for path in student_folder.iterdir())
+    finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in student_folder.iterdir()) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pairs_are_told_apart_by_the_second_text(
+    teacher_folder: Path, student_folder: Path, noun_task: TaskDefinition, rows: TaskRows
+) -> None:
+    """The class stands in the second text, for the teacher with its token types as for the student without."""
+    pairs = noun_task.model_copy(update={"kind": "sentence-pair-classification"})
+
+    def paired(part: Dataset) -> Dataset:
+        return part.rename_column("text", "text_pair").add_column("text", ["что это"] * len(part))
+
+    parts = TaskRows(paired(rows.train), paired(rows.validation), paired(rows.test))
+    for folder in (teacher_folder, student_folder):
+        result = finetune(folder, pairs, parts, SETTINGS, learning_rate=RATE, seed=1)
+        assert result.test["accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "bias"), [("sentence-classification", "classifier.bias"), ("question-answering", "qa_outputs.bias")]
+)
+def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str, bias: str
+) -> None:
+    folder = shutil.copytree(teacher_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    of_another = {"problem_type": "multi_label_classification", "id2label": dict.fromkeys("012345", "x")}
+    (folder / "config.json").write_text(json.dumps(config | of_another))
+    classes = {"labels": []} if kind == "question-answering" else {}
+    model, _, head = _load(folder, noun_task.model_copy(update={"kind": kind, **classes}), SETTINGS)
+    assert model.config.problem_type is None
+    assert bias in head
+    assert len(model.get_parameter(bias)) == 2
+
+
+def test_a_folder_without_a_model_is_told(tmp_path: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
+    with pytest.raises(UserError, match="cannot be loaded as a model to fine-tune"):
+        finetune(tmp_path, noun_task, rows, SETTINGS, learning_rate=RATE, seed=1)
+
+
+def test_dropout_is_set_wherever_an_architecture_has_it() -> None:
+    config = DistilBertConfig()
+    _set_dropout(config, 0.0)
+    assert (config.dropout, config.attention_dropout, config.seq_classif_dropout, config.qa_dropout) == (0, 0, 0, 0)
+    assert not hasattr(config, "hidden_dropout_prob")
+
+
+@pytest.mark.data
+def test_a_tiny_model_goes_through_rusentiment(data_folder: Path, student_folder: Path) -> None:
+    task = load_task("rusentiment")
+    rows = load_rows(task, train_limit=200)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    result = finetune(student_folder, task, rows, settings, learning_rate=RATE, seed=1)
+    assert 0 < result.test["f1_weighted"] < 1
+    assert (len(rows.train), len(rows.validation), len(rows.test)) == (180, 20, 2967)

@@ -1,0 +1,86 @@
+"""Models to measure are whole, or refused in one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks.loading import load_encoder, load_to_predict, longest_input
+
+WHAT = "a model to fine-tune"
+
+
+@pytest.fixture
+def copied(student_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(student_folder, tmp_path / "student")
+
+
+def drop(folder: Path, part: str) -> None:
+    weights = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if part not in name}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_only_a_head_may_be_new(copied: Path, teacher_folder: Path) -> None:
+    *_, new = load_encoder(AutoModelForSequenceClassification, copied, WHAT)
+    assert new == ["pre_classifier.weight", "pre_classifier.bias", "classifier.weight", "classifier.bias"]
+    # A BERT that was trained without next sentences has no pooler either.
+    *_, new = load_encoder(AutoModelForSequenceClassification, teacher_folder, WHAT)
+    assert new == [f"{layer}.{kind}" for layer in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")]
+    assert load_encoder(AutoModel, copied, "an encoder")[2] == []
+    drop(copied, "layer.1.")
+    for model_class in (AutoModelForSequenceClassification, AutoModel):
+        with pytest.raises(
+            UserError, match=r"weights are missing: .*layer\.1\.attention\.q_lin\.weight.* and 10 more$"
+        ):
+            load_encoder(model_class, copied, WHAT)
+
+
+def test_predictions_need_a_trained_head(copied: Path) -> None:
+    model, tokenizer = load_to_predict(copied)
+    assert not model.training
+    assert tokenizer.mask_token_id is not None
+    drop(copied, "vocab_")
+    with pytest.raises(UserError, match="has no trained masked-language head"):
+        load_to_predict(copied)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_padding(folder: Path) -> None:
+    # A class of its own would have its usual piece; transformers 5 has no special_tokens_map.json.
+    for path in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
+        if path.exists():
+            values = json.loads(path.read_text())
+            values.pop("pad_token", None)
+            path.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: halve(folder / "model.safetensors"), "Error while deserializing"),
+        (lambda folder: halve(folder / "tokenizer.json"), ""),
+        (lambda folder: halve(folder / "config.json"), "config"),
+        (without_padding, "its tokenizer has no piece to pad with"),
+    ],
+)
+def test_what_is_damaged_is_told(copied: Path, damage: Callable[[Path], None], said: str) -> None:
+    damage(copied)
+    with pytest.raises(UserError, match=f"student: cannot be loaded as {WHAT}: .*{said}"):
+        load_encoder(AutoModelForSequenceClassification, copied, WHAT)
+
+
+def test_a_text_is_cut_where_model_and_tokenizer_end(student_folder: Path) -> None:
+    model, tokenizer, _ = load_encoder(AutoModel, student_folder, "an encoder")
+    positions = model.config.max_position_embeddings
+    assert longest_input(model, tokenizer, positions - 1) == positions - 1
+    assert longest_input(model, tokenizer, positions + 1) == positions
+    tokenizer.model_max_length = positions - 2
+    assert longest_input(model, tokenizer, positions) == positions - 2

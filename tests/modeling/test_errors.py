@@ -1,5 +1,0 @@
-from distilrubert.modeling.errors import UserError
-
-
-def test_a_message_is_always_one_line() -> None:
-    assert str(UserError("corpus.path:\n  no\tsuch   file\n")) == "corpus.path: no such file"

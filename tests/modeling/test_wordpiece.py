@@ -1,0 +1,133 @@
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.common.errors import UserError
+from distilrubert.modeling.wordpiece import SPECIAL_TOKENS, train_wordpiece
+
+# Many words of few letters: pair counts tie everywhere.
+TIES = """
+import random
+generator = random.Random(0)
+words = ["".join(generator.choices("абвгдежзий", k=generator.randint(2, 9))) for _ in range(2000)]
+texts = [" ".join(generator.choices(words, k=20)) for _ in range(300)]
+"""
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    vocabulary = tokenizer.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def test_merges_by_hand() -> None:
+    # ab: 3 + 2, ##bc: 2, ##bd: 1; so ab first, then abc; abd is met once only.
+    tokenizer = train_wordpiece(["ab ab ab abc abc abd"], size=100)
+    assert pieces_of(tokenizer) == [*SPECIAL_TOKENS, "a", "b", "c", "d", "##a", "##b", "##c", "##d", "ab", "abc"]
+    assert tokenizer.tokenize("abc abd dab") == ["abc", "ab", "##d", "d", "##a", "##b"]
+
+
+def test_specials_come_first() -> None:
+    tokenizer = train_wordpiece(["да нет"], size=30)
+    assert [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id] == [0, 1, 2]
+    assert [tokenizer.sep_token_id, tokenizer.mask_token_id, tokenizer.model_max_length] == [3, 4, 512]
+    assert tokenizer("да")["input_ids"][0] == 2
+    assert tokenizer("да")["input_ids"][-1] == 3
+    assert tokenizer.tokenize("[MASK] да")[0] == "[MASK]"
+
+
+def test_case_and_accents_stay(sentences: list[str]) -> None:
+    tokenizer = train_wordpiece(sentences, size=300)
+    for text in ["Ёжик", "ёжик", "йод", "Подъезд"]:
+        assert "".join(piece.removeprefix("##") for piece in tokenizer.tokenize(text)) == text
+    assert tokenizer.tokenize("ёлка") != tokenizer.tokenize("елка")
+
+
+def test_every_character_is_kept_at_both_places(sentences: list[str]) -> None:
+    tokenizer = train_wordpiece(sentences, size=200)
+    vocabulary = tokenizer.get_vocab()
+    for character in set("".join(sentences)) - {" "}:
+        assert character in vocabulary
+        assert f"##{character}" in vocabulary
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=5))
+def test_no_text_is_unknown_to_its_own_vocabulary(texts: list[str]) -> None:
+    try:
+        tokenizer = train_wordpiece(texts, size=400)
+    except UserError:
+        return
+    for text in texts:
+        assert "[UNK]" not in tokenizer.tokenize(text.replace("[", ""))
+
+
+def test_the_size_is_met_exactly(sentences: list[str]) -> None:
+    assert len(train_wordpiece(sentences, size=200)) == 200
+    assert len(train_wordpiece(sentences, size=201)) == 201
+
+
+def test_a_larger_vocabulary_begins_with_the_smaller(sentences: list[str]) -> None:
+    assert pieces_of(train_wordpiece(sentences, size=260))[:200] == pieces_of(train_wordpiece(sentences, size=200))
+
+
+def test_neither_order_nor_lines_of_the_text_matter(sentences: list[str]) -> None:
+    shuffled = random.Random(1).sample(sentences, len(sentences))
+    expected = pieces_of(train_wordpiece(sentences, size=260))
+    assert pieces_of(train_wordpiece(shuffled, size=260)) == expected
+    assert pieces_of(train_wordpiece([" ".join(shuffled)], size=260)) == expected
+
+
+def test_every_process_finds_the_same() -> None:
+    """The hash order of the tokenizers library differs from process to process, and so does Python's."""
+    code = TIES + (
+        "import json\nfrom distilrubert.modeling.wordpiece import train_wordpiece\n"
+        "v = train_wordpiece(texts, size=500).get_vocab()\nprint(json.dumps(sorted(v, key=v.get)))"
+    )
+    found = set()
+    for seed, threads in (("1", "1"), ("2", "4")):
+        environment = {
+            **os.environ,
+            "RAYON_NUM_THREADS": threads,
+            "PYTHONHASHSEED": seed,
+            "TOKENIZERS_PARALLELISM": "true",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+        found.add(done.stdout)
+    scope: dict[str, list[str]] = {}
+    exec(TIES, scope)
+    assert {tuple(json.loads(text)) for text in found} == {tuple(pieces_of(train_wordpiece(scope["texts"], size=500)))}
+
+
+def test_a_size_below_the_alphabet_is_refused() -> None:
+    with pytest.raises(UserError, match=r"12 pieces; the text has 4 different characters.* take 13"):
+        train_wordpiece(["абвг"], size=12)
+    assert len(train_wordpiece(["абвг"], size=13)) == 13
+
+
+@pytest.mark.parametrize("texts", [[], ["", "  \n"]])
+def test_no_text_is_refused(texts: list[str]) -> None:
+    with pytest.raises(UserError, match="there is no text"):
+        train_wordpiece(texts, size=100)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_vocabulary_of_the_reference_corpus(data_folder: Path) -> None:
+    import pyarrow.parquet
+
+    texts = pyarrow.parquet.read_table(data_folder / "corpus" / "movie_dialogues.parquet")["text"].to_pylist()
+    tokenizer = train_wordpiece(texts, size=8_000)
+    assert len(tokenizer) == 8_000
+    ids = [i for text in texts[:2_000] for i in tokenizer(text)["input_ids"]]
+    assert tokenizer.unk_token_id not in ids
