@@ -117,4 +117,4 @@ def test_imports_from_any_folder(tmp_path):
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True
     )
-    assert Path(shown.stdout.strip()) == ROOT / "modeling"
+    assert Path(shown.stdout.strip()).resolve() == ROOT / "modeling"

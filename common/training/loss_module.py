@@ -19,7 +19,7 @@ class LossModule(nn.Module, abc.ABC):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.student = model
+        self.model = model
 
     @abc.abstractmethod
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

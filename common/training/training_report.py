@@ -63,7 +63,7 @@ class TrainingReport:
             "precision": state["precision"],
             "processes": state["processes"],
             "parameters": sum(
-                math.prod(shape) for name, shape in state["identity"]["model"].items() if name.startswith("student.")
+                math.prod(shape) for name, shape in state["identity"]["model"].items() if name.startswith("model.")
             ),
             "losses": _losses_of(progress.curves[-1]),
             "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,

@@ -57,7 +57,7 @@ class TrainingRun:
 
         A checkpoint of another identity is not resumed.
         """
-        config = self.objective.student.config.to_dict()
+        config = self.objective.model.config.to_dict()
         return {
             self.section: self.settings.trajectory(),
             "seed": self.seed,

@@ -121,13 +121,13 @@ class MlmLossModule(LossModule):
         """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         self.train(dropout)
         if gradient_checkpointing:
-            recompute_blocks(self.student, training=dropout)
+            recompute_blocks(self.model, training=dropout)
 
     def end_training(self) -> None:
         """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         super().end_training()
-        if self.student.is_gradient_checkpointing:
-            self.student.gradient_checkpointing_disable()
+        if self.model.is_gradient_checkpointing:
+            self.model.gradient_checkpointing_disable()
 
 
 class Objective(MlmLossModule):
@@ -200,7 +200,7 @@ class Objective(MlmLossModule):
         rows_N, labels_M = self._vocabulary_rows(batch["labels"], mask_BL, labelled_BL)
         teacher, teacher_rows = self._run_teacher(batch, rows_N)
         tied = self._tied_weight()
-        student = encode(self.student, batch, self._needs, tied)
+        student = encode(self.model, batch, self._needs, tied)
         total = torch.zeros((), device=mask_BL.device)
         means = {}
         with torch.autocast(mask_BL.device.type, enabled=False):
@@ -210,7 +210,7 @@ class Objective(MlmLossModule):
                 means[name] = scales[name] * loss(student, teacher, mask_BL)
                 total = total + self._weights[name] * means[name]
         if self._uses_vocabulary:
-            student_rows = _predictor(mlm_head_of(self.student), student, rows_N)
+            student_rows = _predictor(mlm_head_of(self.model), student, rows_N)
             if tied is not None:
                 student_rows = dataclasses.replace(student_rows, weight_VD=tied.weight_VD)
             kl_scale, mlm_scale = (self._weights.get(name, 0.0) * scales.get(name, 0.0) for name in ("kl", "mlm"))
@@ -226,8 +226,8 @@ class Objective(MlmLossModule):
         return self
 
     def _tied_weight(self) -> TiedWeight | None:
-        weight_VD = word_embeddings_of(self.student).weight
-        is_tied = self._uses_vocabulary and weight_VD is mlm_head_of(self.student).weight_VD
+        weight_VD = word_embeddings_of(self.model).weight
+        is_tied = self._uses_vocabulary and weight_VD is mlm_head_of(self.model).weight_VD
         return TiedWeight(weight_VD) if is_tied else None
 
     def _vocabulary_rows(self, labels_BL: Tensor, mask_BL: Tensor, labelled_BL: Tensor) -> tuple[Tensor, Tensor]:

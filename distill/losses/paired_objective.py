@@ -97,7 +97,7 @@ class PairedObjective(MlmLossModule):
         """
         spans = _Spans.of(batch)
         scales = {name: inverse(float(denominators[name])) for name in self._weights}
-        student = encode(self.student, batch, self._needs)
+        student = encode(self.model, batch, self._needs)
         if self._averages:
             student = averaged(student)
         means: dict[str, Tensor] = {}
@@ -121,7 +121,7 @@ class PairedObjective(MlmLossModule):
                 total = total + sums.scaled
         if "mlm" in self._weights:
             labelled_BL = _labelled(batch)
-            head = mlm_head_of(self.student)
+            head = mlm_head_of(self.model)
             rows = Predictor(head.transform(student.last_BLD[labelled_BL]), head.weight_VD, head.bias_V)
             found = self._mlm(rows, None, batch["labels"][labelled_BL], 0.0, self._weights["mlm"] * scales["mlm"])
             means["mlm"] = scales["mlm"] * found.mlm
@@ -157,7 +157,7 @@ class PairedObjective(MlmLossModule):
         return {name: rows_BS for name, rows_BS in rows.items() if name in self._weights}
 
     def _student_rows(self, name: str, student: Activations, side: "_Tokens", rows_BS: Tensor) -> Predictor:
-        head = mlm_head_of(self.student)
+        head = mlm_head_of(self.model)
         if name == "reduce_map":
             return _mean_rows(head, student, side, rows_BS)
         chosen_BL = side.first_BL & rows_BS.gather(1, side.spans_BL)

@@ -179,7 +179,7 @@ def test_the_teacher_is_no_part_of_the_module(
     student: DistilBertForMaskedLM, tiny_teacher: Teacher, batch: Batch
 ) -> None:
     objective = Objective(student, tiny_teacher.model, settings())
-    names = {f"student.{name}" for name, _ in student.named_parameters()}
+    names = {f"model.{name}" for name, _ in student.named_parameters()}
     assert {name for name, _ in objective.named_parameters()} == names
     assert len(objective.state_dict()) == len(student.state_dict())
     objective.train()
@@ -298,12 +298,12 @@ def test_an_untied_head_has_a_gradient_of_its_own(
 ) -> None:
     tied = Objective(student, tiny_teacher.model, settings())
     counts = tied.counts(batch)
-    both = gradients(tied, tied(batch, counts)["loss"])["student.distilbert.embeddings.word_embeddings.weight"]
+    both = gradients(tied, tied(batch, counts)["loss"])["model.distilbert.embeddings.word_embeddings.weight"]
     untied = copy.deepcopy(student)
     untied.vocab_projector.weight = torch.nn.Parameter(student.vocab_projector.weight.detach().clone())
     objective = Objective(untied, tiny_teacher.model, settings())
     found = gradients(objective, objective(batch, counts)["loss"])
-    parts = [found[f"student.{name}.weight"] for name in ("distilbert.embeddings.word_embeddings", "vocab_projector")]
+    parts = [found[f"model.{name}.weight"] for name in ("distilbert.embeddings.word_embeddings", "vocab_projector")]
     assert all(part.abs().max() > 0 for part in parts)
     torch.testing.assert_close(sum(parts), both, rtol=1e-4, atol=1e-5)
 
