@@ -13,7 +13,7 @@ import numpy as np
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
-from distilrubert.evaluation.tasks import linear_probe
+from distilrubert.evaluation.tasks.baselines import linear_probe
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
 from distilrubert.evaluation.tasks.loading import load_to_predict
@@ -61,7 +61,7 @@ def measure_quality(
         ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
         of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
         main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
-        the tasks that have classes, and ``by_fold``: see :func:`~distilrubert.evaluation.tasks.linear_probe.probe`. A
+        the tasks that have classes, and ``by_fold``: see :func:`.linear_probe.probe`. A
         row ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row for each of the
         :data:`~distilrubert.evaluation.tasks.baselines.BASELINES` where a task classifies sentences. ``ratio`` is the
         mean over the tasks of the main score, relative to the baseline's.

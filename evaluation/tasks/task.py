@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from distilrubert.common.configuration import RecipePath, Section, load_yaml
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.kinds import KINDS
-from distilrubert.evaluation.tasks.task_kind import Labels, TaskKind
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, TaskKind
 
 
 class TaskFiles(Section):
@@ -182,7 +182,7 @@ def load_tasks(names_or_files: Sequence[str | os.PathLike[str]]) -> list[TaskDef
 
 
 def _shipped() -> Any:
-    return resources.files("distilrubert.evaluation.tasks")
+    return resources.files("distilrubert.evaluation.tasks") / "definitions"
 
 
 def _unknown(text: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.tasks.baselines import BASELINES, applies_to
+from distilrubert.evaluation.tasks.baselines.linear_probe import probe
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import finetune
-from distilrubert.evaluation.tasks.linear_probe import probe
 from distilrubert.evaluation.tasks.parallel import run_all
 from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.tasks.task import TaskDefinition

@@ -10,8 +10,8 @@ from datasets import Dataset
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import finetune
+from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.quality import measure_quality
-from distilrubert.evaluation.tasks.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 

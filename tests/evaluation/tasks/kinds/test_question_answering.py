@@ -7,7 +7,7 @@ from datasets import Dataset
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.finetuning import finetune
-from distilrubert.evaluation.tasks.question_answering import QUESTION_ANSWERING
+from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.modeling.teacher import Teacher

@@ -9,7 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from distilrubert.evaluation.tasks.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
 
 IGNORED = -100
 OUTSIDE = "O"

@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_pieces, tags_of
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
-from distilrubert.evaluation.tasks.token_classification import TOKEN_CLASSIFICATION, scored_pieces, tags_of
 from distilrubert.evaluation.text.intrinsic import FOLDS
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from distilrubert.evaluation.tasks.task_kind import Labels, Logits, TaskKind, text_in, with_lengths
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, text_in, with_lengths
 
 LONGEST_ANSWER = 30  # tokens, as in the SQuAD scripts of BERT and of transformers
 CANDIDATES = 20  # best starts and best ends that are combined

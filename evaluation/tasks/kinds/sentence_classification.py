@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from distilrubert.evaluation.tasks.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
 
 METRICS = ("accuracy", "f1", "f1_weighted", "f1_macro", "matthews")
 

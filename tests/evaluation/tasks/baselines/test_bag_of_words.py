@@ -2,7 +2,7 @@ import pytest
 from datasets import Dataset
 
 from distilrubert.common.errors import UserError
-from distilrubert.evaluation.tasks.bag_of_words import score_bag_of_words
+from distilrubert.evaluation.tasks.baselines.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 

@@ -6,9 +6,9 @@ from datasets import Dataset
 
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.finetuning import finetune
+from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
-from distilrubert.evaluation.tasks.token_classification import TOKEN_CLASSIFICATION
 from distilrubert.modeling.teacher import Teacher
 
 CLASSES = ["O", "B-PET", "I-PET"]

@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import AutoModel, AutoTokenizer
 
 from distilrubert.common.errors import UserError
-from distilrubert.evaluation.tasks.linear_probe import _sentences, _words, mean_vectors, probe
+from distilrubert.evaluation.tasks.baselines.linear_probe import _sentences, _words, mean_vectors, probe
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 
