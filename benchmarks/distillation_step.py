@@ -24,7 +24,8 @@ from distilrubert.common.training.optimizer import build_optimizer
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.objective import Objective
+from distilrubert.distill.objective_settings import ObjectiveSettings
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0

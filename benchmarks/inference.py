@@ -31,7 +31,8 @@ from inference_peers import PEERS
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.evaluation.speed.benchmark import PUBLISHED, SpeedCase, SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import PUBLISHED, SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 
 HERE = Path(__file__).parent
 WORKER = (str(HERE / "inference_worker.py"),)

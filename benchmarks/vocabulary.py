@@ -33,12 +33,12 @@ from distilrubert.common.training.optimizer import build_optimizer
 from distilrubert.common.training.progress import peak_memory_mib
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.common.training.update import count_rows
-from distilrubert.distill.batches.masking import MaskingSettings
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
-from distilrubert.distill.losses import LossWeights
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 

@@ -21,9 +21,10 @@ from distilrubert.distill.corpus.build import Corpus
 from distilrubert.distill.corpus.store import PairedCorpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
-from distilrubert.distill.losses import PREDICTION_LOSSES, LossWeights
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses import PREDICTION_LOSSES
+from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 

@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import Field
 
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.distill.batches.masking import MaskingSettings
-from distilrubert.distill.losses.objective import ObjectiveSettings
+from distilrubert.distill.batches.masking_settings import MaskingSettings
+from distilrubert.distill.objective_settings import ObjectiveSettings
 
 
 class MaskedTrainingSettings(OptimizationSettings):

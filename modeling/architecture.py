@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from transformers import BertConfig, DistilBertConfig
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+
+if TYPE_CHECKING:  # a recipe is read without transformers, which takes seconds to import
+    from transformers import BertConfig, DistilBertConfig
 
 PresetName = Literal["base", "small", "tiny", "tiny-5k"]
 Count = Annotated[int, Field(ge=1)]
@@ -63,7 +65,7 @@ class ResolvedArchitecture:
     vocabulary_size: int
     initialise_from: tuple[int, ...] | None
 
-    def sizes_beside(self, teacher: BertConfig) -> dict[str, tuple[int, int]]:
+    def sizes_beside(self, teacher: "BertConfig") -> dict[str, tuple[int, int]]:
         """Each size of a block, by its name: the student's and the teacher's."""
         return {
             "width (dim)": (self.dim, teacher.hidden_size),
@@ -131,7 +133,7 @@ class StudentArchitecture(Section):
         size = PRESETS[self.preset].vocabulary_size
         return VocabularySettings.model_validate({"train": {"size": size}})
 
-    def resolve(self, teacher: BertConfig, vocabulary_size: int | None = None) -> ResolvedArchitecture:
+    def resolve(self, teacher: "BertConfig", vocabulary_size: int | None = None) -> ResolvedArchitecture:
         """Decide everything that was left open.
 
         Args:
@@ -203,10 +205,10 @@ def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
 
 def student_config(
     architecture: StudentArchitecture,
-    teacher: BertConfig,
+    teacher: "BertConfig",
     pad_token_id: int | None = None,
     vocabulary_size: int | None = None,
-) -> DistilBertConfig:
+) -> "DistilBertConfig":
     """The config.json of a student: learned positions, tied embeddings, dropout 0.1, as in the published family.
 
     Args:
@@ -218,6 +220,8 @@ def student_config(
     Raises:
         UserError: if `architecture` contradicts itself or the teacher.
     """
+    from transformers import DistilBertConfig
+
     shape = architecture.resolve(teacher, vocabulary_size)
     return DistilBertConfig(
         vocab_size=shape.vocabulary_size,

@@ -18,7 +18,8 @@ from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.speed.benchmark import SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.card import write_card

@@ -15,11 +15,11 @@ from pydantic_core import ErrorDetails
 from distilrubert.common.configuration import NameOrPath, Section, load_yaml
 from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, OnnxFile, OpenvinoFile
-from distilrubert.distill.corpus.build import CorpusSettings
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
-from distilrubert.distill.losses import PAIRED_LOSSES, SHARED_LOSSES
+from distilrubert.distill.objective_settings import PAIRED_LOSSES, SHARED_LOSSES
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, IntrinsicSettings, Seeds
-from distilrubert.evaluation.speed.benchmark import SpeedSettings
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from accelerate.utils import LoggerType
 from pydantic import Field, field_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 
-TRACKERS = sorted(str(name) for name in LoggerType if name is not LoggerType.ALL)
+# Those of accelerate, which takes seconds to import.
+TRACKERS = (
+    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
+)  # fmt: skip
 
 
 class BookkeepingSettings(Section):

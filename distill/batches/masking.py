@@ -4,42 +4,15 @@ Legend: L tokens of one example, B examples, N tokens of them all, n targets amo
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from distilrubert.common.configuration import Section
 from distilrubert.common.training.padding import IGNORED, collate
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 
-__all__ = ["IGNORED", "Masker", "MaskingSettings", "draw_uniform", "drawing_order"]
-
-
-class MaskingSettings(Section):
-    """Masked-language modelling as in BERT; rare tokens can be preferred, as in XLM and DistilBERT.
-
-    Whoever learns where rare pieces are hidden more often learns to expect them; under even masks, as a teacher has
-    learnt from and as a user has them, it predicts worse, with and without a teacher (docs/results.md).
-    """
-
-    probability: float = Field(
-        0.15, gt=0, lt=1, description="Share of an example's tokens, [CLS] and [SEP] counted, that are to be predicted."
-    )
-    replace: float = Field(0.8, ge=0, le=1, description="Share of them that the model sees as [MASK].")
-    keep: float = Field(0.1, ge=0, le=1, description="Share that it sees unchanged; the rest become random tokens.")
-    smoothing: float = Field(
-        0.0,
-        ge=0,
-        description="A token is drawn with weight count^-smoothing: 0 evenly as in BERT, 0.7 as in DistilBERT.",
-    )
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        if self.replace + self.keep > 1:
-            raise ValueError(f"replace {self.replace} and keep {self.keep} are more than 1 together")
-        return self
+__all__ = ["IGNORED", "Masker", "draw_uniform", "drawing_order"]
 
 
 class Masker:

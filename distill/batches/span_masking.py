@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.training.padding import collate
-from distilrubert.distill.batches.masking import IGNORED, MaskingSettings, draw_uniform, drawing_order
+from distilrubert.distill.batches.masking import IGNORED, draw_uniform, drawing_order
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.modeling.splitting import shared_pieces
 

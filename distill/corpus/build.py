@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder, write_json
 from distilrubert.common.processes import sigterm_as_interrupt
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.corpus.parts import (
@@ -34,7 +35,7 @@ from distilrubert.distill.corpus.parts import (
     resume_parts,
     write_part,
 )
-from distilrubert.distill.corpus.sources import CorpusSettings, TextOrigin, open_source, quiet_datasets
+from distilrubert.distill.corpus.sources import TextOrigin, open_source, quiet_datasets
 from distilrubert.distill.corpus.store import (
     BATCH_ROWS,
     COUNTS,
@@ -50,7 +51,7 @@ from distilrubert.distill.corpus.store import (
 )
 from distilrubert.distill.corpus.tokenisation import SequenceEncoder, tokenizer_sha256
 
-__all__ = ["Corpus", "CorpusSettings", "TokenizedText", "build_corpus", "load_corpus", "workplace_of"]
+__all__ = ["Corpus", "TokenizedText", "build_corpus", "load_corpus", "workplace_of"]
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,14 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilrubert.common.contents import content_of
 from distilrubert.common.errors import UserError
-
-Documents = Literal["lines", "blank-line"]
+from distilrubert.distill.corpus.corpus_settings import Documents
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 # One line, field or blank-line-separated document may be this long; beyond it the form is surely not what was said.

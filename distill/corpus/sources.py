@@ -5,72 +5,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import datasets
-from pydantic import Field, model_validator
 
-from distilrubert.common.configuration import RecipePath, Section, expand_home
+from distilrubert.common.configuration import expand_home
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import clean, token_in_use
-from distilrubert.distill.corpus.readers import Documents, TextFile
-
-
-class CorpusSource(Section):
-    """Texts from files, or from one split of a data set on the Hub.
-
-    The weight says how often each text stands in the training part: `floor(weight)` times, and once more with the
-    probability `weight - floor(weight)`, which a hash of text and seed decides. Exact duplicates are dropped before:
-    the first source that has a text keeps it, and this source's weight counts. The validation part holds a text at
-    most once, and thinned alike where the weight is below 1.
-    """
-
-    path: RecipePath | None = Field(
-        None, description="Files by name or glob (** for any depth): .txt .jsonl .csv, also .gz or .zst, or .parquet."
-    )
-    dataset: str | None = Field(None, description="Hub id of a data set, instead of a path.")
-    config: str | None = Field(None, description="Name of the data set's configuration, where it has several.")
-    revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
-    split: str = Field("train", description="Split of the data set.")
-    streaming: bool = Field(False, description="Read the data set over the network instead of downloading it first.")
-    column: str = Field("text", description="Column (CSV, Parquet, data set) or key (JSON lines) that holds the text.")
-    documents: Documents = Field(
-        "lines", description="What one text of a .txt file is: a line, or the lines between two blank lines."
-    )
-    weight: float = Field(
-        1.0, gt=0, le=100, description="How many times each text is taken into the training part; may be a fraction."
-    )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("a source is either a path or a dataset: give exactly one of the two")
-        foreign = ("documents",) if self.dataset else ("config", "revision", "split", "streaming")
-        # By value, not by being set: a source written out with all its defaults can be read in again.
-        if mistaken := [name for name in foreign if getattr(self, name) != type(self).model_fields[name].default]:
-            raise ValueError(f"{', '.join(mistaken)}: not for a {'dataset' if self.dataset else 'path'}")
-        return self
-
-
-class CorpusSettings(Section):
-    """The text to distil on, and how it becomes sequences of tokens."""
-
-    sources: list[CorpusSource] = Field(min_length=1, description="Where the text comes from.")
-    validation: float = Field(
-        0.01, ge=0, lt=1, description="Share of the texts that is held out, chosen by a hash of text and seed."
-    )
-    max_length: int = Field(
-        128,
-        ge=8,
-        multiple_of=8,
-        description="Most tokens of a sequence, [CLS] and [SEP] included; longer texts are split between words.",
-    )
-    minimum_length: int = Field(
-        3, ge=3, description="Fewest tokens of a sequence, [CLS] and [SEP] included; shorter ones are dropped."
-    )
-    processes: int | None = Field(
-        None, ge=1, description="Processes that tokenise; null takes as many as there are cores."
-    )
+from distilrubert.distill.corpus.corpus_settings import CorpusSource
+from distilrubert.distill.corpus.readers import TextFile
 
 
 class TextOrigin(Protocol):

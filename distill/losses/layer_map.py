@@ -6,11 +6,9 @@ Layers are counted as in ``hidden_states``: 0 is the output of the embeddings, k
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 from distilrubert.common.errors import UserError
-
-LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
+from distilrubert.distill.objective_settings import LayerMap
 
 FIELD = "distillation.layer_map"
 

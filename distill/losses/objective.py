@@ -5,69 +5,23 @@ Axes: B batch, L tokens, N rows (chosen tokens), M labelled rows, D width, V voc
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Self
+from typing import Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import LAYER_LOSSES, LossWeights
+from distilrubert.distill.losses import LAYER_LOSSES
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks, word_embeddings_of
 from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged, paired_states
-from distilrubert.distill.losses.layer_map import LayerMap, LayerPair, pair_layers
+from distilrubert.distill.losses.layer_map import LayerPair, pair_layers
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
-
-
-class ObjectiveSettings(Section):
-    """Which losses are minimised, and how student and teacher are compared."""
-
-    temperature: float = Field(
-        default=2.0,
-        ge=0.5,
-        description="Temperature that softens both models' predictions in the KL divergence; 1 leaves them.",
-    )
-    weights: LossWeights = Field(
-        default_factory=lambda: LossWeights(kl=5.0, mlm=2.0, cosine=1.0),
-        description="Weight of each loss; a loss that is not named, or has weight 0, is not computed.",
-    )
-    layer_map: LayerMap = Field(
-        default="block-mean",
-        description="Teacher layers that a student layer is compared with: block-mean (the mean of its share of "
-        "consecutive layers), last-of-block (the last of them), all-mean (the mean of all states, the embeddings "
-        "among them, with that of the student's), or for each student layer a list of layers to "
-        "average, counted from 1 with 0 for the embeddings; an empty list leaves the student layer out.",
-    )
-    embeddings_pair: bool = Field(
-        default=False, description="Compare the outputs of the embeddings too, as a further layer."
-    )
-    kl_positions: Literal["all", "masked"] = Field(
-        default="masked",
-        description="Tokens whose predictions are compared: masked, those chosen for MLM alone (less than half of the "
-        "work, and the better student in docs/results.md); or all real ones, most of which the student can see.",
-    )
-    match_rest: bool = Field(
-        default=True,
-        description="In the match loss, keep what a model predicts outside the common pieces as one class; false "
-        "renormalises both models over the common pieces.",
-    )
-    vocabulary_chunk: int = Field(
-        default=512,
-        ge=1,
-        description="Tokens whose predictions are held at a time; each takes 4 bytes (bf16) or 8 (fp32) per piece.",
-    )
-
-    @model_validator(mode="after")
-    def _has_one_pair_of_embeddings(self) -> Self:
-        if self.embeddings_pair and self.layer_map == "all-mean":
-            raise ValueError("embeddings_pair: layer_map all-mean has the embeddings among its states already")
-        return self
 
 
 def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:

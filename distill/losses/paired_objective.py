@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import PAIRED_LAYER_LOSSES, PAIRED_LOSSES
+from distilrubert.distill.losses import PAIRED_LAYER_LOSSES
 from distilrubert.distill.losses.chunks import sum_in_chunks
 from distilrubert.distill.losses.encoding import FrozenModel, encode
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
@@ -25,7 +25,6 @@ from distilrubert.distill.losses.layer import Activations, averaged, paired_stat
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.objective import (
     MlmLossModule,
-    ObjectiveSettings,
     build_layer_losses,
     inverse,
     positive_weights,
@@ -34,6 +33,7 @@ from distilrubert.distill.losses.objective import (
 from distilrubert.distill.losses.reduce import span_counts, span_means
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
+from distilrubert.distill.objective_settings import PAIRED_LOSSES, ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 from distilrubert.modeling.student import Student

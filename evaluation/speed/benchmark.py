@@ -16,13 +16,11 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import torch
-from pydantic import Field, field_validator
 from tqdm import tqdm
 
-from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import read_json
@@ -30,52 +28,13 @@ from distilrubert.evaluation.speed.backends import BACKENDS, Backend
 from distilrubert.evaluation.speed.size import WEIGHTS_FILES, count_parameters, find_file
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.checkpoints import checkpoint_folder
 
 logger = logging.getLogger(__name__)
 
 # A runtime for each published file; bf16 is computed from the fp32 file, and only where the CPU can.
 PUBLISHED = tuple(name for name in BACKENDS if name != "pytorch-bf16")
-
-
-class SpeedSettings(Section):
-    """How speed is measured."""
-
-    sequence_length: int = Field(
-        default=512, ge=1, description="Tokens of each sequence; at most the positions of the shortest model measured."
-    )
-    batch_sizes: list[int] = Field(
-        default=[1, 16],
-        min_length=1,
-        description="Sequences in a pass: the smallest gives the latency, the largest the throughput.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: the CPU, and PyTorch also on the GPU where there is one."
-    )
-    threads: int | None = Field(
-        default=None,
-        ge=1,
-        description="Threads on the CPU; where it is not given as many as PyTorch takes by itself, the physical cores.",
-    )
-    starts: int = Field(
-        default=3,
-        ge=1,
-        description="How often the process of each case begins anew: where its memory comes to lie changes the times "
-        "of small models by a tenth or two.",
-    )
-    rounds: int = Field(default=2, ge=1, description="Turns of each case at each batch size, after each start.")
-    warmup: int = Field(default=2, ge=0, description="Passes before the first turn after a start; they do not count.")
-    minimum_time_s: float = Field(
-        default=0.5, ge=0, description="A turn is as many passes as fill this time, at least one; seconds."
-    )
-    seed: int = Field(default=0, ge=0, description="Of the random token ids.")
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _are_positive(cls, sizes: list[int]) -> list[int]:
-        if min(sizes) < 1:
-            raise ValueError("a batch has at least one sequence")
-        return sorted(set(sizes))
 
 
 @dataclasses.dataclass(frozen=True)

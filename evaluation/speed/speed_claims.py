@@ -11,8 +11,9 @@ from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.evaluation.speed.benchmark import SpeedCase, SpeedSettings, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, measure_speed
 from distilrubert.evaluation.speed.size import count_parameters, size_mib
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 
 Models = Mapping[str, Path]
 """Folder of each model that is at hand, by the name with which its cases begin."""

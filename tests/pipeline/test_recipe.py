@@ -1,11 +1,17 @@
 """Reading recipes: what is right is filled in, what is wrong is said in one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.utils import LoggerType
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training.training_settings import TRACKERS
+from distilrubert.distill.losses import LAYER_LOSSES, PAIRED_LAYER_LOSSES, PAIRED_PREDICTION_LOSSES
+from distilrubert.distill.objective_settings import PAIRED_LOSSES, SHARED_LOSSES, LossWeights
 from distilrubert.pipeline.recipe import load_recipe, resolved
 
 ROOT = Path(__file__).parents[2]
@@ -212,3 +218,18 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "is no UTF-8 text" in message_of(binary)
+
+
+def test_a_recipe_is_read_without_the_heavy_libraries():
+    """They take seconds to import, and a mistake in a recipe needs none of them."""
+    heavy = "('torch', 'transformers', 'datasets', 'accelerate', 'numpy', 'pyarrow')"
+    script = f"import sys, distilrubert.pipeline.recipe; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_settings_name_the_losses_and_trackers_that_there_are():
+    assert ("kl", "mlm", *LAYER_LOSSES) == SHARED_LOSSES
+    assert ("mlm", *PAIRED_PREDICTION_LOSSES, *PAIRED_LAYER_LOSSES) == PAIRED_LOSSES
+    assert set(PAIRED_LOSSES) | set(SHARED_LOSSES) == set(LossWeights.model_fields)
+    assert set(TRACKERS) == {str(name) for name in LoggerType if name is not LoggerType.ALL}

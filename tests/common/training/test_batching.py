@@ -12,7 +12,8 @@ from torch import Tensor
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.batching import build_loader, choose_workers, padding_share, plan_epoch
 from distilrubert.common.training.padding import collate, padded_widths
-from distilrubert.distill.batches.masking import IGNORED, Masker, MaskingSettings
+from distilrubert.distill.batches.masking import IGNORED, Masker
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 
 VOCABULARY = 50
 

@@ -35,12 +35,14 @@ from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_settings import TRACKERS, OptimizationSettings
 from distilrubert.common.training.update import Updater
 from distilrubert.common.training.validation import Validation
-from distilrubert.distill.batches.masking import Masker, MaskingSettings
+from distilrubert.distill.batches.masking import Masker
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.build import Corpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.objective import Objective
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import load_teacher, save_teacher

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.distill.batches.masking import IGNORED, MaskingSettings
+from distilrubert.distill.batches.masking import IGNORED
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.corpus.store import Pair

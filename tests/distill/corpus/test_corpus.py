@@ -23,7 +23,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import sha256_of
 from distilrubert.common.training.batching import padding_share, plan_epoch
-from distilrubert.distill.corpus.build import Corpus, CorpusSettings, TokenizedText, build_corpus, load_corpus
+from distilrubert.distill.corpus.build import Corpus, TokenizedText, build_corpus, load_corpus
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.modeling.teacher import Teacher
 
 
@@ -302,7 +303,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from transformers import AutoTokenizer
-from distilrubert.distill.corpus.build import CorpusSettings, build_corpus
+from distilrubert.distill.corpus.build import build_corpus
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:]
 build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, block_characters=2_000)
 """
@@ -311,7 +313,8 @@ build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, bloc
 INTERRUPTED = """
 import sys
 from transformers import AutoTokenizer
-from distilrubert.distill.corpus.build import CorpusSettings, build_corpus
+from distilrubert.distill.corpus.build import build_corpus
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:4]
 try:
     build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, int(sys.argv[4]))

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus import readers, sources
-from distilrubert.distill.corpus.sources import CorpusSource, identities_of, iterate_texts
+from distilrubert.distill.corpus.corpus_settings import CorpusSource
+from distilrubert.distill.corpus.sources import identities_of, iterate_texts
 
 from .dataset_hub import DatasetHub
 
@@ -239,7 +240,8 @@ def test_what_decides_a_source_is_known_without_loading_a_data_set(
 
 HUB_SCRIPT = """
 import json, sys
-from distilrubert.distill.corpus.sources import CorpusSource, iterate_texts
+from distilrubert.distill.corpus.sources import iterate_texts
+from distilrubert.distill.corpus.corpus_settings import CorpusSource
 from distilrubert.common.errors import UserError
 for settings in json.loads(sys.argv[1]):
     try:

@@ -9,11 +9,11 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedMode
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.cosine import cosine_distance
 from distilrubert.distill.losses.kl import kl_divergence
 from distilrubert.distill.losses.mlm import masked_cross_entropy
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.objective import Objective
+from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher

@@ -10,16 +10,16 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.optimizer import parameter_groups
 from distilrubert.common.training.update import count_rows
-from distilrubert.distill.batches.masking import MaskingSettings
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.build import build_corpus
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.pairs import PairEncoder
-from distilrubert.distill.corpus.sources import CorpusSettings
 from distilrubert.distill.distillation import distill
 from distilrubert.distill.distillation_settings import DistillationSettings
-from distilrubert.distill.losses import LossWeights
-from distilrubert.distill.losses.objective import Objective, ObjectiveSettings
+from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student
 from distilrubert.modeling.teacher import Teacher

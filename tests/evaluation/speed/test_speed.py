@@ -16,10 +16,11 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.speed import benchmark as speed
 from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.evaluation.speed.benchmark import SpeedCase, SpeedSettings, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.speed.size import count_parameters
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
 

@@ -1,0 +1,99 @@
+"""The losses of a recipe: their weights, and how student and teacher are compared."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from distilrubert.common.configuration import Section
+
+LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
+
+# The losses that can have a weight where student and teacher share a vocabulary, and where the student has its own.
+SHARED_LOSSES = ("kl", "mlm", "cosine", "attention", "hidden")
+PAIRED_LOSSES = ("mlm", "first_piece", "match", "reduce_map", "reduce", "reduce_cosine")
+
+
+class LossWeights(Section):
+    """How much each loss, as its mean over rows, counts in the total; one that is not named is not computed."""
+
+    kl: float = Field(
+        default=0.0, ge=0, description="Divergence from the teacher's predictions; nats times temperature²."
+    )
+    mlm: float = Field(default=0.0, ge=0, description="Cross-entropy of the hidden tokens, nats.")
+    cosine: float = Field(default=0.0, ge=0, description="Cosine distance of hidden states, 0 to 2.")
+    attention: float = Field(
+        default=0.0, ge=0, description="Squared distance of attention maps, summed over keys, 0 to 2."
+    )
+    hidden: float = Field(default=0.0, ge=0, description="Squared distance of hidden states, summed over dimensions.")
+    first_piece: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the student's pieces, each with all that the teacher "
+        "predicts of what begins with it; nats times temperature².",
+    )
+    match: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the pieces that both have, where both texts have the same "
+        "piece; nats times temperature².",
+    )
+    reduce_map: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: divergence over the teacher's whole vocabulary, each of its pieces predicted "
+        "through those that spell it; nats times temperature².",
+    )
+    reduce: float = Field(
+        default=0.0,
+        ge=0,
+        description="Across vocabularies: squared distance of a token's state and the mean state of the pieces that "
+        "face it, summed over dimensions.",
+    )
+    reduce_cosine: float = Field(
+        default=0.0, ge=0, description="Across vocabularies: cosine distance of the same states, 0 to 2."
+    )
+
+
+class ObjectiveSettings(Section):
+    """Which losses are minimised, and how student and teacher are compared."""
+
+    temperature: float = Field(
+        default=2.0,
+        ge=0.5,
+        description="Temperature that softens both models' predictions in the KL divergence; 1 leaves them.",
+    )
+    weights: LossWeights = Field(
+        default_factory=lambda: LossWeights(kl=5.0, mlm=2.0, cosine=1.0),
+        description="Weight of each loss; a loss that is not named, or has weight 0, is not computed.",
+    )
+    layer_map: LayerMap = Field(
+        default="block-mean",
+        description="Teacher layers that a student layer is compared with: block-mean (the mean of its share of "
+        "consecutive layers), last-of-block (the last of them), all-mean (the mean of all states, the embeddings "
+        "among them, with that of the student's), or for each student layer a list of layers to "
+        "average, counted from 1 with 0 for the embeddings; an empty list leaves the student layer out.",
+    )
+    embeddings_pair: bool = Field(
+        default=False, description="Compare the outputs of the embeddings too, as a further layer."
+    )
+    kl_positions: Literal["all", "masked"] = Field(
+        default="masked",
+        description="Tokens whose predictions are compared: masked, those chosen for MLM alone (less than half of the "
+        "work, and the better student in docs/results.md); or all real ones, most of which the student can see.",
+    )
+    match_rest: bool = Field(
+        default=True,
+        description="In the match loss, keep what a model predicts outside the common pieces as one class; false "
+        "renormalises both models over the common pieces.",
+    )
+    vocabulary_chunk: int = Field(
+        default=512,
+        ge=1,
+        description="Tokens whose predictions are held at a time; each takes 4 bytes (bf16) or 8 (fp32) per piece.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_pair_of_embeddings(self) -> Self:
+        if self.embeddings_pair and self.layer_map == "all-mean":
+            raise ValueError("embeddings_pair: layer_map all-mean has the embeddings among its states already")
+        return self
