@@ -14,6 +14,8 @@ from distilrubert.common.errors import UserError
 S = TypeVar("S", bound="Section")
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+# A recipe can come from a stranger: a path with any other variable in it could carry a token away.
+_PREFIX = "DISTILRUBERT_"
 
 
 class Section(BaseModel):
@@ -84,6 +86,10 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
 def _expand_variables(text: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match.group(1)
+        if not name.startswith(_PREFIX):
+            raise ValueError(
+                f"only variables named {_PREFIX}… are expanded, because others can hold secrets; rename {name}"
+            )
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set")
         # The shell that set it knows the working directory, not the recipe's folder.
@@ -112,7 +118,7 @@ def _resolve_name_or_path(text: str, info: ValidationInfo) -> str:
 
 
 RecipePath = Annotated[str, AfterValidator(_resolve_path)]
-"""A path or glob: ``${NAME}`` is an environment variable, and a relative path starts at the recipe's folder.
+"""A path or glob: ``${DISTILRUBERT_NAME}`` is an environment variable; a relative path starts at the recipe's folder.
 
 A path that begins with a variable starts at the working directory instead. The folder comes as pydantic's validation
 context, ``{"folder": Path}``; without it a path stays as it is.

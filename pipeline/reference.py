@@ -20,13 +20,13 @@ from distilrubert.pipeline.recipe import Recipe, sections_in
 INTRODUCTION = """\
 # The recipe
 
-One YAML file says everything that a run needs; unknown keys are refused. A relative path starts at the recipe's
-folder, and `${NAME}` in a path is an environment variable; a relative path in a variable with which a path begins
-starts where the command is run. `--set KEY=VALUE` on the command line overrides one field, with dots between the
-levels: `--set distillation.max_steps=200`. A [task of one's own](evaluation.md#a-task-of-your-own) is a YAML file by
-itself: the last three sections.
+One YAML file says everything that a run needs. Unknown keys are refused. A relative path starts at the recipe's folder.
+A path can name `${DISTILRUBERT_NAME}`, an environment variable; no other variable is expanded, because a recipe
+can come from someone else. If the variable holds a relative path, that path starts where the command is run.
+`--set KEY=VALUE` on the command line changes one field; dots separate the levels: `--set distillation.max_steps=200`. A
+[task of your own](evaluation.md#a-task-of-your-own) is a YAML file by itself: the last three sections.
 
-`recipes/demo.yaml` is a small complete example. This page is made from the code:
+`recipes/demo.yaml` is a small complete example. This page is generated from the code:
 `python -m distilrubert.pipeline.reference > docs/recipe.md`.
 """
 

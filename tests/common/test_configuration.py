@@ -29,25 +29,25 @@ def test_a_relative_path_starts_at_the_recipe(tmp_path: Path) -> None:
 
 
 def test_variables_are_expanded_and_an_unset_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXAMPLE_DATA", "/srv/data")
-    assert Example(path="${EXAMPLE_DATA}/corpus.txt").path == "/srv/data/corpus.txt"
-    monkeypatch.delenv("EXAMPLE_DATA")
-    with pytest.raises(ValidationError, match="EXAMPLE_DATA is not set"):
-        Example(path="${EXAMPLE_DATA}/corpus.txt")
+    monkeypatch.setenv("DISTILRUBERT_EXAMPLE", "/srv/data")
+    assert Example(path="${DISTILRUBERT_EXAMPLE}/corpus.txt").path == "/srv/data/corpus.txt"
+    monkeypatch.delenv("DISTILRUBERT_EXAMPLE")
+    with pytest.raises(ValidationError, match="DISTILRUBERT_EXAMPLE is not set"):
+        Example(path="${DISTILRUBERT_EXAMPLE}/corpus.txt")
 
 
 def test_a_relative_path_in_a_variable_starts_at_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EXAMPLE_DATA", "../data")
+    monkeypatch.setenv("DISTILRUBERT_EXAMPLE", "../data")
     folder = {"folder": tmp_path / "recipes"}
     read = Example.model_validate(
-        {"path": "${EXAMPLE_DATA}/corpus.txt", "model": "${EXAMPLE_DATA}/teacher"}, context=folder
+        {"path": "${DISTILRUBERT_EXAMPLE}/corpus.txt", "model": "${DISTILRUBERT_EXAMPLE}/teacher"}, context=folder
     )
     assert read.path == str(tmp_path / "../data/corpus.txt")
     assert read.model == str(tmp_path / "../data/teacher")
-    inside = Example.model_validate({"path": "texts/${EXAMPLE_DATA}/corpus.txt"}, context=folder)
+    inside = Example.model_validate({"path": "texts/${DISTILRUBERT_EXAMPLE}/corpus.txt"}, context=folder)
     assert inside.path == str(tmp_path / "recipes/texts/../data/corpus.txt")
 
 

@@ -57,10 +57,13 @@ def test_defaults_are_those_of_the_reference(write):
 
 
 def test_paths_start_at_the_recipes_folder_and_variables_are_expanded(write, tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTS", "/somewhere")
+    monkeypatch.setenv("DISTILRUBERT_TEXTS", "/somewhere")
     path = write()
     assert load_recipe(path).corpus.sources[0].path == str(tmp_path / "texts/*.txt")
-    assert load_recipe(path, ["corpus.sources=[{path: '${TEXTS}/a.txt'}]"]).corpus.sources[0].path == "/somewhere/a.txt"
+    assert (
+        load_recipe(path, ["corpus.sources=[{path: '${DISTILRUBERT_TEXTS}/a.txt'}]"]).corpus.sources[0].path
+        == "/somewhere/a.txt"
+    )
 
 
 def test_a_hub_id_stays_and_a_folder_beside_the_recipe_is_found(write, tmp_path):
@@ -100,7 +103,12 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
         ("name=a/b", "name: string should match pattern"),
         ("name=a--b", "name: the Hub refuses names with '--'"),
         ("teacher.pretrain={}", "teacher: give either model (a Hub id or folder) or pretrain"),
-        ("corpus.sources=[{path: '${NOT_SET_ANYWHERE}/a'}]", "the environment variable NOT_SET_ANYWHERE is not set"),
+        ("teacher.model='some/${HF_TOKEN}'", "teacher.model: only variables named DISTILRUBERT_… are expanded"),
+        ("corpus.sources=[{path: 'https://evil/${HOME}'}]", "because others can hold secrets; rename HOME"),
+        (
+            "corpus.sources=[{path: '${DISTILRUBERT_NOT_SET}/a'}]",
+            "the environment variable DISTILRUBERT_NOT_SET is not set",
+        ),
         ("card.license=gnu", "card.license"),
         ("student.layers=0", "student.layers: input should be greater than or equal to 1, found 0"),
     ],

@@ -40,12 +40,14 @@ def test_a_users_file_names_data_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_path_may_hold_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOODS", str(tmp_path))
-    task = load_task(write(tmp_path, files={"train": "${MOODS}/moods.csv"}))
+    monkeypatch.setenv("DISTILRUBERT_MOODS", str(tmp_path))
+    task = load_task(write(tmp_path, files={"train": "${DISTILRUBERT_MOODS}/moods.csv"}))
     assert task.files is not None
     assert Path(task.files.train) == tmp_path / "moods.csv"
-    monkeypatch.delenv("MOODS")
-    with pytest.raises(UserError, match=r"moods\.yaml: files\.train: the environment variable MOODS is not set"):
+    monkeypatch.delenv("DISTILRUBERT_MOODS")
+    with pytest.raises(
+        UserError, match=r"moods\.yaml: files\.train: the environment variable DISTILRUBERT_MOODS is not set"
+    ):
         load_task(tmp_path / "moods.yaml")
 
 
