@@ -1,14 +1,16 @@
-"""The metrics of the tasks, as classes of Hugging Face `evaluate` that need no network and leave no file.
+"""The metrics of the tasks: `evaluate` metrics over scikit-learn, seqeval and SQuAD's definition.
 
-``evaluate.load("accuracy")`` fetches a script from the Hub; these are built over scikit-learn and seqeval
-(and SQuAD's own definition) instead. All values lie between 0 and 1, the correlation between -1 and 1;
-higher is better for each.
+``evaluate.load("accuracy")`` fetches a script from the Hub, so the metrics are defined here. All values lie between 0
+and 1, Matthews' correlation between -1 and 1. Higher is better for each.
 """
 
 import collections
+import dataclasses
 import re
 import string
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import evaluate
@@ -22,123 +24,61 @@ TAGS = Features({"predictions": SequenceOf(Value("string")), "references": Seque
 ANSWERS = Features({"predictions": Value("string"), "references": SequenceOf(Value("string"))})
 
 
-class OfflineMetric(evaluate.Metric):  # type: ignore[misc]
-    """A metric that computes in memory, from what it is given."""
+def exact_match(reference: Sequence[str], prediction: str) -> float:
+    """1 if the prediction equals one of the reference answers after normalisation, else 0."""
+    return float(_normalise(prediction) in [_normalise(answer) for answer in reference])
+
+
+def answer_f1(reference: Sequence[str], prediction: str) -> float:
+    """F1 of the words that the prediction shares with the nearest reference answer."""
+    return max(_word_f1(_normalise(prediction), _normalise(answer)) for answer in reference)
+
+
+def _mean(score: Callable[[Sequence[str], str], float], references: Any, predictions: Any) -> float:
+    return sum(map(score, references, predictions)) / len(references)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricDefinition:
+    """What a metric takes, and how it is computed from references and predictions."""
 
     features: Features
-    description: str
+    score: Callable[[Any, Any], float]
 
-    def __init__(self) -> None:
-        super().__init__(keep_in_memory=True)
 
-    def _build_data_dir(self) -> str:
-        # The library would make a folder in the user's cache here, although nothing is ever written to it.
-        return str(self._data_dir_root)
+METRICS: dict[str, MetricDefinition] = {
+    "accuracy": MetricDefinition(CLASSES, accuracy_score),
+    # Of the second class (index 1) of a task with two.
+    "f1": MetricDefinition(CLASSES, partial(f1_score, zero_division=0)),
+    "f1_weighted": MetricDefinition(CLASSES, partial(f1_score, average="weighted", zero_division=0)),
+    "f1_macro": MetricDefinition(CLASSES, partial(f1_score, average="macro", zero_division=0)),
+    "matthews": MetricDefinition(CLASSES, matthews_corrcoef),
+    # Of whole spans of BIO tags (type and both borders right), micro-averaged, as CoNLL counts them.
+    "span_f1": MetricDefinition(TAGS, partial(span_f1_score, zero_division=0)),
+    "exact_match": MetricDefinition(ANSWERS, partial(_mean, exact_match)),
+    "answer_f1": MetricDefinition(ANSWERS, partial(_mean, answer_f1)),
+}
+
+
+class TaskMetric(evaluate.Metric):  # type: ignore[misc]
+    """One of :data:`METRICS`; its name is the configuration."""
 
     def _info(self) -> evaluate.MetricInfo:
-        kind = type(self)
-        return evaluate.MetricInfo(
-            description=kind.description, citation="", inputs_description="", features=kind.features
-        )
+        features = METRICS[self.config_name].features
+        return evaluate.MetricInfo(description=self.config_name, citation="", inputs_description="", features=features)
 
-
-class Accuracy(OfflineMetric):
-    """Share of the rows whose class is right."""
-
-    features = CLASSES
-    description = "accuracy"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"accuracy": float(accuracy_score(references, predictions))}
-
-
-class F1(OfflineMetric):
-    """F1 of the second class (index 1) of a task with two."""
-
-    features = CLASSES
-    description = "F1 of the second class"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"f1": float(f1_score(references, predictions, pos_label=1, average="binary", zero_division=0))}
-
-
-class F1Weighted(OfflineMetric):
-    """Mean of the classes' F1, weighted by how many rows each has."""
-
-    features = CLASSES
-    description = "weighted F1"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"f1_weighted": float(f1_score(references, predictions, average="weighted", zero_division=0))}
-
-
-class F1Macro(OfflineMetric):
-    """Plain mean of the classes' F1."""
-
-    features = CLASSES
-    description = "macro F1"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"f1_macro": float(f1_score(references, predictions, average="macro", zero_division=0))}
-
-
-class Matthews(OfflineMetric):
-    """Matthews' correlation coefficient."""
-
-    features = CLASSES
-    description = "Matthews correlation"
-
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        return {"matthews": float(matthews_corrcoef(references, predictions))}
-
-
-class SpanF1(OfflineMetric):
-    """F1 of whole spans of BIO tags (type and both borders right), micro-averaged, as CoNLL counts them."""
-
-    features = TAGS
-    description = "span F1"
-
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        return {"span_f1": float(span_f1_score(list(references), list(predictions), zero_division=0))}
-
-
-class ExactMatch(OfflineMetric):
-    """Share of the questions whose answer equals one of the references, once both are normalised."""
-
-    features = ANSWERS
-    description = "exact match"
-
-    def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        return {"exact_match": _mean_of_best(_exact, predictions, references)}
-
-
-class AnswerF1(OfflineMetric):
-    """Mean over the questions of the F1 of words shared with the nearest reference."""
-
-    features = ANSWERS
-    description = "F1 of the answer's words"
-
-    def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        return {"answer_f1": _mean_of_best(_word_f1, predictions, references)}
-
-
-METRICS: dict[str, type[OfflineMetric]] = {
-    "accuracy": Accuracy,
-    "f1": F1,
-    "f1_weighted": F1Weighted,
-    "f1_macro": F1Macro,
-    "matthews": Matthews,
-    "span_f1": SpanF1,
-    "exact_match": ExactMatch,
-    "answer_f1": AnswerF1,
-}
+    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        return {self.config_name: float(METRICS[self.config_name].score(references, predictions))}
 
 
 def compute_metrics(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
     """The named metrics of :data:`METRICS`, by name."""
     scores: dict[str, float] = {}
-    for name in names:
-        scores |= METRICS[name]().compute(predictions=predictions, references=references)
+    # `evaluate` makes a folder for each metric, by default in the user's cache.
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            metric = TaskMetric(name, keep_in_memory=True, cache_dir=folder)
+            scores |= metric.compute(predictions=predictions, references=references)
     return scores
 
 
@@ -152,21 +92,6 @@ def _normalise(answer: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", answer).split()
 
 
-def _exact(prediction: str, reference: str) -> float:
-    return float(_normalise(prediction) == _normalise(reference))
-
-
-def _word_f1(prediction: str, reference: str) -> float:
-    found, wanted = _normalise(prediction), _normalise(reference)
-    shared = (collections.Counter(found) & collections.Counter(wanted)).total()
-    return 2 * shared / (len(found) + len(wanted)) if shared else 0.0
-
-
-def _mean_of_best(
-    score: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[Sequence[str]]
-) -> float:
-    best = [
-        max(score(prediction, answer) for answer in answers)
-        for prediction, answers in zip(predictions, references, strict=True)
-    ]
-    return sum(best) / len(best)
+def _word_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
+    shared = (collections.Counter(prediction) & collections.Counter(reference)).total()
+    return 2 * shared / (len(prediction) + len(reference)) if shared else 0.0

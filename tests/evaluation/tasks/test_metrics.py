@@ -64,9 +64,9 @@ def test_metrics_use_neither_network_nor_the_users_cache(tmp_path: Path, monkeyp
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", cache)
     monkeypatch.chdir(tmp_path)
-    for name, metric in METRICS.items():
+    for name in METRICS:
         tags, answers = [["B-A", "O"]], (["да"], [["да"]])
         arguments = {"span_f1": (tags, tags), "exact_match": answers, "answer_f1": answers}
         predictions, references = arguments.get(name, ([0, 1], [0, 1]))
-        assert metric().compute(predictions=predictions, references=references) == {name: 1.0}
+        assert compute_metrics([name], predictions, references) == {name: 1.0}
     assert list(tmp_path.iterdir()) == []
