@@ -26,7 +26,6 @@ from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
 from distilrubert.pipeline.checks import check_before_work
-from distilrubert.pipeline.claims import Wanted, all_hold, check_claims, claims_as_json, claims_table, summary
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
@@ -42,6 +41,14 @@ from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.stamps import Stamps
 from distilrubert.pipeline.status import DONE, FAILED, USER_ERROR
 from distilrubert.pipeline.summary import next_steps, parity_table, print_tables, quality_table, short_path, speed_table
+from distilrubert.pipeline.verification.repository import (
+    Wanted,
+    all_hold,
+    check_claims,
+    claims_as_json,
+    claims_table,
+    summary,
+)
 
 S = TypeVar("S", bound=Section)
 

@@ -16,18 +16,18 @@ import pytest
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants
 
-from distilrubert.common.claims import judged
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.pipeline import commands
-from distilrubert.pipeline.claims import claims_as_json
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stamps import Stamp, Stamps, fingerprint
 from distilrubert.pipeline.summary import next_steps, quality_table
+from distilrubert.pipeline.verification.repository import claims_as_json
+from distilrubert.pipeline.verification.statement import checked
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
@@ -113,7 +113,7 @@ def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, sta
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
 def test_claims_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error, status):
     def check_claims(folder, wanted):
-        yield judged("student", "parameters", 7, 8, holds=False)
+        yield checked("student", "parameters", 7, 8, holds=False)
         raise error
 
     monkeypatch.setattr(commands, "check_claims", check_claims)
@@ -126,9 +126,9 @@ def test_claims_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error
 def test_json_of_claims_is_read_by_every_reader():
     # A damaged file yields NaN, and front matter may hold anything.
     measured = [math.nan, -math.inf, 0.5, None, "≥ 1", datetime.date(2026, 1, 2), [math.nan]]
-    text = claims_as_json([judged("file", "cosine", 1, value, holds=False) for value in measured])
+    text = claims_as_json([checked("file", "cosine", 1, value, holds=False) for value in measured])
     found = json.loads(text, parse_constant=pytest.fail)["claims"]
-    assert [claim["measured"] for claim in found] == ["nan", "-inf", 0.5, None, "≥ 1", "2026-01-02", "[nan]"]
+    assert [claim["found"] for claim in found] == ["nan", "-inf", 0.5, None, "≥ 1", "2026-01-02", "[nan]"]
 
 
 def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path, capsys):  # noqa: F811

@@ -15,11 +15,11 @@ from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import finetune
 from distilrubert.evaluation.tasks.quality import measure_quality
-from distilrubert.evaluation.tasks.score_claims import check_scores
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
+from distilrubert.pipeline.verification.score_statements import check_scores
 
 SETTINGS = QualitySettings(
     intrinsic=IntrinsicSettings(sequences=20, sentences=2),

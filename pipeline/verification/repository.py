@@ -13,21 +13,21 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from distilrubert.common.claims import Claim
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.conversion.claims import check_files
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.evaluation.speed.speed_claims import check_ratios, check_sizes, check_speed, list_speed
 from distilrubert.evaluation.tasks.exported import Exporter
-from distilrubert.evaluation.tasks.score_claims import check_means, check_scores, list_scores, require_scores
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
-from distilrubert.model_card.claims import check_card, read_reports
 from distilrubert.pipeline.exporting import exporters_of
+from distilrubert.pipeline.verification.card_statements import check_card, read_reports
+from distilrubert.pipeline.verification.file_statements import check_files
+from distilrubert.pipeline.verification.score_statements import check_means, check_scores, list_scores, require_scores
+from distilrubert.pipeline.verification.speed_statements import check_ratios, check_sizes, check_speed, list_speed
+from distilrubert.pipeline.verification.statement import Statement
 
 STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
 SHOWN_DIGITS = 12
@@ -54,7 +54,7 @@ class Wanted:
     processes: int = 1
 
 
-def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
+def check_claims(folder: Path, wanted: Wanted) -> Iterator[Statement]:
     """Every claim of a model repository with its verdict, as they are reached.
 
     Args:
@@ -73,7 +73,7 @@ def check_claims(folder: Path, wanted: Wanted) -> Iterator[Claim]:
         ) from error
 
 
-def _check(folder: Path, wanted: Wanted) -> Iterator[Claim]:
+def _check(folder: Path, wanted: Wanted) -> Iterator[Statement]:
     reports = read_reports(folder)
     # Before anything is measured: what cannot be is refused.
     exporters = _exporters_of(reports, wanted)
@@ -118,7 +118,7 @@ def _conversion_of(quality: Measurements, case: str) -> ConversionSettings:
     return stated_settings(ConversionSettings, stated, "reports/quality.json", f"details.exported.{case}")
 
 
-def claims_table(claims: Sequence[Claim]) -> Table:
+def claims_table(claims: Sequence[Statement]) -> Table:
     """A line for each claim: what is claimed, what was measured, the verdict and why."""
     table = Table(title="Claims", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("about", "figure", "claimed", "measured", "verdict"):
@@ -126,25 +126,25 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     for before, claim in itertools.pairwise([None, *claims]):
         assert claim is not None
         about = claim.subject if before is None or before.subject != claim.subject else ""
-        cells = map(escape, (about, claim.figure, _shown(claim.claimed), _shown(claim.measured)))
+        cells = map(escape, (about, claim.quantity, _shown(claim.stated), _shown(claim.found)))
         reason = f": {escape(claim.reason)}" if claim.reason else ""
         table.add_row(*cells, f"[{STYLES[claim.verdict]}]{claim.verdict}[/]{reason}")
     return table
 
 
-def summary(claims: Sequence[Claim]) -> str:
+def summary(claims: Sequence[Statement]) -> str:
     """How many claims have which verdict."""
     counts = Counter[str](claim.verdict for claim in claims)
     return f"{counts['holds']} claims hold, {counts['does not hold']} do not, {counts['not checked']} were not checked"
 
 
-def claims_as_json(claims: Sequence[Claim]) -> str:
+def claims_as_json(claims: Sequence[Statement]) -> str:
     """The form for machines."""
     values: dict[str, Any] = {"claims": [claim.to_dict() for claim in claims]}
     return json.dumps(values | {"holds": all_hold(claims)}, ensure_ascii=False, allow_nan=False)
 
 
-def all_hold(claims: Sequence[Claim]) -> bool:
+def all_hold(claims: Sequence[Statement]) -> bool:
     """Whether no claim was found wrong."""
     return not any(claim.verdict == "does not hold" for claim in claims)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.common.claims import Claim
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
-from distilrubert.model_card.claims import check_card, read_reports
+from distilrubert.pipeline.verification.card_statements import check_card, read_reports
+from distilrubert.pipeline.verification.statement import Statement
 from tests.model_card.conftest import write_run
 
 
@@ -22,19 +22,19 @@ def hub(tmp_path: Path) -> Path:
 UNDECIDED = ("It was distilled on sequences", "The student starts from", "Read from", "An estimate, not a measurement")
 
 
-def claims(hub: Path) -> list[Claim]:
-    return [claim for claim in check_card(hub, read_reports(hub)) if not str(claim.claimed).startswith(UNDECIDED)]
+def claims(hub: Path) -> list[Statement]:
+    return [claim for claim in check_card(hub, read_reports(hub)) if not str(claim.stated).startswith(UNDECIDED)]
 
 
 def further(hub: Path) -> list[tuple[str, object]]:
     return [
-        (claim.subject, claim.claimed) for claim in claims(hub)
+        (claim.subject, claim.stated) for claim in claims(hub)
         if (claim.verdict, claim.reason) == ("not checked", "nothing in the repository decides it")
     ]  # fmt: skip
 
 
 def wrong(hub: Path) -> list[tuple[str, object, object]]:
-    return [(claim.figure, claim.claimed, claim.measured) for claim in claims(hub) if claim.verdict == "does not hold"]
+    return [(claim.quantity, claim.stated, claim.found) for claim in claims(hub) if claim.verdict == "does not hold"]
 
 
 def edit(hub: Path, pattern: str, replacement: str) -> None:
@@ -140,8 +140,8 @@ def test_an_edited_score_of_the_front_matter(hub: Path) -> None:
 )
 def test_a_score_of_the_front_matter_is_compared_by_its_digits(hub: Path, value: str, verdict: str) -> None:
     edit(hub, r"value: 0\.7645$", f"value: {value}")
-    (claim,) = (claim for claim in claims(hub) if claim.figure == "RuSentiment: weighted F1")
-    assert (claim.verdict, claim.measured) == (verdict, 0.7645)
+    (claim,) = (claim for claim in claims(hub) if claim.quantity == "RuSentiment: weighted F1")
+    assert (claim.verdict, claim.found) == (verdict, 0.7645)
 
 
 def test_a_score_of_nothing_is_a_score(hub: Path) -> None:
@@ -150,8 +150,8 @@ def test_a_score_of_nothing_is_a_score(hub: Path) -> None:
     student["tasks"]["rusentiment"]["accuracy"] = 0.0
     (hub / "reports/quality.json").write_text(json.dumps(report), encoding="utf-8")
     edit(hub, r"value: 0\.7617$", "value: 0.0")
-    (claim,) = (claim for claim in claims(hub) if claim.figure == "RuSentiment: accuracy")
-    assert (claim.verdict, claim.measured, claim.reason) == ("holds", 0.0, "")
+    (claim,) = (claim for claim in claims(hub) if claim.quantity == "RuSentiment: accuracy")
+    assert (claim.verdict, claim.found, claim.reason) == ("holds", 0.0, "")
 
 
 def test_a_score_that_nobody_measured(hub: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_edited_cell_is_read_whatever_stands_around_it(hub: Path, shown: str)
 def test_a_cell_that_says_next_to_nothing_is_not_checked(hub: Path, shown: str) -> None:
     edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.70 \|", rf"\1| {shown} |")
     (vague,) = (claim for claim in claims(hub) if claim.verdict == "not checked")
-    assert (vague.claimed, vague.measured, vague.reason) == (shown, "5.70", "no figure that can be compared")
+    assert (vague.stated, vague.found, vague.reason) == (shown, "5.70", "no figure that can be compared")
 
 
 def test_a_row_left_out_and_a_row_made_up(hub: Path) -> None:
@@ -186,8 +186,8 @@ def test_a_row_left_out_and_a_row_made_up(hub: Path) -> None:
         ("SberQuAD: answer F1: Bag of words", "0.9 ± 0.002", None),
     ]
     (left_out,) = (claim for claim in claims(hub) if claim.verdict == "not checked")
-    assert left_out.figure == r"row FactRuEval \| NER: span F1"
-    assert left_out.measured == "0.882 ± 0.003 0.854 ± 0.003 0.851 ± 0.003 –"
+    assert left_out.quantity == r"row FactRuEval \| NER: span F1"
+    assert left_out.found == "0.882 ± 0.003 0.854 ± 0.003 0.851 ± 0.003 –"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_figure_in_a_column_of_another_name_is_one_of_the_report(hub: Path) ->
     edit(hub, r"^(\| Model \|.*\|) Throughput gain, × \|$", r"\1 Gain in samples |")
     assert wrong(hub) == []
     (table,) = (claim for claim in claims(hub) if claim.subject == "README.md, Speed")
-    assert str(table.measured).endswith(" somewhere in the report")
+    assert str(table.found).endswith(" somewhere in the report")
     edit(hub, r"^(\| Student, ONNX Runtime int8 .*)\| 5\.02 \|$", r"\1| 6.03 |")
     assert wrong(hub) == [("Student, ONNX Runtime int8: Gain in samples", "6.03", None)]
 

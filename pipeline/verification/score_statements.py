@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.claims import Claim, judged, unchecked
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements, Row
@@ -16,6 +15,7 @@ from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.quality import measure_quality, ratio_of
 from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 # By how much a score may always differ: the same seed rounds differently on another processor.
 SMALLEST_MARGIN = 0.02
@@ -37,7 +37,7 @@ def check_scores(
     cache_folder: str | os.PathLike[str],
     exporters: Mapping[str, Exporter],
     processes: int = 1,
-) -> Iterator[Claim]:
+) -> Iterator[Statement]:
     """Score the models that are at hand on a task again and compare with the report.
 
     Each is fine-tuned at the learning rate that the report says was chosen. Means over seeds agree where they differ
@@ -91,7 +91,7 @@ def require_scores(quality: Measurements, task: TaskDefinition) -> None:
         raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
 
 
-def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[Claim]:
+def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[Statement]:
     """What is stated and was not looked into.
 
     Args:
@@ -131,7 +131,7 @@ def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[
 
 def _compare(
     task: TaskDefinition, case: str, part: str, stated: Mapping[str, Any], measured: Row | None
-) -> Iterator[Claim]:
+) -> Iterator[Statement]:
     figures = measured.figures.get(part, {}).get(task.name) if measured else None
     for metric, claimed in _scores_in(stated).items():
         name = f"{PARTS[part]}{task.name}: {metric}"
@@ -146,7 +146,7 @@ def _compare(
 
 def _compare_means(
     case: str, name: str, claimed: Mapping[str, Any], found: Mapping[str, Any], *, seeded: bool
-) -> Claim:
+) -> Statement:
     # By what was measured, where it can be: a report could claim any spread.
     source = claimed if found["std"] is None else found
     stated, measured = max(1, len(claimed["values"])), len(found["values"])
@@ -157,7 +157,7 @@ def _compare_means(
         reason = f"the spread of the runs {noise}; more --seeds tell more"
         return unchecked(case, name, claimed["mean"], reason, found["mean"])
     margin = min(margin, LARGEST_MARGIN)
-    return judged(case, name, claimed["mean"], found["mean"], f"± {margin:.3f}", holds=difference <= margin)
+    return checked(case, name, claimed["mean"], found["mean"], f"± {margin:.3f}", holds=difference <= margin)
 
 
 def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -188,7 +188,7 @@ def margin_of(deviation: float | None, runs: int, stated: int, measured: int) ->
     return max(SMALLEST_MARGIN, min(known, plausible) * math.sqrt(1 / stated + 1 / measured))
 
 
-def check_means(quality: Measurements) -> Iterator[Claim]:
+def check_means(quality: Measurements) -> Iterator[Statement]:
     """Whether every stated mean, deviation and ratio is that of the runs that the report lists."""
     for row in quality.rows:
         scores = {
@@ -204,7 +204,7 @@ def check_means(quality: Measurements) -> Iterator[Claim]:
                 wrong.append("ratio")
             stated = len(scores) + (row.ratio is not None)
             found = stated - len(wrong)
-            yield judged(row.case, "means over the runs", stated, found, ", ".join(wrong), holds=not wrong)
+            yield checked(row.case, "means over the runs", stated, found, ", ".join(wrong), holds=not wrong)
 
 
 def _ratio_follows(row: Row, quality: Measurements) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.claims import Claim, judged, unchecked
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements, Row
@@ -16,6 +15,7 @@ from distilrubert.conversion.conversion_settings import Tolerances
 from distilrubert.conversion.formats import FORMATS, Format
 from distilrubert.conversion.model_folder import CONVERTED_FILES
 from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity
+from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 TASKS = ("feature-extraction", "fill-mask")
 UNSTATED = "reports/parity.json has no row of it"
@@ -25,7 +25,7 @@ MODEL_SUFFIXES = frozenset(
 )
 
 
-def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Claim]:
+def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Statement]:
     """Look at each file of a parity report again, and at each file of a known format that it passes over.
 
     Model files of other formats are named, so that none stands in a repository unmentioned.
@@ -56,7 +56,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
         if entry is None:
             yield unchecked(row.case, "file", None, f"no such format is known; known: {', '.join(FORMATS)}")
         elif lost := [path for path in (entry.path, *entry.companions) if not (folder / path).is_file()]:
-            yield judged(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
+            yield checked(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, entry, row)
             yield _check_summary(entry, row)
@@ -68,7 +68,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     yield from _name_unknown(folder)
 
 
-def _name_unknown(folder: Path) -> Iterator[Claim]:
+def _name_unknown(folder: Path) -> Iterator[Statement]:
     known = {path for entry in FORMATS.values() for path in (entry.path, *entry.companions)}
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES)
     for path in files:
@@ -76,13 +76,13 @@ def _name_unknown(folder: Path) -> Iterator[Claim]:
             yield unchecked(path, "file", None, "a model file of no known format")
 
 
-def _check_others(folder: Path, stated: Any) -> Iterator[Claim]:
+def _check_others(folder: Path, stated: Any) -> Iterator[Statement]:
     """What the files of all formats are used with; of other paths a report that anybody wrote has nothing to say."""
     if not isinstance(stated, Mapping):
         raise UserError(f"{folder / 'reports' / 'parity.json'}: details.sha256: a checksum by file is needed")
     for path in (path for path in CONVERTED_FILES if path in stated):
         claimed, found = stated[path], sha256_of(folder / path) if (folder / path).is_file() else None
-        yield judged(path, "sha256", str(claimed), found, "" if found else "is missing", holds=found == claimed)
+        yield checked(path, "sha256", str(claimed), found, "" if found else "is missing", holds=found == claimed)
 
 
 def _load(folder: Path) -> Checkpoint | UserError:
@@ -92,14 +92,14 @@ def _load(folder: Path) -> Checkpoint | UserError:
         return error
 
 
-def _check_bytes(folder: Path, entry: Format, row: Row) -> Iterator[Claim]:
+def _check_bytes(folder: Path, entry: Format, row: Row) -> Iterator[Statement]:
     found: dict[str, float | str] = {"size_mib": entry.size_mib(folder), "sha256": sha256_of(folder / entry.path)}
     for figure, value in found.items():
         if (claimed := row.figures.get(figure)) is not None:
-            yield judged(entry.path, figure, claimed, value, holds=claimed == value)
+            yield checked(entry.path, figure, claimed, value, holds=claimed == value)
 
 
-def _check_summary(entry: Format, row: Row) -> Claim:
+def _check_summary(entry: Format, row: Row) -> Statement:
     """Whether what the row states of the file, and a card after it, is what it lists of single and padded sentences."""
     ways = [row.figures[way] for way in WAYS if row.figures.get(way)]
     if len(ways) < len(WAYS):
@@ -117,7 +117,7 @@ def _check_summary(entry: Format, row: Row) -> Claim:
         if not holds:
             wrong.append(figure)
     stated = len(ways[0])
-    return judged(entry.path, "summary", stated, stated - len(wrong), ", ".join(wrong), holds=not wrong)
+    return checked(entry.path, "summary", stated, stated - len(wrong), ", ".join(wrong), holds=not wrong)
 
 
 def _check_agreement(
@@ -128,9 +128,9 @@ def _check_agreement(
     tasks: Sequence[str],
     entry: Format,
     reason: str = "",
-) -> Iterator[Claim]:
+) -> Iterator[Statement]:
     if isinstance(checkpoint, UserError):
-        yield judged(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
+        yield checked(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
         return
     bounds = bounds_of(getattr(tolerances, entry.precision))
     try:
@@ -146,7 +146,7 @@ def _check_agreement(
         except Exception as error:
             failure = f"cannot be run: {error}"
     else:
-        yield judged(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
+        yield checked(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
         return
     usual = {bound.figure: bound for bound in bounds_of(getattr(Tolerances(), entry.precision))}
     for bound in bounds:
@@ -156,4 +156,4 @@ def _check_agreement(
             lenient = f"within what the report allows, but not within the usual {usual[bound.figure].sign}"
             yield unchecked(entry.path, bound.figure, bound.sign, lenient, value)
         else:
-            yield judged(entry.path, bound.figure, bound.sign, value, reason, holds=bound.holds(value))
+            yield checked(entry.path, bound.figure, bound.sign, value, reason, holds=bound.holds(value))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distilrubert.model_card.values import Facts, Figure, figures_in, figures_of_cell, wording_of
+from distilrubert.pipeline.verification.card_values import Facts, Figure, figures_in, figures_of_cell, wording_of
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
-from distilrubert.common.claims import Claim, judged, unchecked
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -14,6 +13,7 @@ from distilrubert.evaluation.speed.backends import BACKENDS
 from distilrubert.evaluation.speed.benchmark import SpeedCase, measure_speed
 from distilrubert.evaluation.speed.size import count_parameters, size_mib
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 Models = Mapping[str, Path]
 """Folder of each model that is at hand, by the name with which its cases begin."""
@@ -25,7 +25,7 @@ RATE_TOLERANCE = 0.01
 SLOW = "takes minutes; ask for it with --speed"
 
 
-def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
+def check_sizes(models: Models, speed: Measurements) -> Iterator[Statement]:
     """Compare size and parameters of each row with the files that are at hand."""
     for row in speed.rows:
         case = _case_of(row, models)
@@ -38,12 +38,12 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Claim]:
             try:
                 size = size_mib(folder, BACKENDS[case.backend])
                 value = count_parameters(folder) if figure == "parameters" else size
-                yield judged(row.case, figure, claimed, value, holds=value == claimed)
+                yield checked(row.case, figure, claimed, value, holds=value == claimed)
             except UserError as error:
-                yield judged(row.case, figure, claimed, None, str(error), holds=False)
+                yield checked(row.case, figure, claimed, None, str(error), holds=False)
 
 
-def check_ratios(speed: Measurements) -> Iterator[Claim]:
+def check_ratios(speed: Measurements) -> Iterator[Statement]:
     """Whether what every row states is what the times come to that the report lists: medians, rates, and ratios."""
     stated, wrong = 0, []
     for row in speed.rows:
@@ -53,7 +53,7 @@ def check_ratios(speed: Measurements) -> Iterator[Claim]:
                 wrong.append(f"{row.case}: {figure}")
     if stated:
         found = stated - len(wrong)
-        yield judged("reports/speed.json", "figures of the times", stated, found, ", ".join(wrong), holds=not wrong)
+        yield checked("reports/speed.json", "figures of the times", stated, found, ", ".join(wrong), holds=not wrong)
 
 
 def _summaries(row: Row) -> dict[str, tuple[float, float]]:
@@ -81,13 +81,13 @@ def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
     return found
 
 
-def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterator[Claim]:
+def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterator[Statement]:
     """Measure the rows again, in the report's own way, and compare their gains over the first that is at hand.
 
     A gain holds where the measured one is as large, or smaller by no more than the tolerance and the relative
     interquartile ranges of the new times that it is made of. Times belong to a machine, and gains to a kind of
     processor: where this one has other instruction sets (another name, where none are known), or fewer cores than
-    threads were used, the measured gain is shown and not judged. Neither is it where the ranges come to more than
+    threads were used, the measured gain is shown and not checked. Neither is it where the ranges come to more than
     :data:`LARGEST_NOISE`.
 
     Args:
@@ -118,10 +118,10 @@ def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterat
             else:
                 share = tolerance + noise
                 holds = value * (1 + share) >= gain.value
-                yield judged(row.case, figure, gain.value, value, f"within {100 * share:.0f} %", holds=holds)
+                yield checked(row.case, figure, gain.value, value, f"within {100 * share:.0f} %", holds=holds)
 
 
-def list_speed(speed: Measurements) -> Iterator[Claim]:
+def list_speed(speed: Measurements) -> Iterator[Statement]:
     """The gains that :func:`check_speed` would look into, unchecked."""
     for row in speed.rows[1:]:
         for figure, gain in _gains(row, speed.rows[0]).items():

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.conversion.claims import check_files
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import CONVERTED_FILES, convert
 from distilrubert.conversion.parity import default_sentences
+from distilrubert.pipeline.verification.file_statements import check_files
 
 SOME = default_sentences()[:6]
 
@@ -34,7 +34,7 @@ def hub(made, tmp_path) -> Path:
 
 def wrong(hub: Path, report: Measurements) -> set[tuple[str, str]]:
     return {
-        (claim.subject, claim.figure) for claim in check_files(hub, report, SOME) if claim.verdict == "does not hold"
+        (claim.subject, claim.quantity) for claim in check_files(hub, report, SOME) if claim.verdict == "does not hold"
     }
 
 
@@ -46,7 +46,7 @@ def test_files_as_they_were_made_hold(hub, made):
     assert {claim.subject for claim in claims} - set(CONVERTED_FILES) == {
         "model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx",
     }  # fmt: skip
-    of_int8 = {claim.figure: claim.claimed for claim in claims if claim.subject == "onnx/model_quantized.onnx"}
+    of_int8 = {claim.quantity: claim.stated for claim in claims if claim.subject == "onnx/model_quantized.onnx"}
     assert of_int8.keys() == {"size_mib", "sha256", "summary", "token_cosine", "pooled_cosine"}
     assert of_int8["token_cosine"] == "≥ 0.97"
 
@@ -113,9 +113,9 @@ def test_what_a_row_states_is_what_it_lists_of_both_ways(hub, made):
     def claim_of(**figures):
         rows = [dataclasses.replace(row, figures=row.figures | figures) for row in made[1].rows]
         claims = check_files(hub, dataclasses.replace(made[1], rows=rows), SOME)
-        return next(claim for claim in claims if (claim.subject, claim.figure) == ("model.safetensors", "summary"))
+        return next(claim for claim in claims if (claim.subject, claim.quantity) == ("model.safetensors", "summary"))
 
-    assert (claim_of().claimed, claim_of().measured) == (7, 7)
+    assert (claim_of().stated, claim_of().found) == (7, 7)
     for boast in ({"maximal_difference": 0.0}, {"token_cosine": 1.1}, {"minimal_pooled_cosine": 1.1}):
         found = claim_of(**boast)
         assert (found.verdict, found.reason) == ("does not hold", *boast)
@@ -128,7 +128,7 @@ def test_nobody_sets_the_mark_for_himself(hub, made):
     assert not [claim for claim in check_files(hub, report, SOME) if claim.verdict == "not checked"]
     change_weights(hub)
     unsure = [claim for claim in check_files(hub, report, SOME) if claim.verdict == "not checked"]
-    assert {(claim.figure, claim.claimed) for claim in unsure} == {("token_cosine", "≥ -1"), ("pooled_cosine", "≥ -1")}
+    assert {(claim.quantity, claim.stated) for claim in unsure} == {("token_cosine", "≥ -1"), ("pooled_cosine", "≥ -1")}
     assert unsure[0].reason == "within what the report allows, but not within the usual ≥ 0.97"
 
 
@@ -137,7 +137,7 @@ def test_a_file_of_which_no_report_says_anything_is_measured(hub, made, has_repo
     rows = [row for row in made[1].rows if row.case != "onnx-int8"]
     report = dataclasses.replace(made[1], rows=rows) if has_report else None
     unstated = [claim for claim in check_files(hub, report, SOME) if claim.subject == "onnx/model_quantized.onnx"]
-    assert {(claim.figure, claim.verdict, claim.reason) for claim in unstated} == {
+    assert {(claim.quantity, claim.verdict, claim.reason) for claim in unstated} == {
         (figure, "holds", "reports/parity.json has no row of it") for figure in ("token_cosine", "pooled_cosine")
     }
     graph = hub / "onnx/model_quantized.onnx"

@@ -11,12 +11,11 @@ import pytest
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
-from distilrubert.evaluation.speed import speed_claims
-from distilrubert.evaluation.speed.speed_claims import check_ratios, check_sizes, check_speed, list_speed
-from distilrubert.evaluation.tasks import score_claims
 from distilrubert.evaluation.tasks.quality import measure_quality
-from distilrubert.evaluation.tasks.score_claims import check_means, check_scores, list_scores, margin_of
 from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.pipeline.verification import score_statements, speed_statements
+from distilrubert.pipeline.verification.score_statements import check_means, check_scores, list_scores, margin_of
+from distilrubert.pipeline.verification.speed_statements import check_ratios, check_sizes, check_speed, list_speed
 
 
 def row(case: str, latency: float, samples: float, noise: float = 0.0) -> Row:
@@ -41,12 +40,12 @@ STATED = report(row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """Rows that the next measurement gives."""
     rows: list[Row] = []
-    monkeypatch.setattr(speed_claims, "measure_speed", lambda cases, settings: report(*rows))
+    monkeypatch.setattr(speed_statements, "measure_speed", lambda cases, settings: report(*rows))
     return rows
 
 
 def verdicts(stated: Measurements, models: dict[str, Path], tolerance: float = 0.3) -> dict[str, str]:
-    return {claim.figure.split()[0]: claim.verdict for claim in check_speed(models, stated, tolerance)}
+    return {claim.quantity.split()[0]: claim.verdict for claim in check_speed(models, stated, tolerance)}
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_another_kind_of_processor_is_shown_and_not_judged(measured: list[Row], 
     stranger = report(*STATED.rows, instruction_sets=["z80"], cpu="Z80")
     claims = list(check_speed(models, stranger, 0.3))
     assert {claim.verdict for claim in claims} == {"not checked"}
-    assert claims[0].measured == 0.5
+    assert claims[0].found == 0.5
     assert claims[0].reason.startswith("another kind of processor: stated for Z80")
 
 
@@ -107,7 +106,7 @@ def test_without_the_teacher_the_first_file_is_the_measure(measured: list[Row], 
     stated = report(*STATED.rows, row("student-pytorch-bf16", 1.0, 6.0))
     measured += [row("student-pytorch-fp32", 2.0, 3.0), row("student-pytorch-bf16", 1.0, 6.0)]
     claims = list(check_speed({"student": models["student"]}, stated, 0.3))
-    assert [(claim.subject, claim.figure, claim.claimed, claim.verdict) for claim in claims] == [
+    assert [(claim.subject, claim.quantity, claim.stated, claim.verdict) for claim in claims] == [
         ("teacher-pytorch-fp32", "speed", None, "not checked"),
         ("student-pytorch-bf16", "latency gain over student-pytorch-fp32", 2.0, "holds"),
         ("student-pytorch-bf16", "throughput gain over student-pytorch-fp32", 2.0, "holds"),
@@ -117,15 +116,15 @@ def test_without_the_teacher_the_first_file_is_the_measure(measured: list[Row], 
 def test_a_real_measurement_is_compared_with_itself(models: dict[str, Path]) -> None:
     """The report's own settings are used: with sixteen tokens this takes a moment."""
     claims = list(check_speed(models, STATED, tolerance=0.3))
-    assert [claim.claimed for claim in claims] == [2.0, 3.0]
-    assert all(isinstance(claim.measured, float) and claim.measured > 0 for claim in claims)
+    assert [claim.stated for claim in claims] == [2.0, 3.0]
+    assert all(isinstance(claim.found, float) and claim.found > 0 for claim in claims)
     broken = dataclasses.replace(STATED, details={"batch_sizes": []})
     with pytest.raises(UserError, match=r"speed\.json: details\.batch_sizes"):
         list(check_speed(models, broken, 0.3))
 
 
 def test_gains_are_listed_where_nobody_asks_for_them() -> None:
-    assert [claim.claimed for claim in list_speed(STATED)] == [2.0, 3.0]
+    assert [claim.stated for claim in list_speed(STATED)] == [2.0, 3.0]
     assert {claim.verdict for claim in list_speed(STATED)} == {"not checked"}
 
 
@@ -137,7 +136,7 @@ def test_sizes_and_parameters(models: dict[str, Path]) -> None:
         Row("student-onnx-int8", {"size_mib": 1.0}),
     ]
     found = check_sizes({"student": models["student"]}, report(*stated))
-    assert [(claim.figure, claim.verdict) for claim in found] == [
+    assert [(claim.quantity, claim.verdict) for claim in found] == [
         ("parameters", "not checked"),
         ("size_mib", "holds"),
         ("parameters", "does not hold"),
@@ -158,13 +157,13 @@ def test_ratios_follow_from_their_times() -> None:
     teacher, student = row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 2.0, 3.0)
     honest = report(teacher, Row(student.case, student.figures | relative, 2.0))
     (claim,) = check_ratios(honest)
-    assert (claim.verdict, claim.claimed, claim.measured) == ("holds", 4, 4)
+    assert (claim.verdict, claim.stated, claim.found) == ("holds", 4, 4)
     for boast in ({"latency_ratio": 20.0}, {"throughput_ratio": 30.0}):
         (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | boast, 2.0)))
         assert (claim.verdict, claim.reason) == ("does not hold", f"{student.case}: {next(iter(boast))}")
     times = {"batches": {"1": {"median_s": 2.0}, "16": {"median_s": 16 / 3.0}}}
     (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | times, 2.0)))
-    assert (claim.verdict, claim.claimed, claim.measured) == ("holds", 6, 6)
+    assert (claim.verdict, claim.stated, claim.found) == ("holds", 6, 6)
     even = {"batches": times["batches"] | {"16": {"median_s": 16 / 3.02}}}
     (claim,) = check_ratios(report(teacher, Row(student.case, student.figures | relative | even, 2.0)))
     assert claim.verdict == "holds"
@@ -194,11 +193,11 @@ def test_scores_are_measured_again(
 ) -> None:
     def check(stated: Measurements, seeds: list[int] | None = None) -> dict[tuple[str, str], Any]:
         claims = check_scores({"student": student_folder}, stated, noun_task, seeds, tmp_path, {}, processes=2)
-        return {(claim.subject, claim.figure): claim for claim in claims}
+        return {(claim.subject, claim.quantity): claim for claim in claims}
 
     claims = check(quality)
     assert {claim.verdict for claim in claims.values()} == {"holds"}
-    assert all(claim.claimed == claim.measured for claim in claims.values())
+    assert all(claim.stated == claim.found for claim in claims.values())
     assert claims.keys() >= {
         ("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy"), ("bag-of-words", "nouns: f1"),
     }  # fmt: skip
@@ -213,7 +212,7 @@ def test_scores_are_measured_again(
         [("student", "linear probe, nouns: accuracy"), ("bag-of-words", "nouns: accuracy")], "± 0.020"
     )
     alone = check(quality, seeds=[2])[("student", "nouns: accuracy")]
-    assert alone.measured == quality["student"].figures["tasks"]["nouns"]["accuracy"]["values"][1]
+    assert alone.found == quality["student"].figures["tasks"]["nouns"]["accuracy"]["values"][1]
 
     boasting = copy.deepcopy(quality)
     for part in ("tasks", "linear_probe"):
@@ -264,7 +263,7 @@ def test_means_are_compared_as_far_as_new_runs_agree(
         row = Row("student", {"tasks": {"nouns": {"accuracy": score, "run": run}}})
         return Measurements(Environment.capture(), [row], "student", details)
 
-    monkeypatch.setattr(score_claims, "measure_quality", lambda *_, **__: report_of(found))
+    monkeypatch.setattr(score_statements, "measure_quality", lambda *_, **__: report_of(found))
     (claim,) = check_scores({"student": tmp_path}, report_of(claimed), noun_task, None, tmp_path, {})
     assert claim.verdict == verdict
 
@@ -276,8 +275,8 @@ def test_a_metric_that_the_definition_does_not_list_is_named(
     figures = stated["student"].figures["tasks"]["nouns"]
     figures["f1_macro"] = {"mean": 0.99, "std": 0.0, "values": [0.99, 0.99]}
     claims = check_scores({"student": student_folder}, stated, noun_task, None, tmp_path, {}, processes=2)
-    (claim,) = (claim for claim in claims if claim.figure == "nouns: f1_macro")
-    assert (claim.verdict, claim.claimed) == ("not checked", 0.99)
+    (claim,) = (claim for claim in claims if claim.quantity == "nouns: f1_macro")
+    assert (claim.verdict, claim.stated) == ("not checked", 0.99)
     assert claim.reason == "the task's definition does not list this metric"
 
 
@@ -288,13 +287,13 @@ def test_means_follow_from_their_runs(quality: Measurements) -> None:
         edited["student"].figures["tasks"]["nouns"]["accuracy"][key] = value
         student, *_ = check_means(edited)
         assert (student.verdict, student.reason) == ("does not hold", "nouns: accuracy")
-        assert student.claimed == student.measured + 1
+        assert student.stated == student.found + 1
     # A plain number, which a card shows like a mean, is the mean of no runs.
     edited = copy.deepcopy(quality)
     edited["bag-of-words"].figures["tasks"]["nouns"]["accuracy"] = 0.99
     _, words, _ = check_means(edited)
     assert (words.subject, words.verdict, words.reason) == ("bag-of-words", "does not hold", "nouns: accuracy")
-    assert ("bag-of-words", 0.99) in [(claim.subject, claim.claimed) for claim in list_scores(edited)]
+    assert ("bag-of-words", 0.99) in [(claim.subject, claim.stated) for claim in list_scores(edited)]
     edited = dataclasses.replace(quality, rows=[dataclasses.replace(row, ratio=1.1) for row in quality.rows])
     student, *_ = check_means(edited)
     assert (student.verdict, student.reason) == ("does not hold", "ratio")
@@ -311,7 +310,7 @@ def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(
 
 
 def test_what_was_not_asked_for_is_listed(quality: Measurements) -> None:
-    assert [(claim.subject, claim.figure) for claim in list_scores(quality)] == [
+    assert [(claim.subject, claim.quantity) for claim in list_scores(quality)] == [
         ("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy"),
         ("bag-of-words", "nouns: accuracy"), ("majority-class", "nouns: accuracy"),
     ]  # fmt: skip

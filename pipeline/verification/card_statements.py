@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from distilrubert.common.claims import Claim, judged, unchecked
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
@@ -32,7 +31,15 @@ from distilrubert.model_card.prose import (
     describe_speed,
 )
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
-from distilrubert.model_card.values import Facts, Figure, claims_figures, figures_in, figures_of_cell, wording_of
+from distilrubert.pipeline.verification.card_values import (
+    Facts,
+    Figure,
+    claims_figures,
+    figures_in,
+    figures_of_cell,
+    wording_of,
+)
+from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 CARD = "README.md"
 Reports = Mapping[str, Measurements]
@@ -68,7 +75,7 @@ def read_reports(folder: Path) -> dict[str, Measurements]:
     return found
 
 
-def check_card(folder: Path, reports: Reports) -> list[Claim]:
+def check_card(folder: Path, reports: Reports) -> list[Statement]:
     """Compare a card with the reports and files of its repository.
 
     The scores of the front matter, the figures in the tables and in the sentences that the reports decide must be
@@ -98,7 +105,7 @@ def _read_card(folder: Path) -> ModelCard:
         raise UserError(f"{path}: the front matter cannot be read: {error}") from error
 
 
-def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | None) -> Iterator[Claim]:
+def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | None) -> Iterator[Statement]:
     measured = eval_results(quality) if quality else []
     for result in claimed:
         subject, figure = f"{CARD}, model-index", f"{result.dataset_name}: {result.metric_name or result.metric_type}"
@@ -113,10 +120,10 @@ def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | No
         if any(cell.is_vague for cell in cells):
             yield unchecked(subject, figure, result.metric_value, VAGUE, value)
         elif agreeing := [found for found, cell in zip(named, cells, strict=True) if cell.agrees]:
-            yield judged(subject, figure, result.metric_value, agreeing[0].metric_value, holds=True)
+            yield checked(subject, figure, result.metric_value, agreeing[0].metric_value, holds=True)
         else:
             reason = NO_SUCH_FIGURE if value is None else ""
-            yield judged(subject, figure, result.metric_value, value, reason, holds=False)
+            yield checked(subject, figure, result.metric_value, value, reason, holds=False)
 
 
 def _written(value: Any) -> str:
@@ -128,7 +135,7 @@ def _identity(result: EvalResult) -> tuple[str | None, ...]:
     return result.task_type, result.dataset_type, result.dataset_split, result.metric_type
 
 
-def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Claim]:
+def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": _loss_table}
     expected = {"Files": file_table(sizes)}
@@ -177,7 +184,7 @@ def _cells(lines: Sequence[str]) -> Table:
     return rows[:1] + rows[2:]
 
 
-def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterator[Claim]:
+def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterator[Statement]:
     """A claim for each figure that differs, or else one for the whole table; and for each row that is left out."""
     known = {row[0]: dict(zip(expected[0], row, strict=True)) for row in expected[1:]}
     head, rows = (shown[0], shown[1:]) if shown else ([], [])
@@ -197,12 +204,12 @@ def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterato
     wrong = [cell for cell in cells if not cell.holds(facts)]
     for cell in wrong:
         reason = "" if cell.decided else NO_SUCH_FIGURE
-        yield judged(where, cell.name, cell.text, cell.expected, reason, holds=False)
+        yield checked(where, cell.name, cell.text, cell.expected, reason, holds=False)
     if not wrong:
         placed = sum(cell.decided for cell in cells)
         elsewhere = f", {len(cells) - placed} somewhere in the report" if placed < len(cells) else ""
         found = f"{placed} equal{elsewhere}"
-        yield judged(where, "figures of the table", f"{len(cells)} figures", found, holds=True)
+        yield checked(where, "figures of the table", f"{len(cells)} figures", found, holds=True)
     # Under another name a row is not left out.
     others = [_figures_of_row(row) for row in rows if row[0] not in known]
     for label, *given in expected[1:]:
@@ -256,7 +263,7 @@ def _agree(shown: Sequence[Figure], expected: Sequence[Figure]) -> bool:
     return len(shown) == len(expected) and all(map(Figure.agrees, shown, expected))
 
 
-def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Claim]:
+def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
     config = folder / "config.json"
     facts = Facts([report.to_dict() for report in reports.values()] + ([read_json(config)] if config.is_file() else []))
     prose = [line for line in text.splitlines() if not _is_of_table(line)]
@@ -275,14 +282,14 @@ def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Clai
         if agreeing:
             holding += 1
         elif alike:
-            yield judged(where, "sentence", nearest, sentence, holds=False)
+            yield checked(where, "sentence", nearest, sentence, holds=False)
         elif nearest is None:
             yield unchecked(where, "sentence", None, "the card has no such sentence", sentence)
         elif strange := _strange(nearest, expected, facts):
             yield unchecked(where, "sentence", nearest, f"in other words, and no report has {strange}", sentence)
         else:
             holding += 1
-    yield judged(where, "sentences with figures", f"{holding} sentences", f"{holding} agree", holds=True)
+    yield checked(where, "sentences with figures", f"{holding} sentences", f"{holding} agree", holds=True)
     for line in prose:
         if line not in compared and claims_figures(line):
             yield unchecked(where, "another sentence", line.strip(), UNDECIDED)
