@@ -74,7 +74,9 @@ def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILE
 
 def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertTokenizerFast:
     """Real pieces, filled up to the size of the vocabulary: CTranslate2 counts them."""
-    pieces = sorted((vocabulary := train_wordpiece(sentences, size=400).get_vocab()), key=vocabulary.__getitem__)
+    pieces = sorted(
+        (vocabulary := train_wordpiece(sentences, size=400).tokenizer.get_vocab()), key=vocabulary.__getitem__
+    )
     pieces += [f"[unused{index}]" for index in range(shape.vocabulary - len(pieces))]
     (work / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return DistilBertTokenizerFast(str(work / "vocab.txt"), do_lower_case=False, model_max_length=512)

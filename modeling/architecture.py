@@ -86,7 +86,14 @@ class TrimSettings(Section):
 class TrainedVocabularySettings(Section):
     """A WordPiece vocabulary trained on the corpus."""
 
-    size: int = Field(ge=100, description="Pieces, special tokens included; fewer where the corpus gives fewer.")
+    size: int = Field(ge=100, description="Tokens, special ones included; fewer where the corpus gives fewer.")
+    character_coverage: float = Field(
+        0.9999,
+        gt=0,
+        le=1,
+        description="Share of the text's characters that get a token; a word with one of the other, rare characters "
+        "is [UNK]. 1 keeps all: ideographs and emoji then take much of a small vocabulary.",
+    )
 
 
 class VocabularySettings(Section):

@@ -1,12 +1,13 @@
 """New cased WordPiece vocabularies, the same from the same text every time."""
 
-import itertools
+import dataclasses
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.normalizers import BertNormalizer
@@ -19,45 +20,76 @@ from distilrubert.common.errors import UserError
 logger = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CHARACTER_COVERAGE = 0.9999
 MINIMUM_PAIR_COUNT = 2
 # Two planes of private use: one code for each character at the beginning of a word, one for it further on.
 INITIAL_PLANE, CONTINUING_PLANE, PLANE_SIZE = 0xF0000, 0x100000, 0xFFFE
 REPEATS_PER_LINE = 10_000
 
 
-def train_wordpiece(texts: Iterable[str], size: int, max_length: int = 512) -> PreTrainedTokenizerFast:
-    """Train a cased WordPiece vocabulary whose every piece but the single characters was frequent in `texts`.
+@dataclasses.dataclass(frozen=True)
+class TrainedVocabulary:
+    """A vocabulary and what it cannot spell of the text that it was trained on.
 
-    Case and accents are kept (й and ё stay letters of their own). Every character of the texts is kept, both at
-    the beginning of a word and inside one (``##``), so no word of them is [UNK] but those longer than
-    the 100 characters that WordPiece reads. Pieces are merged by pair counts as the trainers of the tokenizers library
-    do, but ties are broken by the characters, where theirs depend on the order of a hash table.
+    Attributes:
+        tokenizer: a fast BERT tokenizer; ids 0 to 4 are [PAD], [UNK], [CLS], [SEP], [MASK].
+        unknown_character_share: share of the text's characters (white space aside) that have no token.
+        unknown_word_share: share of its words with such a character: each becomes one [UNK].
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    unknown_character_share: float
+    unknown_word_share: float
+
+
+def train_wordpiece(
+    texts: Iterable[str], size: int, max_length: int = 512, character_coverage: float = CHARACTER_COVERAGE
+) -> TrainedVocabulary:
+    """Train a cased WordPiece vocabulary: single characters, then the most frequent merges in `texts`.
+
+    Case and accents are kept (й and ё stay letters of their own). The rarest characters are dropped, as many as
+    `character_coverage` allows; a word with one of them is [UNK]. Each other character has a token for the beginning
+    of a word, and a ``##`` token if a word of the texts has it further on. So all other words of the texts can be
+    spelt, but those longer than the 100 characters that WordPiece reads. Tokens are merged by pair counts as the
+    trainers of the tokenizers library do, but ties are broken by the characters, where theirs depend on the order of
+    a hash table.
 
     Args:
         texts: read once, in any order.
-        size: pieces, special tokens included; fewer where the texts do not give as many.
+        size: tokens, special ones included; fewer where the texts do not give as many.
         max_length: `model_max_length` of the tokenizer, tokens.
-
-    Returns:
-        A fast BERT tokenizer; ids 0 to 4 are [PAD], [UNK], [CLS], [SEP], [MASK].
+        character_coverage: least share of the texts' characters that is kept, from 0 to 1.
 
     Raises:
         UserError: if there is no text, or `size` does not even hold its characters.
     """
     words = _count_words(texts)
-    characters = sorted(set(itertools.chain.from_iterable(words)))
+    characters = _count_characters(words)
     if not characters:
         raise UserError("corpus: there is no text to train a vocabulary on")
-    smallest = len(SPECIAL_TOKENS) + 2 * len(characters)
+    kept = _most_frequent(characters, character_coverage)
+    known = {word: count for word, count in words.items() if kept.issuperset(word)}
+    initial, continuing = sorted(kept), sorted(set().union(*(word[1:] for word in known)))
+    smallest = len(SPECIAL_TOKENS) + len(initial) + len(continuing)
     if size < smallest:
         raise UserError(
-            f"vocabulary size: {size} pieces; the text has {len(characters)} different characters, which with their "
-            f"## forms and the special tokens take {smallest}"
+            f"vocabulary size: {size} tokens; {len(initial)} different characters, {len(continuing)} ## forms of them "
+            f"and the special tokens take {smallest}; a character_coverage below {character_coverage} keeps fewer"
         )
-    pieces = [*SPECIAL_TOKENS, *_merge(words, characters, size - len(SPECIAL_TOKENS))]
-    if len(pieces) < size:
-        logger.warning("The text gives a vocabulary of %d pieces only, not %d", len(pieces), size)
-    return _bert_tokenizer(pieces, max_length)
+    tokens = [*SPECIAL_TOKENS, *_merge(known, initial, continuing, size - len(SPECIAL_TOKENS))]
+    if len(tokens) < size:
+        logger.warning("The text gives a vocabulary of %d tokens only, not %d", len(tokens), size)
+    trained = TrainedVocabulary(
+        _bert_tokenizer(tokens, max_length),
+        1 - sum(characters[character] for character in kept) / characters.total(),
+        1 - sum(known.values()) / words.total(),
+    )
+    logger.info(
+        "Vocabulary: %d tokens; %d of %d characters are too rare for one: %.2g %% of the text, %.2g %% of its words",
+        *(len(tokens), len(characters) - len(kept), len(characters)),
+        *(100 * trained.unknown_character_share, 100 * trained.unknown_word_share),
+    )
+    return trained
 
 
 def _count_words(texts: Iterable[str]) -> Counter[str]:
@@ -69,28 +101,47 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
     return words
 
 
-def _merge(words: Counter[str], characters: list[str], size: int) -> list[str]:
-    """The pieces in order: single characters, their ## forms, then merges from the most frequent on."""
-    assert len(characters) <= PLANE_SIZE
+def _count_characters(words: Mapping[str, int]) -> Counter[str]:
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    return characters
+
+
+def _most_frequent(characters: Counter[str], coverage: float) -> set[str]:
+    """The fewest characters that make up this share of all; equally frequent ones in the order of their codes."""
+    ranked = sorted(characters, key=lambda character: (-characters[character], character))
+    covered = np.cumsum([characters[character] for character in ranked])
+    return set(ranked[: 1 + int(np.searchsorted(covered, coverage * covered[-1]))])
+
+
+def _merge(words: Mapping[str, int], initial: list[str], continuing: list[str], size: int) -> list[str]:
+    """The tokens in order: single characters, their ## forms, then merges from the most frequent on."""
+    assert len(initial) <= PLANE_SIZE
     # The trainer's own ## prefix makes ids, and with them ties, depend on its hash order. So each form of a
     # character becomes a character of its own; the trainer numbers those in sorted order.
-    initial = {character: chr(INITIAL_PLANE + i) for i, character in enumerate(characters)}
-    continuing = {character: chr(CONTINUING_PLANE + i) for i, character in enumerate(characters)}
+    initial_code = {character: chr(INITIAL_PLANE + i) for i, character in enumerate(initial)}
+    continuing_code = {character: chr(CONTINUING_PLANE + i) for i, character in enumerate(continuing)}
+    decoded = {code: character for codes in (initial_code, continuing_code) for character, code in codes.items()}
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = WhitespaceSplit()
     trainer = BpeTrainer(
         vocab_size=size,
         min_frequency=MINIMUM_PAIR_COUNT,
-        initial_alphabet=[*initial.values(), *continuing.values()],
+        initial_alphabet=list(decoded),
         show_progress=False,
     )
     encoded = (
-        (initial[word[0]] + "".join(continuing[character] for character in word[1:]), count)
+        (initial_code[word[0]] + "".join(continuing_code[character] for character in word[1:]), count)
         for word, count in words.items()
     )
     tokenizer.train_from_iterator(_lines(encoded), trainer)
     vocabulary = tokenizer.get_vocab()
-    return [_decode(code, characters) for code in sorted(vocabulary, key=vocabulary.__getitem__)]
+    return [
+        ("##" if token[0] >= chr(CONTINUING_PLANE) else "") + "".join(decoded[code] for code in token)
+        for token in sorted(vocabulary, key=vocabulary.__getitem__)
+    ]
 
 
 def _lines(words: Iterable[tuple[str, int]]) -> Iterator[str]:
@@ -99,14 +150,9 @@ def _lines(words: Iterable[tuple[str, int]]) -> Iterator[str]:
             yield " ".join([word] * min(REPEATS_PER_LINE, count - start))
 
 
-def _decode(code: str, characters: list[str]) -> str:
-    prefix = "##" if ord(code[0]) >= CONTINUING_PLANE else ""
-    return prefix + "".join(characters[ord(character) & 0xFFFF] for character in code)
-
-
-def _bert_tokenizer(pieces: list[str], max_length: int) -> PreTrainedTokenizerFast:
+def _bert_tokenizer(tokens: list[str], max_length: int) -> PreTrainedTokenizerFast:
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+        Path(folder, "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         return BertTokenizerFast.from_pretrained(
             folder, do_lower_case=False, strip_accents=False, model_max_length=max_length
         )

@@ -184,7 +184,7 @@ def _train_vocabulary(run: Run) -> None:
     assert pretrain is not None
     tokenizer = train_wordpiece(
         iterate_texts(run.recipe.corpus.sources), pretrain.vocabulary_size, pretrain.max_positions
-    )
+    ).tokenizer
     with atomic_folder(run.vocabulary) as beside:
         save_tokenizer(tokenizer, beside)
 

@@ -96,16 +96,26 @@ def make_student_vocabulary(run: Run) -> None:
     whole = teacher_tokenizer(run)
     texts = _texts(run, is_held_out=False)
     counts_T = None
+    lost: dict[str, float] = {}
     if own.trim:
         counts_T = count_pieces(whole, texts)
         made = trim_tokenizer(whole, counts_T, own.trim.minimum_count)
     else:
         assert own.train is not None
         try:
-            made = train_wordpiece(texts, own.train.size, whole.model_max_length)
+            trained = train_wordpiece(
+                texts, own.train.size, whole.model_max_length, character_coverage=own.train.character_coverage
+            )
         except UserError as error:
             raise UserError(f"student.vocabulary.train: {error}") from error
-    _measure(run, whole, made, counts_T).save(run.reports / "vocabulary.json")
+        made = trained.tokenizer
+        lost = {
+            "training_unknown_character_share": trained.unknown_character_share,
+            "training_unknown_word_share": trained.unknown_word_share,
+        }
+    measured = _measure(run, whole, made, counts_T)
+    measured.rows[-1].figures.update(lost)
+    measured.save(run.reports / "vocabulary.json")
     with atomic_folder(folder_of(run)) as beside:
         save_tokenizer(made, beside)
 

@@ -95,7 +95,7 @@ def sentences() -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_teacher(sentences: list[str]) -> Teacher:
     """A random teacher: 4 layers, 32 wide, 4 heads, about 200 pieces; no weight at its neutral value."""
-    tokenizer = train_wordpiece(sentences, size=220, max_length=64)
+    tokenizer = train_wordpiece(sentences, size=220, max_length=64).tokenizer
     teacher = new_teacher(tokenizer, layers=4, dim=32, heads=4, hidden_dim=64, seed=7)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

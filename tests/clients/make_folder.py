@@ -26,7 +26,9 @@ ALL_FILES = ConversionSettings(
 def main(folder: Path) -> None:
     """Write the folder."""
     sentences = default_sentences()
-    teacher = new_teacher(train_wordpiece(sentences, 300, 64), layers=2, dim=32, heads=4, hidden_dim=64, seed=3)
+    teacher = new_teacher(
+        train_wordpiece(sentences, 300, 64).tokenizer, layers=2, dim=32, heads=4, hidden_dim=64, seed=3
+    )
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in teacher.model.named_parameters():

@@ -68,7 +68,7 @@ def noun_task(noun_task_file: Path) -> TaskDefinition:
 @pytest.fixture(scope="session")
 def fresh_teacher(sentences: list[str]) -> Teacher:
     """A tiny teacher as it is before training: unlike `tiny_teacher`, its weights are small, so that it can learn."""
-    tokenizer = train_wordpiece(sentences, size=220, max_length=64)
+    tokenizer = train_wordpiece(sentences, size=220, max_length=64).tokenizer
     return new_teacher(tokenizer, layers=4, dim=32, heads=4, hidden_dim=64, seed=7)
 
 

@@ -26,7 +26,7 @@ def spans(first: Offsets, second: Offsets) -> tuple[list[int], list[int]]:
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences, size=150)
+    return train_wordpiece(sentences, size=150).tokenizer
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def is_nothing(character: str) -> bool:
 
 @pytest.mark.data
 def test_real_texts_are_covered_once_by_both(real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str]) -> None:
-    own = train_wordpiece(hard_texts, size=4_000)
+    own = train_wordpiece(hard_texts, size=4_000).tokenizer
     whole = "".join(hard_texts)
     is_kept = ~np.isin(list(whole), [character for character in set(whole) if is_nothing(character)])
     both = [encoded_offsets(tokenizer, hard_texts) for tokenizer in (real_tokenizer, own)]

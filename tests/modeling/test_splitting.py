@@ -11,7 +11,7 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences, size=150)
+    return train_wordpiece(sentences, size=110).tokenizer
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_parts_put_together_are_the_piece(tiny_teacher: Teacher, small: PreTrain
 
 
 def test_special_tokens_go_by_their_role(tiny_teacher: Teacher, sentences: list[str]) -> None:
-    own = train_wordpiece(sentences[:20], size=130)
+    own = train_wordpiece(sentences[:20], size=130).tokenizer
     split = split_vocabulary(tiny_teacher.tokenizer, own)
     assert [split[i].tolist() for i in range(5)] == [[0], [1], [2], [3], [4]]
     unspelt = np.flatnonzero(~split.is_spelt_T)

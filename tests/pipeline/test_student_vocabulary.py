@@ -90,6 +90,7 @@ def test_the_report_of_a_new_vocabulary(trained: Run) -> None:
     # The student's own width: 16 numbers and a bias.
     assert (student["pieces"], student["embeddings_mib"]) == (150, pytest.approx(150 * 17 * 4 / 2**20))
     assert not [name for name in student if "resplit" in name]
+    assert student["training_unknown_character_share"] == student["training_unknown_word_share"] == 0
 
 
 def test_nothing_of_the_held_out_text_is_counted(
@@ -200,7 +201,7 @@ def test_a_vocabulary_smaller_than_its_characters_is_refused(
 ) -> None:
     student = "{layers: 2, vocabulary: {train: {size: 100}}}"
     run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRAINED | {"student": student})
-    said = r"student\.vocabulary\.train: vocabulary size: 100 pieces; the text has \d+ different characters"
+    said = r"student\.vocabulary\.train: vocabulary size: 100 tokens; \d+ different characters"
     with pytest.raises(UserError, match=said) as caught:
         bring_up_to_date(run, training_stages_of(run))
     assert "\n" not in str(caught.value)

@@ -39,7 +39,7 @@ class Text(list[np.ndarray]):
 
 
 def tiny_teacher() -> Teacher:
-    tokenizer = train_wordpiece(TEXTS, size=66, max_length=32)
+    tokenizer = train_wordpiece(TEXTS, size=66, max_length=32).tokenizer
     teacher = new_teacher(tokenizer, layers=2, dim=16, heads=2, hidden_dim=32, seed=SEED)
     teacher.model.requires_grad_(False)
     generator = torch.Generator().manual_seed(SEED)

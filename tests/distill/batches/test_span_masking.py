@@ -14,7 +14,7 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences, size=150, max_length=64)
+    return train_wordpiece(sentences, size=150, max_length=64).tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences, size=150, max_length=64)
+    return train_wordpiece(sentences, size=150, max_length=64).tokenizer
 
 
 def spelt(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
@@ -123,7 +123,7 @@ def test_a_corpus_of_pairs(
 def test_real_texts_are_cut_at_the_same_characters(
     real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], limit: int
 ) -> None:
-    own = train_wordpiece(hard_texts, size=4_000)
+    own = train_wordpiece(hard_texts, size=4_000).tokenizer
     examples = PairEncoder(real_tokenizer, own, limit).encode(hard_texts)
     whole = [
         plain_tokenizer(tokenizer).encode_batch(hard_texts, add_special_tokens=False)

@@ -32,7 +32,7 @@ ALL = {"mlm": 0.5, "first_piece": 0.7, "match": 2.0, "reduce_map": 1.0, "reduce"
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
-    return train_wordpiece(sentences, size=150, max_length=64)
+    return train_wordpiece(sentences, size=150, max_length=64).tokenizer
 
 
 def batch_of(teacher: Teacher, student: PreTrainedTokenizerFast, texts: list[str]) -> dict[str, Tensor]:
@@ -244,7 +244,7 @@ def test_epochs_are_counted_in_the_tokens_of_the_student(
 ) -> None:
     """Batches go by the longer side of each example. The report did too, and made less than two of two epochs."""
     # A vocabulary of some texts: shorter than the teacher's where it has [UNK] or longer pieces, else longer.
-    own = train_wordpiece(sentences[:20], size=260, max_length=64)
+    own = train_wordpiece(sentences[:20], size=260, max_length=64).tokenizer
     corpus = build_corpus(
         corpus_settings(sentences, tmp_path), tiny_teacher.tokenizer, tmp_path / "corpus", 0, student_tokenizer=own
     )

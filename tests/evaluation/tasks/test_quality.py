@@ -186,7 +186,7 @@ def test_a_model_with_another_vocabulary_is_not_measured_on_the_teachers_pieces(
     teacher_folder: Path, sentences: list[str], held_out: list[np.ndarray], tmp_path: Path
 ) -> None:
     other = new_teacher(
-        train_wordpiece(sentences, size=150, max_length=64), layers=1, dim=16, heads=2, hidden_dim=16, seed=0
+        train_wordpiece(sentences, size=150, max_length=64).tokenizer, layers=1, dim=16, heads=2, hidden_dim=16, seed=0
     )
     save_teacher(other, tmp_path / "other")
     models = {"teacher": teacher_folder, "other": tmp_path / "other"}
