@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -49,6 +49,15 @@ def load_yaml(text: str) -> Any:
         yaml.YAMLError: if it is none, or a mapping has a key twice.
     """
     return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of nested mappings with dotted keys; an empty mapping has none."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str], where: str) -> S:

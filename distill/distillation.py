@@ -36,6 +36,7 @@ def distill(
     settings: DistillationSettings,
     folder: str | os.PathLike[str],
     seed: int,
+    project: str = "distilrubert",
 ) -> TrainingReport:
     """Train `student.model` in place to predict as `teacher` does.
 
@@ -51,6 +52,7 @@ def distill(
             student is compared with its checkpoints, the weights that it starts from are not, and only one call at
             a time may work in it.
         seed: of order, masks and dropout.
+        project: the name that trackers file the run under: the recipe's.
 
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
@@ -88,6 +90,7 @@ def distill(
                 seed=seed,
                 origin={"corpus": _identity_of(corpus), **origin},
                 epoch_tokens=epoch_tokens,
+                project=project,
                 find_unused_parameters=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
             )
         )
@@ -96,7 +99,12 @@ def distill(
 
 
 def pretrain_teacher(
-    teacher: Teacher, corpus: Corpus, settings: MaskedTrainingSettings, folder: str | os.PathLike[str], seed: int
+    teacher: Teacher,
+    corpus: Corpus,
+    settings: MaskedTrainingSettings,
+    folder: str | os.PathLike[str],
+    seed: int,
+    project: str = "distilrubert",
 ) -> TrainingReport:
     """Train `teacher.model` in place on masked language modelling alone, with the same loop as :func:`distill`.
 
@@ -108,6 +116,7 @@ def pretrain_teacher(
         settings: optimisation and bookkeeping.
         folder: gets ``checkpoints/`` and, with trackers, ``trackers/``.
         seed: of order, masks and dropout.
+        project: the name that trackers file the run under: the recipe's.
 
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
@@ -127,6 +136,7 @@ def pretrain_teacher(
                 seed=seed,
                 origin={"corpus": _identity_of(corpus)},
                 epoch_tokens=int(corpus.train.lengths.sum()),
+                project=project,
             )
         )
     finally:

@@ -66,13 +66,14 @@ def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> 
 
     Raises:
         UserError: if it cannot be found or read, is no BERT encoder with a trained and tied masked-language
-            head, computes what no DistilBERT can (relative positions, causal attention), or has no fast tokenizer
-            that fits.
+            head, has a weight that is infinite or NaN, computes what no DistilBERT can (relative positions, causal
+            attention), or has no fast tokenizer that fits.
     """
     name = os.fspath(model)
     folder = checkpoint_folder(model, revision)
     _check_carried(read_config(folder, name, "bert"), name)
     bert = load_masked_lm(BertForMaskedLM, folder, name)
+    _check_finite(bert, name)
     tokenizer = load_fast_tokenizer(folder, name, bert.config.vocab_size, bert.config.max_position_embeddings)
     return Teacher(bert.requires_grad_(False), tokenizer, name, revision)
 
@@ -131,6 +132,12 @@ def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:
     """
     with atomic_folder(folder) as beside:
         save_checkpoint(teacher.model, teacher.tokenizer, beside)
+
+
+def _check_finite(model: BertForMaskedLM, name: str) -> None:
+    for key, weight in model.named_parameters():
+        if bad := int((~torch.isfinite(weight)).sum()):
+            raise UserError(f"{name}: {bad} of {weight.numel()} values of {key} are infinite or NaN")
 
 
 def _check_carried(config: dict[str, Any], name: str) -> None:

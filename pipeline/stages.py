@@ -205,7 +205,9 @@ def _pretrain_teacher(run: Run) -> None:
         hidden_dim=pretrain.hidden_dim,
         seed=run.recipe.seed,
     )
-    report = pretrain_teacher(teacher, load_corpus(run.corpus), pretrain, run.folder / "pretraining", run.recipe.seed)
+    report = pretrain_teacher(
+        teacher, load_corpus(run.corpus), pretrain, run.folder / "pretraining", run.recipe.seed, run.recipe.name
+    )
     if run.launch.leads:
         report.save(run.reports / "pretraining.json")
         save_teacher(teacher, run.teacher)
@@ -215,7 +217,7 @@ def _distill(run: Run) -> None:
     teacher, tokenizer = fitted(run, teacher_of(run))
     corpus = load_corpus(run.corpus)
     student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
-    report = distill(teacher, student, corpus, run.recipe.distillation, run.folder, run.recipe.seed)
+    report = distill(teacher, student, corpus, run.recipe.distillation, run.folder, run.recipe.seed, run.recipe.name)
     if run.launch.leads:
         report.save(run.reports / "training.json")
         save_student(student, run.student)

@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 
 import torch
 
+from distilrubert.common.training.update import Update
+
 Activity = Literal["validation", "checkpoint"]
 
 
@@ -16,7 +18,9 @@ class Progress:
     """Counters, clocks and curves of a run, over all its processes and resumptions.
 
     Attributes:
-        step: updates done.
+        step: updates done, skipped ones included.
+        skipped_updates: updates that were skipped because a loss or the gradient was not finite.
+        skipped_in_a_row: those directly before the next update.
         tokens: real tokens trained on, with repetition.
         positions: the same with padding.
         resumes: how often the run went on from a checkpoint.
@@ -27,11 +31,15 @@ class Progress:
         peak_gpu_memory_mib: largest memory on an accelerator, 0 without one.
         curves: points of the training curves.
         validation: losses on held-out text.
-        window: sums of each figure since the last point of the curves.
+        window: sum of each loss since the last point of the curves, without skipped updates.
         window_updates: number of updates in `window`.
+        window_began_s: training time at the last point.
+        run_ids: how the trackers call the run.
     """
 
     step: int = 0
+    skipped_updates: int = 0
+    skipped_in_a_row: int = 0
     tokens: int = 0
     positions: int = 0
     resumes: int = 0
@@ -44,6 +52,8 @@ class Progress:
     validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
     window: dict[str, float] = dataclasses.field(default_factory=dict)
     window_updates: int = 0
+    window_began_s: float = 0.0
+    run_ids: dict[str, str] = dataclasses.field(default_factory=dict)
 
     to_dict = dataclasses.asdict
 
@@ -62,6 +72,13 @@ class Progress:
         """Real tokens per second of training time."""
         return self.tokens / self.training_time_s if self.training_time_s > 0 else 0.0
 
+    @property
+    def window_tokens_per_s(self) -> float:
+        """The same since the last point of the curves."""
+        tokens = self.tokens - (self.curves[-1]["tokens"] if self.curves else 0)
+        seconds = self.training_time_s - self.window_began_s
+        return tokens / seconds if seconds > 0 else 0.0
+
     @contextlib.contextmanager
     def timed(self, activity: Activity) -> Iterator[None]:
         """Add the time that the block takes to that activity's."""
@@ -72,21 +89,26 @@ class Progress:
             name = f"{activity}_time_s"
             setattr(self, name, getattr(self, name) + time.monotonic() - started)
 
-    def add_update(self, losses: Mapping[str, float], tokens: int, positions: int) -> None:
+    def add_update(self, update: Update) -> None:
         """Count one update."""
         self.step += 1
-        self.tokens += tokens
-        self.positions += positions
+        self.tokens += update.tokens
+        self.positions += update.positions
+        if update.is_skipped:
+            self.skipped_updates += 1
+            self.skipped_in_a_row += 1
+            return
+        self.skipped_in_a_row = 0
         self.window_updates += 1
-        for name, value in losses.items():
+        for name, value in update.losses.items():
             self.window[name] = self.window.get(name, 0.0) + value
 
     def add_point(self, learning_rate: float) -> dict[str, float]:
-        """Close the current stretch of the curves with a point, the mean over its updates, and return it."""
+        """Add a point to the curves, the mean over the updates since the last one, and return it."""
         means = {name: total / self.window_updates for name, total in self.window.items()}
         point = {"step": self.step, "tokens": self.tokens, **means, "learning_rate": learning_rate}
         self.curves.append(point)
-        self.window, self.window_updates = {}, 0
+        self.window, self.window_updates, self.window_began_s = {}, 0, self.training_time_s
         return point
 
 

@@ -35,7 +35,7 @@ from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_run import TrainingRun, difference
-from distilrubert.common.training.update import AbandonedUpdate, Batch, NotFiniteError, Update, Updater
+from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def train(run: TrainingRun) -> TrainingReport:
 
     Raises:
         UserError: if `batches_per_update` is no multiple of the number of processes, a tracker is not installed, the
-            folder cannot be written, a checkpoint in it belongs to another run, or a loss is no longer finite. The
-            newest checkpoint stays in each case.
+            folder cannot be written, a checkpoint in it belongs to another run, or too many updates in a row had to be
+            skipped. The newest checkpoint stays in each case.
         Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
     """
     check_trackers(run.settings.trackers, f"{run.section}.trackers")
@@ -149,7 +149,10 @@ class _Loop:
         now = time.monotonic()
         # A beginning that lies back by the time of the calls before.
         self.began, self.saved_at, self.tidied_at = now - self.progress.wall_time_s, now, now
-        start_trackers(self.accelerator, self.run.case, self.run.all_settings())
+        progress = self.progress
+        progress.run_ids = start_trackers(
+            self.accelerator, self.run.project, self.run.case, self.run.all_settings(), progress.step, progress.run_ids
+        )
         self._tell(
             "%d updates of %d batches, %s, %d process(es)",
             self.plan.total_steps,
@@ -182,17 +185,14 @@ class _Loop:
             done = self.update(progress.step, epoch, indices, batches, flags, self._is_unwanted)
         except AbandonedUpdate:
             self._stop()
-        except NotFiniteError as error:
-            raise UserError(
-                f"{self.run.section}: not finite at step {progress.step + 1}: {error}; {self._kept()}; a lower "
-                f"{self.run.section}.learning_rate or a longer warmup may help"
-            ) from error
-        progress.add_update(done.losses, done.tokens, done.positions)
+        progress.add_update(done)
         progress.wall_time_s = time.monotonic() - self.began
+        if done.is_skipped:
+            self._report_skipped(done)
         self._show(done, bar)
         is_last = progress.step == self.plan.total_steps
-        if is_last or progress.step % settings.log_every == 0:
-            self._log(progress.add_point(done.learning_rate))
+        if progress.window_updates and (is_last or progress.step % settings.log_every == 0):
+            self._log(done.learning_rate)
         self._return_freed_memory()
         if is_last or progress.step % settings.validate_every == 0:
             self._validate()
@@ -203,6 +203,20 @@ class _Loop:
             self._stop()
         if done.flags["save"] or (every and progress.step % every == 0):
             self._save()
+
+    def _report_skipped(self, update: Update) -> None:
+        """Log a skipped update, or give up."""
+        progress, section = self.progress, self.run.section
+        found = f"step {progress.step} is not finite: {_in_words(update.losses)}"
+        skipped = progress.skipped_in_a_row
+        if skipped > self.settings.max_skipped_updates or skipped == self.plan.total_steps:
+            raise UserError(
+                f"{section}: {found}; so are the {skipped - 1} updates before it, and {section}.max_skipped_updates is "
+                f"{self.settings.max_skipped_updates}; {self._kept()}; remove {self.checkpoints.folder} and train with "
+                f"a lower {section}.learning_rate or a longer {section}.warmup"
+            )
+        if self.accelerator.is_main_process:
+            logger.warning("%s: %s; the update is skipped", self.run.case, found)
 
     def _is_unwanted(self) -> bool:
         # Several processes would have to agree before every batch; they finish the update.
@@ -227,16 +241,29 @@ class _Loop:
             return_freed_memory()
             self.tidied_at = now
 
-    def _log(self, point: Mapping[str, float]) -> None:
-        self._tell("%s, %.0f tokens/s", _in_words(point), self.progress.tokens_per_s)
-        self.accelerator.log(dict(point), step=self.progress.step)
+    def _log(self, learning_rate: float) -> None:
+        """Add a point to the curves, and show it with what differs from one machine to another."""
+        progress = self.progress
+        measured = {
+            "epoch": progress.tokens / self.run.epoch_tokens,
+            "tokens_per_s": progress.window_tokens_per_s,
+            "peak_memory_mib": peak_memory_mib(),
+            "peak_gpu_memory_mib": peak_gpu_memory_mib(self.accelerator.device),
+            "skipped_updates": progress.skipped_updates,
+        }
+        point = progress.add_point(learning_rate)
+        self._tell("%s, %.0f tokens/s", _in_words(point), measured["tokens_per_s"])
+        self.accelerator.log({**point, **measured}, step=progress.step)
 
     def _validate(self) -> None:
         with self.progress.timed("validation"):
             losses = self.validation.measure(self.run.objective, self.update.precision)
         if not all(map(math.isfinite, losses.values())):
-            raise UserError(f"{self.run.section}: not finite on held-out text: {_in_words(losses)}; {self._kept()}")
-        if losses:
+            found = f"not finite on held-out text: {_in_words(losses)}"
+            if self.progress.step == self.plan.total_steps:
+                raise UserError(f"{self.run.section}: {found}; {self._kept()}")
+            logger.warning("%s: step %d is %s", self.run.case, self.progress.step, found)
+        elif losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
             self._tell("held-out text: %s", _in_words(losses))
             self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)

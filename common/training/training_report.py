@@ -17,15 +17,16 @@ class TrainingReport:
     Attributes:
         case: what was trained: ``distillation`` or ``pretraining``.
         environment: where.
-        figures: ``steps`` (updates), ``epochs``, ``tokens`` (real ones that the trained model has read, with
-            repetition), ``padded_share`` (of all positions), ``wall_time_s`` (all calls together, from the first update
-            to the last checkpoint), of which ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``;
-            ``tokens_per_s`` (of the training time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib``
-            (None without one), ``resumes``, ``precision``, ``processes``, ``parameters`` (of the trained model, frozen
-            ones included), ``losses`` (means over the last stretch of the curves), ``validation_losses`` (at the
-            end; None where no text is held out).
+        figures: ``steps`` (updates), of which ``skipped_updates`` (a loss was not finite), ``epochs``, ``tokens`` (real
+            ones that the trained model has read, with repetition), ``padded_share`` (of all positions),
+            ``wall_time_s`` (all calls together, from the first update to the last checkpoint), of which
+            ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``; ``tokens_per_s`` (of the training
+            time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib`` (None without one), ``resumes``,
+            ``precision``, ``processes``, ``parameters`` (of the trained model, frozen ones included), ``losses``
+            (means up to the last point of the curves), ``validation_losses`` (at the end; None where no text is held
+            out).
         settings: all settings and the seed.
-        curves: one point per stretch of updates: ``step`` and ``tokens`` at its end, the mean of each loss over it,
+        curves: one point each `log_every` updates: ``step``, ``tokens``, the mean of each loss since the last point,
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
         validation: ``step`` and the losses on held-out text, with the same masks each time.
     """
@@ -49,6 +50,7 @@ class TrainingReport:
         progress = Progress.from_dict(state["progress"])
         figures = {
             "steps": progress.step,
+            "skipped_updates": progress.skipped_updates,
             "epochs": progress.tokens / epoch_tokens,
             "tokens": progress.tokens,
             "padded_share": 1 - progress.tokens / progress.positions,

@@ -1,10 +1,11 @@
 """What is to be trained, on what, how and where."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distilrubert.common.configuration import flattened
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import OptimizationSettings
@@ -21,7 +22,7 @@ class TrainingRun:
     """Everything that a training run needs.
 
     Attributes:
-        case: ``distillation`` or ``pretraining``: the name of the run in its report and trackers.
+        case: ``distillation`` or ``pretraining``: the name of the run in its report, log and trackers.
         section: where the settings stand in a recipe, for messages.
         objective: the module that holds the trained model and computes its losses.
         examples: what is trained on.
@@ -32,6 +33,7 @@ class TrainingRun:
         seed: of everything that is drawn.
         origin: what else decides the result (text, teacher), as plain values, and no paths: a project may be moved.
         epoch_tokens: tokens that the trained model reads in an epoch, [CLS] and [SEP] included.
+        project: the trackers' name for the runs of this recipe.
         find_unused_parameters: whether no loss reaches some of the weights, as without kl and mlm those of the head.
     """
 
@@ -46,6 +48,7 @@ class TrainingRun:
     seed: int
     origin: Mapping[str, Any]
     epoch_tokens: int
+    project: str = "distilrubert"
     find_unused_parameters: bool = False
 
     def all_settings(self) -> dict[str, Any]:
@@ -69,16 +72,8 @@ class TrainingRun:
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first entry in which two identities differ, in words; empty where they agree."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flattened(old)), dict(flattened(new))
     for key in before | after:
         if before.get(key) != after.get(key):
             return f"{key} was {before.get(key)} and is {after.get(key)}"
     return ""
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

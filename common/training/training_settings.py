@@ -27,6 +27,12 @@ class BookkeepingSettings(Section):
     validation_tokens: int = Field(
         100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
     )
+    max_skipped_updates: int = Field(
+        10,
+        ge=0,
+        description="Updates in a row that may be skipped because a loss or the gradient is infinite or NaN; one more "
+        "ends the training.",
+    )
     log_every: int = Field(20, ge=1, description="Updates between points of the curves and lines of the log.")
     trackers: list[str] = Field(
         [], description=f"Experiment trackers that receive the curves; any of {', '.join(TRACKERS)}."

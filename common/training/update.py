@@ -21,10 +21,6 @@ from distilrubert.common.training.training_settings import OptimizationSettings
 Batch = dict[str, Tensor]
 
 
-class NotFiniteError(ArithmeticError):
-    """A loss or the gradient is infinite or no number; the weights are as they were before the update."""
-
-
 class AbandonedUpdate(Exception):  # noqa: N818 - nothing has gone wrong
     """An update was given up between two batches; the weights are as they were before it."""
 
@@ -34,7 +30,8 @@ class Update:
     """What an update has done, the same on every process.
 
     Attributes:
-        losses: the mean of each loss over its rows, and ``gradient_norm`` before clipping.
+        losses: the mean of each loss over its rows, and ``gradient_norm`` before clipping. If one of them is infinite
+            or NaN, the update was skipped: weights and moments are as they were before.
         learning_rate: that it was made with.
         tokens: real tokens in it.
         positions: the same with padding.
@@ -46,6 +43,11 @@ class Update:
     tokens: int
     positions: int
     flags: dict[str, bool]
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether a loss or the gradient is not finite."""
+        return not all(map(math.isfinite, self.losses.values()))
 
 
 class Updater:
@@ -100,7 +102,6 @@ class Updater:
             is_unwanted: asked before each batch whether to give up, the same on every process.
 
         Raises:
-            NotFiniteError: with the losses, on every process.
             AbandonedUpdate: if it became unwanted.
         """
         counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
@@ -113,14 +114,15 @@ class Updater:
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.clip)
         summed = total(self._accelerator, {**sums, **flags}, torch.float32)
         losses = {**{name: summed[name] for name in sums}, "gradient_norm": float(norm)}
-        if not all(map(math.isfinite, losses.values())):
-            raise NotFiniteError(", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
         rate = self._learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        raised = {name: summed[name] > 0 for name in flags}
+        update = Update(losses, rate, counts["tokens"], counts["positions"], raised)
+        if not update.is_skipped:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return Update(losses, rate, counts["tokens"], counts["positions"], {name: summed[name] > 0 for name in flags})
+        return update
 
     def _accumulate(
         self,

@@ -64,6 +64,18 @@ def test_half_precision_is_loaded_in_full(tiny_teacher: Teacher, variant: Varian
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, expected)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_named(variant: Variant, value: float) -> None:
+    name = "bert.encoder.layer.1.attention.self.key.weight"
+
+    def spoil(weights: Weights) -> Weights:
+        weights[name][0, :3] = value
+        return weights
+
+    with pytest.raises(UserError, match=rf"variant: 3 of \d+ values of {name} are infinite or NaN"):
+        load_teacher(variant(spoil))
+
+
 def rename(old: str, new: str) -> Callable[[Weights], Weights]:
     return lambda weights: {name.replace(old, new): weight for name, weight in weights.items()}
 

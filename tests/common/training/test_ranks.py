@@ -36,6 +36,13 @@ def test_two_processes_with_a_batch_each_equal_one_that_accumulates_two_to_the_b
     assert results["2 batches"]["two"][0]["digest"] == results["2 batches"]["one"]["digest"]
 
 
+def test_all_skip_the_updates_that_are_not_finite_on_one(results: dict[str, Any]) -> None:
+    one, two = results["poisoned"]["one"], results["poisoned"]["two"]
+    assert 0 < one["skipped_updates"] < one["steps"]
+    for key in ("digest", "skipped_updates"):
+        assert [rank[key] for rank in two] == [one[key], one[key]]
+
+
 def test_three_that_were_stopped_add_their_gradients_as_before(results: dict[str, Any]) -> None:
     three = results["three"]
     assert three["statuses"] == [130, 130, 130]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import ValidationError
@@ -28,9 +29,9 @@ from distilrubert.common.training import trainer
 from distilrubert.common.training.batch_plan import BatchPlan
 from distilrubert.common.training.batching import build_loader
 from distilrubert.common.training.optimizer import build_optimizer, build_schedule, parameter_groups
-from distilrubert.common.training.run_checkpoints import Checkpoints
+from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted
-from distilrubert.common.training.tracking import check_trackers
+from distilrubert.common.training.tracking import check_trackers, start_trackers
 from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_settings import TRACKERS, OptimizationSettings
 from distilrubert.common.training.update import Updater
@@ -241,6 +242,54 @@ def test_bf16_trains(tmp_path: Path) -> None:
     assert report.figures["precision"] == "bf16"
     assert np.isfinite(tiny.weights_of(student)).all()
     assert next(student.model.parameters()).dtype == torch.float32
+
+
+def test_an_update_that_is_not_finite_changes_neither_weights_nor_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.tiny_teacher()
+    corpus = tiny.tiny_corpus(teacher)
+    objective = objective_of(teacher, tiny.tiny_student(teacher))
+    settings = OptimizationSettings(warmup=0, precision="fp32")
+    update = Updater(Accelerator(cpu=True), objective, settings, 3, 0)
+    batches = list(build_loader(corpus.train, masker_of(teacher, corpus), [np.arange(8)], epoch=0))
+    assert not update(0, 0, [0], batches, {}).is_skipped
+    weights = [weight.clone() for weight in objective.parameters()]
+    moments = {name: value.clone() for name, value in moments_of(update.optimizer).items()}
+    monkeypatch.setattr(Objective, "forward", Objective.forward)
+    tiny.poison(Objective, divisor=1)
+    skipped = update(1, 0, [1], batches, {"save": True})
+    assert skipped.is_skipped
+    assert skipped.flags == {"save": True}
+    assert all(torch.equal(old, new) for old, new in zip(weights, objective.parameters(), strict=True))
+    assert all(torch.equal(value, moments[name]) for name, value in moments_of(update.optimizer).items())
+    assert all(weight.grad is None for weight in objective.parameters())
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_skips_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Objective, "forward", Objective.forward)
+    tiny.poison(Objective)
+    straight, report = tiny.run(tmp_path / "straight", log_every=1)
+    skipped = report.figures["skipped_updates"]
+    assert 0 < skipped < 12
+    assert report.figures["steps"] == 14
+    assert len(report.curves) == 14 - skipped
+    assert np.isfinite(tiny.weights_of(straight)).all()
+    assert sum("the update is skipped" in message for message in caplog.messages) == skipped
+    update = Updater.__call__
+
+    def stop_at_the_eighth(self: Updater, step: int, *arguments: Any) -> Any:
+        if step == 7:
+            raise RuntimeError("killed")
+        return update(self, step, *arguments)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Updater, "__call__", stop_at_the_eighth)
+        with pytest.raises(RuntimeError, match="killed"):
+            tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
+    resumed, again = tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
+    assert tiny.digest(resumed) == tiny.digest(straight)
+    assert (again.figures["skipped_updates"], again.curves) == (skipped, report.curves)
 
 
 # The course and the validation
@@ -468,13 +517,21 @@ def test_checkpoints_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.M
 # What is refused
 
 
-def test_a_loss_that_is_not_finite_ends_training_and_the_checkpoint_stays(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"distillation: not finite at step \d+: .*loss (nan|inf)") as caught:
-        tiny.run(tmp_path, learning_rate=1e30, clip=1e30, warmup=0, checkpoint_every=1)
+def test_too_many_updates_in_a_row_that_are_not_finite_end_training_and_the_checkpoint_stays(tmp_path: Path) -> None:
+    changes = {"learning_rate": 1e30, "clip": 1e30, "warmup": 0, "checkpoint_every": 1}
+    with pytest.raises(UserError, match=r"distillation: step 5 is not finite: .*loss (nan|inf).*the 3 upd") as caught:
+        tiny.run(tmp_path, **changes, max_skipped_updates=3)
     (newest, *_) = sorted((tmp_path / "checkpoints").iterdir(), reverse=True)
     assert str(newest) in str(caught.value)
     tensors = load_file(newest / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_run_of_which_no_update_is_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objective, "forward", Objective.forward)
+    tiny.poison(Objective, divisor=1)
+    with pytest.raises(UserError, match="distillation: step 2 is not finite"):
+        tiny.run(tmp_path, max_steps=2)
 
 
 def test_a_corpus_too_small_for_one_update_is_refused(tmp_path: Path) -> None:
@@ -514,12 +571,76 @@ def test_tensorboard_receives_the_curves(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, report = tiny.run(tmp_path, trackers=["tensorboard"])
-    events = EventAccumulator(str(tmp_path / "trackers" / "distillation"))
+    events = EventAccumulator(str(tmp_path / "trackers" / "distilrubert"))
     events.Reload()
+    measured = {"epoch", "tokens_per_s", "peak_memory_mib", "skipped_updates"}
+    assert measured <= set(events.Tags()["scalars"])
+    assert events.Scalars("epoch")[-1].value == 2.0
     for name in ("loss", "kl", "mlm", "cosine", "learning_rate", "gradient_norm"):
         written = [(event.step, event.value) for event in events.Scalars(name)]
         assert written == [(point["step"], pytest.approx(point[name], rel=1e-6)) for point in report.curves]
     assert [event.step for event in events.Scalars("validation/mlm")] == [6, 12, 14]
+
+
+def test_a_resumed_run_goes_on_in_its_trackers_with_all_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    update = Updater.__call__
+
+    def stop_at_the_sixth(self: Updater, step: int, *arguments: Any) -> Any:
+        if step == 5:
+            raise RuntimeError("killed")
+        return update(self, step, *arguments)
+
+    changes = {"trackers": ["tensorboard"], "log_every": 1, "checkpoint_every": 3}
+    with monkeypatch.context() as dying:
+        dying.setattr(Updater, "__call__", stop_at_the_sixth)
+        with pytest.raises(RuntimeError, match="killed"):
+            tiny.run(tmp_path, **changes)
+    tiny.run(tmp_path, **changes)
+    folder = tmp_path / "trackers" / "distilrubert"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    # The fourth and fifth update were logged twice; the first time no longer counts.
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 15))
+    (hparams,) = folder.glob("*/hparams.yml")
+    settings = yaml.safe_load(hparams.read_text())
+    assert settings["weights.kl"] == 5.0
+    assert settings["masking.probability"] == 0.15
+    assert settings["betas"] == "[0.9, 0.98]"
+    assert settings["seed"] == tiny.SEED
+
+
+def test_a_tracker_is_told_which_run_it_is() -> None:
+    """Weights & Biases goes on with an id that we choose, MLflow with the one that it gave."""
+    seen: list[dict[str, Any]] = []
+    started = SimpleNamespace(name="mlflow", tracker=SimpleNamespace(info=SimpleNamespace(run_id="its own")))
+    accelerator = SimpleNamespace(
+        project_dir="folder",
+        trackers=[started],
+        is_main_process=True,
+        init_trackers=lambda project, config, init_kwargs: seen.append(
+            {"project": project, "config": config, **init_kwargs}
+        ),
+    )
+    ids = start_trackers(accelerator, "recipe", "distillation", {"weights": {"kl": 1.0}, "max_steps": None}, 0, {})
+    assert start_trackers(accelerator, "recipe", "distillation", {}, 7, ids) == ids
+    new, resumed = seen
+    assert new["project"] == "recipe"
+    assert new["config"] == {"weights.kl": 1.0, "max_steps": "null"}
+    assert new["wandb"] == {
+        "dir": "folder",
+        "id": ids["run"],
+        "name": f"distillation-{ids['run'][:8]}",
+        "resume": "allow",
+    }
+    assert resumed["wandb"] == new["wandb"]
+    assert resumed["config"] is None
+    assert (new["mlflow"]["run_id"], resumed["mlflow"]["run_id"]) == (None, "its own")
+    assert resumed["tensorboard"] == {"purge_step": 8}
 
 
 def test_an_unknown_tracker_is_refused() -> None:

@@ -85,6 +85,18 @@ def run(folder: Path, **overrides: Any) -> tuple[Student, TrainingReport]:
     return student, distill(teacher, student, tiny_corpus(teacher), settings(**overrides), folder, SEED)
 
 
+def poison(objective: Any, divisor: int = 5) -> None:
+    """From now on the losses of about one batch in `divisor` are NaN, whichever process computes it."""
+    forward = objective.forward
+
+    def poisoned(self: Any, batch: Any, denominators: Any) -> Any:
+        losses = forward(self, batch, denominators)
+        is_bad = int(batch["input_ids"].sum()) % divisor == 0
+        return {name: loss * float("nan") if is_bad else loss for name, loss in losses.items()}
+
+    objective.forward = poisoned
+
+
 def digest(student: Student) -> str:
     state = student.model.state_dict()
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()

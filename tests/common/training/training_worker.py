@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny_run import digest, run, weights_of
+from tiny_run import digest, poison, run, weights_of
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training import run_checkpoints as checkpoints
 from distilrubert.common.training import trainer
 from distilrubert.common.training.update import Updater
 from distilrubert.distill.batches.masking import Masker
+from distilrubert.distill.losses.objective import Objective
 
 # Processes
 
@@ -91,8 +92,10 @@ def together(action: Callable[[int], object], processes: int = 2) -> list[int]:
 def record(folder: Path, rank: int = 0, **overrides: Any) -> None:
     """Run, and leave the outcome in the folder."""
     visits = _note_visits()
+    if overrides.pop("poisoned", False):
+        poison(Objective)
     student, report = run(folder, **overrides)
-    figures = {key: report.figures[key] for key in ("resumes", "tokens", "steps")}
+    figures = {key: report.figures[key] for key in ("resumes", "tokens", "steps", "skipped_updates")}
     curves = {"curves": report.curves, "validation": report.validation}
     (folder / f"outcome-{rank}.json").write_text(
         json.dumps({"digest": digest(student), **curves, **figures, "visits": visits})
@@ -266,6 +269,11 @@ def ranks(folder: Path) -> dict[str, Any]:
         statuses = together(partial(record, both, **changes, batches_per_update=2))
         digests = [outcome(where, rank)["digest"] for where, rank in ((both, 0), (both, 1), (its_one, 0))]
         results[name] = {"statuses": statuses, "digests": digests}
+
+    one, two = folder / "poisoned-one", folder / "poisoned-two"
+    assert alone(partial(record, one, poisoned=True)) == 0
+    assert together(partial(record, two, poisoned=True)) == [0, 0]
+    results["poisoned"] = {"one": outcome(one), "two": [outcome(two, rank) for rank in (0, 1)]}
 
     straight = folder / "straight"
     assert together(partial(record, straight)) == [0, 0]
