@@ -22,12 +22,13 @@ from distilrubert.pipeline.stages import tasks_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
 
-def check_before_work(run: Run, *, push: bool = False) -> None:
+def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = None) -> None:
     """Refuse a run that would fail later: hours later, where its teacher is large.
 
     Args:
         run: the run; its folder is only read.
         push: whether the result is to be pushed, so that the Hub is asked for the target with the token, too.
+        endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
 
     Raises:
         UserError: naming the first thing that is wrong.
@@ -39,7 +40,7 @@ def check_before_work(run: Run, *, push: bool = False) -> None:
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
     if push and run.launch.leads:
-        read_target(recipe.publish, connect(recipe.publish))
+        read_target(recipe.publish, connect(recipe.publish, endpoint))
     tasks = itertools.chain(*tasks_of(recipe.evaluation))
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import constants
 from rich.console import Console
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
@@ -31,7 +31,6 @@ from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
-from distilrubert.pipeline.hub.publish_settings import check_endpoint
 from distilrubert.pipeline.hub.push import Publication, push, render_publication
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
@@ -54,8 +53,8 @@ S = TypeVar("S", bound=Section)
 
 
 def check_hub() -> None:
-    """Refuse an HF_ENDPOINT that is none, or that has a password in it: the clients' messages quote it."""
-    check_endpoint(constants.ENDPOINT, "HF_ENDPOINT")
+    """Refuse an HF_ENDPOINT that is not safe to send a token to."""
+    hub_endpoint()
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -202,10 +201,10 @@ def publish(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, [*options.overrides, *_publishing(options)])
     run = _run(recipe, options.run_dir)
     if options.verify_only:
-        verification = verify_folder(run.hub, recipe.publish)
+        verification = verify_folder(run.hub, recipe.publish, options.endpoint)
         _show(render_verification(verification), options, verification=verification)
         return DONE
-    check_before_work(run, push=recipe.publish.repo_id is not None)
+    check_before_work(run, push=recipe.publish.repo_id is not None, endpoint=options.endpoint)
     if run.launch.processes > 1:
         bring_up_to_date(run, training_stages_of(run), ends_run=False)
         if not run.launch.leads:
@@ -237,7 +236,7 @@ def _push(run: Run, options: argparse.Namespace) -> int:
     if findings:
         print(render_findings(findings), file=sys.stderr)
         return USER_ERROR
-    connection = connect(run.recipe.publish)
+    connection = connect(run.recipe.publish, options.endpoint)
     plan = plan_push(run.hub, run.recipe.publish, connection)
     if options.dry_run:
         _show(render_plan(plan), options, plan=plan)
@@ -258,7 +257,6 @@ def _publishing(options: argparse.Namespace) -> list[str]:
     """The command line's publishing options as overrides of the recipe."""
     given = {
         "repo_id": options.repo_id,
-        "endpoint": options.endpoint,
         "revision": options.revision,
         "private": options.private or None,
         "create_pr": options.create_pr or None,

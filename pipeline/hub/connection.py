@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -16,9 +16,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.hub_failures import token_in_use
 from distilrubert.pipeline.hub.hub_errors import explain, is_transient, retry_after_s
-from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_endpoint, require_target
+from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,14 +98,19 @@ class HubConnection:
         return explain(error, endpoint=self.endpoint, repo_id=self.repo_id, token=str(self.api.token))
 
 
-def connect(settings: PublishSettings, retry: RetryPolicy | None = None) -> HubConnection:
+def connect(settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None) -> HubConnection:
     """Check the target and find the token: HF_TOKEN, or the login that `hf auth login` stored. Nothing is sent.
+
+    Args:
+        settings: with the repository.
+        endpoint: URL of the Hub, from the user and never from a recipe; None takes HF_ENDPOINT, or the public Hub.
+        retry: how patient to be.
 
     Raises:
         UserError: if the repository id, the revision or the endpoint is malformed, or there is no usable token.
     """
     repo_id = require_target(settings)
-    endpoint = check_endpoint(settings.endpoint or constants.ENDPOINT)
+    endpoint = hub_endpoint(endpoint)
     token = token_in_use()
     if not token:
         raise UserError(

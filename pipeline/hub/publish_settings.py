@@ -1,11 +1,11 @@
 """What a recipe says about publishing, and whether it makes sense."""
 
 import re
-from urllib.parse import urlsplit
+from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
@@ -36,7 +36,20 @@ class PublishSettings(Section):
         description="Whether to delete what the repository holds and the folder does not; what was made with weights "
         "that are replaced goes in any case.",
     )
-    endpoint: str | None = Field(None, description="URL of the Hub; null: HF_ENDPOINT, or the public Hub.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_endpoint(cls, values: Any) -> Any:
+        """Refuse an endpoint: the token is sent there, and a recipe can come from a stranger."""
+        if not isinstance(values, dict) or "endpoint" not in values:
+            return values
+        if values["endpoint"] is not None:
+            raise ValueError(
+                "a recipe must not name an endpoint, because your token would be sent there; use --endpoint or "
+                "HF_ENDPOINT"
+            )
+        # Recipes that earlier versions resolved have `endpoint: null`.
+        return {key: value for key, value in values.items() if key != "endpoint"}
 
 
 def require_target(settings: PublishSettings) -> str:
@@ -67,30 +80,6 @@ def check_form(settings: PublishSettings) -> None:
     _check_ref("publish.revision", settings.revision)
     if settings.tag is not None:
         _check_ref("publish.tag", settings.tag)
-    if settings.endpoint is not None:
-        check_endpoint(settings.endpoint)
-
-
-def check_endpoint(endpoint: str, field: str = "publish.endpoint") -> str:
-    """The endpoint without a closing slash.
-
-    Args:
-        endpoint: URL of a Hub.
-        field: where it was given, for messages.
-
-    Raises:
-        UserError: if it is no http or https URL, or carries a user name or password.
-    """
-    try:
-        parts = urlsplit(endpoint)
-        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
-        sound, parts = False, urlsplit("")
-    if parts.username or parts.password:
-        raise UserError(f"{field}: must not carry a user name or password; the token goes into HF_TOKEN")
-    if not sound:
-        raise UserError(f"{field}: {endpoint!r} is no URL; expected something like https://huggingface.co")
-    return endpoint.rstrip("/")
 
 
 def _check_repo_id(repo_id: str) -> None:

@@ -46,14 +46,22 @@ class Publication:
         return dataclasses.asdict(self)
 
 
-def push_folder(folder: Path, settings: PublishSettings, retry: RetryPolicy | None = None) -> Publication:
+def push_folder(
+    folder: Path, settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None
+) -> Publication:
     """Publish a folder and read it back: plan, push, verify.
+
+    Args:
+        folder: what to publish.
+        settings: where to and how.
+        endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
+        retry: how patient to be.
 
     Raises:
         UserError: if the folder, the settings, the token or the Hub do not allow it; the repository is then as it was,
             or holds the complete new commit and only reading it back has failed.
     """
-    connection = connect(settings, retry)
+    connection = connect(settings, endpoint, retry)
     plan = plan_push(folder, settings, connection)
     publication = push(plan, connection)
     verify_push(plan.digests, connection, publication.revision)

@@ -68,7 +68,9 @@ def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, re
     return Verification(connection.repo_id, commit, url, len(digests), others, loads)
 
 
-def verify_folder(folder: Path, settings: PublishSettings, retry: RetryPolicy | None = None) -> Verification:
+def verify_folder(
+    folder: Path, settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None
+) -> Verification:
     """Compare a folder with what is published under its settings (`publish --verify-only`). Nothing is changed.
 
     That is the tag where the settings name one, the open pull request that they lead to, or else the revision.
@@ -77,7 +79,7 @@ def verify_folder(folder: Path, settings: PublishSettings, retry: RetryPolicy | 
         UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable, or no open
             pull request proposes what the folder holds.
     """
-    connection = connect(settings, retry)
+    connection = connect(settings, endpoint, retry)
     return verify_push(local_files(folder), connection, _published_to(folder, settings, connection))
 
 

@@ -42,7 +42,7 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def target(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> PublishSettings:
     monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
-    return PublishSettings(repo_id="me/demo", endpoint=local_hub.endpoint)
+    return PublishSettings(repo_id="me/demo")
 
 
 def save_model_folder(folder: Path) -> Path:

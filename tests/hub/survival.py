@@ -42,7 +42,7 @@ class Scenario:
 
     Attributes:
         name: for people.
-        changes: settings beside repository and endpoint.
+        changes: settings beside the repository.
         is_new: whether there is no repository yet.
         ref: where the new files are in the end.
         kinds: the faults that it goes through.
@@ -77,9 +77,9 @@ class Outcome:
     changed_before_repeat: bool
 
 
-def push_once(folder: Path, settings: PublishSettings, retry: RetryPolicy) -> Publication:
+def push_once(folder: Path, settings: PublishSettings, endpoint: str, retry: RetryPolicy) -> Publication:
     """Publish without reading back."""
-    connection = connect(settings, retry)
+    connection = connect(settings, endpoint, retry)
     return push(plan_push(folder, settings, connection), connection)
 
 
@@ -100,7 +100,7 @@ class Trial:
             plan = self.hub.fail(fault, index, path=path)
             if fault.kills:
                 assert self.victim is not None
-                plan.victim = self.victim.prepare(folder, settings, self.hub.tokens["me"])
+                plan.victim = self.victim.prepare(folder, settings, self.hub.endpoint, self.hub.tokens["me"])
                 status = self.victim.publish()
                 assert status in (0, -9), status
                 published = status == 0
@@ -114,7 +114,7 @@ class Trial:
             self._check_all_or_nothing(settings, old, new)
             changed = self._holds(settings, new)
             assert changed or not published
-            again = push_once(folder, settings, PATIENT)
+            again = push_once(folder, settings, self.hub.endpoint, PATIENT)
             assert self._tree(settings, again.revision) == new
             self._check_end(settings, old, new)
         return Outcome(index, published, changed)
@@ -137,7 +137,7 @@ class Trial:
             old = self._tree(PublishSettings(repo_id=repo_id), "main")
         (folder / "in-one-piece.bin").write_bytes(os.urandom(200))
         (folder / "in-two-parts.bin").write_bytes(os.urandom(500))
-        settings = PublishSettings(repo_id=repo_id, endpoint=self.hub.endpoint, **self.scenario.changes)  # type: ignore[arg-type]
+        settings = PublishSettings(repo_id=repo_id, **self.scenario.changes)  # type: ignore[arg-type]
         return folder, settings, old
 
     def _stored(self, file: Path) -> Entry:
@@ -152,7 +152,7 @@ class Trial:
     def _publish(self, folder: Path, settings: PublishSettings, retry: RetryPolicy) -> bool:
         publish = push_folder if self.scenario.verifies else push_once
         try:
-            publish(folder, settings, retry)
+            publish(folder, settings, self.hub.endpoint, retry)
         except UserError:
             return False
         return True

@@ -25,7 +25,7 @@ def test_a_hub_of_ones_own(folder: Path, target: PublishSettings, monkeypatch: p
         endpoint = process.stdout.readline().removeprefix("A Hub listens on ").partition(". ")[0]
         tokens = dict(process.stdout.readline().split() for _ in range(5))
         monkeypatch.setenv("HF_TOKEN", tokens["me"])
-        assert push_once(folder, target.model_copy(update={"endpoint": endpoint}), HASTY).changed
+        assert push_once(folder, target, endpoint, HASTY).changed
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0

@@ -97,7 +97,7 @@ def test_a_client_killed_right_after_its_commit(
 def test_a_hub_that_stays_broken(local_hub: LocalHub, model_folder: Path, target: PublishSettings) -> None:
     plan = local_hub.fail(Fault.BAD_GATEWAY, 0, count=NEVER)
     with pytest.raises(UserError, match=r"answers with 502 again and again \(502\); repeat later"):
-        push_once(model_folder, target, RetryPolicy(attempts=3, first_wait_s=0.01))
+        push_once(model_folder, target, local_hub.endpoint, RetryPolicy(attempts=3, first_wait_s=0.01))
     assert plan.fired == 3
 
 
@@ -105,16 +105,16 @@ def test_a_repeat_sends_only_what_is_missing(local_hub: LocalHub, folder: Path, 
     local_hub.multipart_threshold, local_hub.part_size = 400, 300
     (folder / "first.bin").write_bytes(b"1" * 100)
     (folder / "second.bin").write_bytes(b"2" * 500)
-    push_once(folder, target, ONCE)
+    push_once(folder, target, local_hub.endpoint, ONCE)
     sent = list(local_hub.uploads)
     assert len(sent) == len(set(sent)) >= 4
     again = target.model_copy(update={"repo_id": "me/again"})
     (folder / "third.bin").write_bytes(b"3" * 100)
     local_hub.fail(Fault.SERVER_ERROR, path="/commit/", count=NEVER)
     with pytest.raises(UserError):
-        push_once(folder, again, ONCE)
+        push_once(folder, again, local_hub.endpoint, ONCE)
     local_hub.heal()
-    assert push_once(folder, again, ONCE).changed
+    assert push_once(folder, again, local_hub.endpoint, ONCE).changed
     assert len(local_hub.uploads) == len(sent) + 1, "only third.bin, and once"
 
 
@@ -129,7 +129,7 @@ def test_waiting_as_long_as_the_hub_asks() -> None:
 def test_a_commit_with_a_lost_answer_is_known_under_a_later_one(
     local_hub: LocalHub, folder: Path, target: PublishSettings
 ) -> None:
-    push_once(folder, target, ONCE)
+    push_once(folder, target, local_hub.endpoint, ONCE)
     repository = local_hub.storage.repositories["me/demo"]
     (folder / "README.md").write_text("---\nlicense: mit\n---\nmine")
     commit = repository.commit
@@ -142,7 +142,7 @@ def test_a_commit_with_a_lost_answer_is_known_under_a_later_one(
 
     repository.commit = commit_and_let_another_follow  # type: ignore[method-assign, assignment]
     local_hub.fail(Fault.DROPPED_AFTER_BODY, path="/commit/")
-    found = push_once(folder, target, ONCE)
+    found = push_once(folder, target, local_hub.endpoint, ONCE)
     assert found.changed
     assert found.revision == repository.history()[1].oid
     assert repository.tree(found.revision)["README.md"].content.endswith(b"mine")

@@ -15,7 +15,7 @@ import resource, sys
 from pathlib import Path
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
-push_folder(Path(sys.argv[1]), PublishSettings(repo_id=sys.argv[2], endpoint=sys.argv[3]))
+push_folder(Path(sys.argv[1]), PublishSettings(repo_id=sys.argv[2]), endpoint=sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

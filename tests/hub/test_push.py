@@ -23,7 +23,7 @@ def with_changes(settings: PublishSettings, **changes: object) -> PublishSetting
 
 
 def test_published_once_and_then_left_alone(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    first = push_folder(folder, target, HASTY)
+    first = push_folder(folder, target, local_hub.endpoint, HASTY)
     repository = local_hub.storage.repositories["me/demo"]
     assert first.changed
     assert (first.url, first.revision) == (f"{local_hub.endpoint}/me/demo", repository.branches["main"])
@@ -35,7 +35,7 @@ def test_published_once_and_then_left_alone(local_hub: LocalHub, target: Publish
         assert (content if isinstance(content, bytes) else content.read_bytes()) == (folder / path).read_bytes()
 
     local_hub.requests.clear()
-    second = push_folder(folder, target, HASTY)
+    second = push_folder(folder, target, local_hub.endpoint, HASTY)
     assert not second.changed
     assert second.revision == first.revision
     assert "Nothing changed" in render_publication(second)
@@ -46,13 +46,13 @@ def test_published_once_and_then_left_alone(local_hub: LocalHub, target: Publish
 def test_a_change_is_one_commit_that_sends_only_what_changed(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:
-    push_folder(folder, target, HASTY)
+    push_folder(folder, target, local_hub.endpoint, HASTY)
     uploads = len(local_hub.uploads)
     (folder / "README.md").write_text("---\nlicense: mit\n---\nnew\n", encoding="utf-8")
     (folder / "reports" / "more.json").write_text("[]", encoding="utf-8")
-    plan = plan_push(folder, target, connect(target))
+    plan = plan_push(folder, target, connect(target, local_hub.endpoint))
     assert {file.path: file.action for file in plan.changes} == {"README.md": "replace", "reports/more.json": "add"}
-    assert push(plan, connect(target)).changed
+    assert push(plan, connect(target, local_hub.endpoint)).changed
     repository = local_hub.storage.repositories["me/demo"]
     assert len(repository.history()) == 3
     assert repository.tree()["README.md"].content.endswith(b"new\n")
@@ -60,7 +60,7 @@ def test_a_change_is_one_commit_that_sends_only_what_changed(
 
 
 def test_a_plan_changes_nothing(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    plan = plan_push(folder, target, connect(target))
+    plan = plan_push(folder, target, connect(target, local_hub.endpoint))
     assert plan.creates_repository
     assert not plan.is_empty
     assert not local_hub.storage.repositories
@@ -72,13 +72,13 @@ def test_a_plan_changes_nothing(local_hub: LocalHub, target: PublishSettings, fo
 
 
 def test_deleted_only_with_prune(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    push_folder(folder, target, HASTY)
+    push_folder(folder, target, local_hub.endpoint, HASTY)
     (folder / "reports" / "speed.json").unlink()
-    assert plan_push(folder, target, connect(target)).is_empty
+    assert plan_push(folder, target, connect(target, local_hub.endpoint)).is_empty
     pruned = with_changes(target, prune=True)
-    plan = plan_push(folder, pruned, connect(pruned))
+    plan = plan_push(folder, pruned, connect(pruned, local_hub.endpoint))
     assert [(file.path, file.action) for file in plan.changes] == [("reports/speed.json", "delete")]
-    push(plan, connect(pruned))
+    push(plan, connect(pruned, local_hub.endpoint))
     tree = local_hub.storage.repositories["me/demo"].tree()
     assert "reports/speed.json" not in tree
     assert ".gitattributes" in tree
@@ -96,19 +96,19 @@ def test_what_was_made_with_other_weights_goes_with_them(
     for path in old | foreign:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(f"old {path}", encoding="utf-8")
-    push_folder(folder, target, HASTY)
+    push_folder(folder, target, local_hub.endpoint, HASTY)
     for path in old | foreign:
         (folder / path).unlink()
     # As long as the weights stay it is as good as it was.
-    assert plan_push(folder, target, connect(target)).is_empty
+    assert plan_push(folder, target, connect(target, local_hub.endpoint)).is_empty
     weights = load_file(folder / "model.safetensors")
     save_file({name: -tensor for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-    plan = plan_push(folder, target, connect(target))
+    plan = plan_push(folder, target, connect(target, local_hub.endpoint))
     assert {(file.path, file.action) for file in plan.changes} == {
         ("model.safetensors", "replace"), *((path, "delete") for path in old),
     }  # fmt: skip
     assert "- onnx/model_quint8_avx2.onnx" in render_plan(plan)
-    push(plan, connect(target))
+    push(plan, connect(target, local_hub.endpoint))
     tree = local_hub.storage.repositories["me/demo"].tree()
     assert foreign <= tree.keys()
     assert not old & tree.keys()
@@ -118,56 +118,56 @@ def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:
     settings = with_changes(target, repo_id="team/demo", private=True, revision="next/v2", tag="v2.0")
-    found = push_folder(folder, settings, HASTY)
+    found = push_folder(folder, settings, local_hub.endpoint, HASTY)
     repository = local_hub.storage.repositories["team/demo"]
     assert repository.private
     assert repository.branches["next/v2"] == repository.tags["v2.0"] == found.revision
     assert repository.tree("main").keys() == {".gitattributes"}
     assert found.url.endswith("/team/demo/tree/next/v2")
-    assert not push_folder(folder, settings, HASTY).changed
+    assert not push_folder(folder, settings, local_hub.endpoint, HASTY).changed
 
 
 def test_a_pull_request_is_opened_once_and_leaves_the_branch(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:
-    push_folder(folder, target, HASTY)
+    push_folder(folder, target, local_hub.endpoint, HASTY)
     (folder / "vocab.txt").write_text("да\n", encoding="utf-8")
     settings = with_changes(target, create_pr=True)
-    first = push_folder(folder, settings, HASTY)
+    first = push_folder(folder, settings, local_hub.endpoint, HASTY)
     repository = local_hub.storage.repositories["me/demo"]
     assert (first.changed, first.pull_request) == (True, 1)
     assert first.url == f"{local_hub.endpoint}/me/demo/discussions/1"
     assert first.revision == repository.branches["refs/pr/1"] != repository.branches["main"]
     assert "vocab.txt" not in repository.tree("main")
-    second = push_folder(folder, settings, HASTY)
+    second = push_folder(folder, settings, local_hub.endpoint, HASTY)
     assert (second.changed, second.pull_request, second.revision) == (False, 1, first.revision)
     assert len(repository.pull_requests) == 1
     (folder / "vocab.txt").write_text("нет\n", encoding="utf-8")
-    third = push_folder(folder, with_changes(target, revision="refs/pr/1"), HASTY)
+    third = push_folder(folder, with_changes(target, revision="refs/pr/1"), local_hub.endpoint, HASTY)
     assert repository.branches["refs/pr/1"] == third.revision != first.revision
 
 
 def test_another_publisher_in_between_is_not_overwritten(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:
-    push_folder(folder, target, HASTY)
+    push_folder(folder, target, local_hub.endpoint, HASTY)
     (folder / "README.md").write_text("mine", encoding="utf-8")
-    plan = plan_push(folder, target, connect(target))
+    plan = plan_push(folder, target, connect(target, local_hub.endpoint))
     (folder / "README.md").write_text("theirs", encoding="utf-8")
-    theirs = push_folder(folder, target, HASTY)
+    theirs = push_folder(folder, target, local_hub.endpoint, HASTY)
     (folder / "README.md").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"someone else published to main meanwhile.*publish again"):
-        push(plan, connect(target))
+        push(plan, connect(target, local_hub.endpoint))
     repository = local_hub.storage.repositories["me/demo"]
     assert repository.branches["main"] == theirs.revision
-    assert push_folder(folder, target, HASTY).changed
+    assert push_folder(folder, target, local_hub.endpoint, HASTY).changed
     assert repository.tree()["README.md"].content == b"mine"
 
 
 def test_a_stranger_finds_the_model_by_its_name(
     local_hub: LocalHub, target: PublishSettings, folder: Path, tmp_path: Path
 ) -> None:
-    published = push_folder(folder, target, HASTY)
+    published = push_folder(folder, target, local_hub.endpoint, HASTY)
     program = (
         "import sys, torch, transformers\n"
         "name, revision = sys.argv[1:]\n"

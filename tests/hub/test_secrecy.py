@@ -23,8 +23,8 @@ from distilrubert.pipeline.hub.plan import plan_push, render_plan
 from distilrubert.pipeline.hub.push import push, render_publication
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.verify import render_verification, verify_push
-settings = PublishSettings(repo_id="me/demo", endpoint=sys.argv[2], tag="v1")
-connection = connect(settings, RetryPolicy(attempts=int(sys.argv[3]), first_wait_s=0.01))
+settings = PublishSettings(repo_id="me/demo", tag="v1")
+connection = connect(settings, sys.argv[2], RetryPolicy(attempts=int(sys.argv[3]), first_wait_s=0.01))
 print(connection, settings)
 plan = plan_push(Path(sys.argv[1]), settings, connection)
 print(plan, render_plan(plan), plan.to_dict())

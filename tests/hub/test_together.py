@@ -19,7 +19,7 @@ def test_exactly_one_wins(
     local_hub: LocalHub, folder: Path, target: PublishSettings, tmp_path: Path, is_new: bool
 ) -> None:
     if not is_new:
-        push_once(folder, target, HASTY)
+        push_once(folder, target, local_hub.endpoint, HASTY)
     folders = [Path(shutil.copytree(folder, tmp_path / name)) for name in ("one", "two")]
     for own in folders:
         (own / "who.txt").write_text(own.name)
@@ -29,7 +29,7 @@ def test_exactly_one_wins(
 
     def publish(own: Path) -> str | UserError:
         try:
-            return push_once(own, target, HASTY).revision
+            return push_once(own, target, local_hub.endpoint, HASTY).revision
         except UserError as error:
             return error
 
@@ -45,5 +45,5 @@ def test_exactly_one_wins(
     assert repository.tree()["who.bin"].lfs_size == len(winner) * 100
     assert len(repository.history()) == (2 if is_new else 3)
     loser = next(own for own in folders if own.name != winner)
-    assert push_once(loser, target, HASTY).changed, "the loser may publish on top, knowingly"
+    assert push_once(loser, target, local_hub.endpoint, HASTY).changed, "the loser may publish on top, knowingly"
     assert repository.tree()["who.txt"].content == loser.name.encode()

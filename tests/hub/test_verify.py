@@ -20,9 +20,9 @@ from .survival import push_once
 
 
 def test_what_was_published_is_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    revision = push_once(folder, target, HASTY).revision
+    revision = push_once(folder, target, local_hub.endpoint, HASTY).revision
     local_hub.requests.clear()
-    found = verify_folder(folder, target, HASTY)
+    found = verify_folder(folder, target, local_hub.endpoint, HASTY)
     assert {method for method, _ in local_hub.requests} <= {"GET", "HEAD"}
     assert (found.revision, found.loads, found.others) == (revision, True, ())
     assert found.files == sum(path.is_file() for path in folder.rglob("*"))
@@ -34,54 +34,54 @@ def test_what_was_published_is_verified(local_hub: LocalHub, target: PublishSett
 
 
 def test_what_differs_is_named(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    push_once(folder, target, HASTY)
+    push_once(folder, target, local_hub.endpoint, HASTY)
     repository = local_hub.storage.repositories["me/demo"]
     tree = dict(repository.tree())
     tree |= {"README.md": Entry(b"tampered"), "other.txt": Entry(b"other")}
     del tree["config.json"]
     repository.commit("main", tree, repository.branches["main"], "tampering", "colleague")
     with pytest.raises(UserError, match=r"2 of \d+ files are not those of the folder \(README\.md, config\.json\)"):
-        verify_folder(folder, target, HASTY)
+        verify_folder(folder, target, local_hub.endpoint, HASTY)
     for name in ("README.md", "config.json"):
         (folder / name).unlink()
-    found = verify_folder(folder, target, HASTY)
+    found = verify_folder(folder, target, local_hub.endpoint, HASTY)
     assert (found.others, found.loads) == (("README.md", "other.txt"), None)
     assert "It also holds: README.md, other.txt." in render_verification(found)
 
 
 def test_any_revision_can_be_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    first = push_once(folder, target.model_copy(update={"tag": "v1"}), HASTY)
-    connection = connect(target, HASTY)
+    first = push_once(folder, target.model_copy(update={"tag": "v1"}), local_hub.endpoint, HASTY)
+    connection = connect(target, local_hub.endpoint, HASTY)
     digests = plan_push(folder, target, connection).digests
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-    push_once(folder, target, HASTY)
+    push_once(folder, target, local_hub.endpoint, HASTY)
     for revision in ("v1", first.revision):
         assert verify_push(digests, connection, revision).revision == first.revision
     with pytest.raises(UserError, match="has no revision v2; it has v1, main"):
         verify_push(digests, connection, "v2")
     with pytest.raises(UserError, match="me/none: not found"):
-        verify_folder(folder, target.model_copy(update={"repo_id": "me/none"}), HASTY)
+        verify_folder(folder, target.model_copy(update={"repo_id": "me/none"}), local_hub.endpoint, HASTY)
 
 
 def test_what_the_settings_lead_to_is_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    first = push_once(folder, target.model_copy(update={"tag": "v1"}), HASTY).revision
-    assert verify_folder(folder, target.model_copy(update={"tag": "v1"}), HASTY).revision == first
+    first = push_once(folder, target.model_copy(update={"tag": "v1"}), local_hub.endpoint, HASTY).revision
+    assert verify_folder(folder, target.model_copy(update={"tag": "v1"}), local_hub.endpoint, HASTY).revision == first
     with pytest.raises(UserError, match="has no revision v2; it has v1, main"):
-        verify_folder(folder, target.model_copy(update={"tag": "v2"}), HASTY)
+        verify_folder(folder, target.model_copy(update={"tag": "v2"}), local_hub.endpoint, HASTY)
     proposed = target.model_copy(update={"create_pr": True})
     # There is nothing to propose: the branch holds it.
-    assert verify_folder(folder, proposed, HASTY).revision == first
+    assert verify_folder(folder, proposed, local_hub.endpoint, HASTY).revision == first
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     with pytest.raises(UserError, match="me/demo: no open pull request proposes what"):
-        verify_folder(folder, proposed, HASTY)
-    proposal = push_once(folder, proposed, HASTY).revision
-    assert verify_folder(folder, proposed, HASTY).revision == proposal
+        verify_folder(folder, proposed, local_hub.endpoint, HASTY)
+    proposal = push_once(folder, proposed, local_hub.endpoint, HASTY).revision
+    assert verify_folder(folder, proposed, local_hub.endpoint, HASTY).revision == proposal
     with pytest.raises(UserError, match=r"1 of \d+ files are not those of the folder"):
-        verify_folder(folder, target, HASTY)
+        verify_folder(folder, target, local_hub.endpoint, HASTY)
 
 
 def test_a_file_that_changes_while_it_is_published(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    connection = connect(target, HASTY)
+    connection = connect(target, local_hub.endpoint, HASTY)
     plan = plan_push(folder, target, connection)
     (folder / "README.md").write_text("---\nlicense: mit\n---\nchanged too late")
     revision = push(plan, connection).revision
@@ -93,6 +93,6 @@ def test_a_model_that_does_not_load(local_hub: LocalHub, target: PublishSettings
     weights = load_file(folder / "model.safetensors")
     weights.pop("distilbert.transformer.layer.0.ffn.lin1.bias")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    push_once(folder, target, HASTY)
+    push_once(folder, target, local_hub.endpoint, HASTY)
     with pytest.raises(UserError, match=r"the model does not load: .*lin1\.bias: missing from the weights"):
-        verify_folder(folder, target, HASTY)
+        verify_folder(folder, target, local_hub.endpoint, HASTY)

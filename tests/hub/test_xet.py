@@ -20,10 +20,10 @@ from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import RetryPolicy
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
-folder, settings = Path(sys.argv[1]), PublishSettings(repo_id="me/demo", endpoint=sys.argv[2])
+folder, settings = Path(sys.argv[1]), PublishSettings(repo_id="me/demo")
 for number in range(2):
     try:
-        found = push_folder(folder, settings, RetryPolicy(attempts=3, first_wait_s=0.01)).to_dict()
+        found = push_folder(folder, settings, sys.argv[2], RetryPolicy(attempts=3, first_wait_s=0.01)).to_dict()
     except UserError as error:
         found = {"error": str(error)}
     print(json.dumps(found))

@@ -1,8 +1,8 @@
 """A client in a process of its own, to be killed: `python victim.py` forks one for every line on its standard input.
 
-A line is JSON: folder, settings, token. It answers with the process id of the fork, which begins when it gets another
-line, and with the exit status in the end. Forking an interpreter that has imported everything takes milliseconds where
-starting one takes seconds.
+A line is JSON: folder, settings, endpoint, token. It answers with the process id of the fork, which begins when it
+gets another line, and with the exit status in the end. Forking an interpreter that has imported everything takes
+milliseconds where starting one takes seconds.
 """
 
 import json
@@ -37,9 +37,10 @@ class Victim:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=30)
 
-    def prepare(self, folder: Path, settings: PublishSettings, token: str) -> int:
+    def prepare(self, folder: Path, settings: PublishSettings, endpoint: str, token: str) -> int:
         """Make a process that is ready to publish, and tell its id."""
-        self._tell(json.dumps({"folder": str(folder), "settings": settings.model_dump(), "token": token}))
+        task = {"folder": str(folder), "settings": settings.model_dump(), "endpoint": endpoint, "token": token}
+        self._tell(json.dumps(task))
         return self._number()
 
     def publish(self) -> int:
@@ -80,7 +81,8 @@ def _publish(task: dict[str, Any]) -> int:
     tqdm.set_lock(threading.RLock())
     try:
         torch.set_num_threads(1)
-        push_folder(Path(task["folder"]), PublishSettings(**task["settings"]), RetryPolicy(attempts=1))
+        settings = PublishSettings(**task["settings"])
+        push_folder(Path(task["folder"]), settings, task["endpoint"], RetryPolicy(attempts=1))
     except BaseException as error:
         sys.stderr.write(f"{error!r}\n")
         return 1

@@ -141,7 +141,10 @@ def test_a_model_is_found_before_and_after_options_of_several_values(tmp_path, l
         ("distillation.trackers=[notebook]", "unknown tracker 'notebook'"),
         ("publish.repo_id=a/b/c", "publish.repo_id: 'a/b/c' is malformed"),
         ("publish.tag=..", "publish.tag: '..' cannot name a branch or tag"),
-        ("publish.endpoint=https://me:hidden@hub", "publish.endpoint: must not carry a user name or password"),
+        (
+            "publish.endpoint=https://me:hidden@hub",
+            "publish: a recipe must not name an endpoint, because your token would be sent there",
+        ),
         ("card.tags=['']", "card.tags.0: string should have at least 1 character"),
         (f"x={'[' * 5000}", "the value is no YAML"),
         ("publish.repo_id=me/demo", "HF_TOKEN: there is no token"),
@@ -161,7 +164,7 @@ def test_a_recipe_that_is_nested_without_end(capsys, tmp_path):
 def test_an_endpoint_with_a_password_is_not_shown(capsys, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://me:hidden@127.0.0.1:9")
     said = mistake(capsys, "verify", "me/model")
-    assert "HF_ENDPOINT: must not carry a user name or password" in said
+    assert "HF_ENDPOINT: must not contain a user name or password" in said
     assert "hidden" not in said
 
 
@@ -171,7 +174,9 @@ def test_a_launcher_variable_that_is_no_number(capsys, monkeypatch, recipe):
 
 
 def test_an_endpoint_that_is_no_url(capsys, recipe):
-    assert "publish.endpoint" in mistake(capsys, "publish", recipe, "--repo-id", "me/demo", "--endpoint", "nonsense")
+    assert "--endpoint: 'nonsense' is not the URL of a Hub" in mistake(
+        capsys, "publish", recipe, "--repo-id", "me/demo", "--endpoint", "nonsense"
+    )
 
 
 def test_a_run_directory_that_cannot_be_written(capsys, recipe, tmp_path):

@@ -199,7 +199,7 @@ def test_a_target_that_cannot_be_pushed_to_is_refused_before_any_work(local_hub,
     local_hub.storage.create("me/demo", "me")
     monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
     recipe, folder = str(ROOT / "recipes/demo.yaml"), tmp_path / "run"
-    settings = ["--repo-id", "me/demo", "--private", "--set", f"publish.endpoint={local_hub.endpoint}"]
+    settings = ["--repo-id", "me/demo", "--private", "--endpoint", local_hub.endpoint]
     assert main(["publish", recipe, "--run-dir", str(folder), *settings]) == 2
     assert "publish.private: me/demo exists and is public" in capsys.readouterr().err
     assert not folder.exists()
