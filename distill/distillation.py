@@ -21,10 +21,10 @@ from distilrubert.distill.corpus.build import Corpus
 from distilrubert.distill.corpus.store import PairedCorpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
-from distilrubert.distill.losses import PREDICTION_LOSSES
+from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
-from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -91,7 +91,9 @@ def distill(
                 origin={"corpus": _identity_of(corpus), **origin},
                 epoch_tokens=epoch_tokens,
                 project=project,
-                find_unused_parameters=not any(getattr(weights, name) for name in PREDICTION_LOSSES),
+                find_unused_parameters=not any(
+                    getattr(weights, name) for name in ("kl", "mlm", "first_piece", "match", "reduce_map")
+                ),
             )
         )
     finally:

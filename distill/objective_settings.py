@@ -1,57 +1,13 @@
-"""The losses of a recipe: their weights, and how student and teacher are compared."""
+"""The settings of the objective: which losses are minimised, and how student and teacher are compared."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
+from distilrubert.distill.losses import LossWeights
 
 LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
-
-# The losses that can have a weight where student and teacher share a vocabulary, and where the student has its own.
-SHARED_LOSSES = ("kl", "mlm", "cosine", "attention", "hidden")
-PAIRED_LOSSES = ("mlm", "first_piece", "match", "reduce_map", "reduce", "reduce_cosine")
-
-
-class LossWeights(Section):
-    """How much each loss, as its mean over rows, counts in the total; one that is not named is not computed."""
-
-    kl: float = Field(
-        default=0.0, ge=0, description="Divergence from the teacher's predictions; nats times temperature²."
-    )
-    mlm: float = Field(default=0.0, ge=0, description="Cross-entropy of the hidden tokens, nats.")
-    cosine: float = Field(default=0.0, ge=0, description="Cosine distance of hidden states, 0 to 2.")
-    attention: float = Field(
-        default=0.0, ge=0, description="Squared distance of attention maps, summed over keys, 0 to 2."
-    )
-    hidden: float = Field(default=0.0, ge=0, description="Squared distance of hidden states, summed over dimensions.")
-    first_piece: float = Field(
-        default=0.0,
-        ge=0,
-        description="Across vocabularies: divergence over the student's pieces, each with all that the teacher "
-        "predicts of what begins with it; nats times temperature².",
-    )
-    match: float = Field(
-        default=0.0,
-        ge=0,
-        description="Across vocabularies: divergence over the pieces that both have, where both texts have the same "
-        "piece; nats times temperature².",
-    )
-    reduce_map: float = Field(
-        default=0.0,
-        ge=0,
-        description="Across vocabularies: divergence over the teacher's whole vocabulary, each of its pieces predicted "
-        "through those that spell it; nats times temperature².",
-    )
-    reduce: float = Field(
-        default=0.0,
-        ge=0,
-        description="Across vocabularies: squared distance of a token's state and the mean state of the pieces that "
-        "face it, summed over dimensions.",
-    )
-    reduce_cosine: float = Field(
-        default=0.0, ge=0, description="Across vocabularies: cosine distance of the same states, 0 to 2."
-    )
 
 
 class ObjectiveSettings(Section):

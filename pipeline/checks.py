@@ -9,8 +9,7 @@ from distilrubert.conversion.onnx import require_onnx
 from distilrubert.conversion.openvino import require_openvino
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
-from distilrubert.distill.losses import LAYER_LOSSES, PAIRED_LAYER_LOSSES
-from distilrubert.distill.losses.objective import build_layer_losses
+from distilrubert.distill.losses.objective import LAYER_LOSSES, PAIRED_LAYER_LOSSES, build_layer_losses
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher

@@ -17,7 +17,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, OnnxFile, OpenvinoFile
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
-from distilrubert.distill.objective_settings import PAIRED_LOSSES, SHARED_LOSSES
+from distilrubert.distill.losses import losses_for
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, IntrinsicSettings, Seeds
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.model_card.card_settings import CardSettings
@@ -124,7 +124,7 @@ class Recipe(Section):
                 "as teacher.pretrain.vocabulary_size says"
             )
         is_paired = own is not None and own.train is not None
-        allowed = PAIRED_LOSSES if is_paired else SHARED_LOSSES
+        allowed = losses_for("two" if is_paired else "one")
         named = [name for name, weight in self.distillation.weights if weight > 0]
         if strange := [name for name in named if name not in allowed]:
             whose = "a vocabulary of its own" if is_paired else "its teacher's vocabulary"

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -41,6 +42,10 @@ class LossModule(nn.Module, abc.ABC):
         Returns:
             each loss, detached, and as ``loss`` their weighted sum.
         """
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Each loss in words, for the report and the card: its ``weight``, ``title`` and ``meaning``."""
+        return {}
 
     def set_training(self, *, dropout: bool, gradient_checkpointing: bool) -> None:
         """Put the module into training mode.

@@ -115,7 +115,9 @@ class _Loop:
             state = self._save()
         if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
-        return TrainingReport.from_checkpoint(self.run.case, state, self.run.epoch_tokens)
+        return TrainingReport.from_checkpoint(
+            self.run.case, state, self.run.epoch_tokens, self.run.objective.describe()
+        )
 
     def _resume(self, checkpoint: Path) -> dict[str, Any]:
         """Load a checkpoint and return its state."""

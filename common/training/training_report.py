@@ -29,6 +29,7 @@ class TrainingReport:
         curves: one point each `log_every` updates: ``step``, ``tokens``, the mean of each loss since the last point,
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
         validation: ``step`` and the losses on held-out text, with the same masks each time.
+        losses: each loss in words, as :meth:`~.loss_module.LossModule.describe` gives it; empty in older reports.
     """
 
     case: str
@@ -37,15 +38,19 @@ class TrainingReport:
     settings: dict[str, Any]
     curves: list[dict[str, float]]
     validation: list[dict[str, float]]
+    losses: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_checkpoint(cls, case: str, state: Mapping[str, Any], epoch_tokens: int) -> Self:
+    def from_checkpoint(
+        cls, case: str, state: Mapping[str, Any], epoch_tokens: int, losses: dict[str, dict[str, Any]]
+    ) -> Self:
         """The report of a run from the state in its last checkpoint, so that a finished one always gives the same.
 
         Args:
             case: what was trained.
             state: as the checkpoint holds it.
             epoch_tokens: what the trained model reads in an epoch.
+            losses: in words.
         """
         progress = Progress.from_dict(state["progress"])
         figures = {
@@ -71,11 +76,16 @@ class TrainingReport:
             "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,
         }
         environment = Environment(**state["environment"])
-        return cls(case, environment, figures, state["settings"], progress.curves, progress.validation)
+        return cls(case, environment, figures, state["settings"], progress.curves, progress.validation, losses)
 
     def to_measurements(self) -> Measurements:
         """The one form that every measurement file has."""
-        details = {"settings": self.settings, "curves": self.curves, "validation": self.validation}
+        details = {
+            "settings": self.settings,
+            "losses": self.losses,
+            "curves": self.curves,
+            "validation": self.validation,
+        }
         return Measurements(self.environment, [Row(self.case, self.figures)], details=details)
 
     @classmethod

@@ -1,19 +1,133 @@
-"""The losses of distillation, one module each.
+"""The losses of distillation: the one list of them, and their weights in a recipe.
 
-Two kinds: those over the vocabulary (`kl`, `mlm`), computed together in :mod:`.vocabulary`, and those over layers,
-which are listed here. Where the student has a vocabulary of its own, `first_piece`, `match` and `reduce_map` stand in
-the place of `kl`, `reduce` and `reduce_cosine` in that of the losses over layers. A loss is a sum over rows; the
-objective divides it by a number of rows that may span several batches and processes.
+A loss is a sum over rows. The objective divides it by a number of rows that may span several batches and processes.
+To add a loss, write its term (a subclass of :class:`~distilrubert.distill.losses.term.Term`) and its entry in
+:data:`LOSSES`. The weight in the recipe, the checks of recipes, the training report and the card follow from these.
+
+A command starts with this module, so it imports neither torch nor transformers.
 """
 
-from distilrubert.distill.losses.attention import AttentionLoss
-from distilrubert.distill.losses.cosine import CosineLoss
-from distilrubert.distill.losses.hidden import HiddenLoss
-from distilrubert.distill.losses.layer import LayerLoss
-from distilrubert.distill.losses.reduce import ReduceCosineLoss, ReduceLoss
+import dataclasses
+from typing import TYPE_CHECKING, Literal
 
-LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
-PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}
-PAIRED_PREDICTION_LOSSES = ("first_piece", "match", "reduce_map")
-# Those that reach the output layer.
-PREDICTION_LOSSES = ("kl", "mlm", *PAIRED_PREDICTION_LOSSES)
+from pydantic import Field, create_model
+
+from distilrubert.common.configuration import Section
+
+Vocabularies = Literal["one", "two"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """One loss, as recipes, reports and cards name it.
+
+    Attributes:
+        weight: description of its weight in a recipe, with the unit of the loss.
+        title: of its curve.
+        meaning: what it compares, for the table on the card. ``{temperature}``, ``{positions}``, ``{hidden_states}``
+            and ``{attention_maps}`` stand for what the settings say.
+        vocabularies: whether student and teacher may have ``one`` vocabulary, or ``two``.
+    """
+
+    weight: str
+    title: str
+    meaning: str
+    vocabularies: frozenset[Vocabularies]
+
+
+def _loss(weight: str, title: str, meaning: str, *vocabularies: Vocabularies) -> Loss:
+    return Loss(weight, title, meaning, frozenset(vocabularies))
+
+
+LOSSES: dict[str, Loss] = {
+    "kl": _loss(
+        "Divergence from the teacher's predictions; nats times temperature².",
+        "KL to the teacher",
+        "KL divergence from the teacher's to the student's predictions at temperature {temperature:g}, over "
+        "{positions} positions",
+        "one",
+    ),
+    "mlm": _loss(
+        "Cross-entropy of the masked tokens, nats.",
+        "Masked-token loss",
+        "Masked-language-modelling cross-entropy of the student at the masked positions",
+        "one",
+        "two",
+    ),
+    "cosine": _loss(
+        "Cosine distance of hidden states, 0 to 2.",
+        "Cosine distance of hidden states",
+        "Cosine distance between {hidden_states}",
+        "one",
+    ),
+    "attention": _loss(
+        "Squared distance of attention maps, summed over keys, 0 to 2.",
+        "Squared distance of attention maps",
+        "Squared distance between {attention_maps}",
+        "one",
+    ),
+    "hidden": _loss(
+        "Squared distance of hidden states, summed over dimensions.",
+        "Squared distance of hidden states",
+        "Squared distance between {hidden_states}",
+        "one",
+    ),
+    "first_piece": _loss(
+        "Two vocabularies: divergence over the student's tokens, each with all that the teacher predicts of what "
+        "begins with it; nats times temperature².",
+        "KL over the student's tokens",
+        "KL divergence at temperature {temperature:g} over the student's vocabulary, each token with all that the "
+        "teacher predicts of what begins with it",
+        "two",
+    ),
+    "match": _loss(
+        "Two vocabularies: divergence over the tokens of both, where both texts have the same token; nats times "
+        "temperature².",
+        "KL over the common tokens",
+        "KL divergence at temperature {temperature:g} over the tokens of both vocabularies, where both texts have the "
+        "same token",
+        "two",
+    ),
+    "reduce_map": _loss(
+        "Two vocabularies: divergence over the teacher's whole vocabulary, each of its tokens predicted through those "
+        "that spell it; nats times temperature².",
+        "KL over the teacher's tokens",
+        "KL divergence at temperature {temperature:g} over the teacher's whole vocabulary, each token predicted "
+        "through those of the student that spell it",
+        "two",
+    ),
+    "reduce": _loss(
+        "Two vocabularies: squared distance of the mean hidden states of a span of text, summed over dimensions.",
+        "Squared distance of spans",
+        "Squared distance between {hidden_states}, each the mean over a span of text",
+        "two",
+    ),
+    "reduce_cosine": _loss(
+        "Two vocabularies: cosine distance of the mean hidden states of a span of text, 0 to 2.",
+        "Cosine distance of spans",
+        "Cosine distance between {hidden_states}, each the mean over a span of text",
+        "two",
+    ),
+}
+
+
+def losses_for(vocabularies: Vocabularies) -> list[str]:
+    """The losses that can have a weight."""
+    return [name for name, loss in LOSSES.items() if vocabularies in loss.vocabularies]
+
+
+if TYPE_CHECKING:
+
+    class LossWeights(Section):
+        """The weight of each loss."""
+
+        def __init__(self, **weights: float) -> None: ...
+
+else:
+    LossWeights = create_model(
+        "LossWeights",
+        __base__=Section,
+        __module__=__name__,
+        __doc__="The weight of each loss, as its mean over rows, in the total. One without a weight is not computed.",
+        **{name: (float, Field(default=0.0, ge=0, description=loss.weight)) for name, loss in LOSSES.items()},
+    )

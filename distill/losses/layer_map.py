@@ -84,3 +84,26 @@ def _check(lists: Sequence[Sequence[int]], student_layers: int, teacher_layers: 
             )
         if len(set(layers)) < len(layers):
             raise UserError(f"{FIELD}: a teacher layer is named twice for student layer {k}: {list(layers)}")
+
+
+def compared_layers(what: str, layer_map: LayerMap, student_layers: int, teacher_layers: int) -> str:
+    """What is compared with what by the layer map, for a card.
+
+    Args:
+        what: the singular of what a layer has: ``hidden state`` or ``attention map``.
+        layer_map: of the settings.
+        student_layers: K.
+        teacher_layers: L.
+    """
+    if layer_map == "all-mean":
+        return f"the mean of all {what}s of the student and that of the teacher's"
+    if layer_map == "last-of-block":
+        target = f"the last of its group of consecutive {what}s of the teacher"
+    elif layer_map != "block-mean":
+        target = f"the mean of those {what}s of the teacher that the recipe lists for it"
+    elif teacher_layers == student_layers:
+        target = "the teacher's at the same depth"
+    else:
+        lengths = sorted({len(layers) for layers in _blocks(layer_map, student_layers, teacher_layers)})
+        target = f"the mean of {' or '.join(map(str, lengths))} consecutive {what}s of the teacher"
+    return f"each {what} of the student and {target}"

@@ -5,7 +5,7 @@ Axes: B batch, L tokens, N rows (chosen tokens), M labelled rows, D width, V voc
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,21 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import LAYER_LOSSES
+from distilrubert.distill.losses import LOSSES
+from distilrubert.distill.losses.attention import AttentionLoss
+from distilrubert.distill.losses.cosine import CosineLoss
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks, word_embeddings_of
+from distilrubert.distill.losses.hidden import HiddenLoss
 from distilrubert.distill.losses.layer import Activations, LayerLoss, averaged, paired_states
-from distilrubert.distill.losses.layer_map import LayerPair, pair_layers
+from distilrubert.distill.losses.layer_map import LayerPair, compared_layers, pair_layers
+from distilrubert.distill.losses.reduce import ReduceCosineLoss, ReduceLoss
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
+
+LAYER_LOSSES: dict[str, type[LayerLoss]] = {"cosine": CosineLoss, "attention": AttentionLoss, "hidden": HiddenLoss}
+PAIRED_LAYER_LOSSES: dict[str, type[LayerLoss]] = {"reduce": ReduceLoss, "reduce_cosine": ReduceCosineLoss}
 
 
 def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:
@@ -71,6 +78,28 @@ def state_pairs(losses: Iterable[LayerLoss]) -> tuple[LayerPair, ...]:
 class MlmLossModule(LossModule):
     """A masked language model in training, whose layers may be computed again in the backward pass."""
 
+    def __init__(self, model: PreTrainedModel, settings: ObjectiveSettings, teacher: PretrainedConfig | None) -> None:
+        super().__init__(model)
+        self._weights = positive_weights(settings)
+        layers = teacher and (settings.layer_map, model.config.num_hidden_layers, teacher.num_hidden_layers)
+        self._wording = {
+            "temperature": settings.temperature,
+            "positions": "the masked" if settings.kl_positions == "masked" else "all",
+            "hidden_states": layers and compared_layers("hidden state", *layers),
+            "attention_maps": layers and compared_layers("attention map", *layers),
+        }
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
+        return {
+            name: {
+                "weight": weight,
+                "title": LOSSES[name].title,
+                "meaning": LOSSES[name].meaning.format(**self._wording),
+            }
+            for name, weight in self._weights.items()
+        }
+
     def set_training(self, *, dropout: bool, gradient_checkpointing: bool) -> None:
         """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         self.train(dropout)
@@ -102,8 +131,7 @@ class Objective(MlmLossModule):
     def __init__(
         self, student_model: PreTrainedModel, teacher_model: PreTrainedModel | None, settings: ObjectiveSettings
     ) -> None:
-        super().__init__(student_model)
-        self._weights = positive_weights(settings)
+        super().__init__(student_model, settings, teacher_model and teacher_model.config)
         self._uses_vocabulary = "kl" in self._weights or "mlm" in self._weights
         self._averages = settings.layer_map == "all-mean"
         self._kl_everywhere = settings.kl_positions == "all"

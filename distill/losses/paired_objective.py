@@ -17,23 +17,23 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import PAIRED_LAYER_LOSSES
+from distilrubert.distill.losses import losses_for
 from distilrubert.distill.losses.chunks import sum_in_chunks
 from distilrubert.distill.losses.encoding import FrozenModel, encode
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
 from distilrubert.distill.losses.layer import Activations, averaged, paired_states
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.objective import (
+    PAIRED_LAYER_LOSSES,
     MlmLossModule,
     build_layer_losses,
     inverse,
-    positive_weights,
     state_pairs,
 )
 from distilrubert.distill.losses.reduce import span_counts, span_means
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
-from distilrubert.distill.objective_settings import PAIRED_LOSSES, ObjectiveSettings
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
 from distilrubert.modeling.student import Student
@@ -56,8 +56,7 @@ class PairedObjective(MlmLossModule):
     """
 
     def __init__(self, student: Student, teacher: Teacher, settings: ObjectiveSettings) -> None:
-        super().__init__(student.model)
-        self._weights = positive_weights(settings)
+        super().__init__(student.model, settings, teacher.model.config)
         _check_weights(self._weights)
         self._settings = settings
         self._teacher = FrozenModel(teacher.model)
@@ -263,8 +262,8 @@ _COMPARISONS = {"first_piece": _first_piece, "match": _match, "reduce_map": _red
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:
-    if strange := [name for name in weights if name not in PAIRED_LOSSES]:
+    if strange := [name for name in weights if name not in losses_for("two")]:
         raise UserError(
             f"distillation.weights: {', '.join(strange)} compare token by token, but the student has a vocabulary of "
-            f"its own; for that there are {', '.join(PAIRED_LOSSES)}"
+            f"its own; for that there are {', '.join(losses_for('two'))}"
         )

@@ -7,7 +7,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.distill.objective_settings import LossWeights
+from distilrubert.distill.losses import LossWeights
 from distilrubert.model_card.drawing import PIXELS_PER_INCH
 from distilrubert.model_card.figures import draw_quality, draw_speed, draw_training, write_figures
 from distilrubert.model_card.inputs import CardInput, read_card_input

@@ -377,7 +377,8 @@ def test_the_report_is_a_measurement_file(finished: SimpleNamespace, tmp_path: P
     assert TrainingReport.load(path) == finished.report
     measurements = Measurements.load(path)
     assert measurements["distillation"].figures["steps"] == 14
-    assert set(measurements.details) == {"settings", "curves", "validation"}
+    assert set(measurements.details) == {"settings", "losses", "curves", "validation"}
+    assert set(measurements.details["losses"]) == {"kl", "mlm", "cosine"}
     assert measurements.details["settings"]["learning_rate"] == 0.01
 
 

@@ -9,11 +9,12 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedMode
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
+from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.cosine import cosine_distance
 from distilrubert.distill.losses.kl import kl_divergence
 from distilrubert.distill.losses.mlm import masked_cross_entropy
 from distilrubert.distill.losses.objective import Objective
-from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
@@ -352,6 +353,18 @@ def test_what_cannot_be_is_refused(student: DistilBertForMaskedLM, tiny_teacher:
     smaller = DistilBertForMaskedLM(type(student.config)(**{**student.config.to_dict(), "vocab_size": 30}))
     with pytest.raises(UserError, match=r"^student\.vocabulary: .*30 pieces"):
         Objective(smaller, tiny_teacher.model, settings())
+
+
+def test_each_loss_is_described_as_the_settings_have_it(student: DistilBertForMaskedLM, tiny_teacher: Teacher) -> None:
+    weights = {"kl": 5.0, "cosine": 1.0, "attention": 0.5}
+    said = Objective(student, tiny_teacher.model, settings(weights=weights, temperature=2.5)).describe()
+    assert {name: loss["weight"] for name, loss in said.items()} == weights
+    assert said["kl"]["title"] == "KL to the teacher"
+    assert "at temperature 2.5, over the masked positions" in said["kl"]["meaning"]
+    assert "and the mean of 2 consecutive hidden states of the teacher" in said["cosine"]["meaning"]
+    last = Objective(student, tiny_teacher.model, settings(weights=weights, layer_map="last-of-block")).describe()
+    assert "and the last of its group of consecutive attention maps" in last["attention"]["meaning"]
+    assert Objective(student, None, settings(weights={"mlm": 1})).describe().keys() == {"mlm"}
 
 
 def test_losses_that_are_not_named_have_no_weight() -> None:

@@ -17,9 +17,10 @@ from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.distillation import distill
 from distilrubert.distill.distillation_settings import DistillationSettings
+from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
-from distilrubert.distill.objective_settings import LossWeights, ObjectiveSettings
+from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student
 from distilrubert.modeling.teacher import Teacher
