@@ -1,8 +1,6 @@
 """What can be known to be wrong before any work is done or anything is written."""
 
 import itertools
-import tempfile
-from pathlib import Path
 
 from distilrubert.common.training.tracking import check_trackers
 from distilrubert.conversion.onnx import require_onnx
@@ -78,10 +76,9 @@ def _check_models(run: Run) -> None:
 
 def _check_sources(run: Run) -> None:
     """Refuse sources that cannot be opened."""
-    with tempfile.TemporaryDirectory() as unused:
-        for source in run.recipe.corpus.sources:
-            # A data set that is streamed is looked up, and nothing of it fetched.
-            open_source(source.model_copy(update={"streaming": True}), Path(unused))
+    for source in run.recipe.corpus.sources:
+        # A data set that is streamed is looked up, and nothing of it fetched.
+        open_source(source.model_copy(update={"streaming": True}))
 
 
 def _is_made(run: Run, name: str) -> bool:

@@ -105,7 +105,7 @@ def build_corpus(
     builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer)
     with quiet_datasets(), sigterm_as_interrupt():
         try:
-            sources = [open_source(source, workplace / "hub") for source in settings.sources]
+            sources = [open_source(source) for source in settings.sources]
             builder.parts = resume_parts(workplace, _without_places(plan), sources)
             builder.build(sources, block_characters)
         finally:

@@ -1,7 +1,6 @@
 """Where the text of a corpus comes from: files by glob, or data sets of the Hugging Face Hub."""
 
 import glob
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +38,8 @@ class TextOrigin(Protocol):
 class HubSplit:
     """One split of a data set, by its id on the Hub.
 
-    The files that the Hub hands out stay in the Hub client's cache, as those of a model do; what the `datasets`
-    library makes of them goes to `cache`.
+    It is downloaded and prepared once, in the caches of huggingface_hub and datasets (`HF_HOME`), where every later
+    pass finds it.
 
     Raises:
         UserError: if the data set, its configuration or its split cannot be had.
@@ -48,7 +47,7 @@ class HubSplit:
 
     size = 0
 
-    def __init__(self, source: CorpusSource, cache: Path) -> None:
+    def __init__(self, source: CorpusSource) -> None:
         self._source = source
         self.bytes_read = 0
         with self._clear_errors():
@@ -58,7 +57,6 @@ class HubSplit:
                 split=source.split,
                 revision=source.revision,
                 streaming=source.streaming,
-                cache_dir=str(cache),
             )
             if source.column in (self._rows.column_names or ()):
                 self._rows = self._rows.select_columns(source.column)
@@ -106,18 +104,17 @@ class HubSplit:
             raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {said}") from None
 
 
-def open_source(source: CorpusSource, cache: Path) -> list[TextOrigin]:
+def open_source(source: CorpusSource) -> list[TextOrigin]:
     """The files of a source in the order of their names, or its data set.
 
     Args:
         source: what to read.
-        cache: folder for what the `datasets` library makes of a downloaded data set.
 
     Raises:
         UserError: if no file matches, one has an unsupported extension, or the data set cannot be had.
     """
     if source.path is None:
-        return [HubSplit(source, cache)]
+        return [HubSplit(source)]
     return [*_text_files(source, source.path)]
 
 
@@ -150,8 +147,8 @@ def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:
     Raises:
         UserError: as `open_source`, and whatever is wrong in a file.
     """
-    with tempfile.TemporaryDirectory(prefix="distilrubert-") as cache, quiet_datasets():
-        for origin in [origin for source in sources for origin in open_source(source, Path(cache))]:
+    with quiet_datasets():
+        for origin in [origin for source in sources for origin in open_source(source)]:
             for record in origin.records():
                 if text := (record or "").strip():
                     yield text

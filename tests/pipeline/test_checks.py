@@ -74,7 +74,7 @@ def test_sources_are_opened_until_the_corpus_is_there(finished, tmp_path, capsys
     """A run goes on where there is no Internet, and looking a data set up does not fetch it."""
     opened = []
 
-    def open_nothing(source, cache):
+    def open_nothing(source):
         opened.append(source)
         raise UserError("corpus: cannot be had here")
 

@@ -281,8 +281,17 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
     ]
     for error, beginning in zip(errors, expected, strict=True):
         assert error.startswith(beginning)
-    # No Arrow copy stays behind, only what the Hub's own client keeps.
-    assert [entry.name for entry in tmp_path.iterdir()] == ["hub"]
+
+
+@pytest.mark.slow
+def test_a_data_set_is_prepared_once(tmp_path: Path) -> None:
+    with DatasetHub([{"id": n, "text": text} for n, text in enumerate(TEXTS)]) as hub:
+        read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_ENDPOINT=hub.endpoint)
+        [prepared] = tmp_path.glob("datasets/**/*.arrow")
+        before = prepared.stat()
+        [again] = read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_ENDPOINT=hub.endpoint)
+    assert again == TEXTS
+    assert (prepared.stat().st_ino, prepared.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.slow
