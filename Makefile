@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+# test: what the tests need; dev: also what `make lint` and a developer need.
+EXTRA ?= dev
 VENV5 ?= .venv-transformers5
 READY := $(VENV)/.ready
 READY5 := $(VENV5)/.ready
@@ -50,14 +52,14 @@ format: $(READY)  ## put right what can be put right by a machine
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean:  ## remove environments, runs and caches
-	rm -rf $(VENV) $(VENV5) $(VENV_CLIENTS) .clients tests/clients/node/node_modules runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:  ## remove environments and caches; the runs stay
+	rm -rf $(VENV) $(VENV5) $(VENV_CLIENTS) .clients tests/clients/node/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
 	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRA)]"
 	touch $@
 
 $(READY5): pyproject.toml constraints-transformers5.txt

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
     Returns:
         The exit status: 0 done, 1 a claim or check failed, 2 a mistake of the user, 130 interrupted.
     """
+    if platform.system() == "Windows":  # file locks, signals and synced folders are POSIX ones
+        print(
+            f"{program}: Windows is not supported; use Linux, macOS or the Windows Subsystem for Linux", file=sys.stderr
+        )
+        return USER_ERROR
     try:
         return _perform(_parser(program).parse_args(arguments), program)
     except BrokenPipeError:

@@ -239,3 +239,8 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = f"{sys.executable} -m distilrubert.pipeline --help | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ)
     assert "Traceback" not in done.stderr
+
+
+def test_windows_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(cli.platform, "system", lambda: "Windows")
+    assert "Windows is not supported; use Linux, macOS" in mistake(capsys, "publish")
