@@ -41,7 +41,7 @@ class FinetuningSettings(Section):
     batch_size: int = Field(32, ge=1, description="Examples of one update.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of all updates over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay (none on biases and LayerNorms).")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout probability in fine-tuning; empty: what the model's config.json says."
     )

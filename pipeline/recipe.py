@@ -26,6 +26,9 @@ from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_fo
 
 S = TypeVar("S", bound=Section)
 
+# Keys of older recipes, by which their errors name the key of today.
+RENAMED_KEYS = {"clip": "max_grad_norm"}
+
 
 class TeacherSettings(Section):
     """Where the teacher comes from: a checkpoint, or a small one trained on the recipe's own corpus."""
@@ -268,7 +271,8 @@ def _is_union_tag(part: int | str) -> bool:
 
 def _suggestion(location: Sequence[int | str], model: type[BaseModel]) -> str:
     known = _keys_at(location[:-1], model)
-    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    key = str(location[-1])
+    nearest = difflib.get_close_matches(RENAMED_KEYS.get(key, key), known, n=1, cutoff=0.5)
     return f": did you mean {nearest[0]}?" if nearest else f"; known here: {', '.join(known)}"
 
 

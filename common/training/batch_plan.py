@@ -1,4 +1,4 @@
-"""The batches of a training run in index arithmetic: which of them make up which update."""
+"""Which batches make up which update of a training run, by index arithmetic."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ class EpochSlice:
     """Consecutive updates within one epoch.
 
     Attributes:
-        epoch: which one, from 0.
-        first: index in the epoch's plan of the first batch below.
-        batches: example indices of each batch; every `batches_per_update` of them make one update.
+        epoch: number of the epoch, from 0.
+        first: index of the first batch in the epoch's plan.
+        batches: example indices of each batch; `batches_per_update` batches make one update.
     """
 
     epoch: int
@@ -28,8 +28,8 @@ class EpochSlice:
 class BatchPlan:
     """All updates of a run, a pure function of the example lengths, the settings and the seed.
 
-    Update u of an epoch takes the batches [u·K, (u+1)·K) of that epoch's plan, K = `batches_per_update`,
-    whatever the number of processes; so any update can be gone to directly.
+    Update u of an epoch takes the batches [u·K, (u+1)·K) of that epoch's plan, K = `batches_per_update`, on any number
+    of processes. So a resumed run goes directly to its next update.
 
     Attributes:
         total_steps: number of updates: those of all epochs, or `max_steps` if that is less.
@@ -42,8 +42,8 @@ class BatchPlan:
         every = self._updates * settings.epochs
         self.total_steps = min(every, settings.max_steps or every)
 
-    def after(self, step: int) -> Iterator[EpochSlice]:
-        """What is left to do when `step` updates are done, epoch by epoch."""
+    def remaining(self, step: int) -> Iterator[EpochSlice]:
+        """The updates after the first `step`, epoch by epoch."""
         per_update = self._settings.batches_per_update
         while step < self.total_steps:
             epoch, done = divmod(step, self._updates)

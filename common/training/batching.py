@@ -1,4 +1,4 @@
-"""Batches of similar lengths within a budget of tokens; who computes which.
+"""Batches of examples of similar lengths, and their loaders.
 
 Legend: N examples, B rows of a batch, L its padded width.
 """
@@ -25,7 +25,7 @@ Example_contra = TypeVar("Example_contra", contravariant=True)
 
 
 class Examples(Protocol[Example_co]):
-    """What is trained on: examples by their index, and how long each is."""
+    """The training data: examples by index, with their lengths."""
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -38,15 +38,15 @@ class Examples(Protocol[Example_co]):
 
 
 class Collator(Protocol[Example_contra]):
-    """Makes a batch of examples of which some tokens are to be predicted."""
+    """Makes a batch of examples: masks where the task needs it, pads."""
 
     def collate(self, examples: Sequence[Example_contra], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Mask and pad examples, each as if it were alone.
+        """Mask and pad examples. What is drawn for one does not depend on the others.
 
         Args:
-            examples: what the text holds at the indices.
-            epoch: pass over the corpus.
-            indices: each example's place in the corpus.
+            examples: the examples at the indices.
+            epoch: number of the epoch.
+            indices: index of each example.
         """
         ...
 
@@ -54,7 +54,7 @@ class Collator(Protocol[Example_contra]):
 def plan_epoch(
     lengths: NDArray[np.int32], *, batch_tokens: int, batches_per_update: int, seed: int, epoch: int
 ) -> list[NDArray[np.int64]]:
-    """Which examples make up each batch of an epoch; a pure function of its arguments.
+    """The batches of an epoch, a pure function of the arguments.
 
     Examples are shuffled, then sorted by padded width and cut, so that rows times padded width of a batch stay within
     `batch_tokens` while batches hold other examples each epoch; what is left over of one width goes to the next wider
@@ -66,7 +66,7 @@ def plan_epoch(
         batch_tokens: most padded tokens of a batch.
         batches_per_update: batches of one update, over all ranks and accumulation steps.
         seed: decides the order together with `epoch`.
-        epoch: pass over the corpus.
+        epoch: number of the epoch.
 
     Returns:
         Indices of the examples of each batch; update u computes batches `u·batches_per_update` and following.
@@ -88,7 +88,7 @@ def plan_epoch(
 
 
 def padding_share(plan: Sequence[NDArray[np.int64]], lengths: NDArray[np.int32]) -> float:
-    """The part of padding in all positions of a plan's batches."""
+    """The share of padding in the positions of a plan."""
     positions = sum(_positions(batch, lengths) for batch in plan)
     return 1 - sum(int(lengths[batch].sum()) for batch in plan) / positions if positions else 0.0
 
@@ -137,7 +137,7 @@ def _split_largest(
 
 
 def _ignore_signals(_: int) -> None:
-    """Leave it to the process that trains to end its workers: a signal to the whole group asks it to save first."""
+    """Ignore what asks a whole group to stop: the training process saves first and then ends its workers."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -159,7 +159,7 @@ class CollatedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
 
 
 def choose_workers(wanted: int | None, device: torch.device) -> int:
-    """`wanted`, with None resolved: a GPU should find the next batch ready, a CPU would only divide its cores."""
+    """`wanted`, or for None two with a GPU, which should not wait for batches, and none on a CPU."""
     if wanted is not None:
         return wanted
     return GPU_WORKERS if device.type == "cuda" else 0
@@ -176,15 +176,15 @@ def build_loader(
 ) -> DataLoader[dict[str, Tensor]]:
     """A loader of the given batches in their order; what it yields does not depend on `num_workers`.
 
-    To go on at some batch, or to take a rank's share, slice the plan: nothing is computed for what is left out.
+    Slice the plan to begin at some batch or to take a rank's share; batches that are left out cost nothing.
 
     Args:
         examples: what is batched.
         collator: draws the targets, from its seed, `epoch` and each example's index.
         batches: indices of the examples of each batch: a plan, or a slice of one.
-        epoch: pass over the corpus.
+        epoch: number of the epoch.
         num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.
-        pin_memory: put batches into pinned memory, for copies to a GPU that nobody waits for.
+        pin_memory: put batches into pinned memory, from which copies to a GPU are asynchronous.
     """
     return DataLoader(
         CollatedBatches(examples, collator, batches, epoch),
@@ -192,6 +192,6 @@ def build_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
-        # Without one of its own a loader draws from the global generator, and dropout would depend on it.
+        # A loader without a generator draws from the global one, and dropout would depend on it.
         generator=torch.Generator(),
     )

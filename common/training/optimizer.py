@@ -1,4 +1,4 @@
-"""AdamW and its schedule, set up so that no weight is forgotten and none is decayed that should not be."""
+"""AdamW with its parameter groups and learning rate schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ def build_schedule(optimizer: AdamW, settings: OptimizationSettings, total_steps
     A function and not a scheduler's state, so that a resumed run has nothing to restore.
     """
     warmup = round(settings.warmup * total_steps)
-    # A warm-up begins at 0, as the way down ends there: one more at that end, so that no update is for nothing.
+    # Both warm-up and decay have an update at a rate of 0. That of the warm-up is skipped.
     skipped = 1 if warmup else 0
     scheduler = get_scheduler(
         settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps + skipped

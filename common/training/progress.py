@@ -1,4 +1,4 @@
-"""How far a run has come: what a checkpoint remembers besides the tensors, and what the report is made from."""
+"""The progress of a run: what a checkpoint holds besides the tensors, and what the report is made from."""
 
 import contextlib
 import dataclasses

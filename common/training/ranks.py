@@ -1,4 +1,4 @@
-"""What the processes of a run do together."""
+"""Communication between the processes of a run."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """Let the main process act while the others wait, and hand its result to all.
 
     Raises:
-        UserError: on every process, if the action raised one, so that none waits for ever.
+        UserError: on every process, if the action raised one, so that no process waits for ever.
     """
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
@@ -43,6 +43,6 @@ def largest(accelerator: Accelerator, value: float) -> float:
 
 
 def destroy_process_group() -> None:
-    """Leave the other processes in good order; without effect where there are none."""
+    """End the process group of this process, if there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -28,8 +28,8 @@ class Checkpoints:
     """A folder of ``checkpoint-<step>/``.
 
     Each holds ``model.safetensors`` (all that is trained, so never a teacher), ``optimizer.safetensors`` (the moments)
-    and ``state.json``. There is no random state: whatever is drawn is a function of the seed and the place in the
-    course.
+    and ``state.json``. There is no random state: all that is drawn is a function of the seed, the epoch and the
+    batch.
 
     Args:
         folder: where they are; made when the first is saved.

@@ -1,4 +1,4 @@
-"""Stopping well: a signal asks the training loop to save its work and end."""
+"""Signals that ask the training loop to save its work and end."""
 
 import logging
 import signal
@@ -22,12 +22,12 @@ class StopRequest:
     Outside the main thread, where Python delivers no signals, it changes nothing.
 
     Args:
-        tells: whether this process tells of the first one; of several processes one is enough.
+        logs: whether this process logs the first signal; one of several processes is enough.
     """
 
-    def __init__(self, *, tells: bool) -> None:
+    def __init__(self, *, logs: bool) -> None:
         self.received = False
-        self._tells = tells
+        self._logs = logs
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -42,6 +42,6 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._tells and not self.received:
-            logger.warning("asked to stop: saving first; Ctrl-C now stops without")
+        if self._logs and not self.received:
+            logger.warning("asked to stop: saving a checkpoint first; Ctrl-C now stops without one")
         self.received = True

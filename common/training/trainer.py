@@ -1,8 +1,7 @@
-"""The training loop, on accelerate, for distillation and for the pretraining of a teacher alike.
+"""The training loop, on accelerate.
 
-Everything random is a function of the seed and the place in the course (epoch, batch): order, masks, dropout.
-So a run that is stopped at any moment and resumed ends with the same weights, bit for bit, and the number of
-processes changes a result only by rounding.
+Order, masks and dropout are functions of the seed, the epoch and the batch. So a run that is stopped at any moment and
+resumed ends with the same weights, bit for bit, and the number of processes changes a result only by rounding.
 """
 
 import atexit
@@ -40,7 +39,7 @@ from distilrubert.common.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-# Freed memory is given back this often: what it costs, about a second where most, is then hardly measurable.
+# Seconds between the calls that give freed memory back to the system, each of which takes up to about a second.
 MEMORY_SECONDS = 60.0
 
 
@@ -56,10 +55,10 @@ def train(run: TrainingRun) -> TrainingReport:
         Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
     """
     check_trackers(run.settings.trackers, f"{run.section}.trackers")
-    # accelerate keeps one precision for the process: that of a fine-tuning before, say. The process group stays.
+    # accelerate keeps the precision of the process's first run. The process group stays.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        # Unless told so, accelerate leaves processes on CPUs alone with themselves, each a run of its own.
+        # Without this, accelerate takes each process on a CPU for a run of its own.
         cpu=not torch.accelerator.is_available(),
         # Autocast is entered where it is needed; accelerate's own precision would hold for the whole process.
         mixed_precision="no",
@@ -71,14 +70,14 @@ def train(run: TrainingRun) -> TrainingReport:
             )
         ],
     )
-    # Left to the interpreter's end, a process group can abort it.
+    # A process group that is still there at the end of the interpreter can abort it.
     atexit.register(destroy_process_group)
-    # Whoever leaves while others are still arriving breaks their start.
+    # A process that ends while others still join the group breaks their start.
     accelerator.wait_for_everyone()
     run.settings.check_processes(run.section, accelerator.num_processes)
     home = next(run.objective.parameters()).device
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), StopRequest(tells=accelerator.is_main_process) as stop:
+    with torch.random.fork_rng(devices=devices), StopRequest(logs=accelerator.is_main_process) as stop:
         try:
             return _Loop(run, accelerator, stop).execute()
         finally:
@@ -109,9 +108,9 @@ class _Loop:
         if self.progress.step < self.plan.total_steps:
             self._begin()
             with self._bar() as bar:
-                for part in self.plan.after(self.progress.step):
-                    for indices, batches in self._batches(part):
-                        self._advance(part.epoch, indices, batches, bar)
+                for epoch_slice in self.plan.remaining(self.progress.step):
+                    for indices, batches in self._batches(epoch_slice):
+                        self._advance(epoch_slice.epoch, indices, batches, bar)
             state = self._save()
         if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
@@ -138,10 +137,10 @@ class _Loop:
         restore(checkpoint, self.run.objective, self.update.optimizer)
         self.progress = progress
         self.saved_step = progress.step
-        self._tell("going on from %s", checkpoint)
+        self._log("going on from %s", checkpoint)
         if (here := self.update.precision) != was:
             self.update.precision = was
-            self._tell("goes on in %s, as it began; on this machine %s is the faster", was, here)
+            self._log("goes on in %s, as it began; %s is faster on this machine", was, here)
         return state
 
     def _begin(self) -> None:
@@ -149,13 +148,13 @@ class _Loop:
         if self.progress.step:
             self.progress.resumes += 1
         now = time.monotonic()
-        # A beginning that lies back by the time of the calls before.
+        # The time of earlier calls counts, as if this one had begun that much earlier.
         self.began, self.saved_at, self.tidied_at = now - self.progress.wall_time_s, now, now
         progress = self.progress
         progress.run_ids = start_trackers(
             self.accelerator, self.run.project, self.run.case, self.run.all_settings(), progress.step, progress.run_ids
         )
-        self._tell(
+        self._log(
             "%d updates of %d batches, %s, %d process(es)",
             self.plan.total_steps,
             self.settings.batches_per_update,
@@ -163,28 +162,28 @@ class _Loop:
             self.accelerator.num_processes,
         )
 
-    def _batches(self, part: EpochSlice) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
+    def _batches(self, epoch_slice: EpochSlice) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
         """This process's batches of each update, with their places in the plan of the epoch."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         loader = build_loader(
             self.run.examples,
             self.run.collator,
-            part.batches[rank::processes],
-            epoch=part.epoch,
+            epoch_slice.batches[rank::processes],
+            epoch=epoch_slice.epoch,
             num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
             pin_memory=self.accelerator.device.type == "cuda",
         )
         each = self.settings.batches_per_update // processes
         # One iterator, taken `each` times: consecutive groups.
-        indices = zip(*[itertools.count(part.first + rank, processes)] * each, strict=True)
+        indices = zip(*[itertools.count(epoch_slice.first + rank, processes)] * each, strict=True)
         return zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False)
 
     def _advance(self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], bar: "tqdm[NoReturn]") -> None:
         """Make one update and whatever is due after it."""
         progress, settings = self.progress, self.settings
-        flags = {"stop": self.stop.received, "save": self._is_time_to_save()}
+        requests = {"stop": self.stop.received, "save": self._is_time_to_save()}
         try:
-            done = self.update(progress.step, epoch, indices, batches, flags, self._is_unwanted)
+            done = self.update(progress.step, epoch, indices, batches, requests, self._should_abandon)
         except AbandonedUpdate:
             self._stop()
         progress.add_update(done)
@@ -194,16 +193,16 @@ class _Loop:
         self._show(done, bar)
         is_last = progress.step == self.plan.total_steps
         if progress.window_updates and (is_last or progress.step % settings.log_every == 0):
-            self._log(done.learning_rate)
+            self._log_point(done.learning_rate)
         self._return_freed_memory()
         if is_last or progress.step % settings.validate_every == 0:
             self._validate()
         every = settings.checkpoint_every
         if is_last:
             return
-        if done.flags["stop"]:
+        if done.requests["stop"]:
             self._stop()
-        if done.flags["save"] or (every and progress.step % every == 0):
+        if done.requests["save"] or (every and progress.step % every == 0):
             self._save()
 
     def _report_skipped(self, update: Update) -> None:
@@ -220,19 +219,19 @@ class _Loop:
         if self.accelerator.is_main_process:
             logger.warning("%s: %s; the update is skipped", self.run.case, found)
 
-    def _is_unwanted(self) -> bool:
-        # Several processes would have to agree before every batch; they finish the update.
+    def _should_abandon(self) -> bool:
+        # Several processes would have to agree before each batch, so they finish the update.
         return self.stop.received and self.accelerator.num_processes == 1
 
     def _stop(self) -> NoReturn:
-        # Not twice: to replace a complete checkpoint takes a moment in which there is none of its name.
+        # Saving the same step again would leave it without a checkpoint for a moment.
         if self.saved_step != self.progress.step:
             self._save()
         raise Interrupted(f"{self.run.case}: stopped at step {self.progress.step}; {self._kept()}")
 
     def _is_time_to_save(self) -> bool:
         minutes = self.settings.checkpoint_minutes
-        # One clock decides for all.
+        # The clock of the main process decides for all.
         if minutes is None or not self.accelerator.is_main_process:
             return False
         return time.monotonic() - self.saved_at > minutes * 60
@@ -243,7 +242,7 @@ class _Loop:
             return_freed_memory()
             self.tidied_at = now
 
-    def _log(self, learning_rate: float) -> None:
+    def _log_point(self, learning_rate: float) -> None:
         """Add a point to the curves, and show it with what differs from one machine to another."""
         progress = self.progress
         measured = {
@@ -254,7 +253,7 @@ class _Loop:
             "skipped_updates": progress.skipped_updates,
         }
         point = progress.add_point(learning_rate)
-        self._tell("%s, %.0f tokens/s", _in_words(point), measured["tokens_per_s"])
+        self._log("%s, %.0f tokens/s", _in_words(point), measured["tokens_per_s"])
         self.accelerator.log({**point, **measured}, step=progress.step)
 
     def _validate(self) -> None:
@@ -267,7 +266,7 @@ class _Loop:
             logger.warning("%s: step %d is %s", self.run.case, self.progress.step, found)
         elif losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
-            self._tell("held-out text: %s", _in_words(losses))
+            self._log("held-out text: %s", _in_words(losses))
             self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
 
     def _save(self) -> dict[str, Any]:
@@ -293,7 +292,7 @@ class _Loop:
         self.saved_at, self.saved_step = time.monotonic(), progress.step
         return state
 
-    def _tell(self, message: str, *values: object) -> None:
+    def _log(self, message: str, *values: object) -> None:
         if self.accelerator.is_main_process:
             logger.info(f"{self.run.case}: {message}", *values)
 
@@ -317,7 +316,7 @@ class _Loop:
         bar.update()
 
 
-def _in_words(figures: Mapping[str, float]) -> str:
+def _in_words(values: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )

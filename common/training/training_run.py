@@ -1,4 +1,4 @@
-"""What is to be trained, on what, how and where."""
+"""The description of a training run."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import OptimizationSettings
 
-# What no weight's shape tells, as BERT and as DistilBERT call it.
-BESIDE_SHAPES = (
+# Settings of BERT and DistilBERT that change a model's outputs and no weight's shape.
+DECISIVE_CONFIG = (
     "num_attention_heads", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
     "n_heads", "activation", "dropout", "attention_dropout",
 )  # fmt: skip
@@ -23,18 +23,18 @@ class TrainingRun:
 
     Attributes:
         case: ``distillation`` or ``pretraining``: the name of the run in its report, log and trackers.
-        section: where the settings stand in a recipe, for messages.
+        section: the recipe's section with the settings, for messages.
         objective: the module that holds the trained model and computes its losses.
         examples: what is trained on.
-        validation: what the losses are measured on meanwhile; it may be empty.
+        validation: held-out examples for the losses; may be empty.
         collator: makes batches of examples.
         settings: optimisation and bookkeeping.
         folder: gets ``checkpoints/`` and ``trackers/``.
-        seed: of everything that is drawn.
-        origin: what else decides the result (text, teacher), as plain values, and no paths: a project may be moved.
+        seed: of order, masks and dropout.
+        origin: what else decides the result (corpus, teacher), as plain values without paths: a project may be moved.
         epoch_tokens: tokens that the trained model reads in an epoch, [CLS] and [SEP] included.
         project: the trackers' name for the runs of this recipe.
-        find_unused_parameters: whether no loss reaches some of the weights, as without kl and mlm those of the head.
+        find_unused_parameters: whether some weights get no gradient, as those of the head without kl and mlm.
     """
 
     case: str
@@ -56,7 +56,7 @@ class TrainingRun:
         return {"seed": self.seed, **self.settings.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the trained weights but the first ones, as JSON holds it.
+        """All that decides the trained weights, except the initial weights, as JSON values.
 
         A checkpoint of another identity is not resumed.
         """
@@ -65,7 +65,7 @@ class TrainingRun:
             self.section: self.settings.trajectory(),
             "seed": self.seed,
             "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
-            "config": {key: config[key] for key in BESIDE_SHAPES if key in config},
+            "config": {key: config[key] for key in DECISIVE_CONFIG if key in config},
             **self.origin,
         }
 

@@ -14,7 +14,7 @@ TRACKERS = (
 
 
 class BookkeepingSettings(Section):
-    """What is kept, shown and held where while training goes on; none of it changes the weights, but for rounding."""
+    """What is saved, logged and kept in memory during training. None of it changes the weights, except for rounding."""
 
     checkpoint_every: int | None = Field(
         None, ge=1, description="Updates between checkpoints; null leaves it to checkpoint_minutes."
@@ -40,13 +40,13 @@ class BookkeepingSettings(Section):
     num_workers: int | None = Field(
         None,
         ge=0,
-        description="Processes that mask and pad batches ahead; 0 does it in the training one; null is two for a GPU, "
-        "and none on a CPU, whose cores have enough to do.",
+        description="Processes that mask and pad batches ahead; 0: the training process does it; null: 2 with a GPU, "
+        "0 on a CPU.",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="Keep the input of each block alone for the backward pass and compute the rest again: what a "
-        "batch adds to memory is halved, for about a tenth more time.",
+        description="Keep only the input of each layer for the backward pass and compute the rest again: halves the "
+        "memory of a batch for about a tenth more time.",
     )
 
     @field_validator("trackers")
@@ -67,14 +67,18 @@ class OptimizationSettings(BookkeepingSettings):
     learning_rate: float = Field(5e-4, gt=0, description="Highest learning rate, reached at the end of the warm-up.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of all updates in which the learning rate rises from 0.")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
-        "linear", description="Course of the learning rate after the warm-up: down to 0 on a line or a cosine, or flat."
+        "linear", description="Learning rate after the warm-up: linear or cosine decay to 0, or constant."
     )
     weight_decay: float = Field(
         0.0, ge=0, description="Decoupled weight decay of matrices; biases and LayerNorms are never decayed."
     )
     betas: tuple[DecayRate, DecayRate] = Field((0.9, 0.98), description="Decay rates of AdamW's two moments.")
     epsilon: float = Field(1e-6, gt=0, description="Term that keeps AdamW's division stable.")
-    clip: float = Field(5.0, gt=0, description="Largest norm of the gradient of an update, over all trained weights.")
+    max_grad_norm: float = Field(
+        5.0,
+        gt=0,
+        description="Largest norm of the gradient over all trained weights; a larger gradient is clipped.",
+    )
     epochs: int = Field(3, ge=1, description="Passes over the corpus.")
     max_steps: int | None = Field(None, ge=1, description="Updates after which training ends, if the epochs hold more.")
     batch_tokens: int = Field(4096, ge=8, description="Padded tokens of a batch at most, on one process.")

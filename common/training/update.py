@@ -21,28 +21,28 @@ from distilrubert.common.training.training_settings import OptimizationSettings
 Batch = dict[str, Tensor]
 
 
-class AbandonedUpdate(Exception):  # noqa: N818 - nothing has gone wrong
-    """An update was given up between two batches; the weights are as they were before it."""
+class AbandonedUpdate(Exception):  # noqa: N818 - it is no error
+    """An update was abandoned between two batches; the weights are as they were before it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What an update has done, the same on every process.
+    """The result of an update, the same on every process.
 
     Attributes:
         losses: the mean of each loss over its rows, and ``gradient_norm`` before clipping. If one of them is infinite
             or NaN, the update was skipped: weights and moments are as they were before.
-        learning_rate: that it was made with.
+        learning_rate: of this update.
         tokens: real tokens in it.
         positions: the same with padding.
-        flags: which of the flags given to it were set on any process.
+        requests: which requests any process made.
     """
 
     losses: dict[str, float]
     learning_rate: float
     tokens: int
     positions: int
-    flags: dict[str, bool]
+    requests: dict[str, bool]
 
     @property
     def is_skipped(self) -> bool:
@@ -78,9 +78,10 @@ class Updater:
         self._model = accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings)
         self._learning_rate = build_schedule(self.optimizer, settings, total_steps)
-        # DDP groups the gradients anew after its first exchange, in the order in which they came. From three processes
-        # on the groups decide in which order numbers are added, in a resumed run as in one that was never stopped.
-        self._is_settled = not isinstance(self._model, DistributedDataParallel)
+        # DDP forms its buckets anew after the first exchange, in the order in which the gradients came. With three or
+        # more processes the buckets decide the order of additions. A first exchange for nothing makes a resumed run add
+        # as one that was never stopped.
+        self._has_final_buckets = not isinstance(self._model, DistributedDataParallel)
 
     def __call__(
         self,
@@ -88,8 +89,8 @@ class Updater:
         epoch: int,
         indices: Sequence[int],
         batches: Sequence[Batch],
-        flags: Mapping[str, bool],
-        is_unwanted: Callable[[], bool] = lambda: False,
+        requests: Mapping[str, bool],
+        should_abandon: Callable[[], bool] = lambda: False,
     ) -> Update:
         """Make one update.
 
@@ -98,25 +99,25 @@ class Updater:
             epoch: pass over the corpus, from 0.
             indices: place of each batch in the epoch's plan.
             batches: this process's batches.
-            flags: what else the processes tell each other on the way.
-            is_unwanted: asked before each batch whether to give up, the same on every process.
+            requests: what this process asks of all, by name; they are exchanged with the losses.
+            should_abandon: asked before each batch whether to abandon the update; the same on every process.
 
         Raises:
-            AbandonedUpdate: if it became unwanted.
+            AbandonedUpdate: if it was to be abandoned.
         """
         counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
-        if not self._is_settled:
+        if not self._has_final_buckets:
             self._accumulate(epoch, indices[-1:], batches[-1:], counts, lambda: False)
             self.optimizer.zero_grad()
-            self._is_settled = True
-        sums = self._accumulate(epoch, indices, batches, counts, is_unwanted)
-        # Of gradients that are exchanged already, so it is the same everywhere.
-        norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.clip)
-        summed = total(self._accelerator, {**sums, **flags}, torch.float32)
+            self._has_final_buckets = True
+        sums = self._accumulate(epoch, indices, batches, counts, should_abandon)
+        # The gradients have been exchanged, so the norm is the same on every process.
+        norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.max_grad_norm)
+        summed = total(self._accelerator, {**sums, **requests}, torch.float32)
         losses = {**{name: summed[name] for name in sums}, "gradient_norm": float(norm)}
         rate = self._learning_rate(step)
-        raised = {name: summed[name] > 0 for name in flags}
-        update = Update(losses, rate, counts["tokens"], counts["positions"], raised)
+        requested = {name: summed[name] > 0 for name in requests}
+        update = Update(losses, rate, counts["tokens"], counts["positions"], requested)
         if not update.is_skipped:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -130,7 +131,7 @@ class Updater:
         indices: Sequence[int],
         batches: Sequence[Batch],
         counts: Mapping[str, int],
-        is_unwanted: Callable[[], bool],
+        should_abandon: Callable[[], bool],
     ) -> dict[str, Tensor]:
         """Run the backward pass of every batch; the sums of the losses on this process."""
         accelerator = self._accelerator
@@ -140,7 +141,7 @@ class Updater:
             dropout=self._settings.dropout, gradient_checkpointing=self._settings.gradient_checkpointing
         )
         for position, (index, batch) in enumerate(zip(indices, batches, strict=True)):
-            if is_unwanted():
+            if should_abandon():
                 self.optimizer.zero_grad()
                 raise AbandonedUpdate
             is_last = position == len(batches) - 1

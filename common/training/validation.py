@@ -15,7 +15,7 @@ from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.common.training.update import Batch, autocast, count_rows, to_device
 
-# No run comes to this epoch, so none trains on the masks of the validation.
+# No training epoch has this number, so the masks differ from those of training.
 _EPOCH = 2**32 - 1
 
 
@@ -23,7 +23,7 @@ class Validation:
     """Held-out batches with fixed masks, shared among the processes.
 
     Args:
-        examples: those held out; at most `validation_tokens` of it are used, and one sequence at least.
+        examples: held-out examples; at most `validation_tokens` of them are used, and at least one example.
         collator: draws the tokens to be predicted.
         settings: batch size and limit.
         seed: of the choice of sequences.
@@ -53,7 +53,7 @@ class Validation:
         self._accelerator = accelerator
 
     def measure(self, objective: LossModule, precision: Precision) -> dict[str, float]:
-        """The mean of each loss over its rows; empty where no text is held out."""
+        """The mean of each loss over its rows; empty without held-out examples."""
         counts = self._total(count_rows(objective, self._batches))
         device = self._accelerator.device
         losses: collections.Counter[str] = collections.Counter()
@@ -64,7 +64,7 @@ class Validation:
         return self._total(losses)
 
     def _total(self, values: Mapping[str, float]) -> dict[str, float]:
-        # Exchanged by name: a process that has no batch does not know which losses there are.
+        # Exchanged by name: a process without a batch does not know the names of the losses.
         totals: collections.Counter[str] = collections.Counter()
         for part in gather_object([dict(values)]):
             totals.update(part)

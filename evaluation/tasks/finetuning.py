@@ -186,7 +186,7 @@ def _arguments(
         per_device_eval_batch_size=4 * settings.batch_size,
         warmup_steps=math.ceil(settings.warmup * updates),
         weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip,
+        max_grad_norm=settings.max_grad_norm,
         use_cpu=not torch.cuda.is_available(),
         bf16=chosen_precision(settings) == "bf16",
         seed=seed,

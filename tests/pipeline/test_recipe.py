@@ -89,6 +89,7 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
     ("override", "said"),
     [
         ("distillation.temprature=3", "unknown key distillation.temprature: did you mean temperature?"),
+        ("distillation.clip=3", "unknown key distillation.clip: did you mean max_grad_norm?"),
         ("distillation.weights.kll=3", "unknown key distillation.weights.kll: did you mean kl?"),
         ("corpus.sources=[{pth: a.txt}]", "unknown key corpus.sources.0.pth: did you mean path?"),
         ("corpus.sources[0].path=a.txt", "unknown key corpus.sources[0]: did you mean sources?"),
