@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from results import HELD_OUT, PROBE, Result, all_tasks, probed_tasks
 
-from distilrubert.evaluation.tasks.significance import critical_value, welch
+from distilrubert.evaluation.tasks.significance import critical_value
 
 # A student, and by name the same without one of its losses, and which that is.
 WHOLE = "base"
@@ -129,3 +129,12 @@ def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
             points = None if error is None else 100 * error
             found[task] = Comparison(FINE_TUNED, f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
     return found
+
+
+def welch(own_std: float, own_size: int, other_std: float, other_size: int) -> tuple[float, float]:
+    """Standard error of the difference of two means, and its degrees of freedom (Welch 1947)."""
+    own, other = own_std**2 / own_size, other_std**2 / other_size
+    if own + other == 0:
+        return 0.0, float(own_size + other_size - 2)
+    freedom = (own + other) ** 2 / (own**2 / (own_size - 1) + other**2 / (other_size - 1))
+    return math.sqrt(own + other), freedom

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import nested_concat
 
-from distilrubert.evaluation.tasks.metrics import compute_metrics
+from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 # As many rows at once, of similar length: int8 files find the range of their activations in the whole batch.
@@ -50,7 +50,7 @@ def score_exported(
     rows: Dataset,
     features: Mapping[str, Dataset],
     folder: Path,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Export a fine-tuned model and score the file.
 
     Args:
@@ -63,7 +63,7 @@ def score_exported(
         folder: where the file lies for a while.
 
     Returns:
-        The task's metrics.
+        The task's metrics, and ``rows``: see :func:`.row_results.score_test`.
     """
     names = [name for name in tokenizer.model_input_names if name in features["test"].column_names]
     # Evenly out of the rows, which are sorted by length.
@@ -76,7 +76,7 @@ def score_exported(
     batches = _batches(features["test"].select_columns(names), tokenizer)
     outputs = reduce(nested_concat, (run(batch) for batch in batches))
     logits = outputs if len(outputs) > 1 else outputs[0]
-    return compute_metrics(task.metrics, *task.task_kind.decode(rows, features["test"], logits, task.classes))
+    return score_test(task, *task.task_kind.decode(rows, features["test"], logits, task.classes))
 
 
 def _batches(features: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[Inputs]:

@@ -37,6 +37,7 @@ from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
+from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
@@ -53,17 +54,18 @@ class FinetuningResult:
 
     Attributes:
         validation: the task's metrics on the validation part, at the best epoch.
-        test: the task's metrics on the test part, at the best epoch.
+        test: the task's metrics on the test part, at the best epoch, and ``rows``, as :func:`.row_results.score_test`
+            returns them.
         epochs: epochs that were run.
         seconds: wall time of training, with its validations.
-        exported: the task's metrics on the test part, at the best epoch, of each kind of file.
+        exported: the same of each kind of file.
     """
 
     validation: dict[str, float]
-    test: dict[str, float]
+    test: dict[str, Any]
     epochs: int
     seconds: float
-    exported: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    exported: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     to_dict = dataclasses.asdict
 
@@ -119,8 +121,10 @@ def finetune(
         trainer.train()
         seconds = time.perf_counter() - started
         best = _scores(trainer.evaluate(), task)
-        trainer.compute_metrics = _scorer(task, rows.test, test)
-        scores = _scores(trainer.predict(test, metric_key_prefix="eval").metrics, task)
+        trainer.compute_metrics = None
+        scores = score_test(
+            task, *task.task_kind.decode(rows.test, test, trainer.predict(test).predictions, task.classes)
+        )
         features = {"train": train, "test": test}
         # Without what computes in bf16 while it trains: exporters trace the model's own forward pass.
         plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

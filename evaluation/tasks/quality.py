@@ -13,10 +13,12 @@ import numpy as np
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
-from distilrubert.evaluation.tasks.baselines import linear_probe
+from distilrubert.evaluation.tasks.baselines import MAJORITY, linear_probe
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
+from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
 from distilrubert.evaluation.tasks.loading import load_to_predict
+from distilrubert.evaluation.tasks.pytorch_file import CASE, with_pytorch
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -52,24 +54,26 @@ def measure_quality(
         cache_folder: where finished runs are kept.
         own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
             measured on it, but not compared with the teacher piece by piece.
-        exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file.
+        exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file,
+            and in PyTorch in fp32, with which the files are compared.
         processes: fine-tuning runs at once, each with its share of PyTorch's threads.
         probed: tasks on which models are not fine-tuned: a linear probe scores them in a fraction of the time.
 
     Returns:
-        A row for each model: the figures of :func:`~distilrubert.evaluation.text.intrinsic.measure_intrinsic`, and
+        A row for each model: the values of :func:`~distilrubert.evaluation.text.intrinsic.measure_intrinsic`, and
         ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
-        of a single value) and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
-        main score there), ``train_rows``, ``validation_rows``, ``test_rows``. ``linear_probe`` has the same form, for
-        the tasks that have classes, and ``by_fold``: see :func:`.linear_probe.probe`. A
-        row ``<case>-<name>`` for each kind of file, with ``tasks`` only. A row for each of the
-        :data:`~distilrubert.evaluation.tasks.baselines.BASELINES` where a task classifies sentences. ``ratio`` is the
-        mean over the tasks of the main score, relative to the baseline's.
+        of a single value), ``rows``: the row results of each run (:mod:`.row_results`), and ``run``:
+        ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the main score there), ``train_rows``,
+        ``validation_rows``, ``test_rows``, ``test_rows_in_train`` (test rows that are also training rows).
+        ``linear_probe`` has the same form, for the tasks that have classes. A row ``<case>-<name>`` for each kind of
+        file, with ``tasks`` only. A row for each of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES`.
+        ``ratio`` is the mean over the tasks of the main score, relative to the baseline's;
+        ``gain_over_majority`` is given for each task that the teacher has learnt: see :mod:`.gain`.
 
     Raises:
         UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
     """
-    exporters = exporters or {}
+    exporters = {case: with_pytorch(kinds) for case, kinds in (exporters or {}).items() if kinds}
     _refuse_what_cannot_be_measured(models, probed)
     cache, everything = ResultCache(Path(cache_folder)), [*tasks, *probed]
     data = {task.name: load_rows(task, settings.finetuning.train_limit) for task in everything}
@@ -88,6 +92,8 @@ def measure_quality(
     figures |= baselines
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
+    gains = _gains(figures, baseline, mains)
+    figures = {case: values | gains.get(case, {}) for case, values in figures.items()}
     rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]
     return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes, exporters))
 
@@ -119,6 +125,28 @@ def _task_figures(
     return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
 
 
+def _gains(
+    figures: Mapping[str, Mapping[str, Any]], teacher: str, main_metrics: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """``gain_over_majority`` of each row but the teacher's and the majority class's, on the tasks that are learnt."""
+    majority = figures.get(MAJORITY, {}).get("tasks", {})
+    learnt = {
+        task: metric
+        for task, metric in main_metrics.items()
+        if is_learnt(metric, figures[teacher]["tasks"][task], majority.get(task))
+    }
+    gains = {
+        case: {
+            task: gain_over_majority(metric, values["tasks"][task], figures[teacher]["tasks"][task], majority[task])
+            for task, metric in learnt.items()
+            if task in values["tasks"]
+        }
+        for case, values in figures.items()
+        if case not in (teacher, MAJORITY)
+    }
+    return {case: {"gain_over_majority": gain} for case, gain in gains.items() if gain}
+
+
 def _details(
     tasks: Sequence[TaskDefinition],
     settings: QualitySettings,
@@ -126,7 +154,8 @@ def _details(
     exporters: Mapping[str, Mapping[str, Exporter]],
 ) -> dict[str, Any]:
     described = {"title", "kind", "max_length", "licence", "source"}
-    exported = {name: dict(exporter.settings) for kinds in exporters.values() for name, exporter in kinds.items()}
+    kinds = [item for kinds in exporters.values() for item in kinds.items()]
+    exported = {name: dict(exporter.settings) for name, exporter in kinds if name != CASE}
     return {
         "settings": settings.model_dump(mode="json"),
         "precision": chosen_precision(settings.finetuning),

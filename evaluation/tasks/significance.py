@@ -1,33 +1,66 @@
-"""Which differences of two means are more than the luck of their runs: Student's t, two-sided."""
+"""Which differences between models are significant: a paired bootstrap over test rows, and Holm's correction."""
 
-import math
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-# One difference in twenty between equals is taken for a true one.
-CONFIDENCE = 0.95
+from distilrubert.evaluation.tasks.row_results import RowResults, parse_rows, score_of_rows
+
+# A difference is significant if equal models show one as large in fewer than one case of twenty.
+SIGNIFICANCE = 0.05
+RESAMPLES = 1000
+
+
+def resampled_scores(metric: str, runs: Sequence[RowResults], resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """The mean score over runs on random draws of the test rows, with replacement.
+
+    The draws depend on the number of rows only, so the scores of two models on one task are paired.
+
+    Args:
+        metric: the name of the metric.
+        runs: the row results of each run of one model, all on the same rows.
+        resamples: number of draws.
+
+    Returns:
+        (resamples,).
+    """
+    parsed = [parse_rows(rows) for rows in runs]
+    rows = len(next(iter(parsed[0].values())))
+    generator = np.random.default_rng(0)
+    draws = (generator.integers(rows, size=rows) for _ in range(resamples))
+    return np.array(
+        [
+            np.mean([score_of_rows(metric, {name: values[draw] for name, values in run.items()}) for run in parsed])
+            for draw in draws
+        ]
+    )
+
+
+def bootstrap_p_value(difference: float, resampled: NDArray[np.float64]) -> float:
+    """The two-sided p-value of a difference, from its values on resampled rows.
+
+    The resampled differences, centred at zero, stand for those of two equal models (Berg-Kirkpatrick et al., "An
+    Empirical Investigation of Statistical Significance in NLP", 2012).
+    """
+    larger = np.abs(resampled - difference) >= abs(difference)
+    return float((1 + larger.sum()) / (1 + len(resampled)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, adjusted so that each can be compared with :data:`SIGNIFICANCE` (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def critical_value(freedom: float) -> float:
-    """How many standard errors a difference has to exceed.
+    """By how many standard errors two equal means may differ (Student's t, two-sided).
 
     Args:
         freedom: degrees of freedom of the standard error, at least 1.
     """
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-
-
-def welch(own_std: float, own_size: int, other_std: float, other_size: int) -> tuple[float, float]:
-    """Standard error of the difference of two means, and its degrees of freedom (Welch 1947).
-
-    Args:
-        own_std: sample's standard deviation of the one.
-        own_size: of how many values, at least 2.
-        other_std: of the other.
-        other_size: its number of values, at least 2.
-    """
-    own, other = own_std**2 / own_size, other_std**2 / other_size
-    if own + other == 0:
-        return 0.0, float(own_size + other_size - 2)
-    freedom = (own + other) ** 2 / (own**2 / (own_size - 1) + other**2 / (other_size - 1))
-    return math.sqrt(own + other), freedom
+    return float(stats.t.ppf(1 - SIGNIFICANCE / 2, freedom))

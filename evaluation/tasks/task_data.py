@@ -5,7 +5,7 @@ import glob
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class TaskRows:
         parts = [part.to_dict() for part in (self.train, self.validation, self.test)]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
+    def count_test_rows_in_train(self) -> int:
+        """Test rows whose text is also that of a training row, whatever its case, spacing and label."""
+        seen = set(map(_text_of, self.train))
+        return sum(_text_of(row) in seen for row in self.test)
+
 
 def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
     """Read the rows of a task and split off what has no file of its own, always in the same way.
@@ -70,6 +75,13 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
     if task.task_kind.labelled and len(_classes_in(train)) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
     return TaskRows(train, validation, test)
+
+
+def _text_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a model reads of a row, normalised."""
+    read = (row[column] for column in ("text", "text_pair", "tokens", "question", "context") if column in row)
+    texts = (" ".join(part) if isinstance(part, list) else part for part in read)
+    return tuple(" ".join(text.casefold().split()) for text in texts)
 
 
 def _classes_in(rows: Dataset) -> set[int]:

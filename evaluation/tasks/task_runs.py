@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilrubert.evaluation.evaluation_settings import QualitySettings
-from distilrubert.evaluation.tasks.baselines import BASELINES, applies_to
+from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.baselines.linear_probe import probe
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import finetune
@@ -63,7 +63,7 @@ class TaskRunner:
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
-        return {**_summary(task, [result["test"]]), "run": how, "by_fold": result["by_fold"]}
+        return {**_summary(task, [result["test"]]), "run": how}
 
     def run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Result:
         """One fine-tuning run, in any process."""
@@ -147,16 +147,19 @@ def fine_tune(
 def baseline_figures(
     tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], cache: ResultCache
 ) -> dict[str, dict[str, Any]]:
-    """The figures of the row of each baseline, by case; none where no task has any."""
-    scored = [task for task in tasks if applies_to(task)]
+    """The figures of the row of each baseline, by case; none for a baseline that can do none of the tasks."""
 
     def score(case: str, task: TaskDefinition) -> dict[str, Any]:
         rows = data[task.name]
         inputs = {"model": case, "task": _task_inputs(task, rows)}
-        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
+        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case].score(task, rows))
         return {**_summary(task, [scores]), "run": _row_counts(rows)}
 
-    return {case: {"tasks": {task.name: score(case, task) for task in scored}} for case in BASELINES if scored}
+    found = {
+        case: {task.name: score(case, task) for task in tasks if task.kind in baseline.kinds}
+        for case, baseline in BASELINES.items()
+    }
+    return {case: {"tasks": scores} for case, scores in found.items() if scores}
 
 
 def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
@@ -165,13 +168,14 @@ def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
 
 
 def _row_counts(rows: TaskRows) -> dict[str, int]:
-    return {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
+    counts = {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
+    return {**counts, "test_rows_in_train": rows.count_test_rows_in_train()}
 
 
-def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Mean, standard deviation and raw values of each metric."""
+def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and raw values of each metric over the runs, and ``rows``, the row results of each."""
     columns = {metric: [values[metric] for values in scores] for metric in task.metrics}
-    return {
+    summaries = {
         metric: {
             "mean": statistics.fmean(values),
             "std": statistics.stdev(values) if len(values) > 1 else None,
@@ -179,3 +183,4 @@ def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, float]]) -> dic
         }
         for metric, values in columns.items()
     }
+    return {**summaries, "rows": [values["rows"] for values in scores]}

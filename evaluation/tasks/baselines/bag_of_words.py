@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_union
 
 from distilrubert.common.errors import UserError
-from distilrubert.evaluation.tasks.metrics import compute_metrics
+from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
@@ -19,17 +19,17 @@ WORD = r"(?u)\b\w+\b"  # also one letter: «я», «в», «и» are words
 MANY_ROWS = 1000  # from here on, terms of a single text are left out: they make most of the features
 
 
-def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, float]:
-    """The task's metrics on the test part, of the baseline fitted on the training part; it has no randomness.
+def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    """The task's metrics on the test part, after fitting on the training part. There is no randomness.
 
     Raises:
-        UserError: if the texts to train on have nothing in them.
+        UserError: if the training texts share no words and no characters, or are empty.
     """
     vectorizer = _vectorizer(task, rows.train)
     classifier = LogisticRegression(C=REGULARISATION, max_iter=300, tol=1e-3)
     classifier.fit(_features(vectorizer, rows.train), rows.train["label"][:])
     predictions = classifier.predict(_features(vectorizer, rows.test)).tolist()
-    return compute_metrics(task.metrics, predictions, rows.test["label"][:])
+    return score_test(task, predictions, rows.test["label"][:])
 
 
 def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:

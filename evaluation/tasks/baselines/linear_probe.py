@@ -27,9 +27,9 @@ from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASS
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
+from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
-from distilrubert.evaluation.text.intrinsic import FOLDS
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
 BATCH_SIZE = 64
@@ -53,9 +53,8 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         rows: its rows.
 
     Returns:
-        ``test``, the task's metrics, ``regularisation``, the C with the best main metric on the validation part, and
-        ``by_fold``, the main metric on each of :data:`~distilrubert.evaluation.text.intrinsic.FOLDS` parts of the test
-        part (fewer where it has fewer rows).
+        ``test``, the task's metrics and row results (:func:`.row_results.score_test`), and ``regularisation``, the C
+        with the best main metric on the validation part.
 
     Raises:
         UserError: if the folder holds no model that can be loaded, or the words to train on are of one class.
@@ -71,16 +70,11 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         raise UserError(f"task {task.name}: all words within max_length {task.max_length} are of one class to train on")
     fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
 
-    def score(strength: float, part: _Part) -> dict[str, float]:
-        return compute_metrics(task.metrics, *part.answers(fitted[strength]))
+    def score(strength: float) -> float:
+        return compute_metrics([task.main_metric], *validation.answers(fitted[strength]))[task.main_metric]
 
-    best = max(REGULARISATIONS, key=lambda strength: score(strength, validation)[task.main_metric])
-    predictions, references = test.answers(fitted[best])
-    by_fold = [
-        compute_metrics([task.main_metric], predictions[fold::FOLDS], references[fold::FOLDS])[task.main_metric]
-        for fold in range(min(FOLDS, len(references)))
-    ]
-    return {"test": score(best, test), "regularisation": best, "by_fold": by_fold}
+    best = max(REGULARISATIONS, key=score)
+    return {"test": score_test(task, *test.answers(fitted[best])), "regularisation": best}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,14 +58,15 @@ def test_each_kind_of_file_has_a_row(
     report = measure_quality(
         models, [noun_task], settings, [], tmp_path, exporters={"student": {"onnx-int8": running(1, level=7)}}
     )
-    cases = ["teacher", "student", "student-onnx-int8", "bag-of-words", "majority-class"]
+    cases = ["teacher", "student", "student-pytorch-fp32", "student-onnx-int8", "bag-of-words", "majority-class"]
     assert [row.case for row in report.rows] == cases
     own, file = (report[case].figures["tasks"]["nouns"] for case in ("student", "student-onnx-int8"))
     assert file["accuracy"] == own["accuracy"]
+    assert report["student-pytorch-fp32"].figures["tasks"]["nouns"]["accuracy"] == own["accuracy"]
     assert len(file["accuracy"]["values"]) == 2
     assert report.details["exported"] == {"onnx-int8": {"level": 7}}
     assert report["student-onnx-int8"].ratio == report["student"].ratio
-    assert [bool(row.figures.get("linear_probe")) for row in report.rows] == [True, True, False, False, False]
+    assert [bool(row.figures.get("linear_probe")) for row in report.rows] == [True, True, False, False, False, False]
 
 
 def test_answers_are_scored_by_both_outputs(student_folder: Path) -> None:

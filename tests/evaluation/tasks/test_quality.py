@@ -51,6 +51,7 @@ def test_the_report_of_teacher_and_student(
     teacher_folder: Path, student_folder: Path, noun_task: TaskDefinition, held_out: list[np.ndarray], tmp_path: Path
 ) -> None:
     models = {"teacher": teacher_folder, "student": student_folder}
+    rows = load_rows(noun_task)
     report = measure_quality(models, [noun_task], SETTINGS, held_out, tmp_path / "cache")
     assert [row.case for row in report.rows] == ["teacher", "student", "bag-of-words", "majority-class"]
     for case in models:
@@ -58,7 +59,9 @@ def test_the_report_of_teacher_and_student(
         scores = figures["tasks"]["nouns"]
         assert scores["run"]["learning_rate"] == 3e-3  # with the other one nothing is learnt
         assert scores["run"]["seeds"] == [1, 2]
-        sizes = {"train_rows": 96, "validation_rows": 24, "test_rows": 40}
+        train, *_, test = rows.train["text"], rows.validation, rows.test["text"]
+        twice = sum(text in set(train) for text in test)
+        sizes = {"train_rows": 96, "validation_rows": 24, "test_rows": 40, "test_rows_in_train": twice}
         assert sizes.items() <= scores["run"].items()
         values = scores["accuracy"]["values"]
         assert len(values) == 2
@@ -75,6 +78,11 @@ def test_the_report_of_teacher_and_student(
     means = [report[case].figures["tasks"]["nouns"]["accuracy"]["mean"] for case in ("student", "teacher")]
     assert report["student"].ratio == pytest.approx(means[0] / means[1])
     assert report.details["tasks"]["nouns"]["main_metric"] == "accuracy"
+    majority = report["majority-class"].figures["tasks"]["nouns"]["accuracy"]["mean"]
+    gain = report["student"].figures["gain_over_majority"]["nouns"]
+    assert gain["value"] == pytest.approx((means[0] - majority) / (means[1] - majority))
+    assert gain["standard_error"] >= 0
+    assert "gain_over_majority" not in report["teacher"].figures
     report.save(tmp_path / "quality.json")
     assert Measurements.load(tmp_path / "quality.json") == report
 

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles, known_tasks, load_task
-from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 
 
 def make(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl", **changes: Any) -> TaskDefinition:
@@ -180,3 +180,15 @@ def test_the_shipped_tasks_read_the_reference_data(data_folder: Path, name: str)
         "xquad-ru": (836, 354),
     }
     assert (len(rows.train) + len(rows.validation), len(rows.test)) == expected[name]
+
+
+def test_test_rows_that_are_training_rows_are_counted() -> None:
+    def pairs(*texts: tuple[str, str]) -> Dataset:
+        return Dataset.from_list([{"text": first, "text_pair": second, "label": 0} for first, second in texts])
+
+    train = pairs(("Кот спит", "Спит кот"), ("да", "нет"))
+    # Equal but for case and spacing; twice; in the other order; half of it.
+    test = pairs(("кот  спит", "спит кот"), ("да", "нет"), ("да", "нет"), ("нет", "да"), ("да", "да"))
+    assert TaskRows(train, train, test).count_test_rows_in_train() == 3
+    words = [Dataset.from_dict({"tokens": [tokens], "tags": [[0, 0]]}) for tokens in (["Да", "нет"], ["да", "нет"])]
+    assert TaskRows(words[0], words[0], words[1]).count_test_rows_in_train() == 1

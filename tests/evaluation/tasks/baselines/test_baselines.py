@@ -1,8 +1,9 @@
 import pytest
 from datasets import Dataset
 
-from distilrubert.evaluation.tasks.baselines import applies_to, score_majority_class
-from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.baselines import BASELINES
+from distilrubert.evaluation.tasks.baselines.majority_class import score_majority_class
+from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
 
@@ -14,9 +15,16 @@ def test_the_majority_is_that_of_the_training_rows(noun_task: TaskDefinition) ->
     scores = score_majority_class(task, TaskRows(rows([1, 1, 1, 0, 0]), rows([0]), rows([0, 0, 0, 1])))
     # One of four is right. F1 of class 1, with precision 1/4 and recall 1, is 2/5, and that of class 0 none.
     by_hand = {"accuracy": 0.25, "f1": 0.4, "f1_macro": 0.2, "f1_weighted": 0.1, "matthews": 0.0}
+    assert scores.pop("rows") == {"reference": "0 0 0 1", "prediction": "1 1 1 1"}
     assert scores == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize(("kind", "applies"), [("question-answering", False), ("sentence-classification", True)])
-def test_they_are_for_sentences(noun_task: TaskDefinition, kind: str, applies: bool) -> None:
-    assert applies_to(noun_task.model_copy(update={"kind": kind})) is applies
+def test_the_majority_of_words_finds_no_span() -> None:
+    rows = Dataset.from_dict({"tokens": [["Анна", "спит", "."], ["Да"]], "tags": [[1, 0, 0], [0]]})
+    task = TaskDefinition(
+        name="names", title="Names", kind="token-classification", files=TaskFiles(train="unused", test="unused"),
+        labels=["O", "B-PER"], metrics=["span_f1"], licence="CC0-1.0", source="these tests",
+    )  # fmt: skip
+    scores = score_majority_class(task, TaskRows(rows, rows, rows))
+    assert scores == {"span_f1": 0.0, "rows": {"expected": "1 0", "found": "0 0", "correct": "0 0"}}
+    assert [case for case, baseline in BASELINES.items() if task.kind in baseline.kinds] == ["majority-class"]

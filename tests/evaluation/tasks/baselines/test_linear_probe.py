@@ -78,10 +78,6 @@ def test_what_the_vectors_hold_is_found_and_noise_is_not(student_folder: Path, n
     found = probe(student_folder, noun_task, rows)
     assert found["test"]["accuracy"] > 0.8  # one of six nouns tells the class
     assert probe(student_folder, noun_task, rows) == found
-    # Forty rows, two in each of twenty parts.
-    assert len(found["by_fold"]) == 20
-    assert set(found["by_fold"]) <= {0.0, 0.5, 1.0}
-    assert np.mean(found["by_fold"]) == pytest.approx(found["test"]["accuracy"])
     chance = np.random.default_rng(0)
 
     def shuffled(part: Dataset) -> Dataset:

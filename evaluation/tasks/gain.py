@@ -1,0 +1,36 @@
+"""How much of the teacher's lead over the majority class a model keeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distilrubert.evaluation.tasks.significance import SIGNIFICANCE, bootstrap_p_value, resampled_scores
+
+Figures = Mapping[str, Any]
+"""The figures of a model on a task: each metric's ``{mean, std, values}``, and ``rows`` for each run."""
+
+
+def is_learnt(metric: str, figures: Figures, majority: Figures | None) -> bool:
+    """Whether a model is significantly better than the majority class; False where that baseline does not exist."""
+    if majority is None:
+        return False
+    lead = figures[metric]["mean"] - majority[metric]["mean"]
+    resampled = resampled_scores(metric, figures["rows"]) - resampled_scores(metric, majority["rows"])
+    return bool(lead > 0 and bootstrap_p_value(lead, resampled) < SIGNIFICANCE)
+
+
+def gain_over_majority(metric: str, figures: Figures, teacher: Figures, majority: Figures) -> dict[str, float]:
+    """(score - majority) / (teacher - majority), with its standard error over resampled test rows.
+
+    Args:
+        metric: the name of the metric.
+        figures: of the model.
+        teacher: of a teacher for which :func:`is_learnt` is true.
+        majority: of the majority class.
+
+    Returns:
+        ``value`` and ``standard_error``.
+    """
+    own, other, base = (figures[metric]["mean"] for figures in (figures, teacher, majority))
+    own_B, other_B, base_B = (resampled_scores(metric, figures["rows"]) for figures in (figures, teacher, majority))
+    resampled = (own_B - base_B) / (other_B - base_B)
+    return {"value": (own - base) / (other - base), "standard_error": float(resampled.std(ddof=1))}

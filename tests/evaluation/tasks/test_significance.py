@@ -1,0 +1,106 @@
+"""Row results, the paired bootstrap and what is derived from them, on values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
+from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics
+from distilrubert.evaluation.tasks.row_results import parse_rows, row_results, score_of_rows
+from distilrubert.evaluation.tasks.significance import bootstrap_p_value, holm, resampled_scores
+
+CLASSES = ([0, 1, 1, 2, 0, 1], [0, 1, 0, 2, 1, 1])
+TWO_CLASSES = ([0, 1, 1, 1, 0, 1], [0, 1, 0, 1, 1, 1])
+TAGS = (
+    [["B-PER", "I-PER", "O", "B-ORG"], ["B-ORG", "I-ORG"], ["O", "O"]],
+    [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"], ["O", "B-PER"]],
+)
+ANSWERS = (["The Москва-река.", "в сорок пятом году", "нет"], [["москварека"], ["в 1945 году", "сорок пятом"], ["да"]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_score_of_all_rows_is_the_metric(metric: str) -> None:
+    known = {"f1": TWO_CLASSES, "span_f1": TAGS, "exact_match": ANSWERS, "answer_f1": ANSWERS}
+    predictions, references = known.get(metric, CLASSES)
+    columns = parse_rows(row_results(metric, predictions, references))
+    whole = compute_metrics([metric], predictions, references)[metric]
+    assert score_of_rows(metric, columns) == pytest.approx(whole, abs=1e-6)
+    few = {name: values[1:] for name, values in columns.items()}
+    part = compute_metrics([metric], predictions[1:], references[1:])[metric]
+    assert score_of_rows(metric, few) == pytest.approx(part, abs=1e-6)
+
+
+def test_row_results_by_hand() -> None:
+    assert row_results("accuracy", *CLASSES) == {"reference": "0 1 0 2 1 1", "prediction": "0 1 1 2 0 1"}
+    assert row_results("span_f1", *TAGS) == {"expected": "2 1 1", "found": "2 1 0", "correct": "1 0 0"}
+    assert row_results("answer_f1", *ANSWERS) == {"exact_match": "1 0 0", "answer_f1": "1 0.666667 0"}
+
+
+def classes(predictions: list[int], references: list[int]) -> dict[str, str]:
+    return row_results("accuracy", predictions, references)
+
+
+def test_two_models_are_compared_on_the_same_draws() -> None:
+    """Models that are right on the same rows but one differ by that row alone, however much the rows differ."""
+    references = [0, 1] * 50
+    own = list(references)
+    other = [1 - references[0], *references[1:]]
+    scores = [resampled_scores("accuracy", [classes(predictions, references)]) for predictions in (own, other)]
+    draws = np.round(100 * (scores[0] - scores[1])).astype(int)
+    assert scores[0].min() == 1
+    # How often a row is drawn follows a Poisson distribution of mean 1.
+    assert np.mean(draws == 0) == pytest.approx(np.exp(-1), abs=0.06)
+    assert np.mean(draws) == pytest.approx(1, abs=0.15)
+
+
+def test_the_mean_over_runs_is_resampled() -> None:
+    references = [0, 1, 0, 1]
+    runs = [classes(references, references), classes([1 - label for label in references], references)]
+    assert resampled_scores("accuracy", runs) == pytest.approx(0.5)
+
+
+def test_p_values() -> None:
+    references = [0, 1] * 100
+    own = resampled_scores("accuracy", [classes(references, references)])
+    one_wrong, many_wrong = (
+        resampled_scores("accuracy", [classes([1 - label for label in references[:n]] + references[n:], references)])
+        for n in (1, 40)
+    )
+    assert bootstrap_p_value(0.005, own - one_wrong) > 0.3
+    assert bootstrap_p_value(0.2, own - many_wrong) == pytest.approx(1 / 1001)
+    assert bootstrap_p_value(0.0, own - own) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: .01 x 4, .02 x 3, .03 x 2 (not less than the one before), .04 x 1.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def figures(predictions: list[int], references: list[int]) -> dict:
+    accuracy = float(np.mean(np.array(predictions) == np.array(references)))
+    return {"accuracy": {"mean": accuracy}, "rows": [classes(predictions, references)]}
+
+
+REFERENCES = [0] * 150 + [1] * 50
+# .75 by always answering 0, .95 for the teacher, .90 and .755 for others.
+MAJORITY = figures([0] * 200, REFERENCES)
+TEACHER = figures([0] * 150 + [1] * 40 + [0] * 10, REFERENCES)
+GOOD = figures([0] * 150 + [1] * 30 + [0] * 20, REFERENCES)
+POOR = figures([0] * 150 + [1] + [0] * 49, REFERENCES)
+
+
+def test_the_gain_over_the_majority_class_by_hand() -> None:
+    """Raw, POOR keeps 79 % of the teacher's score; of its lead over the majority class it keeps a fortieth."""
+    assert gain_over_majority("accuracy", GOOD, TEACHER, MAJORITY)["value"] == pytest.approx(0.75)
+    poor = gain_over_majority("accuracy", POOR, TEACHER, MAJORITY)
+    assert poor["value"] == pytest.approx(1 / 40)
+    # The lead is that of 1 of 40 rows: the error of a share of 1/40 of 40 rows, sqrt(1/40 x 39/40 / 40).
+    assert poor["standard_error"] == pytest.approx(0.0247, abs=0.004)
+
+
+def test_a_task_is_learnt_only_against_a_baseline() -> None:
+    assert is_learnt("accuracy", TEACHER, MAJORITY)
+    assert not is_learnt("accuracy", POOR, MAJORITY)
+    assert not is_learnt("accuracy", MAJORITY, MAJORITY)
+    assert not is_learnt("accuracy", TEACHER, None)
