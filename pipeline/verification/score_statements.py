@@ -99,7 +99,9 @@ def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[
         checked: names of the tasks that :func:`check_scores` has dealt with.
     """
     for row in quality.rows:
-        if measures := [name for name in row.figures if name not in (*PARTS, "masked_pieces", "by_fold")]:
+        if measures := [
+            name for name in row.figures if name not in (*PARTS, "masked_pieces", "by_fold", "gain_over_majority")
+        ]:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
         for row, part, figures in _stated(quality, name) if name not in checked else ():
