@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from distilrubert.distill.losses.paired_objective import PairedObjective
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -70,6 +73,13 @@ def distill(
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
         collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
+        if weights.first_piece and len(pairs.train):
+            left_out = collator.share_beginning_outside([pairs.train[i] for i in range(min(len(pairs.train), 1000))])
+            logger.info(
+                "first_piece compares %.1f %% of the spans; in the others the student's first token is longer than the "
+                "teacher's",
+                100 * (1 - left_out),
+            )
     else:
         objective = Objective(student.model, teacher.model, settings)
         epoch_tokens = int(corpus.train.lengths.sum())

@@ -18,6 +18,7 @@ from distilrubert.distill.batches.masking import IGNORED, draw_uniform, drawing_
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.modeling.splitting import shared_pieces
+from distilrubert.modeling.trimming import CONTINUATION, pieces_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ class SpanMasker:
     Spans are drawn without replacement, with the mean weight of their student tokens, until a share of the student's
     tokens is hidden; the last one is taken at random such that the share is right on average. What happens to a span
     (hidden behind [MASK], kept, replaced by random tokens) happens to all its tokens on both sides, so that the teacher
-    predicts from what the student sees. Spans with a special token are never drawn.
+    predicts from what the student sees. Spans with a special token on either side are never drawn: a teacher that
+    reads [UNK] has nothing to teach of what it stands for.
 
     Args:
         settings: shares and smoothing.
@@ -87,6 +89,8 @@ class SpanMasker:
         self._ordinary = [
             np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids) for tokenizer in (teacher, student)
         ]
+        self._is_special_T = np.isin(np.arange(len(teacher)), teacher.all_special_ids)
+        self._characters = [_characters_of(tokenizer) for tokenizer in (teacher, student)]
         self._student_id_T = np.full(len(teacher), -1)
         its, own = shared_pieces(teacher, student)
         self._student_id_T[its] = own
@@ -97,7 +101,8 @@ class SpanMasker:
         Returns:
             `input_ids`, `attention_mask` and `labels` of the student as :func:`.padding.collate` makes them, and
             `teacher_input_ids` and `teacher_attention_mask`; `spans` and `teacher_spans`, the span of each token,
-            0 at padding; and `matched` (B, S), which spans are one and the same piece on both sides.
+            0 at padding; `matched` (B, S), which spans are one and the same token on both sides; and `begins_inside`
+            (B, S), in which spans the student's first token does not reach beyond the teacher's first token.
         """
         whole = _joined(examples)
         masked = self._masked(whole, epoch, indices)
@@ -109,10 +114,22 @@ class SpanMasker:
             batch["spans"] = torch.zeros_like(batch["input_ids"])
             batch["spans"][batch["attention_mask"].bool()] = torch.from_numpy(spans_N.astype(np.int64))
         most = whole.spans_B.max()
-        matched_BS = np.zeros((len(examples), most), dtype=bool)
-        matched_BS[np.arange(most) < whole.spans_B[:, None]] = self._is_matched(whole.sides)
+        is_span_BS = np.arange(most) < whole.spans_B[:, None]
+        selections = {}
+        for name, selected_S in (
+            ("matched", self._is_matched(whole.sides)),
+            ("begins_inside", self._begins_inside(whole.sides)),
+        ):
+            selections[name] = torch.zeros(is_span_BS.shape, dtype=torch.bool)
+            selections[name][torch.from_numpy(is_span_BS)] = torch.from_numpy(selected_S)
         renamed = {f"teacher_{name}": tensor for name, tensor in teacher.items() if name != "labels"}
-        return student | renamed | {"matched": torch.from_numpy(matched_BS)}
+        return student | renamed | selections
+
+    def share_beginning_outside(self, examples: Sequence[Pair]) -> float:
+        """Of the spans with tokens on both sides, those in which the student's first token reaches beyond the other."""
+        whole = _joined(examples)
+        teacher, student = (side.spans_L for side in whole.sides)
+        return 1 - float(self._begins_inside(whole.sides).sum() / len(np.intersect1d(teacher, student)))
 
     def mask_batch(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> Masked:
         """Mask examples, each as if it were alone.
@@ -127,8 +144,8 @@ class SpanMasker:
     def _masked(self, whole: _Whole, epoch: int, indices: Sequence[int]) -> Masked:
         rounding_B, rows = draw_uniform(self._seed, whole.spans_B + sum(whole.lengths), epoch, indices)
         span_S3, *own = _distribute(rows, (whole.spans_B, *whole.lengths))
-        student = whole.sides[1]
-        hidden_S = self._hidden(student, whole.spans_B, span_S3[:, 0], rounding_B)
+        teacher, student = whole.sides
+        hidden_S = self._hidden(teacher, student, whole.spans_B, span_S3[:, 0], rounding_B)
         action_S = np.where(hidden_S, span_S3[:, 1], np.inf)
         sides = [
             self._applied(i, side, action_S, uniform_N3[:, 0])
@@ -139,6 +156,7 @@ class SpanMasker:
 
     def _hidden(
         self,
+        teacher: Side,
         student: Side,
         spans_B: NDArray[np.int64],
         uniform_S: NDArray[np.float64],
@@ -149,6 +167,7 @@ class SpanMasker:
         token_weights_N = self._weights_V[student.ids_L]
         weight_S = np.bincount(student.spans_L, token_weights_N, number) / np.maximum(size_S, 1)
         weight_S[student.spans_L[token_weights_N == 0]] = 0.0
+        weight_S[teacher.spans_L[self._is_special_T[teacher.ids_L]]] = 0.0
         example_S = np.repeat(np.arange(len(spans_B)), spans_B)
         order_S = drawing_order(uniform_S, weight_S, example_S)
         tokens_B = np.bincount(example_S, size_S, len(spans_B))
@@ -167,6 +186,16 @@ class SpanMasker:
         ids_N[is_random_N] = self._ordinary[i][choice]
         return Side(ids_N, side.spans_L)
 
+    def _begins_inside(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
+        """In which spans the student's first token does not reach beyond the teacher's; false without one of them."""
+        number = 1 + max(int(side.spans_L.max()) for side in sides)
+        reach = []
+        for side, characters in zip(sides, self._characters, strict=True):
+            reach.append(np.zeros(number, dtype=np.int64))
+            # Backwards, so that the first token of a span is the last to be written.
+            reach[-1][side.spans_L[::-1]] = characters[side.ids_L[::-1]]
+        return (reach[1] > 0) & (reach[1] <= reach[0])
+
     def _is_matched(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
         """Which spans are a single token on either side, and the same piece."""
         number = 1 + max(int(side.spans_L.max()) for side in sides)
@@ -177,6 +206,14 @@ class SpanMasker:
             piece.append(np.full(number, -1))
             piece[-1][side.spans_L] = side.ids_L
         return cast("NDArray[np.bool_]", single_S & (self._student_id_T[piece[0]] == piece[1]))
+
+
+def _characters_of(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
+    """How many characters of text each token stands for; [UNK] for any number, other special tokens for one."""
+    lengths = np.array([len(token.removeprefix(CONTINUATION)) for token in pieces_of(tokenizer)])
+    lengths[tokenizer.all_special_ids] = 1
+    lengths[tokenizer.unk_token_id] = np.iinfo(np.int64).max
+    return lengths
 
 
 def _joined(examples: Sequence[Pair]) -> _Whole:

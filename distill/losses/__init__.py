@@ -122,6 +122,7 @@ if TYPE_CHECKING:
         """The weight of each loss."""
 
         def __init__(self, **weights: float) -> None: ...
+        def __getattr__(self, name: str) -> float: ...
 
 else:
     LossWeights = create_model(

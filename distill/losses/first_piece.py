@@ -4,11 +4,12 @@
     y_nj = log Σ_v [piece j begins the spelling of v] exp(teacher_nv)
 
 The student does not predict a word that it has no piece for; it predicts the piece that the word begins with. Its
-probability is that of all the teacher's pieces which begin with it: no part of what the teacher predicts is lost, where
-:mod:`.match` has to lay it all on the few pieces that the teacher lacks, or to leave it out. The sum over pieces is
-exact as long as no piece of the student reaches beyond the teacher's.
+probability is that of all the teacher's tokens which begin with it: no part of what the teacher predicts is lost, where
+:mod:`.match` has to lay it all on the few tokens that the teacher does not have, or to leave it out.
 
-Rows are the first tokens of the spans: both models predict there what begins at the same character.
+Rows are the first tokens of the spans: both models predict there what begins at the same character. A span whose first
+token in the student reaches beyond the teacher's first token is left out: for teacher ``привет ##ик`` and student
+``приветик`` the folded target would lie on ``привет``, while ``приветик`` is what stands there.
 
 Axes: C rows, V pieces of the student, T pieces of the teacher.
 """

@@ -146,7 +146,7 @@ class PairedObjective(MlmLossModule):
     def _rows(self, batch: Mapping[str, Tensor], spans: "_Spans") -> dict[str, Tensor]:
         """The spans (B, S) whose predictions each of the losses compares."""
         rows = {
-            "first_piece": spans.both_BS,
+            "first_piece": batch["begins_inside"],
             "match": batch["matched"],
             "reduce_map": (spans.teacher.counts_BS == 1) & (spans.student.counts_BS > 0),
         }

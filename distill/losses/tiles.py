@@ -15,6 +15,9 @@ from torch import Tensor
 # and products large enough to run at full speed. A GPU takes the vocabulary whole.
 CPU_TILE = 4096
 
+# On a GPU torch.dot counts in 32 bits, and a chunk of 17,964 rows of 119,547 tokens has more elements.
+DOT_LIMIT = 2**31 - 1
+
 
 class Buffers:
     """Memory by name, reused from call to call: fresh pages cost as much as a pass over them."""
@@ -140,6 +143,13 @@ def chunk_logits(
 def raised(powers: Tensor, exponent: float) -> Tensor:
     """`powers` to the exponent: e^(Tx) from e^x, much cheaper than an exponential for T = 1, 2, 3."""
     return powers.pow(exponent)
+
+
+def inner_product(left_N: Tensor, right_N: Tensor) -> Tensor:
+    """The sum of the products of two vectors of any length."""
+    cuts = list(range(DOT_LIMIT, len(left_N), DOT_LIMIT))
+    parts = zip(torch.tensor_split(left_N, cuts), torch.tensor_split(right_N, cuts), strict=True)
+    return torch.stack([torch.dot(left, right) for left, right in parts]).sum()
 
 
 def labels_of_tiles(labels_M: Tensor, tiles: Sequence[slice]) -> list[tuple[Tensor, Tensor]]:

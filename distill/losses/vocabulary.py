@@ -27,7 +27,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.distill.losses.tiles import Arithmetic, Buffers, ChunkLogits, chunk_logits, labels_of_tiles, raised
+from distilrubert.distill.losses.tiles import (
+    Arithmetic,
+    Buffers,
+    ChunkLogits,
+    chunk_logits,
+    inner_product,
+    labels_of_tiles,
+    raised,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +218,7 @@ class _Work:
         log_p_VC = a.widened("teacher tile", teacher.scaled_VC[tile]).sub_(teacher.normaliser_C)
         p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
         ratio_VC = log_p_VC.sub_(log_q_VC)
-        self.kl += self.task.temperature**2 * torch.dot(p_VC.view(-1), ratio_VC.view(-1))
+        self.kl += self.task.temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
         q_VC = log_q_VC.exp_()
         labelled = len(student.label_normaliser_M)
         if not labelled:

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.distill.batches.masking import IGNORED
 from distilrubert.distill.batches.masking_settings import MaskingSettings
@@ -111,6 +113,40 @@ def test_kept_and_random_spans_are_so_on_both_sides(
     changed = drawn.teacher.ids_L[drawn.teacher.ids_L != before]
     assert len(changed) > 30
     assert not np.isin(changed, tiny_teacher.tokenizer.all_special_ids).any()
+
+
+def tokenizer_of(folder: Path, tokens: list[str]) -> PreTrainedTokenizerFast:
+    (folder / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *tokens]), encoding="utf-8"
+    )
+    return BertTokenizerFast.from_pretrained(folder, do_lower_case=False, strip_accents=False, model_max_length=64)
+
+
+def test_what_the_teacher_does_not_know_is_never_masked(tmp_path: Path) -> None:
+    """Fault: a word that is [UNK] for the teacher alone was drawn, and the teacher's guess at [UNK] was taught."""
+    letters = [*"привета", *(f"##{letter}" for letter in "привета")]
+    teacher, student = tokenizer_of(tmp_path, ["привет"]), tokenizer_of(tmp_path, letters)
+    pairs = [text[0] for text in PairEncoder(teacher, student, 64).encode(["привет вера привет"] * 40)]
+    one = SpanMasker(MaskingSettings(probability=0.5), teacher, student, np.ones(len(student), dtype=np.int64), 1)
+    labels_N = one.mask_batch(pairs, 0, range(len(pairs))).labels_N
+    assert (labels_N != IGNORED).mean() == pytest.approx(0.5, abs=0.05)
+    for pair, labels_L in zip(pairs, labels_N.reshape(len(pairs), -1), strict=True):
+        unknown = pair.teacher.spans_L[pair.teacher.ids_L == teacher.unk_token_id]
+        assert len(unknown) == 1
+        assert (labels_L[np.isin(pair.student.spans_L, unknown)] == IGNORED).all()
+
+
+def test_spans_whose_first_token_is_longer_in_the_student(tmp_path: Path) -> None:
+    """Fault: for the student's "приветик" the teacher's "привет" was the target, folded on its shorter token."""
+    teacher = tokenizer_of(tmp_path, ["привет", "##ик", "ма", "##шина", "дом"])
+    student = tokenizer_of(tmp_path, ["приветик", "маш", "##и", "##на", "до", "##м"])
+    texts = ["приветик машина дом щука"]
+    pairs = [text[0] for text in PairEncoder(teacher, student, 64).encode(texts)]
+    one = SpanMasker(MaskingSettings(), teacher, student, np.ones(len(student), dtype=np.int64), 1)
+    inside = one.collate(pairs, 0, [0])["begins_inside"]
+    # [CLS], "приветик" for "привет ##ик", "маш ##и ##на" for "ма ##шина", "до ##м" for "дом", [UNK], [SEP]
+    assert inside.tolist() == [[True, False, False, True, True, True]]
+    assert one.share_beginning_outside(pairs) == pytest.approx(2 / 6)
 
 
 def test_a_batch(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, counts: np.ndarray, pairs: list[Pair]) -> None:

@@ -84,6 +84,20 @@ def test_equals_the_plain_form_for_any_chunk_tile_and_labels(chunk: int, labelle
     torch.testing.assert_close(problem.gradients(fused), problem.gradients(plain))
 
 
+def test_a_chunk_of_more_elements_than_an_inner_product_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: torch.dot on a GPU takes at most 2^31 - 1 elements. Here the limit is set to 50, and checked."""
+    monkeypatch.setattr(tiles, "DOT_LIMIT", 50)
+    dot = torch.dot
+
+    def limited(left: Tensor, right: Tensor) -> Tensor:
+        assert left.numel() <= 50
+        return dot(left, right)
+
+    monkeypatch.setattr(torch, "dot", limited)
+    problem = Problem.random(rows=11, vocabulary=37)
+    torch.testing.assert_close(tuple(problem.fused(11)), tuple(problem.plain()))
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 3.0, 0.7])
 def test_any_temperature(temperature: float) -> None:
     problem = Problem.random(temperature=temperature)
