@@ -1,4 +1,4 @@
-"""docs/results.md and its pictures, made from what ``run.py`` has measured.
+"""docs/results.md and its pictures, made from what ``experiment.py`` has measured.
 
     python benchmarks/reference/report.py
 

@@ -177,7 +177,7 @@ def load_results(folder: Path) -> list[Result]:
         Result(model, Measurements.load(path)) for model in MODELS if (path := folder / f"{model.name}.json").exists()
     ]
     if not found:
-        raise UserError(f"{folder}: holds no results; benchmarks/reference/run.py makes them")
+        raise UserError(f"{folder}: holds no results; benchmarks/reference/experiment.py makes them")
     found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
     measure = measure_of(found)
     for result in found:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from distilrubert.common.errors import UserError
@@ -20,13 +20,16 @@ class SpeedProcess:
     Commands to several of these can overlap: :meth:`send` to each, then :meth:`receive` from each.
     """
 
-    def __init__(self, name: str, threads: int, program: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, name: str, threads: int, program: Sequence[str] = WORKER, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start it.
 
         Args:
             name: of the case, for messages.
             threads: that its matrix libraries may use.
             program: what Python runs, where it is not this package's own worker.
+            environment: environment variables that differ from this process's.
         """
         self._name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__; a pipe could fill and block it)
@@ -38,7 +41,7 @@ class SpeedProcess:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env={**os.environ, **limits},
+            env={**os.environ, **limits, **(environment or {})},
         )
 
     @property

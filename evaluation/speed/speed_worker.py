@@ -59,16 +59,15 @@ class Worker:
         return peaks
 
 
-def main() -> None:
-    """Serve commands until standard input ends."""
+def serve(worker: object) -> None:
+    """Answer commands until standard input ends: each names a method of the worker and gives its arguments."""
     # Libraries may print; the answers get a descriptor of their own, and what is printed goes to standard error.
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as answers:
         os.dup2(2, 1)
-        worker = Worker()
         for line in sys.stdin:
             ((command, arguments),) = json.loads(line).items()
             answers.write(json.dumps(getattr(worker, command)(**arguments)) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker())

@@ -1,4 +1,4 @@
-"""The forms that benchmarks/distillation.py compares do the same work."""
+"""The forms that benchmarks/distillation/steps.py compares do the same work."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def forms() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("distillation_step", BENCHMARKS / "distillation_step.py")
+    spec = importlib.util.spec_from_file_location("step_forms", BENCHMARKS / "distillation" / "step_forms.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -54,7 +54,7 @@ def test_it_runs(tmp_path: Path) -> None:
     output = tmp_path / "distillation.json"
     command = [
         sys.executable,
-        str(BENCHMARKS / "distillation.py"),
+        str(BENCHMARKS / "distillation" / "steps.py"),
         "--small",
         "--threads",
         "1",

@@ -10,13 +10,13 @@ import pytest
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.speed.benchmark import SpeedCase
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "inference"
 
 
 @pytest.fixture
 def conversation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("inference_conversation")
+    return importlib.import_module("conversation")
 
 
 def test_figures_of_a_conversation_by_hand(conversation: ModuleType) -> None:
@@ -77,7 +77,7 @@ def test_the_pass_that_prepares_is_made_once_and_does_not_count(conversation, mo
 @pytest.mark.slow
 def test_the_benchmark_measures_every_file_the_peers_and_the_ceiling(tmp_path):
     report_path = tmp_path / "inference.json"
-    command = [sys.executable, "inference.py", "--quick", "--threads", "1", "--output", report_path]
+    command = [sys.executable, "run.py", "--quick", "--threads", "1", "--output", report_path]
     subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True)
     report = Measurements.load(report_path)
     cases = {row.case for row in report.rows}

@@ -1,4 +1,4 @@
-"""The changes that benchmarks/inference_variants.py times do to a graph what they say."""
+"""The changes that benchmarks/inference/variants.py times do to a graph what they say."""
 
 import importlib
 from pathlib import Path
@@ -13,8 +13,8 @@ openvino = pytest.importorskip("openvino")
 
 @pytest.fixture
 def variants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("inference_variants")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks/inference"))
+    return importlib.import_module("variants")
 
 
 @pytest.fixture

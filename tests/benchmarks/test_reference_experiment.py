@@ -399,7 +399,7 @@ def test_models_are_made_measured_and_skipped_when_done(
         "evaluation.finetuning={train_limit: 40, epochs: 1, learning_rates: [1.0e-3]}",
         "evaluation.intrinsic={sequences: 5, sentences: 2}",
     ]
-    command = [sys.executable, REFERENCE / "run.py", "--only", "base-scratch", "small", "--updates", "2"]
+    command = [sys.executable, REFERENCE / "experiment.py", "--only", "base-scratch", "small", "--updates", "2"]
     command += ["--tasks", str(REFERENCE.parents[1] / "recipes/demo/intents.yaml"), "--seeds", "1"]
     command += ["--run-dir", tmp_path / "runs", "--results", results]
     command += [part for override in overrides for part in ("--set", override)]

@@ -1,7 +1,7 @@
 """How fast the files of each student run on this CPU: against the teacher, the peers and the CPU's own ceiling.
 
-    python benchmarks/inference.py --output benchmarks/results/inference.json      about 40 minutes on two cores
-    python benchmarks/inference.py --quick --output /tmp/inference.json            two minutes, to see that it runs
+    python benchmarks/inference/run.py --output benchmarks/results/inference.json      about 40 minutes on two cores
+    python benchmarks/inference/run.py --quick --output /tmp/inference.json            two minutes, to see that it runs
 
 Shapes are the family's, weights random: speed does not depend on them. Every case has a process of its own, and the
 cases of a model take turns with the teacher's, as in ``distilrubert benchmark``. Run it on an idle machine.
@@ -14,28 +14,26 @@ the size that suits it best.
 
 import argparse
 import dataclasses
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from inference_chart import draw
-from inference_conversation import BACKENDS as CONVERSATION_BACKENDS
-from inference_conversation import LENGTHS, measure_conversation
-from inference_models import FULL, QUICK, Shape, write_model
-from inference_peers import PEERS
+from chart import draw
+from conversation import BACKENDS as CONVERSATION_BACKENDS
+from conversation import LENGTHS, measure_conversation
+from peers import PEERS
+from random_models import FULL, QUICK, Shape, write_model
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.speed.backends import BACKENDS
 from distilrubert.evaluation.speed.benchmark import PUBLISHED, SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 
 HERE = Path(__file__).parent
-WORKER = (str(HERE / "inference_worker.py"),)
+WORKER = (str(HERE / "worker.py"),)
 BASELINE = "teacher-pytorch-fp32"
 
 # The worker adds the same to its own copy.
@@ -88,12 +86,11 @@ def _options() -> argparse.Namespace:
 
 def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """GFLOP/s of one product, by runtime and precision, each runtime in a process of its own."""
-    sizes = ["256"] if options.quick else ["512", "1024", "2048", "4096"]
+    sizes = [256] if options.quick else [512, 1024, 2048, 4096]
     found = {}
     for runtime in ("openvino", "onnx", "pytorch"):
-        command = [sys.executable, str(HERE / "inference_ceiling.py"), runtime, str(options.threads), *sizes]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[runtime] = json.loads(done.stdout.splitlines()[-1])
+        with SpeedProcess(runtime, options.threads, (str(HERE / "ceiling.py"),)) as process:
+            found[runtime] = process.ask("measure", runtime=runtime, threads=options.threads, sizes=sizes)
     return found
 
 

@@ -1,14 +1,10 @@
-"""A distillation step in each of its forms, for benchmarks/distillation.py, which runs this file once for each figure.
-
-    python benchmarks/distillation_step.py '{"case": "fused-all-fp32", "shapes": {…}, "steps": 3, …}'
+"""A distillation step in each of its forms: the process that ``steps.py`` asks, a new one for each value.
 
 Axes: B batch, L tokens, N chosen tokens, D width, V vocabulary.
 """
 
 import dataclasses
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +22,7 @@ from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.evaluation.speed.speed_worker import serve
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0
@@ -260,14 +257,15 @@ def _peak_mib(device: torch.device) -> float:
     return peak_memory_mib()
 
 
-def main() -> None:
-    """Do the task in the first argument and print the figures as JSON."""
-    task = json.loads(sys.argv[1])
-    torch.set_num_threads(task["threads"])
-    torch.manual_seed(0)
-    measure = measure_rates if task["case"] == "rates" else measure_step
-    print(json.dumps(measure(task)))
+class StepWorker:
+    """Answers the commands of the measuring process."""
+
+    def measure(self, **task: Any) -> dict[str, float]:
+        """Time a case, or measure the rates of the machine."""
+        torch.set_num_threads(task["threads"])
+        torch.manual_seed(0)
+        return measure_rates(task) if task["case"] == "rates" else measure_step(task)
 
 
 if __name__ == "__main__":
-    main()
+    serve(StepWorker())

@@ -1,6 +1,6 @@
 """Where the time of the int8 files goes, by each runtime's own profile of a pass over one sequence.
 
-python benchmarks/inference_profile.py --output benchmarks/results/inference_profile.json      about three minutes
+python benchmarks/inference/time_profile.py --output benchmarks/results/inference_profile.json      about three minutes
 """
 
 import argparse
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from inference_models import FULL, write_model
+from random_models import FULL, write_model
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 

@@ -1,7 +1,7 @@
 """What distilling across two vocabularies costs: a step of each loss, and one of the same student over one vocabulary.
 
-    python benchmarks/vocabulary.py --output benchmarks/results/vocabulary.json
-    python benchmarks/vocabulary.py --shape small --steps 2 --output /tmp/vocabulary.json
+    python benchmarks/distillation/vocabularies.py --output benchmarks/results/vocabulary.json
+    python benchmarks/distillation/vocabularies.py --shape small --steps 2 --output /tmp/vocabulary.json
 
 Random weights; the cases take turns, each in a process of its own. Equal text for all: the teacher reads
 `--sequences` sequences of `--tokens` tokens, the student the same words in its own pieces. Vocabularies are made such
@@ -10,8 +10,8 @@ that every word of the teacher is two pieces of the student for `--split` of the
 
 import argparse
 import json
-import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.memory import peak_memory_mib
 from distilrubert.common.training.optimizer import build_optimizer
-from distilrubert.common.training.progress import peak_memory_mib
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.common.training.update import count_rows
 from distilrubert.distill.batches.masking_settings import MaskingSettings
@@ -40,6 +40,8 @@ from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.paired_objective import PairedObjective
 from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.evaluation.speed.speed_process import SpeedProcess
+from distilrubert.evaluation.speed.speed_worker import serve
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -57,6 +59,7 @@ CASES: dict[str, dict[str, float]] = {
     "match-and-reduce": {"match": 5.0, "reduce": 0.1, "mlm": 2.0},
     "reduce-map": {"reduce_map": 5.0, "mlm": 2.0},
 }
+WORKER = "--worker"
 LETTERS = "абвгдежзиклмнопрстуфхцчшыьэюя"
 
 
@@ -94,7 +97,7 @@ def texts(words: list[str], single: list[str], rows: int, tokens: int, split: fl
     return [" ".join(row) for row in chosen]
 
 
-def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
+def measure(case: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Run a case in this process."""
     torch.set_num_threads(arguments.threads)
     (its_size, *its), (own_size, *own) = SHAPES[arguments.shape]
@@ -132,25 +135,32 @@ def measure(case: str, arguments: argparse.Namespace, results: Any) -> None:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - began)
-    results.put(
-        {
-            "step_s": statistics.median(seconds[1:]),
-            "peak_memory_mib": peak_memory_mib(),
-            "teacher_tokens": sum(len(pair.teacher.ids_L) for pair in pairs),
-            "student_tokens": sum(len(pair.student.ids_L) for pair in pairs),
-            "loss": float(losses["loss"].detach()),
-        }
-    )
+    return {
+        "step_s": statistics.median(seconds[1:]),
+        "peak_memory_mib": peak_memory_mib(),
+        "teacher_tokens": sum(len(pair.teacher.ids_L) for pair in pairs),
+        "student_tokens": sum(len(pair.student.ids_L) for pair in pairs),
+        "loss": float(losses["loss"].detach()),
+    }
+
+
+class VocabularyWorker:
+    """Answers the commands of the measuring process."""
+
+    def measure(self, case: str, **arguments: Any) -> dict[str, float]:
+        """Run a case."""
+        return measure(case, argparse.Namespace(**arguments))
 
 
 def run(case: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Measure a case in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=measure, args=(case, arguments, results))
-    process.start()
-    figures: dict[str, float] = results.get()
-    process.join()
+    """Measure a case in a process of its own.
+
+    Raises:
+        UserError: if the process dies.
+    """
+    given = {name: value for name, value in vars(arguments).items() if name != "output"}
+    with SpeedProcess(case, arguments.threads, (__file__, WORKER)) as process:
+        figures: dict[str, float] = process.ask("measure", case=case, **given)
     print(case, json.dumps(figures), flush=True)
     return figures
 
@@ -178,4 +188,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == [WORKER]:
+        serve(VocabularyWorker())
+    else:
+        main()

@@ -1,6 +1,6 @@
 """What else could make the int8 OpenVINO files faster, each idea against the file as it is published.
 
-python benchmarks/inference_variants.py --output benchmarks/results/inference_variants.json      about three minutes
+python benchmarks/inference/variants.py --output benchmarks/results/inference_variants.json      about three minutes
 
 The graphs take turns on one thread, and the time is that of the processor, so that other programs disturb little.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inference_models import FULL, write_model
+from random_models import FULL, write_model
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 

@@ -1,4 +1,4 @@
-"""The chart of ``inference.py``: ``python inference_chart.py inference.json inference.png``."""
+"""The chart of ``run.py``: ``python chart.py inference.json inference.png``."""
 
 import sys
 from pathlib import Path

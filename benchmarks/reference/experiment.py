@@ -1,8 +1,8 @@
 """The reference experiment: every student of the family on real data, and what each loss is good for.
 
-    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/run.py                      as the committed results were made
-    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/run.py --whole              as long as the recipes say
-    python benchmarks/reference/run.py --only tiny tiny-mlm-only --updates 3         to see that it runs
+    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/experiment.py           as the committed results were made
+    DISTILRUBERT_DATA=FOLDER python benchmarks/reference/experiment.py --whole   as long as the recipes say
+    python benchmarks/reference/experiment.py --only tiny tiny-mlm-only --updates 3         to see that it runs
 
 Each model goes the ordinary road in a run directory of its own, a student up to its card. The same command goes on
 where it was stopped; what is finished is skipped. The teacher is fine-tuned once for all. Speed is worth measuring on
@@ -55,10 +55,10 @@ def main() -> int:
             logger.info("%s: %s", model.name, model.title)
             _bring_up_to_date(model, recipes[model.name], options)
     except UserError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        print(f"experiment.py: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("run.py: interrupted; the same command goes on from there", file=sys.stderr)
+        print("experiment.py: interrupted; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     return DONE
 

@@ -1,15 +1,15 @@
-"""GFLOP/s of one square product in a runtime, as JSON: ``python inference_ceiling.py RUNTIME THREADS SIZE …``.
+"""GFLOP/s of one square product in a runtime: the process that ``run.py`` asks.
 
 The best of the sizes is the ceiling. The largest is not: a product of 4096 × 4096 bytes leaves 64 MiB of fp32 to write,
 and reached half of what one of 512 × 768 × 768 does (OpenVINO int8, one thread of a Xeon with AMX: 1290 and 2661).
 """
 
-import json
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from distilrubert.evaluation.speed.speed_worker import serve
 
 
 def _passes(size: int) -> int:
@@ -100,8 +100,14 @@ def pytorch(size: int, threads: int) -> dict[str, float]:
     return found
 
 
+class Ceiling:
+    """Answers the commands of the measuring process."""
+
+    def measure(self, *, runtime: str, threads: int, sizes: Sequence[int]) -> dict[str, float]:
+        """The best over the sizes, by precision."""
+        found = [{"openvino": openvino, "onnx": onnx, "pytorch": pytorch}[runtime](size, threads) for size in sizes]
+        return {precision: max(of_size[precision] for of_size in found) for precision in found[0]}
+
+
 if __name__ == "__main__":
-    _, name, threads, *sizes = sys.argv
-    measure = {"openvino": openvino, "onnx": onnx, "pytorch": pytorch}[name]
-    found = [measure(int(size), int(threads)) for size in sizes]
-    print(json.dumps({precision: max(of_size[precision] for of_size in found) for precision in found[0]}))
+    serve(Ceiling())

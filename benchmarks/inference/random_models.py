@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from inference_peers import write_peers
+from peers import write_peers
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizerFast
 
 from distilrubert.conversion.conversion_settings import ConversionSettings

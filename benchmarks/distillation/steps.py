@@ -1,7 +1,7 @@
 """What a distillation step costs: time against plain forms and the arithmetic, memory against tokens.
 
-    python benchmarks/distillation.py --output benchmarks/results/distillation.json
-    python benchmarks/distillation.py --small --output /tmp/distillation.json      a minute, to see that it runs
+    python benchmarks/distillation/steps.py --output benchmarks/results/distillation.json
+    python benchmarks/distillation/steps.py --small --output /tmp/distillation.json      a minute, to see that it runs
 
 One step is the teacher's forward pass, the student's forward and backward pass with KL + MLM + cosine over all pairs
 of layers, and AdamW. Random weights, no padding, no dropout, the same fused AdamW for all cases. Each figure comes from
@@ -13,12 +13,10 @@ against the tokens of a step; `details.largest` the speed with the largest batch
 """
 
 import argparse
+import contextlib
 import dataclasses
-import json
-import os
 import statistics
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +25,11 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from distillation_step import LABELLED, Shapes, flop_per_token
+from step_forms import LABELLED, Shapes, flop_per_token
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.evaluation.speed.speed_process import SpeedProcess
 
 BASELINE = "plain-fp32"
 PARTS = ("forward_s", "backward_s", "optimizer_s")
@@ -38,7 +38,7 @@ CASES = (
     "fused-masked-bf16", "fused-recomputed-fp32", "fused-recomputed-bf16", "fused-recomputed-mapped-bf16",
 )  # fmt: skip
 SMALL = Shapes(vocabulary=2000, teacher_layers=4, student_layers=2, width=64, heads=4, inner_width=128, sequences=4)
-STEP = Path(__file__).with_name("distillation_step.py")
+PROGRAM = (str(Path(__file__).with_name("step_forms.py")),)
 # Of glibc: tensors above this come from the system and go back to it when they are freed. By itself the bound grows to
 # 32 MiB, and below it freed memory is kept for what comes next.
 MAPPED = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
@@ -48,43 +48,31 @@ class Runner:
     """Runs single measurements in processes of their own."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self._common = {
-            "device": arguments.device,
-            "threads": arguments.threads,
-        }
+        self._device, self._threads = arguments.device, arguments.threads
         self._limit_mib = arguments.memory_limit * 1024
 
     def __call__(self, case: str, shapes: Shapes, steps: int) -> dict[str, float] | None:
         """The figures of a case; None where it takes more memory than allowed."""
-        task = {**self._common, "case": case, "shapes": dataclasses.asdict(shapes), "steps": steps}
-        process = subprocess.Popen(
-            [sys.executable, str(STEP), json.dumps(task)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(MAPPED if "mapped" in case else {})},
-        )
+        task = {"case": case, "shapes": dataclasses.asdict(shapes), "steps": steps, "device": self._device}
         figures: dict[str, float] | None = None
-        if self._stays_below_limit(process):
-            assert process.stdout is not None
-            output = process.stdout.read()
-            if process.wait():
-                raise SystemExit(f"{case} failed with {shapes}")
-            figures = json.loads(output.splitlines()[-1])
+        with SpeedProcess(case, self._threads, PROGRAM, MAPPED if "mapped" in case else None) as process:
+            too_large = threading.Event()
+            threading.Thread(target=self._kill_above_limit, args=(process.pid, too_large), daemon=True).start()
+            try:
+                figures = process.ask("measure", threads=self._threads, **task)
+            except UserError:
+                if not too_large.is_set():
+                    raise
         print(f"{case:20} {shapes.tokens:6} tokens  {figures}", flush=True)
         return figures
 
-    def _stays_below_limit(self, process: subprocess.Popen[str]) -> bool:
-        while process.poll() is None:
-            try:
-                used_mib = psutil.Process(process.pid).memory_info().rss / 2**20
-            except psutil.NoSuchProcess:
-                break
-            if used_mib > self._limit_mib:
-                process.kill()
-                process.wait()
-                return False
-            time.sleep(0.05)
-        return True
+    def _kill_above_limit(self, pid: int, too_large: threading.Event) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            while process.memory_info().rss / 2**20 <= self._limit_mib:
+                time.sleep(0.05)
+            too_large.set()
+            process.kill()
 
 
 def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int, steps: int) -> list[Row]:

@@ -1,6 +1,6 @@
 """How close our int8 files and the peers' come to the checkpoint that they were made of, on real text.
 
-    DISTILRUBERT_DATA=FOLDER python benchmarks/inference_parity.py --output benchmarks/results/inference_parity.json
+    DISTILRUBERT_DATA=FOLDER python benchmarks/inference/file_parity.py --output FILE.json
 
 Of the reference teacher (12 layers, 384 wide), calibrated on 128 texts of its corpus, ours and NNCF's alike. `rows` has
 each file's figures on texts as they are (``short-…``) and joined to as many tokens as the model takes (``long-…``),
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import load_dataset
-from inference_peers import write_peers
-from inference_variants import VARIANTS
+from peers import write_peers
+from variants import VARIANTS
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
