@@ -1,7 +1,6 @@
-"""What files hold, told by their SHA-256: it stays the same where a file is copied, moved, touched or checked out anew.
+"""The content of files, by their SHA-256: it stays the same where a file is copied, moved, touched or checked out anew.
 
-A hash is remembered with the file's size and time of change, and these spare reading the file again: they never decide
-that it holds something else.
+A hash is remembered with the file's size and time of change. As long as these are the same, the file is not read again.
 """
 
 import logging
@@ -17,6 +16,12 @@ logger = logging.getLogger(__name__)
 # What changed just now can change again without a difference in its time: clocks of file systems are that coarse.
 SETTLED_NS = 2 * 10**9
 LARGE_BYTES = 2**30
+
+# The files of a folder that decide what a model computes: a README or a picture beside them does not.
+MODEL_FILES = (
+    "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
+)  # fmt: skip
 
 # By path: size, time of change in ns, hash.
 _known: dict[str, list[Any]] = {}
@@ -43,6 +48,20 @@ def content_of(path: Path) -> dict[str, Any]:
     if abs(now - status.st_mtime_ns) > SETTLED_NS:
         _known[key] = known
     return {"name": path.name, "bytes": status.st_size, "sha256": known[2]}
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model, in the order of their names."""
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+
+
+def model_contents(folder: Path) -> list[dict[str, Any]]:
+    """:func:`content_of` each file of a model.
+
+    Raises:
+        UserError: if one cannot be read.
+    """
+    return [content_of(path) for path in model_files(folder)]
 
 
 def recall(memory: Path) -> None:

@@ -1,7 +1,6 @@
 """The README.md of a model repository, made from reports: no number that is not in one of the run's files."""
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,24 +39,14 @@ METRIC_TYPES = {
     "matthews": "matthews_correlation",
 }
 
-# Files and folders that `write_card` writes beside README.md.
-BESIDE_THE_CARD = ("CITATION.bib", "assets", "reports")
 
-
-def files_of_card(hub: Path) -> list[Path]:
-    """The card in a model repository, and what it shows and links to in the folders that are its own."""
-    card = hub / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    linked = re.findall(r"\]\(((?:assets|reports)/[\w.-]+|CITATION\.bib)\)", text)
-    return [card, *(hub / path for path in dict.fromkeys(linked))]
-
-
-def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
-    """Complete a run's ``hub/`` with its card, figures, citation and reports.
+def write_card(run_folder: Path, settings: CardSettings | None = None, hub: Path | None = None) -> Path:
+    """Complete a model repository with its card, figures, citation and reports.
 
     Args:
-        run_folder: a run directory whose ``hub/`` holds the model.
+        run_folder: the run directory.
         settings: what the card says beyond the reports; the recipe's ``card`` section where it is left out.
+        hub: folder of the model repository, which holds the model; the run's ``hub/`` where it is left out.
 
     Returns:
         The path of the card.
@@ -65,8 +54,8 @@ def write_card(run_folder: Path, settings: CardSettings | None = None) -> Path:
     Raises:
         UserError: if the recipe or the model is missing or a file cannot be read or written.
     """
-    run = read_card_input(run_folder, settings)
-    hub = run_folder / "hub"
+    hub = hub or run_folder / "hub"
+    run = read_card_input(run_folder, settings, hub)
     for name in REPORTS:
         target = hub / "reports" / f"{name}.json"
         if getattr(run, name):

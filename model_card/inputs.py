@@ -76,18 +76,19 @@ def is_hub_id(name: str) -> bool:
     return is_repo_id(name) and not Path(name).is_dir()
 
 
-def read_card_input(run_folder: Path, settings: CardSettings | None = None) -> CardInput:
+def read_card_input(run_folder: Path, settings: CardSettings | None = None, hub: Path | None = None) -> CardInput:
     """Gather a run directory's files.
 
     Args:
-        run_folder: a run directory with at least ``recipe.yaml`` and ``hub/config.json``.
+        run_folder: a run directory with at least ``recipe.yaml``.
         settings: what the card says beyond the reports; the recipe's ``card`` section where it is left out.
+        hub: folder of the model repository, with at least ``config.json``; the run's ``hub/`` where it is left out.
 
     Raises:
         UserError: if the recipe or the model is not there or a file is not of its form.
     """
     recipe = _read_recipe(run_folder / "recipe.yaml")
-    hub = run_folder / "hub"
+    hub = hub or run_folder / "hub"
     return CardInput(
         name=recipe["name"],
         settings=settings or stated_settings(CardSettings, recipe["card"], run_folder / "recipe.yaml", "card"),

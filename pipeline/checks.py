@@ -12,10 +12,12 @@ from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
+from distilrubert.pipeline.commits import pinned_tasks
+from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.plan import read_target
-from distilrubert.pipeline.run import Run, inputs_of, is_up_to_date
-from distilrubert.pipeline.stages import tasks_of, training_stages_of
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
 
@@ -38,7 +40,7 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
             check_trackers(settings.trackers, f"{section}.trackers")
     if push and run.launch.leads:
         read_target(recipe.publish, connect(recipe.publish, endpoint))
-    tasks = itertools.chain(*tasks_of(recipe.evaluation))
+    tasks = itertools.chain(*pinned_tasks(run))
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:
         require_onnx()
@@ -46,18 +48,20 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
         require_openvino()
     if not run.launch.leads:
         return
-    # What is finished with these settings has had its sources, which may be out of reach now, and its teacher, which
-    # takes seconds to load.
-    if not _is_made(run, "corpus"):
+    needed = {state.stage.name for state in states_of(run, stages_of(run)) if state.reason is not None}
+    # A finished corpus needs its sources no more, which may be out of reach now, and a finished student its teacher,
+    # which takes seconds to load.
+    if "corpus" in needed:
         _check_sources(run)
-    if not _is_made(run, "student"):
+    if "student" in needed:
         _check_models(run)
+    if "quality" in needed:
         for task in tasks:
             load_rows(task, recipe.evaluation.finetuning.train_limit)
 
 
 def _check_models(run: Run) -> None:
-    """Refuse a teacher that is none, and a student that cannot be made or distilled from it."""
+    """Refuse a teacher that cannot be used, and a student that cannot be made or distilled from it."""
     recipe = run.recipe
     own = recipe.student.own_vocabulary()
     if recipe.teacher.model:
@@ -79,10 +83,3 @@ def _check_sources(run: Run) -> None:
     for source in run.recipe.corpus.sources:
         # A data set that is streamed is looked up, and nothing of it fetched.
         open_source(source.model_copy(update={"streaming": True}))
-
-
-def _is_made(run: Run, name: str) -> bool:
-    """Whether a stage of training has been completed with these settings."""
-    stages = training_stages_of(run)
-    (stage,) = (stage for stage in stages if stage.name == name)
-    return is_up_to_date(run, stage, inputs_of(run, stages)[name])

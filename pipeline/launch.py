@@ -1,20 +1,20 @@
 """The processes of one launch: by itself, or started together by torchrun or ``accelerate launch``.
 
-The first process does everything; the others join it in the stages that train. Between two of those they wait, for
-days if need be, on the launch's key-value store: a barrier of the process group would time out while a corpus is
-tokenised.
+The first process does everything; the others join it in the stages that train. Between two of those they wait, if
+necessary for days, on the key-value store of the launch: a barrier of the process group would time out while a corpus
+is tokenised.
 """
 
 import dataclasses
 import datetime
 import os
 import sys
-from typing import Self
-
-from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Self
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.ranks import destroy_process_group
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 # What torchrun and accelerate launch set for the processes that they start.
 LAUNCHER_VARIABLES = (
@@ -50,16 +50,16 @@ class Launch:
         """Whether this is the process that decides, writes and prints."""
         return self.rank == 0
 
-    def announce(self, stage: str, *, perform: bool) -> None:
-        """Tell the others, who :meth:`hear` it, whether a stage is to be performed."""
+    def send(self, key: str, message: str) -> None:
+        """Give the other processes a message, which each waits for with :meth:`receive`."""
         if self.processes > 1:
-            self._store().set(stage, "perform" if perform else "skip")
+            self._store().set(key, message)
 
-    def hear(self, stage: str) -> bool:
-        """Wait for the leading process to say whether a stage is to be performed."""
+    def receive(self, key: str) -> str:
+        """Wait for the message of the leading process."""
         store = self._store()
-        store.wait([stage], PATIENCE)
-        return bool(store.get(stage) == b"perform")
+        store.wait([key], PATIENCE)
+        return str(store.get(key).decode())
 
     def go_on_alone(self) -> None:
         """Leave the launch: the leading process begins its command anew, without the others.
@@ -68,6 +68,8 @@ class Launch:
         done already is not done again, so beginning anew only costs the imports.
         """
         if self.processes > 1:
+            from distilrubert.common.training.ranks import destroy_process_group
+
             destroy_process_group()
             alone = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)}
             # What torchrun sets for the sake of the others; `speed.threads` is for who wants one.
@@ -75,7 +77,9 @@ class Launch:
                 del alone["OMP_NUM_THREADS"]
             os.execve(sys.executable, sys.orig_argv, alone)  # noqa: S606  our own command
 
-    def _store(self) -> Store:
+    def _store(self) -> "Store":
+        from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+
         store, _, _ = next(rendezvous("env://", self.rank, self.processes, timeout=PATIENCE))
         return PrefixStore("stages", store)
 

@@ -31,11 +31,6 @@ from distilrubert.pipeline.run import Run
 BYTES = 4  # of a number in fp32
 
 
-def folder_of(run: Run) -> Path:
-    """Where the student's own tokenizer is kept."""
-    return run.folder / "student-vocabulary"
-
-
 def has_own_vocabulary(run: Run) -> bool:
     """Whether a vocabulary is made for the student."""
     return run.recipe.student.own_vocabulary() is not None
@@ -60,7 +55,7 @@ def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedToke
     """What the corpus is tokenised with: the tokenizer that both models share, or the teacher's and the student's."""
     if not has_own_vocabulary(run):
         return teacher_tokenizer(run), None
-    own = AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False)
+    own = AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
     return (own, None) if is_trimmed(run) else (teacher_tokenizer(run), own)
 
 
@@ -73,7 +68,7 @@ def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast
     if not has_own_vocabulary(run):
         is_padded = teacher.model.config.vocab_size > len(teacher.tokenizer)
         return (trim_teacher(teacher, teacher.tokenizer) if is_padded else teacher), None
-    own = AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False)
+    own = AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
     return (trim_teacher(teacher, own), None) if is_trimmed(run) else (teacher, own)
 
 
@@ -84,13 +79,15 @@ def held_out(run: Run) -> dict[str, Sequence[Any]]:
         return {"teacher": corpus.validation, "student": corpus.pairs.validation.student}
     if not is_trimmed(run):
         return {"teacher": corpus.validation, "student": corpus.validation}
-    rows_V = ids_in(teacher_tokenizer(run), AutoTokenizer.from_pretrained(folder_of(run), trust_remote_code=False))
+    rows_V = ids_in(
+        teacher_tokenizer(run), AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
+    )
     sequences = list(corpus.validation)
     return {"teacher": [rows_V[np.asarray(ids)] for ids in sequences], "student": sequences}
 
 
-def make_student_vocabulary(run: Run) -> None:
-    """Trim the teacher's vocabulary, or train a new one, on the training part of the corpus; and say what it is."""
+def make_student_vocabulary(run: Run, folder: Path) -> None:
+    """Trim the teacher's vocabulary, or train a new one, on the training part of the corpus; and report on it."""
     own = run.recipe.student.own_vocabulary()
     assert own is not None
     whole = teacher_tokenizer(run)
@@ -115,8 +112,8 @@ def make_student_vocabulary(run: Run) -> None:
         }
     measured = _measure(run, whole, made, counts_T)
     measured.rows[-1].figures.update(lost)
-    measured.save(run.reports / "vocabulary.json")
-    with atomic_folder(folder_of(run)) as beside:
+    measured.save(folder / "reports" / "vocabulary.json")
+    with atomic_folder(folder / "student-vocabulary") as beside:
         save_tokenizer(made, beside)
 
 

@@ -30,8 +30,10 @@ from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.evaluation.speed.size import count_parameters, find_file
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.commits import with_commits
+from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import Recipe, load_recipe
-from distilrubert.pipeline.run import Run, bring_up_to_date, revision
+from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
@@ -108,12 +110,13 @@ def _recipe(model: Model, options: argparse.Namespace) -> Recipe:
 
 def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace) -> None:
     """Run one model and write its results where they say anything new."""
-    run = Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores")
+    run = with_commits(Run(recipe, options.run_dir / model.name, shared_scores=options.run_dir / "scores"))
     check_before_work(run)
     left_out = {"speed", "card"} if options.no_speed else set()
     if not model.has_files:
         left_out = {"conversion", "speed", "card"}
-    bring_up_to_date(run, [stage for stage in stages_of(run) if stage.name not in left_out])
+    stages = stages_of(run)
+    bring_up_to_date(run, stages, only={stage.name for stage in stages} - left_out)
     results, path = _results(model, run, options.overrides), options.results / f"{model.name}.json"
     if not path.exists() or _told(Measurements.load(path)) != _told(results):
         results.save(path)

@@ -9,12 +9,15 @@ import pytest
 from huggingface_hub import constants
 
 from distilrubert.pipeline import cli
-from distilrubert.pipeline.cli import _parser, main
+from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.options import parser_for
 
 from .test_recipe import MINIMAL
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("distill", "convert", "evaluate", "benchmark", "card", "verify", "publish")
+VERBS = (
+    "distill", "convert", "evaluate", "benchmark", "card", "verify", "publish", "push", "status", "clean",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +82,19 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["convert", "./none", "--output", "out", "--onnx"], "./none: there is no such folder"),
         (["convert", ".", "--output", "out", "--onnx"], "holds no model"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
-        (["evaluate", ".", "--task", "t", "--output", "o", "--processes", "0"], "--processes: '0' is no whole number"),
+        (
+            ["evaluate", ".", "--task", "t", "--output", "o", "--processes", "0"],
+            "--processes: '0' is not a whole number",
+        ),
         (["evaluate", ".", "--task", "t", "--output", "o", "--set", "epoch=3"], "did you mean epochs?"),
         (["evaluate", ".", "--task", "t", "--output", "o", "--set", "learning_rates=[0]"], "greater than 0, found 0"),
         (["verify", ".", "--seeds", "1", "2", "1"], "--seeds: each only once, found [1, 2, 1]"),
         (["verify", ".", "--seeds", "-1"], "--seeds: input should be greater than or equal to 0, found -1"),
         (["card", "none"], "none: there is no such run directory"),
+        (["status", "."], ".: not a run directory"),
+        (["clean", "none"], "none: not a run directory"),
+        (["push", "."], "publish.repo_id: is missing"),
+        (["push", ".", "--public", "--private"], "not allowed with argument"),
         (["verify", "./none"], "./none: there is no such folder"),
         (["verify", "."], "holds none of the reports"),
         (["verify", ".", "--tolerance", "0"], "--tolerance 0: a share above 0 is needed"),
@@ -107,24 +117,21 @@ def test_one_sentence_cannot_both_calibrate_and_prove(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("verify --task rusentiment runs/demo/hub", {"model": "runs/demo/hub", "task": ["rusentiment"]}),
-        ("verify --seeds 1 2 me/model --json", {"model": "me/model", "seeds": [1, 2], "json": True}),
-        ("verify runs/demo/hub --task a --task b", {"model": "runs/demo/hub", "task": ["a", "b"]}),
-        ("evaluate --output o --task a recipes/t.yaml m/n", {"model": "m/n", "task": ["a", "recipes/t.yaml"]}),
-        ("evaluate --task a --onnx ./m --output o", {"model": "./m", "onnx": [], "task": ["a"]}),
-        ("convert --onnx fp32 int8 /m --output o", {"model": "/m", "onnx": ["fp32", "int8"]}),
-        ("convert --onnx int8 --onnx fp32 --output o here", {"model": "here", "onnx": ["int8", "fp32"]}),
-        ("convert m --onnx --output o", {"model": "m", "onnx": []}),
-        ("convert m --output o", {"onnx": ["fp32", "int8"]}),
-        ("benchmark --batch-size 1 16 a/b c/d --output o", {"models": ["a/b", "c/d"], "batch_size": [1, 16]}),
-        ("benchmark a --batch 4 b/c --output o", {"models": ["a", "b/c"], "batch_size": [4]}),
-        ("benchmark a b --output o", {"models": ["a", "b"], "batch_size": [1, 16]}),
+        ("verify runs/demo/hub --task a --task b", {"model": "runs/demo/hub", "task": ["a", "b"], "seeds": None}),
+        ("verify me/model --seeds 1 2 --json", {"model": "me/model", "seeds": [1, 2], "task": [], "json": True}),
+        ("convert m --onnx fp32 int8 --output o --onnx int8-avx2", {"onnx": ["fp32", "int8", "int8-avx2"]}),
+        ("convert m --onnx --output o", {"model": "m", "onnx": [], "openvino": []}),
+        ("convert m --output o", {"onnx": None}),
+        ("benchmark a/b c/d --batch-size 1 16 --output o", {"models": ["a/b", "c/d"], "batch_size": [1, 16]}),
+        ("push hub --public", {"private": False, "repo_id": None}),
+        ("push hub --private", {"private": True}),
+        ("push hub", {"private": None}),
     ],
 )
-def test_a_model_is_found_before_and_after_options_of_several_values(tmp_path, line, expected):
-    (tmp_path / "here").mkdir()
-    options = vars(_parser("distilrubert").parse_args(line.split()))
-    assert {name: options[name] for name in expected} == expected
+def test_options_of_several_values_may_be_repeated(line, expected):
+    for _ in range(2):
+        options = vars(parser_for("distilrubert").parse_args(line.split()))
+        assert {name: options[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -216,13 +223,23 @@ for name in cli._TOKENIZER_LOGGERS:
     ]
 
 
-def test_the_front_door_answers_without_importing_torch():
-    """`--help` is there at once."""
-    shown = subprocess.run(
-        [sys.executable, "-X", "importtime", ROOT / "publish.py", "--help"], capture_output=True, text=True, check=True
-    )
-    assert "--repo-id" in shown.stdout
-    assert " torch\n" not in shown.stderr
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "--repo-id"),
+        (["no-such.yaml"], 2, "no-such.yaml: the recipe cannot be read"),
+        (["recipe.yaml", "--set", "distillation.wieghts={}"], 2, "unknown key distillation.wieghts"),
+        (["recipe.yaml", "--set", "seed=one"], 2, "seed: input should be a valid integer"),
+    ],
+)
+def test_a_mistake_is_told_without_importing_torch(recipe, arguments, status, said):
+    """It takes seconds to import."""
+    command = [sys.executable, "-X", "importtime", ROOT / "publish.py", *arguments]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == status
+    assert said in shown.stdout + shown.stderr
+    for library in ("torch", "transformers", "datasets"):
+        assert f" {library}\n" not in shown.stderr
 
 
 def test_an_interruption_of_the_first_seconds_is_no_traceback(capsys, monkeypatch):

@@ -20,11 +20,11 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
-from distilrubert.pipeline import commands
+from distilrubert.pipeline import commands, run_commands
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
-from distilrubert.pipeline.stamps import Stamp, Stamps, fingerprint
+from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.summary import next_steps, quality_table
 from distilrubert.pipeline.verification.repository import claims_as_json
 from distilrubert.pipeline.verification.statement import checked
@@ -65,27 +65,18 @@ def test_an_interruption_says_whether_anything_was_kept(monkeypatch, capsys):
     assert capsys.readouterr().err == "distilrubert: interrupted; nothing was kept\n"
 
 
-def test_a_card_tells_of_one_student(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(commands, "write_card", lambda folder: folder / "hub/README.md")
-    stamps = Stamps(tmp_path)
-    stamps.write("student", Stamp({"seed": 1, "after": {}}, complete=True))
-    made_from = {"student": fingerprint({"seed": 1, "after": {}})}
-    stamps.write("conversion", Stamp({"after": made_from}, complete=True))
+def test_a_card_is_written_again_from_the_latest_results(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run_commands, "write_card", lambda folder: folder / "hub/README.md")
+    assert main(["card", str(tmp_path)]) == 2
+    assert "there is no hub folder of the latest settings yet; publish.py" in capsys.readouterr().err
+    folders = StageFolders(tmp_path)
+    begun = folders.begin("card", {"card": {}, "after": {}})
+    (begun.path / "hub").mkdir()
+    folders.point_to([folders.finish(begun, ["hub"], 1.0)])
+    (tmp_path / "hub").symlink_to(begun.path / "hub")
     assert main(["card", str(tmp_path)]) == 0
-    # By hand it may have been written of another recipe: it is written again by whoever goes on with the run.
-    stamps.write("card", Stamp({"card": {}}, complete=True))
-    assert main(["card", str(tmp_path)]) == 0
-    assert stamps.read("card") == Stamp({"card": {}}, complete=False)
-    stamps.write("student", Stamp({"seed": 2, "after": {}}, complete=True))
-    assert main(["card", str(tmp_path)]) == 2
-    assert "student was done again since conversion was made from it; publish.py" in capsys.readouterr().err
-    stamps.write("student", Stamp({"seed": 1, "after": {}}, complete=True))
-    stamps.write("conversion", Stamp({"after": made_from}, complete=False))
-    assert main(["card", str(tmp_path)]) == 2
-    assert "conversion has not come to its end; publish.py" in capsys.readouterr().err
-    (tmp_path / "stamps/student.json").write_text("{}")
-    assert main(["card", str(tmp_path)]) == 2
-    assert "student.json: is no stamp of a stage; remove it, and student is done again" in capsys.readouterr().err
+    # It may have been written from an edited recipe: the next run of the recipe writes it again.
+    assert not folders.current()[0].is_complete
 
 
 @pytest.mark.parametrize(
@@ -143,7 +134,7 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
     intents = str(Path(__file__).parents[2] / "recipes/demo/intents.yaml")
     arguments = ["--task", intents, "--seeds", "7", "--set", "epochs=2", "--set", "train_limit=50", "--processes", "3"]
     assert main(["evaluate", str(model_folder), *arguments, "--output", str(tmp_path / "scores.json")]) == 130
-    assert capsys.readouterr().err == "distilrubert: interrupted; the same command goes on from there\n"
+    assert capsys.readouterr().err == "distilrubert: interrupted; the same command continues from there\n"
     assert seen["settings"].finetuning == FinetuningSettings(epochs=2, train_limit=50)
     assert (seen["settings"].seeds, seen["processes"]) == ([7], 3)
     assert (seen["tasks"], seen["probed"]) == (["intents"], [])
@@ -156,8 +147,9 @@ def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp
 
 
 def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
-    monkeypatch.setattr(commands, "check_before_work", lambda *_, **__: None)
-    monkeypatch.setattr(commands, "bring_up_to_date", lambda *_: None)
+    monkeypatch.setattr(run_commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(run_commands, "with_commits", lambda run, **_: run)
+    monkeypatch.setattr(run_commands, "bring_up_to_date", lambda *_: None)
     shutil.copytree(model_folder, tmp_path / "run" / "hub")
     (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
     assert main(["publish", str(tmp_path / "recipe.yaml"), "--run-dir", str(tmp_path / "run"), "--json"]) == 0
@@ -175,8 +167,9 @@ def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder,
     folder = tmp_path / "run"
     shutil.copytree(model_folder, folder / "hub")
     (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
-    monkeypatch.setattr(commands, "check_before_work", lambda *_, **__: None)
-    monkeypatch.setattr(commands, "bring_up_to_date", lambda *_: None)
+    monkeypatch.setattr(run_commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(run_commands, "with_commits", lambda run, **_: run)
+    monkeypatch.setattr(run_commands, "bring_up_to_date", lambda *_: None)
     refused = []
 
     def another_comes(*_):
@@ -185,8 +178,8 @@ def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder,
         refused.append("publish" if not refused else "card")
         return folder / "hub/README.md"
 
-    monkeypatch.setattr(commands, "_push", lambda *_: bool(another_comes()) and 0)
-    monkeypatch.setattr(commands, "write_card", another_comes)
+    monkeypatch.setattr(run_commands, "_push", lambda *_: bool(another_comes()) and 0)
+    monkeypatch.setattr(run_commands, "write_card", another_comes)
     options = ["--run-dir", str(folder), "--repo-id", "me/x", "--json"]
     assert main(["publish", str(tmp_path / "recipe.yaml"), *options]) == 0
     assert main(["card", str(folder)]) == 0
@@ -217,7 +210,7 @@ def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_fold
     api.upload_folder(repo_id="me/exported", folder_path=tmp_path / "out")
     # The client reads its endpoint when it is imported.
     hub_here = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    arguments = "benchmark --batch-size 1 me/exported --sequence-length 8 --output"
+    arguments = "benchmark me/exported --batch-size 1 --sequence-length 8 --output"
     command = [sys.executable, "-m", "distilrubert.pipeline", *arguments.split(), str(tmp_path / "speed.json")]
     subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
     rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]

@@ -43,10 +43,14 @@ SMALL = {
 TEXT = "Ну что, как дела?"
 
 
-def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
+def arguments_of(run_dir: Path, **overrides: object) -> list[str]:
     settings = {**SMALL, **{key.replace("__", "."): value for key, value in overrides.items()}}
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    return main(["publish", str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir), *given, *arguments])
+    return [str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir), *given]
+
+
+def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
+    return main(["publish", *arguments_of(run_dir, **overrides), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +104,11 @@ def test_the_hub_folder_holds_what_the_design_says(hub):
 
 
 @pytest.mark.slow
-def test_whatever_is_made_belongs_to_a_stage_that_can_set_it_aside(run_dir):
-    run = Run(load_recipe(run_dir / "recipe.yaml"), run_dir)
-    owned = [path for stage in stages_of(run) for path in (*stage.outputs(run), *stage.work(run))]
-    for path in run_dir.rglob("*"):
-        if path.is_file() and path.parts[len(run_dir.parts)] not in ("stamps", "scores", "recipe.yaml", ".lock"):
-            assert any(path.is_relative_to(place) for place in owned), path
+def test_whatever_is_made_lies_in_the_folder_of_a_stage(run_dir):
+    beside = {path.name for path in run_dir.iterdir() if not path.is_symlink()}
+    assert beside == {".lock", "recipe.yaml", "reports", "scores", "stages"}
+    assert all(path.is_symlink() for path in (run_dir / "reports").iterdir())
+    assert all(not path.is_symlink() for path in (run_dir / "hub").rglob("*"))
 
 
 @pytest.mark.slow
@@ -190,11 +193,19 @@ def test_a_second_run_does_no_stage_and_leaves_every_byte(run_dir, hub, log):
 
 
 @pytest.mark.slow
-def test_a_changed_recipe_redoes_what_it_changes(run_dir, log, tmp_path):
+def test_a_changed_recipe_redoes_what_it_changes_and_going_back_takes_no_work(run_dir, log):
+    student = (run_dir / "student/model.safetensors").read_bytes()
     assert publish(run_dir, card__title="Another title") == 0
     assert stages_done(log) == ["card"]
     assert "# Another title" in (run_dir / "hub/README.md").read_text()
+    assert publish(run_dir, "--dry-run", distillation__max_steps=2) == 0
+    assert main(["distill", *arguments_of(run_dir, distillation__max_steps=2)]) == 0
+    assert stages_done(log) == ["card", "student"]
+    assert (run_dir / "student/model.safetensors").read_bytes() != student
     assert publish(run_dir) == 0
+    assert stages_done(log) == ["card", "student"]
+    assert (run_dir / "student/model.safetensors").read_bytes() == student
+    assert "# Another title" not in (run_dir / "hub/README.md").read_text()
 
 
 def test_scores_of_files_are_of_the_settings_that_made_them(tmp_path):
@@ -210,11 +221,31 @@ def test_scores_of_files_are_of_the_settings_that_made_them(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_dry_run_says_why_and_writes_nothing(run_dir, log, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def contents(folder: Path) -> dict[Path, int]:
+        return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+    before = contents(run_dir)
+    assert publish(run_dir, "--dry-run", distillation__max_steps=9) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "distillation.max_steps was 3 and is 9" in said
+    assert "up to date" in said
+    assert "student will be made first" in said
+    assert contents(run_dir) == before
+    assert publish(tmp_path / "new", "--dry-run") == 0
+    assert "first time" in capsys.readouterr().out
+    assert not (tmp_path / "new").exists()
+    assert stages_done(log) == []
+
+
+@pytest.mark.slow
 def test_publishing_twice_changes_nothing_the_second_time(run_dir, hub, local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     target = ("--repo-id", "me/demo", "--endpoint", local_hub.endpoint)
-    assert publish(run_dir, *target, "--dry-run") == 0
+    assert publish(run_dir, *target, "--no-push") == 0
     assert "me/demo" in capsys.readouterr().out
     assert "me/demo" not in local_hub.storage.repositories
     assert publish(run_dir, *target) == 0
@@ -223,6 +254,23 @@ def test_publishing_twice_changes_nothing_the_second_time(run_dir, hub, local_hu
     assert publish(run_dir, *target) == 0
     assert "Nothing changed" in capsys.readouterr().out
     assert local_hub.tokens["me"] not in first
+
+
+@pytest.mark.slow
+def test_a_finished_folder_is_published_without_what_it_was_made_from(hub, local_hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    copy = shutil.copytree(hub, tmp_path / "elsewhere/hub")
+    target = ["--repo-id", "me/pushed", "--endpoint", local_hub.endpoint]
+    assert main(["push", str(tmp_path / "elsewhere"), *target]) == 2
+    assert f"name the folder to publish: {copy}" in capsys.readouterr().err
+    assert main(["push", str(copy), *target, "--no-push"]) == 0
+    assert "me/pushed" not in local_hub.storage.repositories
+    assert main(["push", str(copy), *target]) == 0
+    assert main(["push", str(copy), *target, "--verify-only"]) == 0
+    (copy / "README.md").unlink()
+    assert main(["push", str(copy), *target]) == 1
+    assert "README.md" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distilrubert.pipeline.recipe import load_recipe
-from distilrubert.pipeline.run import Run, inputs_of
+from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
 
 RECIPE = """
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def inputs(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
     run = Run(load_recipe(folder / "recipe.yaml", list(overrides)), folder / "run")
-    return inputs_of(run, stages_of(run))
+    return {stage.name: dict(stage.inputs(run)) for stage in stages_of(run)}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import pieces_of
+from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import load_recipe
-from distilrubert.pipeline.run import Run, bring_up_to_date
+from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of, training_stages_of
-from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, folder_of, held_out
+from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, held_out
 
 RECIPE = """
 name: small-one
@@ -42,17 +43,22 @@ def new_run(folder: Path, teacher: Path, sentences: list[str], **changes: str) -
     return Run(load_recipe(folder / "recipe.yaml"), folder / "run")
 
 
+def train(run: Run) -> list[str]:
+    """Bring a run up to its student; the stages performed."""
+    return bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
+
+
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory: pytest.TempPathFactory, tiny_teacher_folder: Path, sentences: list[str]) -> Run:
     run = new_run(tmp_path_factory.mktemp("trimmed"), tiny_teacher_folder, sentences, **TRIMMED)
-    assert bring_up_to_date(run, training_stages_of(run)) == ["student-vocabulary", "corpus", "student"]
+    assert train(run) == ["student-vocabulary", "corpus", "student"]
     return run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_teacher_folder: Path, sentences: list[str]) -> Run:
     run = new_run(tmp_path_factory.mktemp("trained"), tiny_teacher_folder, sentences, **TRAINED)
-    assert bring_up_to_date(run, training_stages_of(run)) == ["student-vocabulary", "corpus", "student"]
+    assert train(run) == ["student-vocabulary", "corpus", "student"]
     return run
 
 
@@ -69,7 +75,7 @@ def test_a_student_of_the_teachers_vocabulary_needs_no_stage(
 def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher) -> None:
     report = Measurements.load(trimmed.reports / "vocabulary.json")
     teacher, student = report["teacher"].figures, report["student"].figures
-    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    own = AutoTokenizer.from_pretrained(trimmed.student_vocabulary)
     assert set(own.get_vocab()) < set(tiny_teacher.tokenizer.get_vocab())
     assert (teacher["pieces"], student["pieces"]) == (len(tiny_teacher.tokenizer), len(own))
     # An embedding of 32 numbers and a bias for each piece, in fp32.
@@ -98,19 +104,19 @@ def test_nothing_of_the_held_out_text_is_counted(
 ) -> None:
     """The vocabulary is the same whatever the held-out texts are."""
     corpus = load_corpus(trimmed.corpus)
-    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    own = AutoTokenizer.from_pretrained(trimmed.student_vocabulary)
     held = [own.decode(ids, skip_special_tokens=True) for ids in corpus.validation]
     joined = ["".join(text.split()) for text in held]
     rest = [text for text in sentences if "".join(text.split()) not in joined]
     assert 0 < len(rest) < len(sentences)
     run = new_run(tmp_path, tiny_teacher_folder, rest, **TRIMMED)
     again = dataclasses.replace(run, recipe=load_recipe(tmp_path / "recipe.yaml", ["corpus.validation=0"]))
-    bring_up_to_date(again, stages_of(again)[:1])
-    assert pieces_of(AutoTokenizer.from_pretrained(folder_of(again))) == pieces_of(own)
+    bring_up_to_date(again, stages_of(again), only=["student-vocabulary"])
+    assert pieces_of(AutoTokenizer.from_pretrained(again.student_vocabulary)) == pieces_of(own)
 
 
 def test_a_trimmed_teacher_and_its_student_read_the_same_tokens(trimmed: Run, tiny_teacher: Teacher) -> None:
-    own = AutoTokenizer.from_pretrained(folder_of(trimmed))
+    own = AutoTokenizer.from_pretrained(trimmed.student_vocabulary)
     shared, other = corpus_tokenizers(trimmed)
     assert (shared.get_vocab(), other) == (own.get_vocab(), None)
     teacher, none = fitted(trimmed, tiny_teacher)
@@ -122,7 +128,7 @@ def test_a_trimmed_teacher_and_its_student_read_the_same_tokens(trimmed: Run, ti
 
 
 def test_a_teacher_reads_its_own_tokens_beside_a_new_vocabulary(trained: Run, tiny_teacher: Teacher) -> None:
-    own = AutoTokenizer.from_pretrained(folder_of(trained))
+    own = AutoTokenizer.from_pretrained(trained.student_vocabulary)
     its, ours = corpus_tokenizers(trained)
     assert ours is not None
     assert (its.get_vocab(), ours.get_vocab()) == (tiny_teacher.tokenizer.get_vocab(), own.get_vocab())
@@ -143,7 +149,7 @@ def test_a_teacher_reads_its_own_tokens_beside_a_new_vocabulary(trained: Run, ti
 def test_the_student_loads_as_users_write_it(made: str, request: pytest.FixtureRequest, sentences: list[str]) -> None:
     run: Run = request.getfixturevalue(made)
     tokenizer = AutoTokenizer.from_pretrained(run.student)
-    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(folder_of(run)).get_vocab()
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(run.student_vocabulary).get_vocab()
     inputs = tokenizer(sentences[:3], padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = AutoModel.from_pretrained(run.student)(**inputs).last_hidden_state
@@ -171,7 +177,7 @@ def test_the_losses_of_every_shipped_recipe_train(
     ]
     recipe = load_recipe(RECIPES / f"{name}.yaml", smaller)
     run = Run(recipe, tmp_path / "run")
-    bring_up_to_date(run, training_stages_of(run))
+    train(run)
     report = TrainingReport.load(run.reports / "training.json")
     assert set(report.figures["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
     assert all(value > 0 for value in report.figures["validation_losses"].values())
@@ -189,11 +195,11 @@ def test_what_a_change_makes_anew(
     changes: dict[str, int], redone: list[str], tiny_teacher_folder: Path, sentences: list[str], tmp_path: Path
 ) -> None:
     run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRIMMED)
-    bring_up_to_date(run, training_stages_of(run))
-    assert bring_up_to_date(run, training_stages_of(run)) == []
+    train(run)
+    assert train(run) == []
     recipe = load_recipe(tmp_path / "recipe.yaml", [f"{key}={value}" for key, value in changes.items()])
     changed = dataclasses.replace(run, recipe=recipe)
-    assert bring_up_to_date(changed, training_stages_of(changed)) == redone
+    assert train(changed) == redone
 
 
 def test_a_vocabulary_smaller_than_its_characters_is_refused(
@@ -203,6 +209,6 @@ def test_a_vocabulary_smaller_than_its_characters_is_refused(
     run = new_run(tmp_path, tiny_teacher_folder, sentences, **TRAINED | {"student": student})
     said = r"student\.vocabulary\.train: vocabulary size: 100 tokens; \d+ different characters"
     with pytest.raises(UserError, match=said) as caught:
-        bring_up_to_date(run, training_stages_of(run))
+        train(run)
     assert "\n" not in str(caught.value)
-    assert not folder_of(run).exists()
+    assert not run.student_vocabulary.exists()

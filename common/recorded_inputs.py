@@ -1,0 +1,94 @@
+"""What a result was made from, as it is recorded beside the result, and whether it still is the same.
+
+A record holds every setting, also those at their default: so a changed default is a change. A setting that an older
+record does not know is no change while it is at its default: a new field must have a default that does what the
+program did without it.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from distilrubert.common.configuration import Section
+
+
+class Recorded(dict[str, Any]):
+    """Plain JSON values by key.
+
+    Attributes:
+        at_default: the keys whose value is the default of its field.
+    """
+
+    at_default: frozenset[str] = frozenset()
+
+
+def recorded(section: Section, exclude: Collection[str] = ()) -> Recorded:
+    """All settings of a section, and of the sections in it, as plain JSON values.
+
+    Args:
+        section: the settings.
+        exclude: names of fields that are left out.
+    """
+    dumped = section.model_dump(mode="json", exclude=set(exclude))
+    values = Recorded({name: _plain(getattr(section, name), dumped[name]) for name in dumped})
+    fields = type(section).model_fields
+    values.at_default = frozenset(
+        name
+        for name in dumped
+        if not fields[name].is_required()
+        and getattr(section, name) == fields[name].get_default(call_default_factory=True)
+    )
+    return values
+
+
+def agrees(record: Any, now: Any) -> bool:
+    """Whether a record says the same as these values, which may have new keys at their defaults.
+
+    Args:
+        record: as it was read from a file.
+        now: plain values, mappings of them and :class:`Recorded`.
+    """
+    if isinstance(now, Mapping):
+        if not isinstance(record, Mapping) or record.keys() - now.keys():
+            return False
+        known: frozenset[str] = getattr(now, "at_default", frozenset())
+        return all(agrees(record[key], value) if key in record else key in known for key, value in now.items())
+    if isinstance(now, list):
+        same_length = isinstance(record, list) and len(record) == len(now)
+        return same_length and all(agrees(old, new) for old, new in zip(record, now, strict=True))
+    return bool(record == now)
+
+
+def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first value that changed, in words, and how many others did; empty where none did."""
+    before, after = _flat(record), _flat(now)
+    shown = {key: [_shown(values, key) for values in (before, after)] for key in before | after}
+    changed = [key for key in sorted(shown) if shown[key][0] != shown[key][1]]
+    if not changed:
+        return ""
+    old, new = shown[changed[0]]
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    return f"{changed[0]} was {old} and is {new}{more}"
+
+
+def _plain(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Section):
+        return recorded(value)
+    if isinstance(value, list):
+        return [_plain(item, plain) for item, plain in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys; an empty one in another is a value."""
+    if isinstance(values, Mapping) and (values or not prefix):
+        items = list(values.items())
+    elif isinstance(values, list) and values:
+        items = list(enumerate(values))
+    else:
+        return {prefix.removesuffix("."): values}
+    return {key: value for name, inner in items for key, value in _flat(inner, f"{prefix}{name}.").items()}

@@ -1,0 +1,313 @@
+"""The options of the command line."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from distilrubert.pipeline.status import USER_ERROR
+
+DEFAULT_ONNX = ["fp32", "int8"]
+DEFAULT_SEEDS = [1, 2, 3]
+DEFAULT_BATCH_SIZES = [1, 16]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, as all of the user's mistakes are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        self.exit(USER_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser_for(program: str) -> Parser:
+    """The parser of a program: ``distilrubert`` with its commands, or ``publish.py``, which is one of them."""
+    if program == "publish.py":
+        description, add_options, _ = COMMANDS["publish"]
+        parser = _described(Parser(prog=program), description, "python publish.py recipes/base.yaml --dry-run")
+        add_options(parser)
+        parser.set_defaults(command="publish")
+        return parser
+    parser = Parser(
+        prog=program,
+        description="Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (description, add_options, example) in COMMANDS.items():
+        command = _described(commands.add_parser(name, help=description), description, f"distilrubert {example}")
+        command.set_defaults(command=name)
+        add_options(command)
+    return parser
+
+
+def _described(parser: Parser, description: str, example: str) -> Parser:
+    parser.description, parser.epilog = description, f"example: {example}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as the type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
+    parser.add_argument(
+        "recipe_path",
+        type=Path,
+        metavar="RECIPE",
+        nargs="?" if default else None,
+        default=default,
+        help=f"the recipe, a YAML file{f' (default: {default.name})' if default else ''}",
+    )
+    _add_overrides(parser, "one field of the recipe, for example distillation.max_steps=200")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="take the newest commits of the teacher and the data sets on the Hub, instead of those recorded",
+    )
+
+
+def _add_overrides(parser: Parser, what: str) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help=f"override {what}; may be repeated",
+    )
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a model, or its Hub id")
+
+
+def _add_list(parser: Parser, option: str, metavar: str, text: str, **more: Any) -> None:
+    """An option of one or more values that may be repeated: ``--task a b`` and ``--task a --task b`` are the same."""
+    settings: dict[str, Any] = {"nargs": "+", "default": [], **more}
+    parser.add_argument(option, action="extend", metavar=metavar, help=text, **settings)
+
+
+def _add_output(parser: Parser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+
+
+def _add_processes(parser: Parser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="fine-tuning runs at once, each with its share of the CPU's threads (default: 1)",
+    )
+
+
+def _add_run_dir(parser: Parser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory, for example runs/demo")
+
+
+def _distill(parser: Parser) -> None:
+    _add_recipe(parser)
+
+
+def _convert(parser: Parser) -> None:
+    _add_model(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    _add_list(
+        parser,
+        "--onnx",
+        "FORMAT",
+        "ONNX files to write: fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: fp32 int8; for none write "
+        "--onnx alone)",
+        nargs="*",
+        default=None,
+    )
+    _add_list(parser, "--openvino", "FORMAT", "OpenVINO files to write: fp32, fp16, int8 (default: none)", nargs="*")
+    parser.add_argument(
+        "--task",
+        dest="export_task",
+        default="feature-extraction",
+        metavar="TASK",
+        help="what the files return: feature-extraction (hidden states, the default) or fill-mask (logits)",
+    )
+    parser.add_argument(
+        "--sentences",
+        type=Path,
+        metavar="FILE",
+        help="text, one sentence a line: every other line calibrates int8 files, all files are compared on the "
+        "rest (default: sentences that come with the program)",
+    )
+
+
+def _evaluate(parser: Parser) -> None:
+    _add_model(parser)
+    _add_list(parser, "--task", "TASK", "names of shipped tasks, or YAML files", required=True)
+    _add_list(parser, "--seeds", "N", "a fine-tuning run for each (default: 1 2 3)", type=int, default=None)
+    for option, runtime in (("--onnx", "ONNX"), ("--openvino", "OpenVINO")):
+        said = f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)"
+        _add_list(parser, option, "FORMAT", said, nargs="*")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds",
+    )
+    _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
+    _add_processes(parser)
+    _add_output(parser)
+
+
+def _benchmark(parser: Parser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
+    )
+    parser.add_argument(
+        "--sequence-length", type=int, default=512, metavar="TOKENS", help="tokens of each sequence (default: 512)"
+    )
+    _add_list(
+        parser,
+        "--batch-size",
+        "N",
+        "sequences at once: latency is measured at the smallest, throughput at the largest (default: 1 16)",
+        type=int,
+        default=None,
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="cpu",
+        help="cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)",
+    )
+    _add_output(parser)
+
+
+def _verify(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder of a model repository, or its Hub id")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is claimed of it"
+    )
+    parser.add_argument(
+        "--speed", action="store_true", help="also measure the gains in speed again, which takes minutes"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="share of the measured gain by which the claimed one may be larger (default: 0.3)",
+    )
+    _add_list(parser, "--task", "TASK", "also fine-tune on these tasks again (names or YAML files), which takes long")
+    _add_list(parser, "--seeds", "N", "seeds of the fine-tuning (default: those of the report)", type=int, default=None)
+    _add_processes(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _card(parser: Parser) -> None:
+    _add_run_dir(parser)
+    parser.add_argument("--preview", action="store_true", help="also write a static HTML page beside the card")
+
+
+def _clean(parser: Parser) -> None:
+    _add_run_dir(parser)
+    parser.add_argument("--yes", action="store_true", help="remove what is listed (default: only list it)")
+
+
+def _publish(parser: Parser) -> None:
+    _add_recipe(parser, default=Path(__file__).parents[1] / "recipes" / "demo.yaml")
+    _add_target(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list the stages, why each would be done and what that would take; do nothing",
+    )
+
+
+def _push(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a model repository, for example runs/demo/hub")
+    _add_target(parser)
+
+
+def _add_target(parser: Parser) -> None:
+    """The options that say where a folder is published to, and how."""
+    parser.add_argument("--repo-id", metavar="USER/NAME", help="repository on the Hub; without it nothing is pushed")
+    parser.add_argument("--endpoint", metavar="URL", help="another Hub (default: HF_ENDPOINT, else the public one)")
+    visibility = parser.add_mutually_exclusive_group()
+    visibility.add_argument(
+        "--private",
+        action="store_const",
+        const=True,
+        help="create the repository private (default: what the organisation has set, or public)",
+    )
+    visibility.add_argument(
+        "--public", action="store_const", const=False, dest="private", help="create the repository public"
+    )
+    parser.add_argument(
+        "--create-pr", action="store_const", const=True, help="open a pull request instead of committing"
+    )
+    parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
+    parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
+    parser.add_argument(
+        "--prune",
+        action="store_const",
+        const=True,
+        help="delete what the repository holds and the folder does not",
+    )
+    parser.add_argument(
+        "--no-push", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
+    )
+    parser.add_argument(
+        "--verify-only",
+        action="store_true",
+        help="compare the folder with what is published: with --tag the tag, with --create-pr the pull request",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the plan and the result as JSON; without a repository, the files of the folder",
+    )
+
+
+COMMANDS = {
+    "distill": (
+        "Distil a student as a recipe describes it, up to the finished checkpoint.",
+        _distill,
+        "distill recipes/demo.yaml --set distillation.max_steps=100",
+    ),
+    "convert": (
+        "Export a model to safetensors, ONNX and OpenVINO, and compare the files with it.",
+        _convert,
+        "convert runs/demo/student --output /tmp/exported --onnx fp32 int8",
+    ),
+    "evaluate": (
+        "Fine-tune a model on labelled tasks, and report the mean and standard deviation of its scores.",
+        _evaluate,
+        "evaluate runs/demo/student --task recipes/demo/intents.yaml --output scores.json",
+    ),
+    "benchmark": (
+        "Measure the speed of models, each in PyTorch and as every file in its folder or repository.",
+        _benchmark,
+        "benchmark runs/demo/teacher runs/demo/hub --batch-size 1 16 --output speed.json",
+    ),
+    "card": ("Write the model card of a run again, from its reports.", _card, "card runs/demo --preview"),
+    "verify": (
+        "Check everything that a model repository claims, by its reports and by measuring again.",
+        _verify,
+        "verify runs/demo/hub --speed --teacher runs/demo/teacher",
+    ),
+    "publish": (
+        "Make the model repository that a recipe describes, and publish it.",
+        _publish,
+        "publish recipes/demo.yaml --repo-id USER/NAME",
+    ),
+    "push": (
+        "Publish a finished model repository; its recipe, corpus and teacher are not needed.",
+        _push,
+        "push runs/demo/hub --repo-id USER/NAME",
+    ),
+    "status": ("List the stages of a run, their state and their size on disk.", _add_run_dir, "status runs/demo"),
+    "clean": ("List, and remove, the results of a run that other settings made.", _clean, "clean runs/demo --yes"),
+}

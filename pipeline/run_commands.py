@@ -1,0 +1,184 @@
+"""The commands that work on a recipe or on what was made from it: distill, publish, card, push."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from distilrubert.common.errors import UserError
+from distilrubert.model_card.card import write_card
+from distilrubert.model_card.preview import write_preview
+from distilrubert.pipeline.checks import check_before_work
+from distilrubert.pipeline.commits import with_commits
+from distilrubert.pipeline.engine import bring_up_to_date, states_of
+from distilrubert.pipeline.estimates import Estimate, estimate
+from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.findings import render_findings
+from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
+from distilrubert.pipeline.hub.preflight import preflight
+from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
+from distilrubert.pipeline.hub.push import Publication, render_publication
+from distilrubert.pipeline.hub.push import push as push_plan
+from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
+from distilrubert.pipeline.launch import Launch
+from distilrubert.pipeline.recipe import Recipe, validated
+from distilrubert.pipeline.run import Run, locked
+from distilrubert.pipeline.stage_folders import StageFolders
+from distilrubert.pipeline.stages import stages_of, training_stages_of
+from distilrubert.pipeline.status import DONE, FAILED
+from distilrubert.pipeline.summary import next_steps, print_tables, short_path
+
+
+def distill(options: argparse.Namespace) -> None:
+    """Bring a run up to the finished student checkpoint."""
+    run = _run(options)
+    check_before_work(run)
+    bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
+    if run.launch.leads:
+        print(f"The student is in {run.student}")
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Make the model repository of a recipe, check it, and push it where the recipe or the options say where to."""
+    run = _run(options)
+    settings = run.recipe.publish
+    if options.verify_only:
+        return _verify(run.hub, settings, options)
+    if options.dry_run:
+        print_plan(run)
+        return DONE
+    is_pushed = settings.repo_id is not None and not options.no_push
+    check_before_work(run, push=is_pushed, endpoint=options.endpoint)
+    if run.launch.processes > 1:
+        bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
+        if not run.launch.leads:
+            return DONE
+        run.launch.go_on_alone()
+    # Locked up to the end: what is published has to be what was checked before.
+    with locked(run.folder):
+        bring_up_to_date(run, stages_of(run))
+        if not options.json:
+            print_tables(run)
+        if settings.repo_id is not None:
+            return _push(run.hub, settings, options)
+        if failed := _preflight(run.hub):
+            return failed
+    said = f"{render_folder(run.hub)}\n{next_steps(run, _same_run(run, options))}"
+    print(json.dumps(folder_as_json(run.hub)) if options.json else said)
+    return DONE
+
+
+def push(options: argparse.Namespace) -> int:
+    """Publish a finished folder, without the recipe, corpus and teacher that it was made from."""
+    folder: Path = options.folder
+    if not (folder / "config.json").is_file() and (folder / "hub" / "config.json").is_file():
+        raise UserError(f"{folder}: is a run directory; name the folder to publish: {folder / 'hub'}")
+    given = {name: value for name in PublishSettings.model_fields if (value := getattr(options, name)) is not None}
+    settings = validated(PublishSettings, given)
+    require_target(settings)
+    return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
+
+
+def card(options: argparse.Namespace) -> None:
+    """Render a run's card again, from its recipe.yaml and its reports."""
+    folder: Path = options.run_dir
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such run directory")
+    if not (folder / "hub").is_dir():
+        raise UserError(
+            f"{folder}: there is no hub folder of the latest settings yet; "
+            f"publish.py {folder / 'recipe.yaml'} --run-dir {folder} --no-push makes it"
+        )
+    with locked(folder):
+        # Its recipe may have been edited since: the next run of the recipe makes the card anew.
+        for current in StageFolders(folder).current():
+            if current.stage == "card":
+                StageFolders(folder).begin("card", current.inputs)
+        path = write_card(folder)
+    print(f"The card is in {path}")
+    if options.preview:
+        print(f"A preview is in {write_preview(folder / 'hub')}")
+
+
+def print_plan(run: Run) -> None:
+    """List the stages, why each would be performed, and what that would take."""
+    table = Table(title=f"{short_path(run.folder)}: nothing is done in a dry run", title_justify="left")
+    for heading in ("stage", "why it would be done"):
+        table.add_column(heading)
+    for heading in ("time, about", "memory", "disk"):
+        table.add_column(heading, justify="right")
+    for state in states_of(run, stages_of(run)):
+        taken = estimate(run, state) if state.reason else Estimate(0.0, 0, 0)
+        figures = [_duration(taken.seconds), _size(taken.memory), _size(taken.disk)]
+        table.add_row(state.stage.name, *([state.reason, *figures] if state.reason else ["up to date", "", "", ""]))
+    table.add_row("preflight", "the folder is checked in every run", "", "", "")
+    if run.recipe.publish.repo_id:
+        table.add_row("push", f"to {run.recipe.publish.repo_id}", "", "", "")
+    Console().print(table)
+    print("Memory is that of weights and optimiser, without activations; an empty figure is not known")
+
+
+def _run(options: argparse.Namespace) -> Run:
+    recipe: Recipe = options.recipe
+    folder = (options.run_dir or Path("runs") / recipe.name).resolve()
+    return with_commits(Run(recipe, folder, Launch.of_this_process()), update=options.update)
+
+
+def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
+    """The arguments that name this run: with other settings the command would make another one."""
+    if options.overrides or options.run_dir:
+        folder = short_path(run.folder)
+        return [str(folder / "recipe.yaml"), "--run-dir", str(folder)]
+    return [str(short_path(options.recipe_path))]
+
+
+def _preflight(folder: Path) -> int:
+    """Check a folder; the exit status where it may not be published."""
+    if findings := preflight(folder):
+        print(render_findings(findings), file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _push(folder: Path, settings: PublishSettings, options: argparse.Namespace) -> int:
+    """Check the folder, compare it with the Hub, and unless --no-push was given commit it and read it back."""
+    if failed := _preflight(folder):
+        return failed
+    connection = connect(settings, options.endpoint)
+    plan = plan_push(folder, settings, connection)
+    if options.no_push:
+        _show(render_plan(plan), options, plan=plan)
+        return DONE
+    publication = push_plan(plan, connection)
+    verification = verify_push(plan.digests, connection, publication.revision)
+    said = f"{render_publication(publication)}\n{render_verification(verification)}"
+    _show(said, options, plan=plan, publication=publication, verification=verification)
+    return DONE
+
+
+def _verify(folder: Path, settings: PublishSettings, options: argparse.Namespace) -> int:
+    verification = verify_folder(folder, settings, options.endpoint)
+    _show(render_verification(verification), options, verification=verification)
+    return DONE
+
+
+def _show(text: str, options: argparse.Namespace, **results: PushPlan | Publication | Verification) -> None:
+    """Print the results for a person, or for a machine."""
+    print(json.dumps({name: result.to_dict() for name, result in results.items()}) if options.json else text)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**30:.1f} GiB"

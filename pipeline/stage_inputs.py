@@ -1,0 +1,127 @@
+"""What decides the result of each stage besides what the stages before it made, as plain JSON values."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distilrubert.common.contents import content_of, model_contents
+from distilrubert.common.recorded_inputs import recorded
+from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
+from distilrubert.distill.corpus.sources import identities_of
+from distilrubert.evaluation.tasks.result_cache import VERSION
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.pipeline.commits import pinned_tasks
+from distilrubert.pipeline.exporting import decisive_settings
+from distilrubert.pipeline.run import Run
+
+
+def of_vocabulary(run: Run) -> Mapping[str, Any]:
+    """What decides the vocabulary of a teacher that is trained here."""
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    decisive = {"vocabulary_size": pretrain.vocabulary_size, "max_positions": pretrain.max_positions}
+    return {"corpus": _sources(run), "teacher": {"pretrain": decisive}}
+
+
+def of_student_vocabulary(run: Run) -> Mapping[str, Any]:
+    """What decides the student's own vocabulary."""
+    student, pretrain = run.recipe.student, run.recipe.teacher.pretrain
+    own = student.own_vocabulary()
+    assert own is not None
+    return {
+        "student": {"vocabulary": recorded(own), "dim": student.dim, "preset": student.preset},
+        "corpus": {"validation": run.recipe.corpus.validation} | _sources(run),
+        "seed": run.recipe.seed,
+        **(_named_teacher(run) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}),
+    }
+
+
+def of_corpus(run: Run) -> Mapping[str, Any]:
+    """What decides the tokenised corpus."""
+    form = recorded(run.recipe.corpus, exclude=("sources", "processes"))
+    return {"corpus": {"form": form, **_sources(run)}, "seed": run.recipe.seed, **_named_teacher(run)}
+
+
+def of_teacher(run: Run) -> Mapping[str, Any]:
+    """What decides a teacher that is trained here."""
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    return {"teacher": {"pretrain": _training(pretrain)}, "seed": run.recipe.seed}
+
+
+def of_student(run: Run) -> Mapping[str, Any]:
+    """What decides the student."""
+    return {
+        "seed": run.recipe.seed,
+        "student": recorded(run.recipe.student),
+        "distillation": _training(run.recipe.distillation),
+        **_named_teacher(run),
+    }
+
+
+def of_conversion(run: Run) -> Mapping[str, Any]:
+    """What decides the exported files."""
+    return {"conversion": recorded(run.recipe.conversion)}
+
+
+def of_speed(run: Run) -> Mapping[str, Any]:
+    """What decides how speed is measured."""
+    return {"evaluation": {"speed": recorded(run.recipe.evaluation.speed)}, **_named_teacher(run)}
+
+
+def of_quality(run: Run) -> Mapping[str, Any]:
+    """What decides how quality is measured."""
+    evaluation, by_content = run.recipe.evaluation, ("tasks", "probed_tasks")
+    tasks = {name: [_task(task) for task in found] for name, found in zip(by_content, pinned_tasks(run), strict=True)}
+    return {
+        "evaluation": {"protocol": recorded(evaluation, exclude=("speed", "processes", *by_content)), **tasks},
+        **({"conversion": decisive_settings(run.recipe.conversion)} if evaluation.exported.cases else {}),
+        **_named_teacher(run),
+        # A program that measures otherwise measures again.
+        "version": VERSION,
+    }
+
+
+def of_card(run: Run) -> Mapping[str, Any]:
+    """What decides the card: a new version of the program writes it anew."""
+    recipe = run.recipe
+    return {
+        "card": recorded(recipe.card),
+        "name": recipe.name,
+        "repo_id": recipe.publish.repo_id,
+        "teacher": {
+            "name": Path(recipe.teacher.model).name if recipe.teacher.model else None,
+            "revision": recipe.teacher.revision,
+        },
+        "version": importlib.metadata.version("distilrubert"),
+    }
+
+
+def _sources(run: Run) -> dict[str, Any]:
+    """The sources, each file by its name and content: a project that is moved or copied keeps what it has made."""
+    sources = run.recipe.corpus.sources
+    return {
+        "sources": [recorded(source, exclude=("path",)) for source in sources],
+        # Source by source: a file that has moved to another one counts with another weight.
+        "files": [identities_of(source) for source in sources],
+    }
+
+
+def _named_teacher(run: Run) -> dict[str, Any]:
+    """The teacher that the recipe names: on the Hub by its id and commit, in a folder by the files of the model."""
+    teacher = run.recipe.teacher
+    if teacher.model is None:
+        return {}
+    if (folder := Path(teacher.model)).is_dir():
+        return {"teacher": {"files": model_contents(folder)}}
+    return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
+
+
+def _training(settings: OptimizationSettings) -> dict[str, Any]:
+    return recorded(settings, exclude=BookkeepingSettings.model_fields)
+
+
+def _task(task: TaskDefinition) -> dict[str, Any]:
+    files = task.files.model_dump(exclude_none=True).values() if task.files else ()
+    return {"definition": recorded(task, exclude=("files",)), "files": [content_of(Path(file)) for file in files]}
