@@ -13,7 +13,7 @@ import yaml
 
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition
-from distilrubert.pipeline import cli
+from distilrubert.pipeline.options import parser_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,8 +53,8 @@ def commands() -> list[Snippet]:
 
 
 def accepted(program: str, arguments: list[str]) -> bool:
-    options = cli._parser(program).parse_args(arguments)
-    recipe = getattr(options, "recipe", None)
+    options = parser_for(program).parse_args(arguments)
+    recipe = getattr(options, "recipe_path", None)
     return recipe is None or str(recipe).isupper() or (ROOT / recipe).is_file()
 
 
