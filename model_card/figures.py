@@ -26,7 +26,6 @@ from distilrubert.model_card.drawing import (
 )
 from distilrubert.model_card.formatting import figure
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.losses import TITLES
 from distilrubert.model_card.scores import Score, main_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
 
@@ -90,7 +89,8 @@ def _speed_label(row: Row) -> str:
 def draw_training(training: Measurements | None) -> Figure | None:
     """One panel a loss, over the tokens seen: on the training text and, where it was measured, on held-out text."""
     curves = training.details.get("curves", []) if training else []
-    losses = [name for name in TITLES if len(points_of(curves, name)) > 1]
+    titles = _curve_titles(training) if training else {}
+    losses = [name for name in titles if len(points_of(curves, name)) > 1]
     if not training or not losses:
         return None
     held_out = with_tokens(training.details.get("validation", []), curves)
@@ -99,10 +99,17 @@ def draw_training(training: Measurements | None) -> Figure | None:
         axes.plot(*zip(*points_of(curves, name), strict=True), color=BLUE, linewidth=1.6, label="training text")
         if points := points_of(held_out, name):
             axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1.6, marker="o", label="held-out text")
-        axes.set_title(TITLES[name], loc="left", fontsize=10)
+        axes.set_title(titles[name], loc="left", fontsize=10)
         over_tokens(axes)
     panels[0].legend(*panels[-1].get_legend_handles_labels(), frameon=False, fontsize=9)
     return picture
+
+
+def _curve_titles(training: Measurements) -> dict[str, str]:
+    """What is written above each curve; in an older report, the name of the loss."""
+    described = {name: loss["title"] for name, loss in training.details.get("losses", {}).items()}
+    weights = training.details["settings"].get("weights", {})
+    return {"loss": "Total loss", **{name: name for name, weight in weights.items() if weight}, **described}
 
 
 def points_of(curve: Sequence[dict[str, float]], name: str) -> list[tuple[float, float]]:

@@ -7,7 +7,6 @@ from typing import Any
 from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.losses import loss_meanings, teacher_layers
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
 from distilrubert.modeling.architecture import spread_layers
@@ -18,10 +17,9 @@ MOST_ORIGINS = 6
 def describe_training(run: CardInput) -> dict[str, Any]:
     """How the student was trained, on what, with which losses, and what it cost."""
     settings = run.distillation
-    meanings = loss_meanings(settings, teacher_layers(run), run.config["n_layers"])
     return {
         "start": _start(run),
-        "loss_table": loss_table(settings["weights"], meanings),
+        "loss_table": loss_table(settings["weights"], run.training),
         "pretraining": run.pretraining and describe_pretraining(run.pretraining),
         "training": run.training and describe_distillation(run.training),
         "optimisation": describe_optimisation(settings),
@@ -32,7 +30,7 @@ def describe_training(run: CardInput) -> dict[str, Any]:
 
 def _start(run: CardInput) -> str:
     """Where the student's first weights come from."""
-    total, layers = teacher_layers(run), run.config["n_layers"]
+    total, layers = _teacher_layers(run), run.config["n_layers"]
     given = run.recipe["student"].get("initialise_from")
     if given == "random":
         return "random weights"
@@ -41,6 +39,13 @@ def _start(run: CardInput) -> str:
         return "blocks of the teacher"
     of = f" of {total}" if total else ""
     return f"the teacher's blocks {listing([str(layer + 1) for layer in chosen])}{of} (counted from one)"
+
+
+def _teacher_layers(run: CardInput) -> int | None:
+    """From the teacher's config; while that is not at hand, from the recipe that trains it."""
+    if run.teacher_config:
+        return int(run.teacher_config["num_hidden_layers"])
+    return (run.recipe["teacher"].get("pretrain") or {}).get("layers")
 
 
 def describe_pretraining(training: Measurements) -> str:

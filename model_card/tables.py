@@ -127,9 +127,19 @@ def file_table(files: Mapping[str, int]) -> str:
     return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 
-def loss_table(weights: Mapping[str, float], meanings: Mapping[str, str]) -> str:
-    """The losses that the student was trained on, with their weights."""
-    rows = [[meanings.get(kind, escape(kind)), f"{weight:g}"] for kind, weight in weights.items() if weight]
+def loss_table(weights: Mapping[str, float], training: Measurements | None) -> str:
+    """The losses that the student was trained on, with their weights, in the words of the training report.
+
+    Args:
+        weights: of the recipe.
+        training: the report; an older one, or none, leaves a loss its plain name.
+    """
+    losses = training.details.get("losses", {}) if training else {}
+    rows = [
+        [escape(losses[name]["meaning"] if name in losses else name), f"{weight:g}"]
+        for name, weight in weights.items()
+        if weight
+    ]
     return markdown_table(["Loss", "Weight"], rows)
 
 

@@ -20,7 +20,6 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card import eval_results
 from distilrubert.model_card.inputs import REPORTS
-from distilrubert.model_card.losses import loss_meanings
 from distilrubert.model_card.procedure import describe_distillation, describe_optimisation, describe_pretraining
 from distilrubert.model_card.prose import (
     describe_fastest,
@@ -160,8 +159,7 @@ def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Stateme
 
 
 def _loss_table(training: Measurements) -> str:
-    settings = training.details["settings"]
-    return loss_table(settings["weights"], loss_meanings(settings))
+    return loss_table(training.details["settings"]["weights"], training)
 
 
 def _is_of_table(line: str) -> bool:

@@ -101,11 +101,30 @@ def _curve(step: int) -> dict[str, float]:
     }
 
 
+LOSSES = {
+    "kl": {
+        "weight": 5.0,
+        "title": "KL to the teacher",
+        "meaning": "KL divergence from the teacher's to the student's predictions at temperature 2, over all positions",
+    },
+    "mlm": {
+        "weight": 2.0,
+        "title": "Masked-token loss",
+        "meaning": "Masked-language-modelling cross-entropy of the student at the masked positions",
+    },
+    "cosine": {
+        "weight": 1.0,
+        "title": "Cosine distance of hidden states",
+        "meaning": "Cosine distance between each hidden state of the student and the mean of 2 consecutive hidden "
+        "states of the teacher",
+    },
+}
 TRAINING = {
     "environment": ENVIRONMENT,
     "baseline": None,
     "details": {
         "settings": {"seed": 42, **RECIPE["distillation"]},
+        "losses": LOSSES,
         "curves": [_curve(step) for step in range(20, 1881, 20)],
         "validation": [{**_curve(step), "loss": 1.04 * _curve(step)["loss"]} for step in (500, 1000, 1500, 1872)],
     },

@@ -17,7 +17,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, figure, score, short_count
 from distilrubert.model_card.inputs import CardInput, read_card_input
-from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, distilled, write_run
+from tests.model_card.conftest import CONFIG, HUB_FILES, MANIFEST, RECIPE, REPORTS, write_run
 
 GOLDEN = Path(__file__).parent / "golden" / "README.md"
 FIGURES = {name: f"picture {name}" for name in ("speed.png", "training.png", "quality.png")}
@@ -375,7 +375,6 @@ def test_a_teacher_of_the_recipes_own_is_told_of(tmp_path: Path) -> None:
     (folder / "reports" / "pretraining.json").write_text(own, encoding="utf-8")
     card = write_card(folder).read_text(encoding="utf-8")
     assert "distilled from a BERT trained on the same corpus." in card
-    assert "the mean of two consecutive hidden states of the teacher" in card
     assert "The teacher was trained first, on the same corpus: 1,872 updates" in card
     assert "**9.83 kWh**" in card  # twice 98,312.6 s at 180 W
     # The next recipe takes a teacher that is there already; what was measured on the former one stays in the folder.
@@ -386,26 +385,12 @@ def test_a_teacher_of_the_recipes_own_is_told_of(tmp_path: Path) -> None:
     assert not (folder / "hub" / "reports" / "pretraining.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("layer_map", "layers", "words"),
-    [
-        ("block-mean", 12, "the mean of two consecutive hidden states of the teacher"),
-        ("block-mean", 24, "the mean of four consecutive hidden states of the teacher"),
-        ("block-mean", 15, "the mean of two or three consecutive hidden states of the teacher"),
-        ("block-mean", 6, "the teacher's at the same depth"),
-        ("last-of-block", 12, "the last of its block of consecutive hidden states of the teacher"),
-        ([[1], [2], [3], [4], [5], [6]], 12, "the mean of those hidden states of the teacher that the recipe lists"),
-    ],
-)
-def test_layer_map_in_words(run: CardInput, layer_map: Any, layers: int, words: str) -> None:
-    deep = dataclasses.replace(run, teacher_config={"num_hidden_layers": layers})
-    card = render_card(distilled(deep, layer_map=layer_map))
-    assert f"Cosine distance between each hidden state of the student and {words}" in card
-
-
-def test_one_mean_of_all_layers_is_not_told_as_layer_by_layer(run: CardInput) -> None:
-    card = render_card(distilled(run, layer_map="all-mean"))
-    assert "Cosine distance between the mean of all hidden states of the student and that of the teacher's |" in card
+def test_losses_of_an_older_report_have_their_plain_names(run: CardInput) -> None:
+    assert run.training is not None
+    details = {key: value for key, value in run.training.details.items() if key != "losses"}
+    older = dataclasses.replace(run, training=dataclasses.replace(run.training, details=details))
+    assert "| kl | 5 |" in render_card(older)
+    assert "| KL divergence" not in render_card(older)
 
 
 def test_an_unpublished_card_speaks_of_its_folder(tmp_path: Path) -> None:

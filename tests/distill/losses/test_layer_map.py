@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from distilrubert.common.errors import UserError
-from distilrubert.distill.losses.layer_map import LayerPair, pair_layers
+from distilrubert.distill.losses.layer_map import LayerPair, compared_layers, pair_layers
 
 
 def teachers(*arguments: object, **options: bool) -> list[tuple[int, ...]]:
@@ -50,3 +52,23 @@ def test_lists_are_taken_as_they_are_and_empty_ones_left_out() -> None:
 def test_what_does_not_fit_is_refused(layer_map: object, students: int, message: str) -> None:
     with pytest.raises(UserError, match=f"^distillation.layer_map: .*{message}"):
         pair_layers(layer_map, students, 4)
+
+
+@pytest.mark.parametrize(
+    ("layer_map", "teacher", "target"),
+    [
+        ("block-mean", 12, "the mean of 2 consecutive hidden states of the teacher"),
+        ("block-mean", 15, "the mean of 2 or 3 consecutive hidden states of the teacher"),
+        ("block-mean", 6, "the teacher's at the same depth"),
+        ("last-of-block", 12, "the last of its group of consecutive hidden states of the teacher"),
+        ([[1], [2], [3], [4], [5], [6]], 12, "the mean of those hidden states of the teacher that the recipe lists"),
+    ],
+)
+def test_a_layer_map_in_words(layer_map: Any, teacher: int, target: str) -> None:
+    said = compared_layers("hidden state", layer_map, 6, teacher)
+    assert said.startswith(f"each hidden state of the student and {target}")
+
+
+def test_all_layers_in_words() -> None:
+    said = compared_layers("attention map", "all-mean", 6, 12)
+    assert said == "the mean of all attention maps of the student and that of the teacher's"
