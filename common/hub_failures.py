@@ -1,12 +1,13 @@
-"""What went wrong in a request to the Hub, as every part of the package tells it: the kind, and words safe to print.
+"""What went wrong in a request to the Hub: the kind of failure, and words that are safe to print.
 
-The advice that goes with it differs between downloads and publishing, and stays there.
+Downloads and publishing give different advice, so the advice is not here.
 """
 
 import contextlib
 import importlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -17,7 +18,7 @@ LONGEST_MESSAGE = 300
 
 
 def _connection_errors() -> tuple[type[BaseException], ...]:
-    """The base classes that the client's HTTP library raises: requests below 1.0, httpx from there, httpx2 from 2.0."""
+    """What the client's HTTP library raises: requests below 1.0, httpx from 1.0, httpx2 from 2.0; base classes."""
     found: list[type[BaseException]] = [ConnectionError, TimeoutError]
     with contextlib.suppress(ImportError):
         import requests
@@ -47,18 +48,24 @@ def token_in_use() -> str | None:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from; the client wraps what failed in errors of its own."""
+    """The error and what it was raised from: the client wraps what failed in errors of its own."""
     link: BaseException | None = error
     while link is not None:
         yield link
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that the server answered with, None where there was no answer."""
+    response = _response_of(error)
+    return None if response is None else int(response.status_code)
+
+
+def _response_of(error: BaseException) -> Any:
+    """The answer of a server that refused the request; of requests or httpx."""
     for link in chain(error):
         if isinstance(link, HfHubHTTPError) and link.response is not None:
-            return int(link.response.status_code)
+            return link.response
     return None
 
 
@@ -85,11 +92,21 @@ def is_broken_transfer(error: BaseException) -> bool:
     return any(isinstance(link, RuntimeError) for link in chain(error))
 
 
-def is_senseless_answer(error: BaseException) -> bool:
-    """Whether an answer lacks what it must hold, as when it was cut off, or comes from something that is no Hub."""
+def is_invalid_answer(error: BaseException) -> bool:
+    """Whether something is missing from an answer, as when it was cut off, or when a server is not a Hub."""
     # The client reads fields and headers by their names, and lets the KeyError of a missing one through.
-    senseless = (json.JSONDecodeError, KeyError, FileMetadataError, LocalEntryNotFoundError)
-    return any(isinstance(link, senseless) for link in chain(error))
+    invalid = (json.JSONDecodeError, KeyError, FileMetadataError, LocalEntryNotFoundError)
+    return any(isinstance(link, invalid) for link in chain(error))
+
+
+def is_not_a_hub(error: BaseException) -> bool:
+    """Whether a web page came in place of an answer, or an address is missing that every Hub has."""
+    response = _response_of(error)
+    if response is not None:
+        # A Hub says with a code what it has not found. The addresses of a storage are none of its API.
+        is_unknown = response.status_code in (404, 405, 501) and "X-Error-Code" not in response.headers
+        return is_unknown and "/api/" in str(response.url)
+    return any(isinstance(link, json.JSONDecodeError) and link.doc.lstrip()[:1] == "<" for link in chain(error))
 
 
 def server_message(error: BaseException, token: str | None) -> str:

@@ -25,8 +25,8 @@ from distilrubert.common.hub_failures import (
     clean,
     is_broken_transfer,
     is_connection_error,
+    is_invalid_answer,
     is_offline,
-    is_senseless_answer,
     redact,
     server_message,
     status_of,
@@ -250,7 +250,7 @@ def _reason(error: Exception, model: str, where: str, token: str | None) -> str 
             f"{absent} {endpoint} cannot be reached or broke the connection ({cause(error, token)}); "
             "connect or give a folder"
         )
-    if is_senseless_answer(error):
+    if is_invalid_answer(error):
         return f"{absent} {endpoint} does not answer as a Hub does; check HF_ENDPOINT, and any proxy in between"
     if isinstance(error, OSError) or is_broken_transfer(error):
         return f"{where}: cannot be downloaded: {cause(error, token)}"

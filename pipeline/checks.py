@@ -15,7 +15,7 @@ from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.plan import read_target
+from distilrubert.pipeline.hub.target import check_target
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
@@ -39,7 +39,7 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
     if push and run.launch.leads:
-        read_target(recipe.publish, connect(recipe.publish, endpoint))
+        check_target(recipe.publish, connect(recipe.publish, endpoint))
     tasks = itertools.chain(*pinned_tasks(run))
     exported = recipe.evaluation.exported
     if recipe.conversion.onnx or exported.onnx:

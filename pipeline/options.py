@@ -250,6 +250,10 @@ def _add_target(parser: Parser) -> None:
     )
     parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
     parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
+    parser.add_argument("--commit-message", metavar="TEXT", help="title of the commit (default: Publish NAME)")
+    parser.add_argument(
+        "--resource-group-id", metavar="ID", help="create the repository in this resource group of an organisation"
+    )
     parser.add_argument(
         "--prune",
         action="store_const",
@@ -258,6 +262,11 @@ def _add_target(parser: Parser) -> None:
     )
     parser.add_argument(
         "--no-push", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
+    )
+    parser.add_argument(
+        "--no-verify",
+        action="store_true",
+        help="compare the checksums of what is published, but do not download and load the model",
     )
     parser.add_argument(
         "--verify-only",

@@ -17,9 +17,10 @@ from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
 from distilrubert.pipeline.estimates import Estimate, estimate
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.findings import render_findings
-from distilrubert.pipeline.hub.plan import PushPlan, folder_as_json, plan_push, render_folder, render_plan
+from distilrubert.pipeline.hub.files import folder_as_json, render_folder
+from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
+from distilrubert.pipeline.hub.problems import render_problems
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
@@ -138,8 +139,8 @@ def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
 
 def _preflight(folder: Path) -> int:
     """Check a folder; the exit status where it may not be published."""
-    if findings := preflight(folder):
-        print(render_findings(findings), file=sys.stderr)
+    if problems := preflight(folder):
+        print(render_problems(problems), file=sys.stderr)
         return FAILED
     return DONE
 
@@ -154,14 +155,14 @@ def _push(folder: Path, settings: PublishSettings, options: argparse.Namespace) 
         _show(render_plan(plan), options, plan=plan)
         return DONE
     publication = push_plan(plan, connection)
-    verification = verify_push(plan.digests, connection, publication.revision)
+    verification = verify_push(plan.digests, connection, publication.revision, download=not options.no_verify)
     said = f"{render_publication(publication)}\n{render_verification(verification)}"
     _show(said, options, plan=plan, publication=publication, verification=verification)
     return DONE
 
 
 def _verify(folder: Path, settings: PublishSettings, options: argparse.Namespace) -> int:
-    verification = verify_folder(folder, settings, options.endpoint)
+    verification = verify_folder(folder, settings, options.endpoint, download=not options.no_verify)
     _show(render_verification(verification), options, verification=verification)
     return DONE
 

@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 CARD = "README.md"
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -25,25 +25,25 @@ LIBRARIES = frozenset({"transformers", "sentence-transformers", "transformers.js
 RELATIONS = frozenset({"adapter", "merge", "quantized", "finetune"})
 
 
-def check_card(folder: ModelFolder) -> Iterator[Finding]:
+def check_card(folder: ModelFolder) -> Iterator[Problem]:
     """The card is there and its front matter is what the Hub takes."""
     if CARD not in folder:
-        yield Finding(CARD, "is missing; every published model has a card")
+        yield Problem(CARD, "is missing; every published model has a card")
         return
     match = FRONT_MATTER.match((folder / CARD).read_text(encoding="utf-8", errors="replace"))
     if match is None:
-        yield Finding(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
+        yield Problem(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
         return
     try:
         metadata = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
-        yield Finding(CARD, f"front matter is no YAML: {first_line(error)}")
+        yield Problem(CARD, f"front matter is no YAML: {first_line(error)}")
         return
     if not isinstance(metadata, dict):
-        yield Finding(CARD, "front matter is no mapping of keys to values")
+        yield Problem(CARD, "front matter is no mapping of keys to values")
         return
     for message in _front_matter_problems(metadata):
-        yield Finding(CARD, f"front matter: {message}")
+        yield Problem(CARD, f"front matter: {message}")
 
 
 def _front_matter_problems(metadata: dict[str, Any]) -> Iterator[str]:

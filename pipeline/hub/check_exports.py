@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from distilrubert.pipeline.hub.check_files import find_absolute_paths
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 
-def check_exports(folder: ModelFolder) -> Iterator[Finding]:
+def check_exports(folder: ModelFolder) -> Iterator[Problem]:
     """Every .onnx and every OpenVINO .xml can be read."""
     for path in folder.ending(".onnx"):
-        yield from (Finding(path, problem) for problem in _onnx_problems(folder, path))
+        yield from (Problem(path, problem) for problem in _onnx_problems(folder, path))
     for path in folder.ending(".xml"):
-        yield from (Finding(path, problem) for problem in _openvino_problems(folder, path))
+        yield from (Problem(path, problem) for problem in _openvino_problems(folder, path))
 
 
 def _onnx_problems(folder: ModelFolder, path: str) -> Iterator[str]:
@@ -36,7 +36,7 @@ def _onnx_problems(folder: ModelFolder, path: str) -> Iterator[str]:
     yield from _input_problems(folder, [item.name for item in model.graph.input])
     texts = [item.value for holder in (model, *model.graph.node) for item in holder.metadata_props]
     texts += [holder.doc_string for holder in (model, model.graph, *model.graph.node)]
-    yield from (finding.message for finding in find_absolute_paths(path, "\n".join(texts)))
+    yield from (problem.message for problem in find_absolute_paths(path, "\n".join(texts)))
 
 
 def _openvino_problems(folder: ModelFolder, path: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import huggingface_hub
 
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 # huggingface.co/docs/hub/storage-limits
 LARGEST_FILE = 50 * 10**9
@@ -33,12 +33,12 @@ ABSOLUTE_PATH = re.compile(
 )
 
 
-def check_files(folder: ModelFolder) -> Iterator[Finding]:
+def check_files(folder: ModelFolder) -> Iterator[Problem]:
     """Limits of the Hub, links, leftovers, pickles, secrets and absolute paths."""
     yield from _check_counts(folder)
     for path in folder.paths:
         if (folder / path).is_symlink():
-            yield Finding(path, "is a link; copy the file itself into the folder")
+            yield Problem(path, "is a link; copy the file itself into the folder")
             continue
         yield from _check_name_and_size(folder, path)
         yield from _check_pickle(folder, path)
@@ -46,31 +46,31 @@ def check_files(folder: ModelFolder) -> Iterator[Finding]:
             yield from _check_text(folder, path)
 
 
-def _check_counts(folder: ModelFolder) -> Iterator[Finding]:
+def _check_counts(folder: ModelFolder) -> Iterator[Problem]:
     if len(folder.paths) > MOST_FILES:
-        yield Finding(".", f"holds {len(folder.paths)} files; the Hub takes {MOST_FILES}")
+        yield Problem(".", f"holds {len(folder.paths)} files; the Hub takes {MOST_FILES}")
     parents = [path.rpartition("/")[0] for path in folder.paths]
     for parent in sorted(set(parents)):
         if (count := parents.count(parent)) > MOST_FILES_IN_FOLDER:
-            yield Finding(parent or ".", f"holds {count} files; the Hub takes {MOST_FILES_IN_FOLDER} in one folder")
+            yield Problem(parent or ".", f"holds {count} files; the Hub takes {MOST_FILES_IN_FOLDER} in one folder")
 
 
-def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Finding]:
+def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Problem]:
     size = (folder / path).stat().st_size
     if size > LARGEST_FILE:
-        yield Finding(path, f"has {size / 10**9:.0f} GB; the Hub takes {LARGEST_FILE // 10**9} GB in one file")
+        yield Problem(path, f"has {size / 10**9:.0f} GB; the Hub takes {LARGEST_FILE // 10**9} GB in one file")
     if size == 0:
-        yield Finding(path, "is empty")
+        yield Problem(path, "is empty")
     parts = path.split("/")
     if any(len(part.encode()) > LONGEST_NAME or not part.isprintable() for part in parts):
-        yield Finding(path, f"has a name that not every system takes; {LONGEST_NAME} printable bytes at most")
+        yield Problem(path, f"has a name that not every system takes; {LONGEST_NAME} printable bytes at most")
     if path != ".gitattributes" and (parts[-1].startswith(".") or parts[-1].endswith(("~", ".tmp", ".lock", ".part"))):
-        yield Finding(path, "looks like a leftover; remove it")
+        yield Problem(path, "looks like a leftover; remove it")
 
 
-def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Finding]:
+def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Problem]:
     if path.endswith(PICKLE_SUFFIXES) or re.search(r"pytorch_model.*\.bin$", path):
-        yield Finding(path, "can run code when it is loaded; publish safetensors instead")
+        yield Problem(path, "can run code when it is loaded; publish safetensors instead")
         return
     with (folder / path).open("rb") as file:
         start = file.read(2)
@@ -82,32 +82,32 @@ def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Finding]:
         with zipfile.ZipFile(folder / path) as archive:
             is_pickle = any(name.endswith(".pkl") for name in archive.namelist())
     if is_pickle:
-        yield Finding(path, "is a pickle, which can run code when it is loaded; publish safetensors instead")
+        yield Problem(path, "is a pickle, which can run code when it is loaded; publish safetensors instead")
 
 
-def _check_text(folder: ModelFolder, path: str) -> Iterator[Finding]:
+def _check_text(folder: ModelFolder, path: str) -> Iterator[Problem]:
     try:
         text = (folder / path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        yield Finding(path, f"is not UTF-8: {first_line(error)}")
+        yield Problem(path, f"is not UTF-8: {first_line(error)}")
         return
     yield from find_secrets(path, text)
     if not path.endswith(VOCABULARIES):
         yield from find_absolute_paths(path, text)
 
 
-def find_secrets(path: str, text: str) -> Iterator[Finding]:
+def find_secrets(path: str, text: str) -> Iterator[Problem]:
     """The line of each thing that looks like a secret, without the secret; and of the token in use."""
     token = huggingface_hub.get_token()
     patterns = SECRETS | ({"the token that is in use": re.escape(token)} if token else {})
     for kind, pattern in patterns.items():
         if match := re.search(pattern, text):
             line = text.count("\n", 0, match.start()) + 1
-            yield Finding(path, f"holds {kind} in line {line}; remove it, and revoke it if it is real")
+            yield Problem(path, f"holds {kind} in line {line}; remove it, and revoke it if it is real")
 
 
-def find_absolute_paths(path: str, text: str) -> Iterator[Finding]:
+def find_absolute_paths(path: str, text: str) -> Iterator[Problem]:
     """The first path of somebody's machine."""
     if match := ABSOLUTE_PATH.search(text):
         line = text.count("\n", 0, match.start()) + 1
-        yield Finding(path, f"names the path {match[0]}… of this machine in line {line}; nobody else has it")
+        yield Problem(path, f"names the path {match[0]}… of this machine in line {line}; nobody else has it")

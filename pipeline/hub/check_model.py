@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from distilrubert.modeling.checkpoints import quiet_transformers
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
-from distilrubert.pipeline.hub.loading import PROBE, loading_problems
+from distilrubert.pipeline.hub.model_loading import PROBE, loading_problems
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 WEIGHTS = "model.safetensors"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
@@ -18,23 +18,23 @@ SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 STUDENT_INPUTS = ["input_ids", "attention_mask"]
 
 
-def check_model(folder: ModelFolder) -> Iterator[Finding]:
+def check_model(folder: ModelFolder) -> Iterator[Problem]:
     """Weights finite and of the stated type, sizes and special ids agree, and it loads from the folder alone."""
     if "config.json" not in folder:
-        yield Finding("config.json", "is missing; the folder holds no model")
+        yield Problem("config.json", "is missing; the folder holds no model")
         return
     config = folder.json_object("config.json")
     for path in folder.ending(".safetensors"):
         yield from _check_weights(folder, path, config)
     if not folder.ending(".safetensors"):
-        yield Finding(WEIGHTS, "is missing")
+        yield Problem(WEIGHTS, "is missing")
         return
     yield from _check_tokenizer(folder, config)
-    yield from (Finding("config.json", problem) for problem in _remote_code(config))
-    yield from (Finding(WEIGHTS, problem) for problem in loading_problems(folder.root))
+    yield from (Problem("config.json", problem) for problem in _remote_code(config))
+    yield from (Problem(WEIGHTS, problem) for problem in loading_problems(folder.root))
 
 
-def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> Iterator[Finding]:
+def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> Iterator[Problem]:
     stated = config.get("dtype", config.get("torch_dtype"))
     try:
         with safe_open(folder / path, framework="pt") as weights:
@@ -42,14 +42,14 @@ def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> It
             infinite = [name for name in weights.keys() if not _is_finite(weights.get_tensor(name))]  # noqa: SIM118
             rows = _embedding_rows(weights)
     except (SafetensorError, OSError) as error:
-        yield Finding(path, f"cannot be opened: {first_line(error)}")
+        yield Problem(path, f"cannot be opened: {first_line(error)}")
         return
     for name in infinite:
-        yield Finding(path, f"{name} holds NaN or infinity")
+        yield Problem(path, f"{name} holds NaN or infinity")
     if stated is not None and dtypes != {DTYPES.get(stated, stated)}:
-        yield Finding(path, f"holds {', '.join(sorted(dtypes))}, but config.json states {stated}")
+        yield Problem(path, f"holds {', '.join(sorted(dtypes))}, but config.json states {stated}")
     if rows is not None and rows != config.get("vocab_size"):
-        yield Finding(
+        yield Problem(
             path, f"has {rows} word embeddings, but config.json states a vocab_size of {config.get('vocab_size')}"
         )
 
@@ -65,22 +65,22 @@ def _embedding_rows(weights: Any) -> int | None:
     return None
 
 
-def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Finding]:
+def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Problem]:
     if "tokenizer.json" not in folder:
-        yield Finding("tokenizer.json", "is missing")
+        yield Problem("tokenizer.json", "is missing")
         return
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a broken file makes the loader raise is a finding
-        yield Finding("tokenizer.json", f"cannot be loaded: {first_line(error)}")
+    except Exception as error:  # whatever a broken file makes the loader raise is a problem
+        yield Problem("tokenizer.json", f"cannot be loaded: {first_line(error)}")
         return
-    yield from (Finding("tokenizer.json", problem) for problem in _vocabulary_problems(tokenizer, config))
-    yield from (Finding("tokenizer_config.json", problem) for problem in _settings_problems(tokenizer, config))
+    yield from (Problem("tokenizer.json", problem) for problem in _vocabulary_problems(tokenizer, config))
+    yield from (Problem("tokenizer_config.json", problem) for problem in _settings_problems(tokenizer, config))
     if "vocab.txt" in folder:
         words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
         if words != tokenizer.convert_ids_to_tokens(list(range(len(words)))):
-            yield Finding("vocab.txt", "is not the vocabulary of tokenizer.json")
+            yield Problem("vocab.txt", "is not the vocabulary of tokenizer.json")
 
 
 def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder, first_line
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 MARKDOWN_LINK = re.compile(r"\]\(\s*<?([^)\s>]+)")
 HTML_LINK = re.compile(r"""(?:src|href)=["']([^"']+)["']""")
@@ -13,7 +13,7 @@ HTML_LINK = re.compile(r"""(?:src|href)=["']([^"']+)["']""")
 NAMED_ARTEFACT = re.compile(r"(?<![\w./:{*-])([\w./-]+\.(?:onnx|safetensors|xml|png|svg|bib))(?![\w*])")
 
 
-def check_references(folder: ModelFolder) -> Iterator[Finding]:
+def check_references(folder: ModelFolder) -> Iterator[Problem]:
     """JSON that can be read, and no name without a file."""
     for path in folder.ending(".json"):
         yield from _check_json(folder, path)
@@ -23,25 +23,25 @@ def check_references(folder: ModelFolder) -> Iterator[Finding]:
     yield from _check_shards(folder)
     for path in folder.ending(".png"):
         if not _is_whole_png((folder / path).read_bytes()):
-            yield Finding(path, "is no complete PNG image")
+            yield Problem(path, "is no complete PNG image")
     for path in folder.ending(".xml"):
         weights = path.removesuffix(".xml") + ".bin"
         if weights not in folder:
-            yield Finding(path, f"goes with {weights}, which is missing")
+            yield Problem(path, f"goes with {weights}, which is missing")
 
 
-def _check_json(folder: ModelFolder, path: str) -> Iterator[Finding]:
+def _check_json(folder: ModelFolder, path: str) -> Iterator[Problem]:
     try:
         json.loads((folder / path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, OSError) as error:
-        yield Finding(path, f"is no JSON: {first_line(error)}")
+        yield Problem(path, f"is no JSON: {first_line(error)}")
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
-def _check_card(folder: ModelFolder) -> Iterator[Finding]:
+def _check_card(folder: ModelFolder) -> Iterator[Problem]:
     text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     links = {
         unquote(link.partition("#")[0]) for pattern in (MARKDOWN_LINK, HTML_LINK) for link in pattern.findall(text)
@@ -50,11 +50,11 @@ def _check_card(folder: ModelFolder) -> Iterator[Finding]:
         if not re.match(r"[a-z][a-z0-9+.-]*:|//", link, re.IGNORECASE) and not _is_there(
             folder, link.removeprefix("./")
         ):
-            yield Finding("README.md", f"links to {link}, which is missing")
+            yield Problem("README.md", f"links to {link}, which is missing")
     rest = re.sub(r"\w+://\S+", "", HTML_LINK.sub("", MARKDOWN_LINK.sub("", text)))
     for name in sorted(set(NAMED_ARTEFACT.findall(rest))):
         if not any(path == name or path.endswith(f"/{name}") for path in folder.paths):
-            yield Finding("README.md", f"names {name}, which is missing")
+            yield Problem("README.md", f"names {name}, which is missing")
 
 
 def _is_there(folder: ModelFolder, link: str) -> bool:
@@ -65,23 +65,23 @@ def _is_whole_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG\r\n\x1a\n") and data[-8:-4] == b"IEND"
 
 
-def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Finding]:
+def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Problem]:
     modules = folder.json("modules.json") or []
     for module in modules if isinstance(modules, list) else []:
         path = module.get("path", "") if isinstance(module, dict) else ""
         if path and f"{path}/config.json" not in folder:
-            yield Finding("modules.json", f"names the module {path}, but {path}/config.json is missing")
+            yield Problem("modules.json", f"names the module {path}, but {path}/config.json is missing")
             continue
         width = folder.json_object(f"{path}/config.json").get("word_embedding_dimension") if path else None
         dim = folder.json_object("config.json").get("dim")
         if width is not None and dim is not None and width != dim:
-            yield Finding(f"{path}/config.json", f"pools vectors of {width}, but config.json says {dim}")
+            yield Problem(f"{path}/config.json", f"pools vectors of {width}, but config.json says {dim}")
 
 
-def _check_shards(folder: ModelFolder) -> Iterator[Finding]:
+def _check_shards(folder: ModelFolder) -> Iterator[Problem]:
     for path in folder.ending(".safetensors.index.json"):
         weight_map = folder.json_object(path).get("weight_map", {})
         parent = path.rpartition("/")[0]
         for shard in sorted(set(weight_map.values())):
             if (f"{parent}/{shard}" if parent else shard) not in folder:
-                yield Finding(path, f"names {shard}, which is missing")
+                yield Problem(path, f"names {shard}, which is missing")

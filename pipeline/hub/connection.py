@@ -1,4 +1,4 @@
-"""A Hub, a token, and the patience to try again."""
+"""A Hub, a token, and how often to try again."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.hub_failures import token_in_use
-from distilrubert.pipeline.hub.hub_errors import explain, is_transient, retry_after_s
+from distilrubert.pipeline.hub.publish_errors import explain, is_transient, retry_after_s, token_advice
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ class RetryPolicy:
         attempts: how often a request is made at most.
         first_wait_s: pause after the first failure, seconds; it doubles each time.
         longest_wait_s: the longest pause that doubling leads to, seconds.
-        longest_retry_after_s: the longest pause that a server may ask for, seconds.
+        longest_retry_after_s: the longest pause that a server may ask for, seconds; the Hub counts requests over five
+            minutes.
     """
 
     attempts: int = 6
@@ -54,7 +55,7 @@ class HubConnection:
     Attributes:
         api: the client, bound to the endpoint and the token.
         repo_id: the repository, OWNER/NAME.
-        retry: how patient to be.
+        retry: how often to try again.
     """
 
     api: HfApi
@@ -67,7 +68,7 @@ class HubConnection:
         return str(self.api.endpoint)
 
     def call(self, purpose: str, request: Callable[[], T]) -> T:
-        """The result of `request`, tried again while it fails in a way that passes.
+        """The result of `request`, tried again while it fails in a way that may pass.
 
         Args:
             purpose: what it is for, as in "reading the repository"; for the log.
@@ -76,26 +77,25 @@ class HubConnection:
         Raises:
             UserError: when it fails for good, with what to do.
         """
-        for attempt in range(1, self.retry.attempts + 1):
+        attempts = self.retry.attempts
+        for attempt in range(1, attempts + 1):
             try:
                 return request()
+            except UserError:
+                raise
             except Exception as error:
-                explained = self.explain(error)
-                if explained is None:
+                token = str(self.api.token)
+                explanation = explain(error, endpoint=self.endpoint, repo_id=self.repo_id, token=token)
+                if explanation is None:
                     raise
-                if not is_transient(error) or attempt == self.retry.attempts:
+                if attempt == attempts or not is_transient(error):
                     # The client's own error may quote the server's answer, and a server may quote the token.
-                    raise explained from None
+                    raise explanation.as_error() from None
                 wait_s = self.retry.wait_s(attempt, retry_after_s(error))
-                logger.warning("%s failed: %s. Trying again in %.0f s", purpose, explained, wait_s)
+            said = "%s failed: %s. Attempt %d of %d in %.0f s"
+            logger.warning(said, purpose.capitalize(), explanation.problem, attempt + 1, attempts, wait_s)
             time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
-
-    def explain(self, error: Exception) -> UserError | None:
-        """One line for the user, None for an error that no user can cause."""
-        if isinstance(error, UserError):
-            return error
-        return explain(error, endpoint=self.endpoint, repo_id=self.repo_id, token=str(self.api.token))
 
 
 def connect(settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None) -> HubConnection:
@@ -104,7 +104,7 @@ def connect(settings: PublishSettings, endpoint: str | None = None, retry: Retry
     Args:
         settings: with the repository.
         endpoint: URL of the Hub, from the user and never from a recipe; None takes HF_ENDPOINT, or the public Hub.
-        retry: how patient to be.
+        retry: how often to try again.
 
     Raises:
         UserError: if the repository id, the revision or the endpoint is malformed, or there is no usable token.
@@ -113,11 +113,15 @@ def connect(settings: PublishSettings, endpoint: str | None = None, retry: Retry
     endpoint = hub_endpoint(endpoint)
     token = token_in_use()
     if not token:
-        raise UserError(
-            f"HF_TOKEN: there is no token; make one with write access at {endpoint}/settings/tokens, then set HF_TOKEN "
-            "or run `hf auth login`"
-        )
+        raise UserError(f"HF_TOKEN: there is no token; {token_advice(endpoint)}")
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_is_not_a_retry)
     return HubConnection(HfApi(endpoint=endpoint, token=token), repo_id, retry or RetryPolicy())
+
+
+def _is_not_a_retry(record: logging.LogRecord) -> bool:
+    """Whether it is not one of the client's own lines on retries: they hold URLs, and those of a storage are signed."""
+    message = record.getMessage()
+    return "thrown while requesting" not in message and "[Retry " not in message
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""The files of a folder and of a repository, by what they hold."""
+"""The files of a folder and of a repository, by their content."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.hf_api import RepoFile
 
@@ -18,12 +19,12 @@ HUB_FILES = frozenset({".gitattributes"})
 
 @dataclasses.dataclass(frozen=True)
 class FileDigest:
-    """What a file holds, in the terms of the Hub.
+    """The content of a file, as the Hub identifies it.
 
     Attributes:
         size: bytes.
-        git_sha1: the id that git gives its content; the Hub tells it for regular files.
-        sha256: of its content; the Hub tells it for large files.
+        git_sha1: git's id of its content, by which the Hub knows regular files.
+        sha256: of its content, by which the Hub knows large files.
     """
 
     size: int
@@ -53,13 +54,13 @@ def local_files(folder: Path) -> dict[str, FileDigest]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of :func:`local_files`, not yet read."""
+    """The files of :func:`local_files`, not yet read; and links to folders, which cannot be published."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; run the stages first or give --run-dir")
+        raise UserError(f"{folder}: is not a folder; run the stages first or give --run-dir")
     return sorted(
         path
         for path in folder.rglob("*")
-        if not path.is_dir() and not IGNORED_NAMES.intersection(path.relative_to(folder).parts)
+        if (path.is_symlink() or not path.is_dir()) and not IGNORED_NAMES.intersection(path.relative_to(folder).parts)
     )
 
 
@@ -76,7 +77,7 @@ def digest_of(path: Path) -> FileDigest:
 
 
 def differing_files(local: Mapping[str, FileDigest], remote: Mapping[str, RepoFile]) -> list[str]:
-    """The paths whose content the repository lacks or holds differently."""
+    """The paths that are missing from the repository, or whose content is another one there."""
     return [path for path, digest in local.items() if path not in remote or not digest.matches(remote[path])]
 
 
@@ -88,3 +89,22 @@ def format_size(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def render_folder(folder: Path) -> str:
+    """The files of a folder for a person, one line each.
+
+    Raises:
+        UserError: as :func:`local_files`.
+    """
+    sizes = {path: digest.size for path, digest in local_files(folder).items()}
+    width = max(map(len, sizes))
+    lines = [f"{folder}: {len(sizes)} files, {format_size(sum(sizes.values()))}"]
+    return "\n".join(lines + [f"    {path:<{width}}  {format_size(size):>10}" for path, size in sizes.items()])
+
+
+def folder_as_json(folder: Path) -> dict[str, Any]:
+    """The same for machines: the folder, and size and SHA-256 of each of its files."""
+    found = local_files(folder).items()
+    files = [{"path": path, "bytes": digest.size, "sha256": digest.sha256} for path, digest in found]
+    return {"folder": str(folder), "files": files}

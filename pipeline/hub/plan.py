@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
-from distilrubert.common.errors import UserError
 from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.model_folder import CONVERTED_FILES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
-from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_remote, read_tree
+from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_tree
+from distilrubert.pipeline.hub.target import parent_of, read_target, tag_exists
 
 Action = Literal["add", "replace", "delete", "keep"]
 SIGNS: dict[Action, str] = {"add": "+", "replace": "~", "delete": "-"}
@@ -112,30 +112,16 @@ class PushPlan:
         }
 
 
-# What a run makes beside the weights, and is of another model as soon as they are replaced: exports, files of the
-# tokenizer, reports, and the parts into which transformers cuts large weights.
+# What a run makes with the weights, and what belongs to another model once they are replaced: exports, files of the
+# tokenizer, reports, and the shards into which transformers splits large weights.
 WEIGHTS = FORMATS["pytorch-fp32"].path
-WITH_THE_WEIGHTS = frozenset({
+MADE_WITH_WEIGHTS = frozenset({
     *(path for entry in FORMATS.values() for path in (entry.path, *entry.companions)),
     *CONVERTED_FILES,
     *(f"reports/{name}.json" for name in REPORTS),
     "model.safetensors.index.json",
 })  # fmt: skip
-WEIGHTS_PART = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-
-
-def read_target(settings: PublishSettings, connection: HubConnection) -> RemoteState | None:
-    """The repository that is pushed to, as it is now; None where it is to be made.
-
-    Raises:
-        UserError: if the Hub cannot be reached or refuses, or the settings do not go with the repository.
-    """
-    remote = read_remote(connection)
-    if remote is None:
-        _check_new_repository(settings)
-    else:
-        _check_repository(settings, remote)
-    return remote
+WEIGHTS_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
 def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection) -> PushPlan:
@@ -160,7 +146,7 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
             files=_planned_files(digests, {}, settings),
         )
     creates_branch = settings.revision not in remote.branches
-    parent = _parent(settings, remote)
+    parent = parent_of(settings, remote)
     files = _planned_files(digests, read_tree(connection, parent), settings)
     plan = PushPlan(
         folder,
@@ -174,11 +160,11 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
         files=files,
     )
     if settings.create_pr and plan.changes:
-        plan = dataclasses.replace(plan, pull_request=find_pull_request(plan, connection))
+        plan = dataclasses.replace(plan, pull_request=find_same_pull_request(plan, connection))
     return dataclasses.replace(plan, creates_tag=_creates_tag(plan, remote))
 
 
-def find_pull_request(plan: PushPlan, connection: HubConnection) -> int | None:
+def find_same_pull_request(plan: PushPlan, connection: HubConnection) -> int | None:
     """The open pull request that proposes exactly what the plan would, None where there is none.
 
     Raises:
@@ -217,28 +203,10 @@ def render_plan(plan: PushPlan) -> str:
     return "\n".join(lines)
 
 
-def render_folder(folder: Path) -> str:
-    """What a folder holds, one line a file; for a run that has no repository to publish to.
-
-    Raises:
-        UserError: as :func:`~distilrubert.pipeline.hub.files.local_files`.
-    """
-    sizes = {path: digest.size for path, digest in local_files(folder).items()}
-    width = max(map(len, sizes))
-    lines = [f"{folder}: {len(sizes)} files, {format_size(sum(sizes.values()))}"]
-    return "\n".join(lines + [f"    {path:<{width}}  {format_size(size):>10}" for path, size in sizes.items()])
-
-
-def folder_as_json(folder: Path) -> dict[str, Any]:
-    """The same for machines: the folder, and size and SHA-256 of each of its files."""
-    found = local_files(folder).items()
-    files = [{"path": path, "bytes": digest.size, "sha256": digest.sha256} for path, digest in found]
-    return {"folder": str(folder), "files": files}
-
-
 def _origin(plan: PushPlan) -> str:
     if plan.creates_repository:
-        return f"a new {'private' if plan.settings.private else 'public'} repository"
+        visibility = {None: "", True: "private ", False: "public "}[plan.settings.private]
+        return f"a new {visibility}repository"
     assert plan.parent is not None
     if plan.settings.create_pr:
         return f"as a pull request against {plan.parent[:8]}"
@@ -259,48 +227,13 @@ def _planned_files(
     files += [
         PlannedFile(path, "delete", tree[path].size, None)
         for path in tree.keys() - digests.keys() - HUB_FILES
-        if settings.prune or (WEIGHTS in differing and _goes_with_weights(path))
+        if settings.prune or (WEIGHTS in differing and _is_made_with_weights(path))
     ]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _goes_with_weights(path: str) -> bool:
-    return path in WITH_THE_WEIGHTS or WEIGHTS_PART.fullmatch(path) is not None
-
-
-def _check_new_repository(settings: PublishSettings) -> None:
-    if settings.create_pr:
-        raise UserError(
-            f"{settings.repo_id}: does not exist or is hidden from this token, so there is nothing to open a pull "
-            "request against; check the name, or leave --create-pr out to make the repository"
-        )
-    if settings.revision.startswith("refs/pr/"):
-        raise UserError(f"publish.revision: {settings.repo_id} does not exist, so it has no {settings.revision}")
-
-
-def _parent(settings: PublishSettings, remote: RemoteState) -> str:
-    """The commit that is published on: a branch that is missing is made from main."""
-    return remote.branches[settings.revision if settings.revision in remote.branches else "main"]
-
-
-def _check_repository(settings: PublishSettings, remote: RemoteState) -> None:
-    if settings.private and not remote.private:
-        raise UserError(
-            f"publish.private: {settings.repo_id} exists and is public; make it private in its settings on the Hub, or "
-            "leave --private out"
-        )
-    missing = settings.revision not in remote.branches
-    if missing and settings.revision in remote.tags:
-        raise UserError(
-            f"publish.revision: {settings.revision} is a tag, and tags cannot change; give the name of a branch"
-        )
-    if missing and (settings.create_pr or settings.revision.startswith("refs/pr/")):
-        raise UserError(
-            f"publish.revision: {settings.repo_id} has no {settings.revision}; it has {', '.join(remote.branches)}"
-        )
-    # A repeat that changes nothing may find the tag that it has made; no push ends at an older commit.
-    if settings.tag is not None and remote.tags.get(settings.tag, parent := _parent(settings, remote)) != parent:
-        raise _tag_exists(settings.tag, remote)
+def _is_made_with_weights(path: str) -> bool:
+    return path in MADE_WITH_WEIGHTS or WEIGHTS_SHARD.fullmatch(path) is not None
 
 
 def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
@@ -311,8 +244,4 @@ def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
         return True
     if remote.tags[tag] == plan.parent and not plan.needs_commit:
         return False
-    raise _tag_exists(tag, remote)
-
-
-def _tag_exists(tag: str, remote: RemoteState) -> UserError:
-    return UserError(f"publish.tag: {tag} exists at {remote.tags[tag][:8]} and is not moved; choose another tag")
+    raise tag_exists(tag, remote)

@@ -8,9 +8,9 @@ from distilrubert.pipeline.hub.check_exports import check_exports
 from distilrubert.pipeline.hub.check_files import check_files
 from distilrubert.pipeline.hub.check_model import check_model
 from distilrubert.pipeline.hub.check_references import check_references
-from distilrubert.pipeline.hub.findings import Finding, ModelFolder
+from distilrubert.pipeline.hub.problems import ModelFolder, Problem
 
-CHECKS: tuple[Callable[[ModelFolder], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[ModelFolder], Iterator[Problem]], ...] = (
     check_files,
     check_references,
     check_card,
@@ -19,7 +19,7 @@ CHECKS: tuple[Callable[[ModelFolder], Iterator[Finding]], ...] = (
 )
 
 
-def preflight(folder: Path) -> list[Finding]:
+def preflight(folder: Path) -> list[Problem]:
     """Check a folder that is about to be published.
 
     Returns:
@@ -29,4 +29,4 @@ def preflight(folder: Path) -> list[Finding]:
         UserError: if there is no such folder.
     """
     model_folder = ModelFolder(folder)
-    return sorted({finding for check in CHECKS for finding in check(model_folder)})
+    return sorted({problem for check in CHECKS for problem in check(model_folder)})

@@ -21,20 +21,30 @@ class PublishSettings(Section):
     """Where the model repository goes."""
 
     repo_id: str | None = Field(
-        None, description="Repository as OWNER/NAME, a person's or an organisation's; null: not published."
+        None, description="Repository as OWNER/NAME, of a user or an organisation; null: nothing is published."
     )
-    private: bool = Field(False, description="Whether a repository that has to be made is private.")
+    private: bool | None = Field(
+        None,
+        description="Whether the repository is private; null: the owner's default where it has to be created. An "
+        "existing repository with another visibility is refused.",
+    )
+    resource_group_id: str | None = Field(
+        None, description="Resource group of an Enterprise organisation in which the repository is created."
+    )
     revision: str = Field(
-        "main", description="Branch to publish to, made if missing; or refs/pr/N to add to a pull request."
+        "main", description="Branch to publish to, created if missing; or refs/pr/N to add to a pull request."
     )
     create_pr: bool = Field(
-        False, description="Whether to open a pull request against the revision and leave it as it is."
+        False, description="Whether to open a pull request against the revision and leave the revision as it is."
+    )
+    commit_message: str | None = Field(
+        None, min_length=1, description="First line of the commit, and title of a pull request; null: Publish NAME."
     )
     tag: str | None = Field(None, description="Tag for the published commit, for example v1.0.")
     prune: bool = Field(
         False,
         description="Whether to delete what the repository holds and the folder does not; what was made with weights "
-        "that are replaced goes in any case.",
+        "that are replaced is always deleted.",
     )
 
     @model_validator(mode="before")
@@ -51,6 +61,11 @@ class PublishSettings(Section):
         # Recipes that earlier versions resolved have `endpoint: null`.
         return {key: value for key, value in values.items() if key != "endpoint"}
 
+    @property
+    def is_proposal(self) -> bool:
+        """Whether the commit goes into a pull request, for which no write access to the branch is needed."""
+        return self.create_pr or self.revision.startswith("refs/pr/")
+
 
 def require_target(settings: PublishSettings) -> str:
     """The repository id of settings that can be published with.
@@ -65,7 +80,7 @@ def require_target(settings: PublishSettings) -> str:
     if settings.tag is not None and settings.create_pr:
         raise UserError("publish.tag: a pull request cannot be tagged; merge it, then publish again with --tag")
     if settings.create_pr and settings.revision.startswith("refs/pr/"):
-        raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave --create-pr out")
+        raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave out --create-pr")
     return repo_id
 
 
@@ -99,7 +114,7 @@ def _check_ref(field: str, name: str) -> None:
         raise UserError(f"{field}: {name!r} cannot name a branch or tag; use letters, digits, '-', '_', '.' and '/'")
     if name.startswith("refs/") and not (field == "publish.revision" and _PULL_REQUEST.fullmatch(name)):
         raise UserError(
-            f"{field}: {name!r}: a branch or tag goes by its name alone; of refs/ only refs/pr/N is a revision"
+            f"{field}: {name!r}: give a branch or tag by its name alone; of refs/ only refs/pr/N is a revision"
         )
     if _COMMIT.fullmatch(name):
         raise UserError(f"{field}: {name} is a commit, and commits cannot change; give the name of a branch")

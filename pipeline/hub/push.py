@@ -7,11 +7,12 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import repository_url
 from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
 from distilrubert.pipeline.hub.files import HUB_FILES
-from distilrubert.pipeline.hub.hub_errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
-from distilrubert.pipeline.hub.plan import PushPlan, find_pull_request, is_carried_out, plan_push
+from distilrubert.pipeline.hub.plan import PushPlan, find_same_pull_request, is_carried_out, plan_push
+from distilrubert.pipeline.hub.publish_errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_history, read_remote, read_tree
 from distilrubert.pipeline.hub.verify import verify_push
@@ -29,7 +30,8 @@ class Publication:
         repo_id: the repository, OWNER/NAME.
         revision: the commit that holds the published files.
         url: where a person looks at it: the repository, its branch, or the pull request.
-        changed: whether this publish made a commit.
+        committed: whether this publish made the commit.
+        created: what it created besides: "repository", "branch NAME", "tag NAME".
         pull_request: its number, None where the branch itself was published to.
         tag: the tag of the commit, if any.
     """
@@ -37,17 +39,28 @@ class Publication:
     repo_id: str
     revision: str
     url: str
-    changed: bool
+    committed: bool
+    created: tuple[str, ...] = ()
     pull_request: int | None = None
     tag: str | None = None
 
+    @property
+    def changed(self) -> bool:
+        """Whether this publish changed anything on the Hub."""
+        return self.committed or bool(self.created)
+
     def to_dict(self) -> dict[str, Any]:
         """The form for machines (`--json`)."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"changed": self.changed}
 
 
 def push_folder(
-    folder: Path, settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None
+    folder: Path,
+    settings: PublishSettings,
+    endpoint: str | None = None,
+    retry: RetryPolicy | None = None,
+    *,
+    download: bool = True,
 ) -> Publication:
     """Publish a folder and read it back: plan, push, verify.
 
@@ -55,7 +68,8 @@ def push_folder(
         folder: what to publish.
         settings: where to and how.
         endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
-        retry: how patient to be.
+        retry: how often to try again.
+        download: whether to read back by downloading and loading the model, or by the list of files alone.
 
     Raises:
         UserError: if the folder, the settings, the token or the Hub do not allow it; the repository is then as it was,
@@ -64,7 +78,7 @@ def push_folder(
     connection = connect(settings, endpoint, retry)
     plan = plan_push(folder, settings, connection)
     publication = push(plan, connection)
-    verify_push(plan.digests, connection, publication.revision)
+    verify_push(plan.digests, connection, publication.revision, download=download)
     return publication
 
 
@@ -77,20 +91,25 @@ def push(plan: PushPlan, connection: HubConnection) -> Publication:
     Raises:
         UserError: if someone else published since the plan was made, or the Hub cannot be reached or refuses.
     """
+    settings, created = plan.settings, []
     if plan.creates_repository:
         plan = _create_repository(plan, connection)
+        created.append("repository")
     if plan.creates_branch:
         _create_branch(plan, connection)
+        created.append(f"branch {settings.revision}")
     number, commit = plan.pull_request, plan.parent
     if plan.needs_commit:
         number, commit = _commit(plan, connection)
     elif number is not None:
         commit = open_pull_requests(connection).get(number, commit)
     assert commit is not None, "a repository has a first commit"
-    if plan.settings.tag is not None:
-        _create_tag(plan.settings.tag, commit, connection)
+    if plan.creates_tag:
+        assert settings.tag is not None, "a tag is planned where the settings name one"
+        _create_tag(settings.tag, commit, connection)
+        created.append(f"tag {settings.tag}")
     return Publication(
-        plan.repo_id, commit, _url(plan, number), changed=plan.needs_commit, pull_request=number, tag=plan.settings.tag
+        plan.repo_id, commit, _url(plan, number), plan.needs_commit, tuple(created), number, tag=settings.tag
     )
 
 
@@ -98,6 +117,8 @@ def render_publication(publication: Publication) -> str:
     """The result for a person."""
     if not publication.changed:
         done = "Nothing changed"
+    elif not publication.committed:
+        done = f"Created {' and '.join(publication.created)}"
     elif publication.pull_request is not None:
         done = f"Opened pull request {publication.pull_request}"
     else:
@@ -109,12 +130,14 @@ def render_publication(publication: Publication) -> str:
 def _create_repository(plan: PushPlan, connection: HubConnection) -> PushPlan:
     settings = plan.settings
     connection.call(
-        "making the repository",
-        lambda: connection.api.create_repo(plan.repo_id, private=settings.private, exist_ok=True),
+        "creating the repository",
+        lambda: connection.api.create_repo(
+            plan.repo_id, private=settings.private, resource_group_id=settings.resource_group_id, exist_ok=True
+        ),
     )
     remote = _existing(connection)
     if settings.private and not remote.private:
-        raise UserError(f"{plan.repo_id}: was made by someone else meanwhile, and is public; nothing was published")
+        raise UserError(f"{plan.repo_id}: someone else has just created it, and it is public; nothing was published")
     parent = remote.branches["main"]
     if read_tree(connection, parent).keys() - HUB_FILES:
         raise _conflict(plan)
@@ -123,7 +146,7 @@ def _create_repository(plan: PushPlan, connection: HubConnection) -> PushPlan:
 
 def _create_branch(plan: PushPlan, connection: HubConnection) -> None:
     connection.call(
-        "making the branch",
+        "creating the branch",
         lambda: connection.api.create_branch(
             plan.repo_id, branch=plan.settings.revision, revision=plan.parent, exist_ok=True
         ),
@@ -150,81 +173,87 @@ def _commit(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str]
             made = api.create_commit(
                 plan.repo_id,
                 [*additions, *deletions],
-                commit_message=f"Publish {plan.repo_id.partition('/')[2]}",
+                commit_message=settings.commit_message or f"Publish {plan.repo_id.partition('/')[2]}",
                 revision=settings.revision,
                 create_pr=settings.create_pr,
                 parent_commit=plan.parent,
             )
+            return (None if made.pr_num is None else int(made.pr_num)), made.oid
         except Exception as error:
-            return _settle(plan, connection, error)
-        return (None if made.pr_num is None else int(made.pr_num)), made.oid
+            failure = error
+        # After the except clause, so that an error of these requests is not taken for a consequence of the first one.
+        found = _find_made_commit(plan, connection, failure)
+        if found is None:
+            raise failure
+        return found
 
     with quiet_unless_terminal():
         connection.call("uploading", upload)
         return connection.call("committing", commit)
 
 
-def _settle(plan: PushPlan, connection: HubConnection, error: Exception) -> tuple[int | None, str]:
-    """After a commit without a clear answer, find out whether it was made; the error again where it was not.
+def _find_made_commit(plan: PushPlan, connection: HubConnection, failure: Exception) -> tuple[int | None, str] | None:
+    """The pull request and commit that a failed request has made nonetheless, None where it has made none.
 
-    The answer to a commit can be lost although the commit was made; then a repeat finds its parent outdated.
+    The answer to a commit can be lost although the commit was made; a repeat then finds its parent outdated.
+
+    Raises:
+        UserError: if someone else's commit was in the way.
     """
-    status = status_of(error)
+    status = status_of(failure)
     if status is not None and status not in CONFLICT_STATUSES | TRANSIENT_STATUSES:
-        raise error
-    was_made = isinstance(error, ValueError) and str(error).startswith(UNREADABLE_ANSWER)
-    find = _find_pull_request if plan.settings.create_pr else _find_commit
-    found = find(plan, connection, was_made=was_made)
-    if found is not None:
-        return found
+        return None
+    was_made = isinstance(failure, ValueError) and str(failure).startswith(UNREADABLE_ANSWER)
+    if plan.settings.create_pr:
+        number = find_same_pull_request(plan, connection)
+        if number is not None:
+            return number, open_pull_requests(connection)[number]
+    elif (commit := _commit_after_parent(plan, connection, was_made=was_made)) is not None:
+        return None, commit
     if status in CONFLICT_STATUSES:
         raise _conflict(plan)
-    raise error
+    if was_made:
+        raise UserError(
+            f"{plan.repo_id}: the files were published, but they differ from the folder, which changed meanwhile; look "
+            f"at {plan.endpoint}/{plan.repo_id}, then publish again"
+        )
+    return None
 
 
-def _find_commit(plan: PushPlan, connection: HubConnection, *, was_made: bool) -> tuple[None, str] | None:
-    """The commit that was made on the planned parent, unless it is somebody else's."""
+def _commit_after_parent(plan: PushPlan, connection: HubConnection, *, was_made: bool) -> str | None:
+    """The commit on the planned parent, unless it is somebody else's."""
     history = read_history(connection, plan.settings.revision)
     if plan.parent not in history[1:]:
         return None
     commit = history[history.index(plan.parent) - 1]
-    if was_made or is_carried_out(plan, read_tree(connection, commit)):
-        return None, commit
-    return None
-
-
-def _find_pull_request(plan: PushPlan, connection: HubConnection, *, was_made: bool) -> tuple[int, str] | None:
-    commits = open_pull_requests(connection)
-    number = next(iter(commits)) if was_made else find_pull_request(plan, connection)
-    return None if number is None else (number, commits[number])
+    return commit if was_made or is_carried_out(plan, read_tree(connection, commit)) else None
 
 
 def _existing(connection: HubConnection) -> RemoteState:
     remote = read_remote(connection)
     if remote is None:
-        raise UserError(f"{connection.repo_id}: is gone or hidden from this token; check it at {connection.endpoint}")
+        raise UserError(f"{connection.repo_id}: does not exist any more, or is hidden from this token")
     return remote
 
 
 def _conflict(plan: PushPlan) -> UserError:
     return UserError(
-        f"{plan.repo_id}: someone else published to {plan.settings.revision} meanwhile, and nothing of theirs was "
-        "overwritten; look at it, then publish again to compare with what is there now"
+        f"{plan.repo_id}: someone else published to {plan.settings.revision} meanwhile, and nothing was overwritten; "
+        "publish again to compare with the files that are there now"
     )
 
 
 def _create_tag(tag: str, commit: str, connection: HubConnection) -> None:
     connection.call(
-        "making the tag",
+        "creating the tag",
         lambda: connection.api.create_tag(connection.repo_id, tag=tag, revision=commit, exist_ok=True),
     )
     found = _existing(connection).tags.get(tag)
     if found != commit:
-        raise UserError(f"publish.tag: {tag} was set to another commit meanwhile ({found}); choose another tag")
+        raise UserError(f"publish.tag: someone else has just set {tag} to {found}; choose another tag")
 
 
-def _url(plan: PushPlan, number: int | None) -> str:
-    base = f"{plan.endpoint}/{plan.repo_id}"
-    if number is not None:
-        return f"{base}/discussions/{number}"
-    return base if plan.settings.revision == "main" else f"{base}/tree/{plan.settings.revision}"
+def _url(plan: PushPlan, pull_request: int | None) -> str:
+    if pull_request is not None:
+        return f"{plan.endpoint}/{plan.repo_id}/discussions/{pull_request}"
+    return repository_url(plan.repo_id, plan.settings.revision, endpoint=plan.endpoint)

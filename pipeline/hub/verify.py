@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import repository_url
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
-from distilrubert.pipeline.hub.loading import LOADED_FILES, loading_problems
+from distilrubert.pipeline.hub.model_loading import LOADED_FILES, loading_problems
 from distilrubert.pipeline.hub.plan import plan_push
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import read_remote, read_tree
@@ -27,7 +28,7 @@ class Verification:
         url: where a person looks at it.
         files: how many files hold exactly the bytes of the folder.
         others: files that the repository holds beside them.
-        loads: whether the model was loaded from an empty cache; None where the folder holds no model.
+        loads: whether the model was loaded from an empty cache; None where it was not downloaded.
     """
 
     repo_id: str
@@ -42,13 +43,16 @@ class Verification:
         return dataclasses.asdict(self)
 
 
-def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, revision: str) -> Verification:
+def verify_push(
+    digests: Mapping[str, FileDigest], connection: HubConnection, revision: str, *, download: bool = True
+) -> Verification:
     """Compare a revision with what was to be published, then load the model from an empty cache at that revision.
 
     Args:
         digests: what it must hold, by path: `plan.digests`, or `local_files(folder)`.
         connection: to the repository.
         revision: a commit, branch, tag, or refs/pr/N.
+        download: whether to download and load the model; the comparison reads the list of files alone.
 
     Raises:
         UserError: naming the files that are missing or differ, or why the model does not load.
@@ -59,28 +63,34 @@ def verify_push(digests: Mapping[str, FileDigest], connection: HubConnection, re
     if differing:
         listed = ", ".join(differing[:LISTED_FILES]) + (", …" if len(differing) > LISTED_FILES else "")
         raise UserError(
-            f"{connection.repo_id}: at {commit} {len(differing)} of {len(digests)} files are not those of the folder "
-            f"({listed}); publish again, and leave the folder alone meanwhile"
+            f"{connection.repo_id}: at {commit} {len(differing)} of {len(digests)} files differ from the folder "
+            f"({listed}); publish the folder as it is now"
         )
-    loads = _load_from_empty_cache(connection, commit) if "config.json" in digests else None
+    loads = _load_from_empty_cache(connection, commit) if download and "config.json" in digests else None
     others = tuple(sorted(tree.keys() - digests.keys() - HUB_FILES))
-    url = f"{connection.endpoint}/{connection.repo_id}/tree/{commit}"
+    url = repository_url(connection.repo_id, commit, endpoint=connection.endpoint)
     return Verification(connection.repo_id, commit, url, len(digests), others, loads)
 
 
 def verify_folder(
-    folder: Path, settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None
+    folder: Path,
+    settings: PublishSettings,
+    endpoint: str | None = None,
+    retry: RetryPolicy | None = None,
+    *,
+    download: bool = True,
 ) -> Verification:
     """Compare a folder with what is published under its settings (`publish --verify-only`). Nothing is changed.
 
-    That is the tag where the settings name one, the open pull request that they lead to, or else the revision.
+    This is the tag that the settings name, or the open pull request that proposes the folder, or else the revision.
 
     Raises:
         UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable, or no open
             pull request proposes what the folder holds.
     """
     connection = connect(settings, endpoint, retry)
-    return verify_push(local_files(folder), connection, _published_to(folder, settings, connection))
+    revision = _published_to(folder, settings, connection)
+    return verify_push(local_files(folder), connection, revision, download=download)
 
 
 def render_verification(verification: Verification) -> str:
@@ -88,8 +98,8 @@ def render_verification(verification: Verification) -> str:
     loaded = {True: ", and the model loads from an empty cache", False: "", None: ""}[verification.loads]
     others = f" It also holds: {', '.join(verification.others)}." if verification.others else ""
     return (
-        f"Verified: all {verification.files} files of {verification.repo_id} hold the published bytes{loaded}.{others}"
-        f"\n{verification.url}\nRevision {verification.revision}"
+        f"Verified: all {verification.files} files of {verification.repo_id} at {verification.revision[:8]} are those "
+        f"of the folder{loaded}.{others}"
     )
 
 

@@ -59,6 +59,7 @@ class FaultPlan:
         slowness_s: how long a slow answer takes, seconds.
         outage_s: how long connections are refused, seconds.
         victim: process id of the client that is killed.
+        headers: of a 429.
         fired: how many requests have failed.
     """
 
@@ -69,6 +70,7 @@ class FaultPlan:
     slowness_s: float = 0.05
     outage_s: float = 0.1
     victim: int | None = None
+    headers: dict[str, str] = dataclasses.field(default_factory=lambda: {"Retry-After": "0"})
     fired: int = 0
 
     def at(self, index: int) -> Fault | None:

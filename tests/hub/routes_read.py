@@ -5,7 +5,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from .routing import REPO, REVISION, account_of, find, route
-from .storage import Entry, Refusal
+from .storage import Account, Entry, Refusal
 from .wire import Request, Response
 
 if TYPE_CHECKING:
@@ -19,12 +19,28 @@ def whoami(hub: "LocalHub", request: Request) -> Response:
         raise Refusal(401, "Invalid username or password.")
     return Response.json(
         {
-            "type": "user",
-            "name": account.name,
-            "orgs": [{"type": "org", "name": name} for name in account.organizations],
-            "auth": {"type": "access_token", "accessToken": {"displayName": "publisher", "role": account.role}},
+            "type": "user", "id": "0" * 24, "name": account.name, "fullname": account.name, "isPro": False,
+            "orgs": [
+                {"type": "org", "id": "0" * 24, "name": name, "fullname": name, "roleInOrg": role}
+                for name, role in account.organizations.items()
+            ],
+            "auth": {"type": "access_token", "accessToken": describe_token(account)},
         }
-    )
+    )  # fmt: skip
+
+
+def describe_token(account: Account) -> dict[str, Any]:
+    found = {"displayName": "publisher", "role": account.role, "createdAt": "2026-01-01T00:00:00.000Z"}
+    if account.role != "fineGrained":
+        return found
+    kinds = {account.name: "user"} | dict.fromkeys(account.organizations, "org")
+    scoped = [
+        {"entity": {"_id": "0" * 24, "type": kinds.get(name, "model"), "name": name}, "permissions": list(permissions)}
+        for name, permissions in account.scopes.items()
+        if name
+    ]
+    everywhere = list(account.scopes.get("", ()))
+    return found | {"fineGrained": {"canReadGatedRepos": False, "global": everywhere, "scoped": scoped}}
 
 
 @route("GET", f"/api/models/{REPO}")

@@ -21,12 +21,14 @@ def create_repository(hub: "LocalHub", request: Request) -> Response:
     if account is None:
         raise Refusal(401, "Invalid username or password.")
     namespace = wanted.get("organization") or account.name
-    if not account.may_write(namespace):
-        raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
     name = f"{namespace}/{wanted['name']}"
-    private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
+    if not account.may_write(name):
+        raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
+    private = {"private": True, "public": False}.get(wanted.get("visibility"), wanted.get("private"))
+    if private is None:
+        private = namespace in hub.storage.private_by_default
     try:
-        hub.storage.create(name, account.name, private)
+        hub.storage.create(name, account.name, private).resource_group = wanted.get("resourceGroupId")
     except Refusal as refusal:
         return Response.json({"error": refusal.message, "url": f"{hub.endpoint}/{name}"}, refusal.status)
     return Response.json({"url": f"{hub.endpoint}/{name}", "name": name, "private": private})

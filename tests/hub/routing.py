@@ -63,9 +63,9 @@ def find_writable(
     repository, account = find(hub, request, repo)
     if account is None:
         raise Refusal(401, "Invalid username or password.")
-    if pull_request and account.role == "write":
+    if pull_request and account.may_propose(repo):
         return repository, account
-    if not account.may_write(repository.namespace):
+    if not account.may_write(repo):
         hint = " pass `create_pr=1` as a query parameter to create a Pull Request" if account.role == "write" else ""
         raise Refusal(403, f"Forbidden:{hint}" if hint else "Authorization error.")
     return repository, account

@@ -19,10 +19,13 @@ from .storage import Account, Refusal, Storage
 from .wire import Body, Request, Response
 
 ACCOUNTS = {
-    "me": Account("me", organizations=("team",)),
-    "colleague": Account("colleague", organizations=("team", "me")),
+    "me": Account("me", organizations={"team": "write", "library": "read"}),
+    "colleague": Account("colleague", organizations={"team": "contributor", "me": "admin"}),
     "stranger": Account("stranger"),
-    "reader": Account("me", role="read", organizations=("team",)),
+    "reader": Account("me", role="read", organizations={"team": "write"}),
+    "fine": Account("me", "fineGrained", {"team": "write"}, {"me": ("repo.content.read", "repo.write")}),
+    "narrow": Account("me", "fineGrained", {"team": "write"}, {"me/demo": ("repo.content.read", "repo.write")}),
+    "proposer": Account("me", "fineGrained", scopes={"": ("discussion.write",), "me": ("repo.content.read",)}),
     "expired": Account("me", expired=True),
 }
 
@@ -212,8 +215,9 @@ class _Connection(http.server.BaseHTTPRequestHandler):
         if fault is Fault.DROPPED_AFTER_BODY or (fault is not None and fault.kills):
             self._drop()
         elif fault is not None and fault.status is not None:
-            retry_after = {"Retry-After": "0"} if fault is Fault.RATE_LIMITED else {}
-            self._send(Response.json({"error": fault.value}, fault.status, retry_after))
+            assert plan is not None
+            headers = plan.headers if fault is Fault.RATE_LIMITED else {}
+            self._send(Response.json({"error": fault.value}, fault.status, headers))
         else:
             assert response is not None
             self._send(response, cut_short=fault is Fault.TRUNCATED)

@@ -30,15 +30,32 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """Who a token belongs to, and what it may do."""
+    """Who a token belongs to, and what it may do.
+
+    Attributes:
+        name: of the user.
+        role: of the token: read, write or fineGrained.
+        organizations: the user's role in each.
+        scopes: permissions of a fine-grained token by user, organisation or repository; by "" everywhere.
+        expired: whether the token is.
+    """
 
     name: str
     role: str = "write"
-    organizations: tuple[str, ...] = ()
+    organizations: dict[str, str] = dataclasses.field(default_factory=dict)
+    scopes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     expired: bool = False
 
-    def may_write(self, namespace: str) -> bool:
-        return self.role == "write" and namespace in (self.name, *self.organizations)
+    def may_write(self, repo: str) -> bool:
+        namespace = repo.partition("/")[0]
+        belongs = namespace == self.name or self.organizations.get(namespace) in ("admin", "write", "contributor")
+        return belongs and (self.role == "write" or "repo.write" in self._granted(repo))
+
+    def may_propose(self, repo: str) -> bool:
+        return self.role == "write" or not {"repo.write", "discussion.write"}.isdisjoint(self._granted(repo))
+
+    def _granted(self, repo: str) -> set[str]:
+        return {item for name in ("", repo.partition("/")[0], repo) for item in self.scopes.get(name, ())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +119,7 @@ class Repository:
 
     def __init__(self, name: str, owner: str, private: bool) -> None:
         self.id, self.private = name, private
+        self.resource_group: str | None = None
         self.gated_except: tuple[str, ...] | None = None  # None: not gated; otherwise who may read the files
         self.quota: int | None = None  # bytes of large files that it may hold
         self.large_files: set[str] = set()  # uploaded for this repository, committed or not
@@ -202,6 +220,7 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         self.accounts: dict[str, Account] = {}
         self.repositories: dict[str, Repository] = {}
+        self.private_by_default: set[str] = set()  # namespaces
         self.large_files = LargeFiles(folder / "lfs")
         self.lock = threading.RLock()
 

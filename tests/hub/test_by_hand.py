@@ -11,6 +11,7 @@ import pytest
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 from .conftest import HASTY
+from .server import ACCOUNTS
 from .survival import push_once
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ def test_a_hub_of_ones_own(folder: Path, target: PublishSettings, monkeypatch: p
     try:
         assert process.stdout is not None
         endpoint = process.stdout.readline().removeprefix("A Hub listens on ").partition(". ")[0]
-        tokens = dict(process.stdout.readline().split() for _ in range(5))
+        tokens = dict(process.stdout.readline().split() for _ in ACCOUNTS)
         monkeypatch.setenv("HF_TOKEN", tokens["me"])
         assert push_once(folder, target, endpoint, HASTY).changed
     finally:

@@ -1,5 +1,8 @@
 """One fault at every request of a publish: the repository is old or new, and a repeat ends at the new one."""
 
+import io
+import logging
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +11,16 @@ import pytest
 import torch
 
 from distilrubert.common.errors import UserError
-from distilrubert.pipeline.hub.connection import RetryPolicy
+from distilrubert.pipeline.hub.connection import RetryPolicy, connect
+from distilrubert.pipeline.hub.plan import plan_push
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
+from distilrubert.pipeline.hub.push import push
 
+from .conftest import HASTY
 from .faults import Fault
 from .server import LocalHub
 from .storage import Commit, Entry
-from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, push_once, survive
+from .survival import ONCE, PATIENT, SCENARIOS, Scenario, Trial, hurried, push_once, survive
 from .victim import Victim
 
 PASSING = (
@@ -96,7 +102,7 @@ def test_a_client_killed_right_after_its_commit(
 
 def test_a_hub_that_stays_broken(local_hub: LocalHub, model_folder: Path, target: PublishSettings) -> None:
     plan = local_hub.fail(Fault.BAD_GATEWAY, 0, count=NEVER)
-    with pytest.raises(UserError, match=r"answers with 502 again and again \(502\); repeat later"):
+    with pytest.raises(UserError, match=r"answers with 502 \(502\); later repeat the command"):
         push_once(model_folder, target, local_hub.endpoint, RetryPolicy(attempts=3, first_wait_s=0.01))
     assert plan.fired == 3
 
@@ -116,6 +122,76 @@ def test_a_repeat_sends_only_what_is_missing(local_hub: LocalHub, folder: Path, 
     local_hub.heal()
     assert push_once(folder, again, local_hub.endpoint, ONCE).changed
     assert len(local_hub.uploads) == len(sent) + 1, "only third.bin, and once"
+
+
+def test_the_advice_is_given_once(
+    local_hub: LocalHub, model_folder: Path, target: PublishSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    local_hub.fail(Fault.BAD_GATEWAY, 0, count=NEVER)
+    # The command line has its loggers to itself.
+    logger = logging.getLogger("distilrubert.pipeline.hub.connection")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(UserError, match="repeat the command"):
+            push_once(model_folder, target, local_hub.endpoint, HASTY)
+    finally:
+        logger.removeHandler(caplog.handler)
+    lines = list(dict.fromkeys(record.getMessage() for record in caplog.records))
+    assert [line.partition(". Attempt ")[2] for line in lines] == ["2 of 3 in 0 s", "3 of 3 in 0 s"]
+    assert not any("repeat" in line for line in lines)
+
+
+def test_addresses_of_a_storage_are_not_logged(local_hub: LocalHub, folder: Path, target: PublishSettings) -> None:
+    plan = local_hub.fail(Fault.SERVER_ERROR, 0, count=2, path="/lfs-storage/")
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logger = logging.getLogger("huggingface_hub")
+    logger.addHandler(handler)
+    try:
+        with hurried():
+            assert push_once(folder, target, local_hub.endpoint, PATIENT).committed
+    finally:
+        logger.removeHandler(handler)
+    assert plan.fired == 2
+    assert "signature=" not in lines.getvalue()
+    assert "Retry" not in lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}, 55),
+        ({"ratelimit": '"resolvers"; r=0; t=299'}, 299),
+        ({"Retry-After": "7", "RateLimit": '"api";r=0;t=55'}, 7),
+        ({}, 0.01),
+    ],
+)
+def test_waiting_for_the_end_of_a_rate_limit(
+    local_hub: LocalHub, model_folder: Path, target: PublishSettings, monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str], wait_s: float,
+) -> None:  # fmt: skip
+    waits: list[float] = []
+    monkeypatch.setattr("distilrubert.pipeline.hub.connection.time", types.SimpleNamespace(sleep=waits.append))
+    local_hub.fail(Fault.RATE_LIMITED, 0, headers=headers)
+    assert push_once(model_folder, target, local_hub.endpoint, HASTY).committed
+    assert waits == [wait_s]
+
+
+@pytest.mark.parametrize("count", [1, NEVER], ids=["once", "for good"])
+def test_what_fails_after_a_refused_commit_is_tried_again_and_told_as_its_own(
+    local_hub: LocalHub, folder: Path, target: PublishSettings, count: int
+) -> None:
+    push_once(folder, target, local_hub.endpoint, ONCE)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nmine")
+    connection = connect(target, local_hub.endpoint, HASTY)
+    plan = plan_push(folder, target, connection)
+    repository = local_hub.storage.repositories["me/demo"]
+    repository.commit("main", repository.tree(), repository.branches["main"], "theirs", "colleague")
+    fault = local_hub.fail(Fault.DROPPED_BEFORE_BODY, 0, count=count, path="/commits/")
+    words = "someone else published to main meanwhile" if count == 1 else "broke the connection"
+    with pytest.raises(UserError, match=words):
+        push(plan, connection)
+    assert fault.fired == (1 if count == 1 else HASTY.attempts)
 
 
 def test_waiting_as_long_as_the_hub_asks() -> None:

@@ -1,19 +1,21 @@
 """What a user can do wrong, or the Hub can refuse: one line each that says what to do, and no token in it."""
 
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.hub_errors import is_transient
-from distilrubert.pipeline.hub.plan import read_target
+from distilrubert.pipeline.hub.publish_errors import is_transient
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push_folder
+from distilrubert.pipeline.hub.target import check_target, read_target
 
 from .conftest import HASTY
 from .server import LocalHub
@@ -40,9 +42,9 @@ def refusal(hub: LocalHub | str, folder: Path, settings: PublishSettings) -> str
         ({"repo_id": "me/модель"}, "is malformed"),
         (
             {"revision": "refs/heads/main"},
-            "publish.revision: 'refs/heads/main': a branch or tag goes by its name alone",
+            "publish.revision: 'refs/heads/main': give a branch or tag by its name alone",
         ),
-        ({"tag": "refs/pr/1"}, "publish.tag: 'refs/pr/1': a branch or tag goes by its name alone"),
+        ({"tag": "refs/pr/1"}, "publish.tag: 'refs/pr/1': give a branch or tag by its name alone"),
         ({"revision": "bad name"}, "publish.revision: 'bad name' cannot name a branch"),
         ({"revision": "-x"}, "publish.revision: '-x'"),
         ({"revision": "a" * 40}, "is a commit, and commits cannot change"),
@@ -86,13 +88,13 @@ def test_a_token_that_is_none(
 @pytest.mark.parametrize(
     ("who", "repo_id", "words"),
     [
-        ("unknown", "me/demo", "refuses the token (Invalid credentials in Authorization header); make a new one"),
-        ("expired", "me/demo", 'refuses the token (User Access Token "publisher" is expired); make a new one'),
-        ("reader", "me/new", "this token may not do that (You don't have the rights to create a model"),
-        ("reader", "me/demo", "this token may not do that (Authorization error.); use a token with write access to me"),
-        ("stranger", "me/demo", "another owner, or propose the change with --create-pr"),
-        ("me", "others/new", "use a token with write access to others"),
-        ("stranger", "me/secret", "this token may not do that (You don't have the rights"),
+        ("unknown", "me/demo", "refuses the token (Invalid credentials in Authorization header); make one with"),
+        ("expired", "me/demo", 'refuses the token (User Access Token "publisher" is expired); make one with'),
+        ("reader", "me/new", "this token is not allowed to do that (You don't have the rights to create a model"),
+        ("reader", "me/demo", "not allowed to do that (Authorization error.); use one that may write to me"),
+        ("stranger", "me/demo", "to create a Pull Request); use one that may write to me"),
+        ("me", "others/new", "use one that may write to others"),
+        ("stranger", "me/secret", "this token is not allowed to do that (You don't have the rights"),
     ],
 )
 def test_a_token_that_may_not(
@@ -150,7 +152,10 @@ def test_gated_to_oneself(
 def test_private_is_not_silently_ignored(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
     repository = local_hub.storage.create("me/demo", "me")
     text = refusal(local_hub, folder, target.model_copy(update={"private": True}))
-    assert "me/demo exists and is public" in text
+    assert "me/demo exists and is public; make it private" in text
+    repository.private = True
+    text = refusal(local_hub, folder, target.model_copy(update={"private": False}))
+    assert "me/demo exists and is private; make it public in its settings on the Hub, or leave out --public" in text
     assert len(repository.history()) == 1
 
 
@@ -194,7 +199,7 @@ def test_an_endpoint_where_nobody_answers(target: PublishSettings, folder: Path)
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
     text = refusal(endpoint, folder, target)
-    assert text.startswith(f"{endpoint}: cannot be reached or broke the connection (Connection refused)")
+    assert text.startswith(f"{endpoint}: cannot be reached, or broke the connection (Connection refused)")
     assert "--endpoint" in text
 
 
@@ -207,8 +212,46 @@ def test_a_session_that_another_thread_of_the_client_has_closed() -> None:
     assert not is_transient(mistake.value)
 
 
-def test_an_endpoint_that_is_no_hub(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
-    assert "404" in refusal(f"{local_hub.endpoint}/elsewhere", folder, target)
+class PlainServer(http.server.SimpleHTTPRequestHandler):
+    """A web server that is not a Hub: it has no such page, or shows one and the same page for every address."""
+
+    page: bytes | None = None
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if self.page is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(self.page)))
+        self.end_headers()
+        self.wfile.write(self.page)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Silence."""
+
+
+@pytest.mark.parametrize("page", [None, b"<!doctype html><title>Log in</title>"], ids=["404", "a page"])
+def test_a_web_server_that_is_no_hub(target: PublishSettings, page: bytes | None) -> None:
+    class Server(PlainServer):
+        pass
+
+    Server.page = page
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(UserError) as caught:
+            check_target(target, connect(target, endpoint))
+        server.shutdown()
+    said = "is not a Hub, or a proxy answers in its place; check --endpoint or HF_ENDPOINT"
+    assert str(caught.value) == f"{endpoint}: {said}"
+    assert Server.asked == 1, "it does not become one by waiting"
+
+
+def test_an_api_without_the_addresses_of_a_hub(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    assert "/elsewhere: is not a Hub" in refusal(f"{local_hub.endpoint}/elsewhere", folder, target)
 
 
 def test_offline(local_hub: LocalHub, target: PublishSettings) -> None:

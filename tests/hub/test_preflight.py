@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.check_card import _front_matter_problems
 from distilrubert.pipeline.hub.check_files import find_absolute_paths, find_secrets
-from distilrubert.pipeline.hub.findings import render_findings
 from distilrubert.pipeline.hub.preflight import preflight
+from distilrubert.pipeline.hub.problems import render_problems
 
 from .conftest import CARD
 
 
 def found(folder: Path) -> str:
-    return render_findings(preflight(folder))
+    return render_problems(preflight(folder))
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -60,7 +60,7 @@ def test_everything_is_found_at_once(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     (folder / "README.md").unlink()
     (folder / "weights.pkl").write_bytes(pickle.dumps([1]))
-    paths = [finding.path for finding in preflight(folder)]
+    paths = [problem.path for problem in preflight(folder)]
     assert {"README.md", "config.json", "weights.pkl"} <= set(paths)
     assert paths == sorted(paths)
 
@@ -103,7 +103,10 @@ def test_a_torch_archive_under_another_name(folder: Path) -> None:
 def test_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("x")
     (folder / "link.txt").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "figures").mkdir()
+    (folder / "assets").symlink_to(tmp_path / "figures")
     assert "link.txt: is a link" in found(folder)
+    assert "assets: is a link" in found(folder)
 
 
 def test_the_token_in_use_is_found_and_not_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +241,7 @@ def test_remote_code_is_not_asked_for(folder: Path) -> None:
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(CARD)
     assert found(tmp_path) == "config.json: is missing; the folder holds no model"
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         preflight(tmp_path / "none")
 
 

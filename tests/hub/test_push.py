@@ -1,9 +1,11 @@
 """Publishing to the local Hub by the unmodified client."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from distilrubert.pipeline.hub.push import push, push_folder, render_publication
 
 from .conftest import HASTY
 from .server import LocalHub
+from .storage import Commit
 
 
 def with_changes(settings: PublishSettings, **changes: object) -> PublishSettings:
@@ -66,7 +69,7 @@ def test_a_plan_changes_nothing(local_hub: LocalHub, target: PublishSettings, fo
     assert not local_hub.storage.repositories
     assert {method for method, _ in local_hub.requests} == {"GET"}
     text = render_plan(plan)
-    assert "a new public repository" in text
+    assert "(a new repository)" in text
     assert "+ model.safetensors" in text
     assert plan.to_dict()["upload_bytes"] == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
@@ -123,8 +126,41 @@ def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(
     assert repository.private
     assert repository.branches["next/v2"] == repository.tags["v2.0"] == found.revision
     assert repository.tree("main").keys() == {".gitattributes"}
-    assert found.url.endswith("/team/demo/tree/next/v2")
+    assert found.url.endswith("/team/demo/tree/next%2Fv2")
+    local_hub.requests.clear()
     assert not push_folder(folder, settings, local_hub.endpoint, HASTY).changed
+    assert {method for method, _ in local_hub.requests} == {"GET", "HEAD"}, "the tag is not posted again"
+
+
+def test_the_default_of_the_owner_decides_who_sees_a_new_repository(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    local_hub.storage.private_by_default.add("team")
+    for name, private in (("default", None), ("public", False), ("private", True)):
+        settings = with_changes(target, repo_id=f"team/{name}", private=private)
+        plan = plan_push(folder, settings, connect(settings, local_hub.endpoint))
+        assert ("(a new repository)" if private is None else f"(a new {name} repository)") in render_plan(plan)
+        push(plan, connect(settings, local_hub.endpoint))
+    found = {repository.id: repository.private for repository in local_hub.storage.repositories.values()}
+    assert found == {"team/default": True, "team/public": False, "team/private": True}
+
+
+def test_resource_group_and_commit_message(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    settings = with_changes(target, repo_id="team/demo", resource_group_id="a1", commit_message="Second training")
+    push_folder(folder, settings, local_hub.endpoint, HASTY)
+    repository = local_hub.storage.repositories["team/demo"]
+    assert repository.resource_group == "a1"
+    assert repository.history()[0].title == "Second training"
+
+
+def test_what_is_created_without_a_commit_is_told(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    first = push_folder(folder, target, local_hub.endpoint, HASTY)
+    branch = push_folder(folder, with_changes(target, revision="draft"), local_hub.endpoint, HASTY)
+    assert render_publication(branch).startswith(f"Created branch draft: {local_hub.endpoint}/me/demo/tree/draft\n")
+    tag = push_folder(folder, with_changes(target, tag="v1"), local_hub.endpoint, HASTY)
+    assert render_publication(tag).startswith("Created tag v1: ")
+    assert (branch.changed, branch.committed, branch.revision) == (True, False, first.revision)
+    assert json.loads(json.dumps(tag.to_dict()))["created"] == ["tag v1"]
 
 
 def test_a_pull_request_is_opened_once_and_leaves_the_branch(
@@ -145,6 +181,24 @@ def test_a_pull_request_is_opened_once_and_leaves_the_branch(
     (folder / "vocab.txt").write_text("нет\n", encoding="utf-8")
     third = push_folder(folder, with_changes(target, revision="refs/pr/1"), local_hub.endpoint, HASTY)
     assert repository.branches["refs/pr/1"] == third.revision != first.revision
+
+
+def test_ones_own_pull_request_is_told_from_a_newer_one(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    push_folder(folder, target, local_hub.endpoint, HASTY)
+    repository = local_hub.storage.repositories["me/demo"]
+    (folder / "vocab.txt").write_text("да\n", encoding="utf-8")
+    open_one = repository.open_pull_request
+
+    def open_two(parent: str, *arguments: Any) -> tuple[int, Commit]:
+        ours = open_one(parent, *arguments)
+        open_one(parent, {}, "theirs", "colleague")
+        return ours
+
+    repository.open_pull_request = open_two  # type: ignore[method-assign]
+    found = push_folder(folder, with_changes(target, create_pr=True), local_hub.endpoint, HASTY)
+    assert (found.pull_request, found.revision) == (1, repository.branches["refs/pr/1"])
 
 
 def test_another_publisher_in_between_is_not_overwritten(

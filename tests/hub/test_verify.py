@@ -10,7 +10,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.plan import plan_push
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
-from distilrubert.pipeline.hub.push import push
+from distilrubert.pipeline.hub.push import push, push_folder
 from distilrubert.pipeline.hub.verify import render_verification, verify_folder, verify_push
 
 from .conftest import HASTY
@@ -29,7 +29,7 @@ def test_what_was_published_is_verified(local_hub: LocalHub, target: PublishSett
     text = render_verification(found)
     assert f"all {found.files} files of me/demo" in text
     assert "loads from an empty cache" in text
-    assert text.endswith(revision)
+    assert f"at {revision[:8]}" in text
     assert json.loads(json.dumps(found.to_dict()))["url"] == f"{local_hub.endpoint}/me/demo/tree/{revision}"
 
 
@@ -40,13 +40,24 @@ def test_what_differs_is_named(local_hub: LocalHub, target: PublishSettings, fol
     tree |= {"README.md": Entry(b"tampered"), "other.txt": Entry(b"other")}
     del tree["config.json"]
     repository.commit("main", tree, repository.branches["main"], "tampering", "colleague")
-    with pytest.raises(UserError, match=r"2 of \d+ files are not those of the folder \(README\.md, config\.json\)"):
+    with pytest.raises(UserError, match=r"2 of \d+ files differ from the folder \(README\.md, config\.json\)"):
         verify_folder(folder, target, local_hub.endpoint, HASTY)
     for name in ("README.md", "config.json"):
         (folder / name).unlink()
     found = verify_folder(folder, target, local_hub.endpoint, HASTY)
     assert (found.others, found.loads) == (("README.md", "other.txt"), None)
     assert "It also holds: README.md, other.txt." in render_verification(found)
+
+
+def test_verification_without_a_download(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
+    push_folder(folder, target, local_hub.endpoint, HASTY, download=False)
+    assert not any("/resolve/" in path or method == "HEAD" for method, path in local_hub.requests)
+    found = verify_folder(folder, target, local_hub.endpoint, HASTY, download=False)
+    assert (found.files, found.loads) == (7, None)
+    assert "loads" not in render_verification(found)
+    (folder / "README.md").write_text("other")
+    with pytest.raises(UserError, match=r"1 of 7 files differ from the folder \(README\.md\)"):
+        verify_folder(folder, target, local_hub.endpoint, HASTY, download=False)
 
 
 def test_any_revision_can_be_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
@@ -76,7 +87,7 @@ def test_what_the_settings_lead_to_is_verified(local_hub: LocalHub, target: Publ
         verify_folder(folder, proposed, local_hub.endpoint, HASTY)
     proposal = push_once(folder, proposed, local_hub.endpoint, HASTY).revision
     assert verify_folder(folder, proposed, local_hub.endpoint, HASTY).revision == proposal
-    with pytest.raises(UserError, match=r"1 of \d+ files are not those of the folder"):
+    with pytest.raises(UserError, match=r"1 of \d+ files differ from the folder"):
         verify_folder(folder, target, local_hub.endpoint, HASTY)
 
 
@@ -85,7 +96,7 @@ def test_a_file_that_changes_while_it_is_published(local_hub: LocalHub, target: 
     plan = plan_push(folder, target, connection)
     (folder / "README.md").write_text("---\nlicense: mit\n---\nchanged too late")
     revision = push(plan, connection).revision
-    with pytest.raises(UserError, match=r"\(README\.md\); publish again, and leave the folder alone"):
+    with pytest.raises(UserError, match=r"\(README\.md\); publish the folder as it is now"):
         verify_push(plan.digests, connection, revision)
 
 

@@ -86,4 +86,4 @@ def test_a_token_that_may_not_write(local_hub: LocalHub, folder: Path, tmp_path:
     local_hub.has_xet = True
     local_hub.storage.create("me/demo", "me")
     for result in publish_twice(local_hub, folder, tmp_path / "home", who="reader"):
-        assert "this token may not do that" in str(result["error"])
+        assert "this token is not allowed to do that" in str(result["error"])

@@ -1,4 +1,4 @@
-"""What a check of a folder has to say."""
+"""What the checks of a folder find."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from distilrubert.pipeline.hub.files import list_files
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Finding:
+class Problem:
     """Something that must be put right before a folder is published.
 
     Attributes:
@@ -60,9 +60,9 @@ class ModelFolder:
         return value if isinstance(value, dict) else {}
 
 
-def render_findings(findings: Iterable[Finding]) -> str:
+def render_problems(problems: Iterable[Problem]) -> str:
     """One line each."""
-    return "\n".join(str(finding) for finding in findings)
+    return "\n".join(map(str, problems))
 
 
 def first_line(error: BaseException) -> str:
