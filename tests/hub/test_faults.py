@@ -191,7 +191,8 @@ def test_what_fails_after_a_refused_commit_is_tried_again_and_told_as_its_own(
     words = "someone else published to main meanwhile" if count == 1 else "broke the connection"
     with pytest.raises(UserError, match=words):
         push(plan, connection)
-    assert fault.fired == (1 if count == 1 else HASTY.attempts)
+    # The client from 1.x on tries again by itself, too.
+    assert fault.fired == 1 if count == 1 else fault.fired >= HASTY.attempts
 
 
 def test_waiting_as_long_as_the_hub_asks() -> None:
