@@ -80,7 +80,9 @@ def _plain(value: Any, dumped: Any) -> Any:
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
+    if key not in values:
+        return "not set"
+    return values[key] if isinstance(values[key], str) else json.dumps(values[key])
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The sections of a recipe that train a masked language model: the student, and a teacher of its own."""
 
-from typing import Any
-
 from pydantic import Field
 
 from distilrubert.common.training.training_settings import OptimizationSettings
@@ -23,13 +21,6 @@ class DistillationSettings(ObjectiveSettings, MaskedTrainingSettings):
         description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
         "(as LightMBERT does): what it knows of pieces that the corpus seldom has is kept, and updates cost less.",
     )
-
-    def trajectory(self) -> dict[str, Any]:
-        """As for any training; what is not used is left out, so that a new loss or setting changes no older run."""
-        settings = {**super().trajectory(), "weights": {name: weight for name, weight in self.weights if weight}}
-        if not self.freeze_embeddings:
-            del settings["freeze_embeddings"]
-        return settings
 
 
 class PretrainingSettings(MaskedTrainingSettings):

@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment
 from distilrubert.common.memory import peak_memory_mib, return_freed_memory
+from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batch_plan import BatchPlan, EpochSlice
 from distilrubert.common.training.batching import build_loader, choose_workers
 from distilrubert.common.training.progress import Progress, peak_gpu_memory_mib
@@ -33,7 +34,7 @@ from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.common.training.training_report import TrainingReport
-from distilrubert.common.training.training_run import TrainingRun, difference
+from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
 
@@ -128,11 +129,11 @@ class _Loop:
                 f"{checkpoint}: was written by another version of distilrubert; remove {checkpoint.parent} to start "
                 "anew, or go on with that version"
             ) from error
-        changed = difference(identity, self.run.identity())
-        if changed:
+        now = self.run.identity()
+        if not agrees(identity, now):
             raise UserError(
-                f"{checkpoint}: belongs to another run: {changed}; remove {checkpoint.parent} to start anew, or go "
-                "back to what it was made with"
+                f"{checkpoint}: belongs to another run: {difference(identity, now)}; remove "
+                f"{checkpoint.parent} to start anew, or go back to what it was made with"
             )
         restore(checkpoint, self.run.objective, self.update.optimizer)
         self.progress = progress

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.configuration import flattened
+from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.loss_module import LossModule
-from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 
 # Settings of BERT and DistilBERT that change a model's outputs and no weight's shape.
 DECISIVE_CONFIG = (
@@ -62,18 +62,9 @@ class TrainingRun:
         """
         config = self.objective.model.config.to_dict()
         return {
-            self.section: self.settings.trajectory(),
+            self.section: recorded(self.settings, exclude=BookkeepingSettings.model_fields),
             "seed": self.seed,
             "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
             "config": {key: config[key] for key in DECISIVE_CONFIG if key in config},
             **self.origin,
         }
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first entry in which two identities differ, in words; empty where they agree."""
-    before, after = dict(flattened(old)), dict(flattened(new))
-    for key in before | after:
-        if before.get(key) != after.get(key):
-            return f"{key} was {before.get(key)} and is {after.get(key)}"
-    return ""

@@ -1,6 +1,6 @@
 """How a model is trained: the settings of the loop, for every section of a recipe that trains."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -109,7 +109,3 @@ class OptimizationSettings(BookkeepingSettings):
                 f"{section}.batch_tokens: {self.batch_tokens} is less than corpus.max_length, {max_length}: one such "
                 "sequence would not fit into a batch"
             )
-
-    def trajectory(self) -> dict[str, Any]:
-        """The settings that decide the trained weights, as plain values."""
-        return self.model_dump(mode="json", exclude=set(BookkeepingSettings.model_fields))

@@ -108,7 +108,8 @@ def test_what_does_not_belong_to_a_model_restarts_nothing(tmp_path, tiny_teacher
     recipe = RECIPE.format(model=teacher, source="{path: texts.txt}, max_length: 64", tasks="[]").replace(
         "}, max_length: 64]", "}], max_length: 64, validation: 0"
     )
-    (tmp_path / "recipe.yaml").write_text(recipe + "distillation: {max_steps: 1, batch_tokens: 64, batches_per_update: 1}\n", encoding="utf-8")
+    recipe += "distillation: {max_steps: 1, batch_tokens: 64, batches_per_update: 1}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
     command = ["distill", str(tmp_path / "recipe.yaml"), "--run-dir", str(tmp_path / "run")]
     assert main(command) == 0
     for name in ("README.md", ".DS_Store", "training.log", "picture.png"):

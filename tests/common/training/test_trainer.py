@@ -428,9 +428,9 @@ def test_a_checkpoint_holds_the_student_and_no_teacher(finished: SimpleNamespace
     ("change", "told"),
     [
         ({"learning_rate": 0.02}, "distillation.learning_rate was 0.01 and is 0.02"),
-        ({"weights": {"kl": 1.0}}, "distillation.weights.kl was 5.0 and is 1.0"),
+        ({"weights": {"kl": 1.0}}, "distillation.weights.cosine was 1.0 and is 0.0"),
         ({"masking": {"probability": 0.2}}, "distillation.masking.probability was 0.15 and is 0.2"),
-        ({"max_steps": 5}, "distillation.max_steps was None and is 5"),
+        ({"max_steps": 5}, "distillation.max_steps was null and is 5"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(finished: SimpleNamespace, change: Any, told: str) -> None:
@@ -487,11 +487,18 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(
         tiny.run(tmp_path / "old")
 
 
-def test_what_is_not_used_is_no_setting_that_could_differ() -> None:
-    settings = DistillationSettings(weights={"mlm": 1.0, "cosine": 0.0}).trajectory()
-    assert settings["weights"] == {"mlm": 1.0}
-    assert "freeze_embeddings" not in settings
-    assert DistillationSettings(freeze_embeddings=True).trajectory()["freeze_embeddings"] is True
+def test_a_checkpoint_of_a_version_without_a_setting_is_resumed_while_that_is_at_its_default(
+    finished: SimpleNamespace, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "old")
+    path = tmp_path / "old/checkpoints/checkpoint-00000014/state.json"
+    state = json.loads(path.read_text())
+    del state["identity"]["distillation"]["freeze_embeddings"], state["identity"]["distillation"]["weights"]["hidden"]
+    path.write_text(json.dumps(state))
+    student, _ = tiny.run(tmp_path / "old")
+    assert tiny.digest(student) == finished.digest
+    with pytest.raises(UserError, match=r"freeze_embeddings was not set and is true"):
+        tiny.run(tmp_path / "old", freeze_embeddings=True)
 
 
 def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:
