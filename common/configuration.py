@@ -67,7 +67,7 @@ def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str],
         section: what they have to be.
         values: what is there.
         file: where they were read, for the message.
-        where: their place in it, as a dotted path.
+        where: their place in it, as a dotted path; empty for the whole file.
 
     Raises:
         UserError: if they are none.
@@ -76,7 +76,7 @@ def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str],
         return section.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in (where, *problem["loc"]))
+        field = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
         raise UserError(f"{os.fspath(file)}: {field}: {problem['msg']}") from None
 
 

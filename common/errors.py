@@ -1,4 +1,4 @@
-"""The one kind of exception for a user's mistake."""
+"""The one kind of exception for a user's mistake, and text that is safe for a terminal."""
 
 
 class UserError(Exception):
@@ -9,4 +9,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters written as escapes, so that text from elsewhere cannot control the terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,22 +1,24 @@
-"""The README.md of a model repository, made from reports: no number that is not in one of the run's files."""
+"""The README.md of a model repository, made from reports: every number is in one of its files."""
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import atomic_file, write_text
+from distilrubert.common.persistence import atomic_file, read_json, write_json, write_text
+from distilrubert.model_card.card_facts import facts_of
+from distilrubert.model_card.card_pictures import PICTURES, write_pictures
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.cases import FILES
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
-from distilrubert.model_card.figures import write_figures
 from distilrubert.model_card.formatting import escape
-from distilrubert.model_card.inputs import REPORTS, CardInput, read_card_input
+from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
 from distilrubert.model_card.procedure import describe_training
 from distilrubert.model_card.prose import describe_model, describe_parity, describe_quality, describe_speed
 from distilrubert.model_card.scores import Score, task_scores
@@ -40,13 +42,16 @@ METRIC_TYPES = {
 }
 
 
-def write_card(run_folder: Path, settings: CardSettings | None = None, hub: Path | None = None) -> Path:
-    """Complete a model repository with its card, figures, citation and reports.
+def write_card(
+    run_folder: Path, settings: CardSettings | None = None, hub: Path | None = None, hub_address: str | None = None
+) -> Path:
+    """Complete a model repository with its card, pictures, citation and reports.
 
     Args:
         run_folder: the run directory.
-        settings: what the card says beyond the reports; the recipe's ``card`` section where it is left out.
-        hub: folder of the model repository, which holds the model; the run's ``hub/`` where it is left out.
+        settings: what the card says beyond the reports; None takes the recipe's ``card`` section.
+        hub: folder of the model repository, which holds the model; None takes the run's ``hub/``.
+        hub_address: web address of the Hub that the model goes to; None takes that of HF_ENDPOINT, or the public one.
 
     Returns:
         The path of the card.
@@ -54,27 +59,44 @@ def write_card(run_folder: Path, settings: CardSettings | None = None, hub: Path
     Raises:
         UserError: if the recipe or the model is missing or a file cannot be read or written.
     """
-    hub = hub or run_folder / "hub"
-    run = read_card_input(run_folder, settings, hub)
+    recipe, hub = _read_recipe(run_folder / "recipe.yaml"), hub or run_folder / "hub"
+    manifest = run_folder / "corpus" / "manifest.json"
+    facts = facts_of(
+        recipe,
+        read_json(manifest) if manifest.is_file() else None,
+        settings,
+        hub_address,
+        run_folder / "recipe.yaml",
+    )
     for name in REPORTS:
-        target = hub / "reports" / f"{name}.json"
-        if getattr(run, name):
-            _copy(run_folder / "reports" / f"{name}.json", target)
+        source, target = run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json"
+        # The report on a teacher that an earlier recipe trained may still be there.
+        if source.is_file() and (name != "pretraining" or facts.teacher.is_pretrained_here):
+            with atomic_file(target) as beside:
+                shutil.copyfile(source, beside)
         else:
             target.unlink(missing_ok=True)
-    figures = write_figures(run, hub / "assets")
+    write_json(hub / FACTS, facts.model_dump(mode="json"))
+    run = read_card_input(hub)
+    write_pictures(run, hub / "assets")
     write_text(hub / "CITATION.bib", bibliography(run))
-    write_text(hub / "README.md", render_card(run, figures))
+    write_text(hub / "README.md", render_card(read_card_input(hub)))
     return hub / "README.md"
 
 
-def render_card(run: CardInput, figures: Mapping[str, str] | None = None) -> str:
-    """The card's text: front matter and body.
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
+    needed = ("name", "teacher", "card")
+    if not isinstance(recipe, dict) or any(key not in recipe for key in needed):
+        raise UserError(f"{path}: is not a resolved recipe: the keys {', '.join(needed)} are needed")
+    return recipe
 
-    Args:
-        run: what is known about the model.
-        figures: alternative text of each picture in ``assets/`` by its file's name.
-    """
+
+def render_card(run: CardInput) -> str:
+    """The card's text: front matter and body."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -84,14 +106,14 @@ def render_card(run: CardInput, figures: Mapping[str, str] | None = None) -> str
         autoescape=False,  # noqa: S701  Markdown, whose special characters `escape` takes care of
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    body = environment.get_template("template.md.jinja").render(**_view(run), figures=figures or {})
+    body = environment.get_template("template.md.jinja").render(**_view(run))
     front_matter = card_data(run).to_yaml(line_break="\n")
     return str(ModelCard(f"---\n{front_matter}\n---\n\n{_single_blank_lines(body)}").content)
 
 
 def card_data(run: CardInput) -> ModelCardData:
     """The card's front matter."""
-    settings = run.settings
+    settings, teacher = run.settings, run.facts.teacher
     results = eval_results(run.quality) if run.quality else []
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
@@ -100,13 +122,13 @@ def card_data(run: CardInput) -> ModelCardData:
         license_link=settings.license_link,
         library_name="transformers",
         pipeline_tag="fill-mask",
-        base_model=run.teacher_id,
-        base_model_relation="finetune" if run.teacher_id else None,
+        base_model=teacher.id,
+        base_model_relation="finetune" if teacher.id else None,
         datasets=settings.datasets or None,
         tags=_tags(run),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         widget=[{"text": settings.example}],
-        model_name=run.name,
+        model_name=run.facts.name,
         eval_results=results or None,
     )
 
@@ -137,18 +159,16 @@ def _view(run: CardInput) -> dict[str, Any]:
     """Everything that the templates name."""
     settings = run.settings
     return {
-        "title": escape(settings.title or run.name),
-        "model_id": run.repo_id or run.name,
-        "published": run.repo_id is not None,
+        "title": escape(settings.title or run.facts.name),
+        "model_id": run.facts.repo_id or run.facts.name,
+        "published": run.facts.repo_id is not None,
         **describe_model(run),
         **describe_training(run),
         "example": json.dumps(settings.example, ensure_ascii=False),
         "sentences": json.dumps(settings.sentences, ensure_ascii=False),
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
-        # Of what was made: by now the recipe may say otherwise.
-        "files_fill_masks": (run.parity.details if run.parity else run.recipe.get("conversion") or {}).get("task")
-        == "fill-mask",
+        "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
         "has_int8": any("int8" in known.case for path, known in FILES.items() if path in run.files),
         "sentence_transformers": "modules.json" in run.files,
         "file_table": file_table(run.files),
@@ -160,8 +180,9 @@ def _view(run: CardInput) -> dict[str, Any]:
         "parity_protocol": run.parity and describe_parity(run.parity),
         "limitations": settings.limitations,
         "license": _license(settings),
-        "teacher_license": settings.teacher_license,
-        "corpus_license": settings.corpus_license,
+        "teacher_license": escape(settings.teacher_license or ""),
+        "corpus_license": escape(settings.corpus_license or ""),
+        "pictures": {name: text for name, text in PICTURES.items() if f"assets/{name}" in run.files},
         "task_licenses": _task_licenses(run),
         "model_entry": model_entry(run),
         **describe_method(run),
@@ -182,11 +203,6 @@ def _task_licenses(run: CardInput) -> str:
     tasks = run.quality.details.get("tasks", {}) if run.quality else {}
     known = {about["title"]: about["licence"] for about in tasks.values() if about.get("licence")}
     return "; ".join(f"{escape(title)}: {escape(licence)}" for title, licence in known.items())
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_file(target) as beside:
-        shutil.copyfile(source, beside)
 
 
 def _single_blank_lines(text: str) -> str:

@@ -1,13 +1,13 @@
 """What a recipe says about the model card beyond what was measured."""
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.model_card.examples import KNOWN, examples_in
-from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
+from distilrubert.model_card.hub_rules import LICENSES, is_language, is_repo_id
 
 MASK = "[MASK]"
 LEFT_OUT = f"Where it is left out, a greeting; there is one in {', '.join(KNOWN)}."
@@ -18,7 +18,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _language(code: str) -> str:
-    if code not in LANGUAGES and not re.fullmatch(r"[a-z]{3}", code):
+    if not is_language(code):
         raise ValueError("a language is an ISO 639 code of two or three small letters, or multilingual or code")
     return code
 
@@ -30,6 +30,15 @@ def _license(identifier: str) -> str:
             "such as apache-2.0, mit or cc-by-4.0, or other with license_name and license_link"
         )
     return identifier
+
+
+def _license_link(link: str) -> str:
+    # It becomes the target of a Markdown link and a value of the front matter.
+    if not re.fullmatch(r"https?://[^\s<>()\[\]\"'\\]+|[\w.-]+(/[\w.-]+)*", link):
+        raise ValueError(
+            "an https address or the path of a file in the repository is needed, without spaces, quotes or brackets"
+        )
+    return link
 
 
 def _dataset(name: str) -> str:
@@ -57,13 +66,18 @@ class CardSettings(Section):
         description="Licence of the published model: an identifier of the Hub's list, or other."
     )
     license_name: str | None = Field(None, description="Name of the licence where license is other.")
-    license_link: str | None = Field(
+    license_link: Annotated[str, AfterValidator(_license_link)] | None = Field(
         None, description="Address, or path in the repository, of the licence's text where license is other."
     )
     title: str | None = Field(None, description="Heading of the card; the recipe's name where it is left out.")
     tags: list[Words] = Field([], description="Tags for the Hub's search, besides those that follow from the files.")
     datasets: list[Annotated[str, AfterValidator(_dataset)]] = Field(
         [], description="Hub ids of the data sets that the corpus was made from."
+    )
+    method: Literal["distilbert", "distilrubert"] = Field(
+        "distilbert",
+        description="Paper on the method that the card cites first. distilbert: Sanh et al. 2019. distilrubert: "
+        "Kolesnikova et al. 2022; for students of a RuBERT that are trained with the losses of that paper.",
     )
     authors: list[Words] = Field([], description="Who made this model, for the citation; each as 'Family, Given'.")
     teacher_name: str | None = Field(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.loss_rows import losses_of
 
 _HERE = Path(__file__).parent
 METHOD, SUBTITLES, TAIGA = "kolesnikova2022knowledge", "lison2016opensubtitles", "shavrina2017taiga"
@@ -35,15 +36,15 @@ def describe_method(run: CardInput) -> dict[str, Any]:
     """The paper to cite, in BibTeX, where the losses come from, and the works that this sentence names."""
     keys = _keys(run)
     number = {key: place for place, key in enumerate(keys[1:], start=1)}
-    if _is_distilrubert(run):
+    if run.settings.method == "distilrubert":
         origins = (
-            f"The losses are those of the first DistilRuBERT, which learned from OpenSubtitles [{number[SUBTITLES]}] "
-            f"and the social-media part of Taiga [{number[TAIGA]}];\n"
-            f"they go back to DistilBERT [{number[DISTILBERT]}] and its example code [{number[EXAMPLE]}]."
+            f"The losses are those of the first DistilRuBERT. It was trained on OpenSubtitles [{number[SUBTITLES]}] "
+            f"and the social-media part of Taiga [{number[TAIGA]}].\n"
+            f"They follow DistilBERT [{number[DISTILBERT]}] and its example code [{number[EXAMPLE]}]."
         )
     else:
-        across = f"; those across two vocabularies are of [{number[METHOD]}]" if METHOD in number else ""
-        origins = f"The losses go back to DistilBERT and its example code [{number[EXAMPLE]}]{across}."
+        across = f" The losses across two vocabularies follow [{number[METHOD]}]." if METHOD in number else ""
+        origins = f"The losses follow DistilBERT and its example code [{number[EXAMPLE]}].{across}"
     return {
         "method_entry": _bibtex()[keys[0]],
         "origins": origins,
@@ -53,16 +54,10 @@ def describe_method(run: CardInput) -> dict[str, Any]:
 
 def _keys(run: CardInput) -> list[str]:
     """What a card cites: the paper on its method, then the others in the order of their numbers."""
-    if _is_distilrubert(run):
+    if run.settings.method == "distilrubert":
         return [METHOD, SUBTITLES, TAIGA, DISTILBERT, EXAMPLE]
-    weights = run.distillation["weights"]
-    return [DISTILBERT, EXAMPLE, *([METHOD] if any(weights.get(name) for name in ACROSS_VOCABULARIES) else [])]
-
-
-def _is_distilrubert(run: CardInput) -> bool:
-    """Whether it is one of the family: a student of a Russian RuBERT, or called so."""
-    names = (run.name, run.settings.title or "", run.teacher_name)
-    return bool({"ru", "rus"} & set(run.settings.language)) and any("rubert" in name.lower() for name in names)
+    is_across = any(loss in ACROSS_VOCABULARIES for loss in losses_of(run.training))
+    return [DISTILBERT, EXAMPLE, *([METHOD] if is_across else [])]
 
 
 @functools.cache
@@ -77,15 +72,15 @@ def model_entry(run: CardInput) -> str | None:
     if not run.settings.authors or run.training is None:
         return None
     fields = {
-        "title": f"{{{_escape(run.settings.title or run.name)}}}",
+        "title": f"{{{_escape(run.settings.title or run.facts.name)}}}",
         "author": " and ".join(map(_escape, run.settings.authors)),
         "year": str(datetime.date.fromisoformat(run.training.environment.date).year),
     }
-    if run.repo_id:
-        fields["url"] = f"https://huggingface.co/{run.repo_id}"
+    if run.facts.repo_id:
+        fields["url"] = f"{run.facts.hub}/{run.facts.repo_id}"
     width = max(map(len, fields))
     lines = [f"  {name:<{width}} = {{{value}}}" for name, value in fields.items()]
-    return f"@misc{{{run.name},\n" + ",\n".join(lines) + "\n}"
+    return f"@misc{{{run.facts.name},\n" + ",\n".join(lines) + "\n}"
 
 
 def bibliography(run: CardInput) -> str:

@@ -7,10 +7,10 @@ _SPECIAL = {ord(character): f"\\{character}" for character in r"\`*_[]<>|~$#"}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
-def figure(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 3) -> str:
     """`value` with `digits` significant digits, never fewer than its integer part has, thousands separated.
 
-    >>> [figure(value) for value in (0.32849, 36.49, 52, 679.4, 135445.7, 0)]
+    >>> [number(value) for value in (0.32849, 36.49, 52, 679.4, 135445.7, 0)]
     ['0.328', '36.5', '52.0', '679', '135,446', '0']
     """
     if value == 0:
@@ -50,8 +50,8 @@ def duration(seconds: float) -> str:
     """A wall time in the unit that suits it: seconds, minutes or hours."""
     for size, unit in ((3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
-            return f"{figure(seconds / size, 2 if seconds < 10 * size else 3)} {unit}"
-    return f"{figure(seconds, 2)} seconds"
+            return f"{number(seconds / size, 2 if seconds < 10 * size else 3)} {unit}"
+    return f"{number(seconds, 2)} seconds"
 
 
 def words(number: int) -> str:

@@ -1,5 +1,8 @@
 """What the Hub accepts in a card, so that a card is checked without asking it."""
 
+import re
+
+import langcodes
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -16,17 +19,19 @@ LICENSES = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# ISO 639-1; the Hub also takes the three letters of ISO 639-2 and 639-3, which are checked by form only.
-LANGUAGES = frozenset(
-    """
-    aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en
-    eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv
-    ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne
-    ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss
-    st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
-    multilingual code
-    """.split()  # noqa: SIM905
-)
+# What the Hub takes in place of a language.
+NO_LANGUAGES = {"multilingual": "several languages", "code": "program code"}
+
+
+def is_language(code: str) -> bool:
+    """Whether the Hub takes it as a language: two or three letters of ISO 639, or :data:`NO_LANGUAGES`."""
+    return code in NO_LANGUAGES or (re.fullmatch(r"[a-z]{2,3}", code) is not None and langcodes.tag_is_valid(code))
+
+
+def language_name(code: str) -> str:
+    """The English name of a language; its code in quotes if there is no name."""
+    name = NO_LANGUAGES.get(code) or langcodes.Language.get(code).display_name()
+    return f"'{code}'" if name.startswith("Unknown language") else name
 
 
 def is_repo_id(name: str) -> bool:

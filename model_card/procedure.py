@@ -1,84 +1,75 @@
 """What a card says about the training: losses, layers, effort, corpus, energy."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from distilrubert.common.measurements import Measurements
-from distilrubert.model_card.formatting import count, duration, escape, figure, listing, short_count
+from distilrubert.model_card.card_facts import CorpusFacts
+from distilrubert.model_card.formatting import count, duration, escape, listing, number, short_count
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.loss_rows import losses_of
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
-from distilrubert.modeling.architecture import spread_layers
 
 MOST_ORIGINS = 6
 
 
 def describe_training(run: CardInput) -> dict[str, Any]:
     """How the student was trained, on what, with which losses, and what it cost."""
-    settings = run.distillation
+    training = run.training
     return {
-        "start": _start(run),
-        "loss_table": loss_table(settings["weights"], run.training),
-        "pretraining": run.pretraining and describe_pretraining(run.pretraining),
-        "training": run.training and describe_distillation(run.training),
-        "optimisation": describe_optimisation(settings),
+        "start": _start(training),
+        "loss_table": training and loss_table(losses_of(training)),
+        "pretraining": run.pretraining and _pretraining(run.pretraining),
+        "training": training and _distillation(training),
+        "optimisation": training and _optimisation(training.details["settings"]),
         "corpus": _corpus(run),
         "energy": _energy(run),
     }
 
 
-def _start(run: CardInput) -> str:
+def _start(training: Measurements | None) -> str:
     """Where the student's first weights come from."""
-    total, layers = _teacher_layers(run), run.config["n_layers"]
-    given = run.recipe["student"].get("initialise_from")
-    if given == "random":
+    initialisation = training.details.get("initialisation") if training else None
+    if initialisation is None:
+        return "layers of the teacher"
+    if initialisation["layers"] is None:
         return "random weights"
-    chosen = given or (spread_layers(layers, total) if total else None)
-    if chosen is None:
-        return "blocks of the teacher"
-    of = f" of {total}" if total else ""
-    return f"the teacher's blocks {listing([str(layer + 1) for layer in chosen])}{of} (counted from one)"
+    layers = listing([str(layer + 1) for layer in initialisation["layers"]])
+    return f"layers {layers} of the teacher's {initialisation['teacher_layers']} (the first layer is 1)"
 
 
-def _teacher_layers(run: CardInput) -> int | None:
-    """From the teacher's config; while that is not at hand, from the recipe that trains it."""
-    if run.teacher_config:
-        return int(run.teacher_config["num_hidden_layers"])
-    return (run.recipe["teacher"].get("pretrain") or {}).get("layers")
-
-
-def describe_pretraining(training: Measurements) -> str:
+def _pretraining(training: Measurements) -> str:
     """What it took to train the teacher."""
     return f"The teacher was trained first, on the same corpus: {_effort(training)}."
 
 
-def describe_distillation(training: Measurements) -> str:
+def _distillation(training: Measurements) -> str:
     """What it took to train the student, on what."""
-    figures, where = training.rows[0].figures, training.environment
-    processes, hardware = figures.get("processes", 1), escape(where.gpu) if where.gpu else machine_of(where)
+    values, where = training.rows[0].figures, training.environment
+    processes, hardware = values.get("processes", 1), escape(where.gpu) if where.gpu else machine_of(where)
     machines = f"{processes} × {hardware}" if processes > 1 else hardware
     return (
-        f"The distillation took {_effort(training, ':')} on {machines}, in {figures.get('precision', 'fp32')}, "
-        f"at {count(figures['tokens_per_s'])} tokens/s."
+        f"The distillation took {_effort(training)} on {machines}, in {escape(values.get('precision', 'fp32'))}, "
+        f"at {count(values['tokens_per_s'])} tokens/s."
     )
 
 
-def _effort(training: Measurements, before_time: str = ",") -> str:
-    figures = training.rows[0].figures
+def _effort(training: Measurements) -> str:
+    values = training.rows[0].figures
     return (
-        f"{count(figures['steps'])} updates over {short_count(figures['tokens'])} tokens{before_time} "
-        f"{duration(figures['wall_time_s'])}"
+        f"{duration(values['wall_time_s'])} ({count(values['steps'])} updates, {short_count(values['tokens'])} tokens)"
     )
 
 
-def describe_optimisation(settings: Mapping[str, Any]) -> str:
+def _optimisation(settings: Mapping[str, Any]) -> str:
     """The optimiser's settings."""
     masking = settings.get("masking") or {}
     sentences = [
-        f"AdamW at a peak learning rate of {settings['learning_rate']:g}, reached after {100 * settings['warmup']:g} % "
-        f"of the updates; up to {count(settings['batch_tokens'] * settings['batches_per_update'])} tokens an update.",
-        f"{100 * masking['probability']:g} % of the pieces are to be predicted"
+        f"The optimiser is AdamW. The peak learning rate of {settings['learning_rate']:g} is reached after "
+        f"{100 * settings['warmup']:g} % of the updates.",
+        f"An update sees at most {count(settings['batch_tokens'] * settings['batches_per_update'])} tokens.",
+        f"{100 * masking['probability']:g} % of the tokens are masked"
         f"{', rare ones more often' if masking.get('smoothing') else ''}."
         if masking
         else "",
@@ -88,27 +79,20 @@ def describe_optimisation(settings: Mapping[str, Any]) -> str:
 
 def _corpus(run: CardInput) -> str:
     """What the corpus is, from the settings and the manifest."""
-    parts = [run.settings.corpus_description, _counts(run.manifest) if run.manifest else None]
+    parts = [run.settings.corpus_description, _counts(run.facts.corpus) if run.facts.corpus else None]
     return "\n".join(["**Corpus.**", *filter(None, parts)]) if any(parts) else ""
 
 
-def _counts(manifest: Mapping[str, Any]) -> str:
-    """Sequences and tokens of the corpus, and where they came from. No folder of the machine that read them."""
-    total = manifest["total"]
-    origins = [origin for source in manifest["sources"] for origin in source["origins"]]
-    names = [f"`{_origin_name(origin)}`" for origin in origins]
+def _counts(corpus: CorpusFacts) -> str:
+    """Sequences and tokens of the corpus, and where they came from."""
+    names = [f"`{origin.replace('`', '')}`" for origin in corpus.origins]
     named = listing(names) if len(names) <= MOST_ORIGINS else f"{count(len(names))} files"
-    sequences, held_out = count(total["train_sequences"]), count(total["validation_sequences"])
     return (
-        f"Read from {named}: {short_count(total['train_tokens'])} tokens in {sequences} sequences "
-        f"of at most {manifest['settings']['max_length']}, and {held_out} sequences held out. "
-        f"Of {count(total['texts'])} texts, {count(total['duplicates'])} exact duplicates were dropped."
+        f"The text comes from {named}. It has {count(corpus.texts)} texts; {count(corpus.duplicates)} exact duplicates "
+        f"were left out.\n"
+        f"The training set has {short_count(corpus.train_tokens)} tokens in {count(corpus.train_sequences)} sequences "
+        f"of at most {corpus.max_length} tokens. {count(corpus.validation_sequences)} sequences are held out."
     )
-
-
-def _origin_name(origin: Mapping[str, Any]) -> str:
-    """A data set's id, or a file's name."""
-    return str(origin.get("dataset") or Path(origin["path"]).name)
 
 
 def _energy(run: CardInput) -> dict[str, str] | None:
@@ -120,6 +104,6 @@ def _energy(run: CardInput) -> dict[str, str] | None:
         "what": "training of the teacher and of the student" if run.pretraining else "distillation",
         "left_out": "" if run.pretraining else "the training of the teacher, ",
         "time": duration(seconds),
-        "watts": figure(run.settings.watts),
-        "kwh": figure(seconds / 3600 * run.settings.watts / 1000),
+        "watts": number(run.settings.watts),
+        "kwh": number(seconds / 3600 * run.settings.watts / 1000),
     }

@@ -1,60 +1,53 @@
-"""What a card says in sentences about the model and about how its figures were measured."""
+"""What a card says in sentences about the model and about how it was measured."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
-from distilrubert.common.measurements import Environment, Measurements
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.model_card.cases import BACKENDS, Case
-from distilrubert.model_card.formatting import count, escape, figure, listing, short_count, words
+from distilrubert.model_card.formatting import count, escape, listing, number, short_count, words
+from distilrubert.model_card.hub_rules import language_name
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import have_vocabularies_of_their_own, intrinsic_scores, main_scores, task_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
 
-SPECIAL_LANGUAGES = {"multilingual": "several languages", "code": "program code"}
-
 
 def describe_model(run: CardInput) -> dict[str, Any]:
     """The model's shape and size, and its fastest file."""
-    name = escape(run.teacher_name)
+    teacher = run.facts.teacher
+    name = escape(teacher.name)
+    commit = f" (commit `{teacher.commit[:12]}`)" if teacher.commit else ""
     return {
-        "name": escape(run.name),
-        "teacher": f"[{name}](https://huggingface.co/{run.teacher_id})" if run.teacher_id else name,
-        "languages": listing(list(map(_language_name, run.settings.language))),
-        "shape": describe_shape(run.config),
+        "name": escape(run.facts.name),
+        "teacher": f"[{name}]({run.facts.hub}/{teacher.id}){commit}" if teacher.id else name,
+        "languages": listing(list(map(language_name, run.settings.language))),
+        "shape": _shape(run.config),
         "reach": _reach(run),
-        "parameters": describe_parameters(run.speed, run.training),
-        "fastest": run.speed and describe_fastest(run.speed),
+        "parameters": _parameters(run.speed, run.training),
+        "fastest": run.speed and _fastest(run.speed),
     }
 
 
-def _language_name(code: str) -> str:
-    """What English calls a language; its code in quotes where transformers knows no name."""
-    return SPECIAL_LANGUAGES.get(code) or (LANGUAGES[code].title() if code in LANGUAGES else f"'{code}'")
-
-
-def describe_shape(config: Mapping[str, Any]) -> str:
+def _shape(config: Mapping[str, Any]) -> str:
     """Layers, widths and vocabulary of a DistilBERT by its ``config.json``."""
     return (
-        f"It has {config['n_layers']} layers, {config['n_heads']} attention heads and hidden states of "
-        f"{config['dim']} values (feed-forward layers of {count(config['hidden_dim'])}),\n"
-        f"a vocabulary of {count(config['vocab_size'])} pieces, and reads up to "
+        f"It has {config['n_layers']} layers with {config['n_heads']} attention heads, {config['dim']}-dimensional "
+        f"hidden states and feed-forward layers of width {count(config['hidden_dim'])}.\n"
+        f"Its vocabulary has {count(config['vocab_size'])} tokens. An input has at most "
         f"{config['max_position_embeddings']} tokens."
     )
 
 
 def _reach(run: CardInput) -> str:
-    """How long the texts were that it learned from, where it takes longer ones."""
-    settings = run.manifest["settings"] if run.manifest else run.recipe.get("corpus", {})
-    longest = settings.get("max_length")
+    """How long the texts of the distillation were, if the model takes longer ones."""
+    longest = run.facts.max_length
     if not longest or longest >= run.config["max_position_embeddings"]:
         return ""
     return f"It was distilled on sequences of at most {longest} tokens."
 
 
-def describe_parameters(speed: Measurements | None, training: Measurements | None) -> str | None:
-    """Parameters of the student, against the teacher's where both were counted in the same way."""
+def _parameters(speed: Measurements | None, training: Measurements | None) -> str | None:
+    """Parameters of the student, against the teacher's if both were counted in the same way."""
     counted = {
         Case.parse(row.case).model: row.figures["parameters"]
         for row in (speed.rows if speed else [])
@@ -65,30 +58,29 @@ def describe_parameters(speed: Measurements | None, training: Measurements | Non
         student = training.rows[0].figures.get("parameters")
     if not student:
         return None
-    fewer = f", {figure(teacher / student)} times fewer than the teacher's {short_count(teacher)}" if teacher else ""
-    return f"In all it has {short_count(student)} parameters{fewer}."
+    fewer = f", {number(teacher / student)} times fewer than the teacher ({short_count(teacher)})" if teacher else ""
+    return f"It has {short_count(student)} parameters{fewer}."
 
 
-def describe_fastest(speed: Measurements) -> str | None:
+def _fastest(speed: Measurements) -> str | None:
     """The student's file with the lowest latency on the CPU, if that is lower than the teacher's."""
-    rows = [
-        row
-        for row in speed.rows
-        if row.figures.get("latency_ratio", 0) > 1
-        and Case.parse(row.case).model == "student"
-        and not Case.parse(row.case).cuda
-    ]
+    rows = [row for row in speed.rows if row.figures.get("latency_ratio", 0) > 1 and _is_students_on_cpu(row)]
     if not rows:
         return None
     best = max(rows, key=lambda row: row.figures["latency_ratio"])
-    figures = best.figures
-    throughput = figures["throughput_ratio"]
-    also = f", its throughput {figure(throughput)} times higher" if throughput > 1 else ""
+    values = best.figures
+    throughput = values["throughput_ratio"]
+    also = f", and its throughput is {number(throughput)} times higher" if throughput > 1 else ""
     return (
-        f"**Its fastest file here, {Case.parse(best.case).label.removeprefix('Student, ')}, takes "
-        f"{figure(figures['size_mib'])} MiB; on the same CPU its latency is {figure(figures['latency_ratio'])} times "
+        f"**The fastest file here is {Case.parse(best.case).label.removeprefix('Student, ')} "
+        f"({number(values['size_mib'])} MiB). On the same CPU, its latency is {number(values['latency_ratio'])} times "
         f"lower than that of the teacher in PyTorch{also}.**"
     )
+
+
+def _is_students_on_cpu(row: Row) -> bool:
+    case = Case.parse(row.case)
+    return case.model == "student" and not case.cuda
 
 
 def describe_speed(speed: Measurements) -> str:
@@ -97,26 +89,39 @@ def describe_speed(speed: Measurements) -> str:
     gpu = _gpu(where) if any(Case.parse(row.case).cuda for row in speed.rows) else ""
     batches = settings["batch_sizes"]
     sentences = [
-        f"Random sequences of {settings['sequence_length']} tokens; latency at batch size {min(batches)}, "
-        f"throughput at batch size {max(batches)}; medians, each case warmed up in a process of its own.",
-        "Gains are against the first line, on the CPU: how many times lower the latency and higher the throughput is.",
-        "Sizes are those of the files as they are stored; PyTorch widens 16-bit numbers to fp32 when it loads them."
+        f"The inputs are random sequences of {settings['sequence_length']} tokens. Latency is measured at batch size "
+        f"{min(batches)}, throughput at batch size {max(batches)}. Every case has its own process and is warmed up.",
+        _statistics(speed),
+        "The ratios compare a line with the first line on the same device: how many times lower the latency and "
+        "higher the throughput is.",
+        "Sizes are those of the stored files. PyTorch converts 16-bit weights to fp32 when it loads them."
         if any(map(stored_in_16_bits, speed.rows))
         else "",
         f"Measured on {machine_of(where)}{gpu}, {where.date}, with {_versions(where)}.",
         _default_precision(speed),
-        "Spreads and all other figures: [reports/speed.json](reports/speed.json).",
+        "All values: [reports/speed.json](reports/speed.json).",
     ]
     return "\n".join(filter(None, sentences))
 
 
+def _statistics(speed: Measurements) -> str:
+    """What the numbers of the table are, over how many starts."""
+    starts = max((row.figures.get("starts", 0) for row in speed.rows), default=0)
+    if starts < 2:
+        return "The values are medians."
+    return (
+        f"Every case was started {count(starts)} times. The values are medians over the starts, ± the interquartile "
+        "range. Brackets give the lowest and the highest ratio of a start."
+    )
+
+
 def _default_precision(speed: Measurements) -> str:
-    """In what a runtime computed that leaves the precision to the CPU."""
-    if not any(Case.parse(row.case).follows_cpu for row in speed.rows):
+    """In which number format OpenVINO computed, in reports that have one case for each of its files."""
+    if not any(Case.parse(row.case).follows_cpu and "hint" not in row.figures for row in speed.rows):
         return ""
     in_bf16 = any("bf16" in name for name in speed.environment.instruction_sets)
-    found = "which on this CPU is bf16 for all that is not int8" if in_bf16 else "which on this CPU is fp32"
-    return f"OpenVINO computed in its default precision, {found}."
+    found = "bf16 for all that is not int8" if in_bf16 else "fp32"
+    return f"OpenVINO computed in its default precision, which is {found} on this CPU."
 
 
 def describe_quality(quality: Measurements) -> str:
@@ -126,18 +131,22 @@ def describe_quality(quality: Measurements) -> str:
         "Held-out text is the part of the corpus that the student was not trained on."
         if intrinsic_scores(quality)
         else "",
-        "The models have vocabularies of their own: figures on held-out text are per piece, each model's own, and do "
-        "not tell which of them is better."
+        "The models have different vocabularies. Values on held-out text are per token of each model's own vocabulary, "
+        "so they do not say which model is better."
         if have_vocabularies_of_their_own(quality)
         else "",
         _protocol(quality.details["settings"]) if task_scores(quality) else "",
         _file_protocol(quality),
-        "A linear probe is a logistic regression on the frozen model's last hidden states: of a sentence their mean, "
-        "of a word that of its first piece."
+        "A linear probe is a logistic regression on the frozen model's last hidden states: their mean for a sentence, "
+        "the first token's for a word."
         if main_scores(quality, "linear_probe")
         else "",
+        "The lead over the majority class is the score minus that of a model that always answers the most frequent "
+        "class. The table gives the share of the teacher's lead, ± its standard error over the test rows."
+        if any(row.figures.get("gain_over_majority") for row in quality.rows)
+        else "",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}.",
-        "All figures and the single runs: [reports/quality.json](reports/quality.json).",
+        "All values and the single runs: [reports/quality.json](reports/quality.json).",
     ]
     return "\n".join(filter(None, sentences))
 
@@ -145,35 +154,39 @@ def describe_quality(quality: Measurements) -> str:
 def _protocol(settings: Mapping[str, Any]) -> str:
     """How the tasks were fine-tuned."""
     seeds, limit = len(settings["seeds"]), settings["finetuning"].get("train_limit")
-    rows = f", on {count(limit)} labelled rows at most" if limit else ""
+    rows = f" on at most {count(limit)} labelled rows" if limit else ""
     return (
-        f"On the tasks teacher and student were fine-tuned in the same way{rows}, "
-        f"with {words(seeds)} seed{'s' if seeds > 1 else ''}: "
-        f"{'mean ± standard deviation' if seeds > 1 else 'the score'} on the test part."
+        f"Teacher and student were fine-tuned on the tasks in the same way{rows}, "
+        f"with {words(seeds)} seed{'s' if seeds > 1 else ''}. "
+        f"The table gives {'mean ± standard deviation' if seeds > 1 else 'the score'} on the test set."
     )
 
 
 def _file_protocol(quality: Measurements) -> str:
-    """That files were made of the fine-tuned models, where some were."""
+    """That files were made of the fine-tuned models, if some were."""
     if not any(Case.parse(row.case).backend in BACKENDS for row in quality.rows):
         return ""
     return (
-        "For the columns of files, each of these fine-tuned models was exported in the same way as the published file "
-        "and scored again."
+        "For the columns of files, each fine-tuned student was exported in the same way as the published file and "
+        "scored again."
     )
 
 
 def describe_parity(parity: Measurements) -> str:
     """On how much text the files were compared, and in which arithmetic."""
-    held = any(Case.parse(f"student-{row.case}").follows_cpu for row in parity.rows)
-    precision = "\nOpenVINO was held to fp32 arithmetic for this, also where its default is bf16." if held else ""
-    what, centred = "hidden states", ""
-    if parity.details.get("task") == "fill-mask":
-        what, centred = "logits", "\nFor the cosines the mean over all tokens is subtracted first."
-    return (
-        f"How far the {what} of each file are from the PyTorch model's, over {parity.details['sentences']} real "
-        f"sentences.{centred}{precision}"
-    )
+    details = parity.details
+    is_fp32 = any(Case.parse(f"student-{row.case}").follows_cpu and "hint" not in row.figures for row in parity.rows)
+    what = "logits" if details.get("task") == "fill-mask" else "hidden states"
+    full = details.get("full_length_texts")
+    sentences = [
+        f"The table compares the {what} of each file with those of the PyTorch model, on {count(details['sentences'])} "
+        f"real sentences{f' and {count(full)} texts of full length' if full else ''}.",
+        "The mean over all tokens is subtracted before the cosines are taken."
+        if details.get("centred") or what == "logits"
+        else "",
+        "OpenVINO computes in fp32 here, also where its default is bf16." if is_fp32 else "",
+    ]
+    return "\n".join(filter(None, sentences))
 
 
 def machine_of(where: Environment) -> str:

@@ -19,17 +19,17 @@ METRIC_TITLES = {
 }
 
 INTRINSIC_TITLES = {
-    "masked_accuracy": "accuracy at masked pieces",
+    "masked_accuracy": "accuracy at masked tokens",
     "masked_cross_entropy_nats": "masked cross-entropy, nats (lower is better)",
     "pseudo_perplexity": "pseudo-perplexity (lower is better)",
     "kl_to_teacher_nats": "KL to the teacher, nats (lower is better)",
-    "teacher_agreement": "same first choice as the teacher",
+    "teacher_agreement": "same first prediction as the teacher",
     "mean_hidden_cosine": "cosine with the teacher's hidden states",
 }
 
 
-# Of these each model predicts pieces of its own vocabulary: longer pieces are fewer, and harder to predict.
-PER_PIECE = ("masked_accuracy", "masked_cross_entropy_nats", "pseudo_perplexity")
+# Each model predicts tokens of its own vocabulary. Longer tokens are fewer and harder to predict.
+PER_TOKEN = ("masked_accuracy", "masked_cross_entropy_nats", "pseudo_perplexity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +116,9 @@ def intrinsic_scores(quality: Measurements) -> list[tuple[str, dict[str, Value]]
 
 
 def have_vocabularies_of_their_own(quality: Measurements) -> bool:
-    """Whether a model was measured on held-out text in other pieces than the baseline.
+    """Whether a model was measured on held-out text in another vocabulary than the baseline's.
 
-    Such a model is not compared with the baseline piece by piece, so the report has no divergence from it.
+    Such a model is not compared with the baseline token by token, so the report has no divergence from it.
     """
     return any(
         row.case != quality.baseline and "masked_accuracy" in row.figures and "kl_to_teacher_nats" not in row.figures

@@ -1,14 +1,14 @@
-"""The tables of a card. Each has a fixed set of columns; a column that nobody measured is left out."""
+"""The tables of a card. Each has a fixed set of columns; a column without a value is left out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import FILES, Case, file_of
-from distilrubert.model_card.formatting import cosine, escape, figure, score
+from distilrubert.model_card.formatting import cosine, escape, number, score
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
-    PER_PIECE,
+    PER_TOKEN,
     have_vocabularies_of_their_own,
     intrinsic_scores,
     main_scores,
@@ -28,15 +28,17 @@ SPEED_COLUMNS = {
     "cuda_latency_s": "GPU latency, s",
     "samples_per_s": "CPU throughput, samples/s",
     "cuda_samples_per_s": "GPU throughput, samples/s",
-    "latency_ratio": "Latency gain, ×",
-    "throughput_ratio": "Throughput gain, ×",
+    "latency_ratio": "Latency ratio, ×",
+    "throughput_ratio": "Throughput ratio, ×",
 }
+SPREADS = {"latency_s": "latency_spread_s", "samples_per_s": "samples_spread_per_s"}
 PARITY_COLUMNS = {
     "maximal_difference": "Largest difference",
     "mean_difference": "Mean difference",
     "token_cosine": "Cosine of token vectors",
+    "token_cosine_p1": "1st percentile over tokens",
     "pooled_cosine": "Cosine of sentence vectors",
-    "top1_agreement": "Same first guess for a token",
+    "top1_agreement": "Same first prediction for a token",
 }
 
 
@@ -48,23 +50,31 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_colu
 
 def speed_table(speed: Measurements) -> str:
     """The table of the reference card: size, latency and throughput of every model and file, CPU beside GPU."""
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, dict[str, str]] = {}
     for row in speed.rows:
         case = Case.parse(row.case)
-        figures = row.figures | {"stored_in_16_bits": stored_in_16_bits(row)}
+        cells = _speed_cells(row)
         if case.cuda:
-            figures = {f"cuda_{key}": figures.get(key) for key in ("latency_s", "samples_per_s")}
-        merged[case.name] = {**figures, **merged.get(case.name, {})}
+            cells = {f"cuda_{key}": cells[key] for key in ("latency_s", "samples_per_s") if key in cells}
+        merged[case.name] = {**cells, **merged.get(case.name, {})}
     columns = _measured(SPEED_COLUMNS, merged.values())
-    rows = [
-        [Case.parse(name).label, *(_speed_cell(figures, key) for key in columns)] for name, figures in merged.items()
-    ]
+    rows = [[Case.parse(name).label, *(cells.get(key, "–") for key in columns)] for name, cells in merged.items()]
     return markdown_table(["Model", *columns.values()], rows)
 
 
-def _speed_cell(figures: Mapping[str, Any], key: str) -> str:
-    note = " (16-bit)" if key == "size_mib" and figures.get("stored_in_16_bits") else ""
-    return _cell(figures.get(key)) + note
+def _speed_cells(row: Row) -> dict[str, str]:
+    """The cells of a row by column. A report with several starts has a spread for each."""
+    values, has_starts = row.figures, row.figures.get("starts", 0) > 1
+    cells = {key: number(values[key]) for key in SPEED_COLUMNS if values.get(key) is not None}
+    if stored_in_16_bits(row):
+        cells["size_mib"] += " (16-bit)"
+    if has_starts:
+        for key, spread in SPREADS.items():
+            cells[key] += f" ± {number(values[spread], 2)}"
+        for key in ("latency_ratio", "throughput_ratio"):
+            low, high = values[f"{key}_range"]
+            cells[key] += f" ({number(low)}–{number(high)})"
+    return cells
 
 
 def parity_table(parity: Measurements) -> str:
@@ -74,9 +84,11 @@ def parity_table(parity: Measurements) -> str:
     return markdown_table(["File", *columns.values()], rows)
 
 
-def _parity_cell(figures: Mapping[str, Any], key: str) -> str:
-    value = figures.get(key)
-    return cosine(value) if value is not None and key.endswith("cosine") else _cell(value)
+def _parity_cell(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    if value is None:
+        return "–"
+    return cosine(value) if "cosine" in key else number(value)
 
 
 def quality_table(quality: Measurements) -> str:
@@ -86,7 +98,7 @@ def quality_table(quality: Measurements) -> str:
     head = ["Measure", *map(_model_title, models)]
     intrinsic = [
         [
-            f"{own if name in PER_PIECE else 'Held-out text'}: {INTRINSIC_TITLES[name]}",
+            f"{own if name in PER_TOKEN else 'Held-out text'}: {INTRINSIC_TITLES[name]}",
             *(_text(values.get(model)) for model in models),
         ]
         for name, values in intrinsic_scores(quality)
@@ -101,8 +113,17 @@ def quality_table(quality: Measurements) -> str:
     ]
     relative = ["Mean of the tasks' main metrics, relative to the teacher", *map(_ratio, quality.rows)]
     summary = [relative] if any(row.ratio is not None for row in quality.rows) else []
-    rows = [*intrinsic, *probes, *tasks, *summary]
+    rows = [*intrinsic, *probes, *tasks, *summary, *_leads(quality)]
     return markdown_table(head, rows) if rows else ""
+
+
+def _leads(quality: Measurements) -> Iterator[list[str]]:
+    """For each task that the teacher has learnt, which share of its lead over the majority class each model has."""
+    gains = [row.figures.get("gain_over_majority", {}) for row in quality.rows]
+    for task in dict.fromkeys(task for gain in gains for task in gain):
+        title = escape(quality.details["tasks"][task]["title"])
+        cells = [score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else "–" for gain in gains]
+        yield [f"{title}: share of the teacher's lead over the majority class", *cells]
 
 
 def _model_title(case: str) -> str:
@@ -120,37 +141,24 @@ def _ratio(row: Row) -> str:
 def file_table(files: Mapping[str, int]) -> str:
     """The weights in the repository and who should take which."""
     rows = [
-        [f"`{path}`", known.what, known.take_when, figure(files[path] / 2**20)]
+        [f"`{path}`", known.what, known.take_when, number(files[path] / 2**20)]
         for path, known in FILES.items()
         if path in files
     ]
     return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 
-def loss_table(weights: Mapping[str, float], training: Measurements | None) -> str:
-    """The losses that the student was trained on, with their weights, in the words of the training report.
-
-    Args:
-        weights: of the recipe.
-        training: the report; an older one, or none, leaves a loss its plain name.
-    """
-    losses = training.details.get("losses", {}) if training else {}
-    rows = [
-        [escape(losses[name]["meaning"] if name in losses else name), f"{weight:g}"]
-        for name, weight in weights.items()
-        if weight
-    ]
-    return markdown_table(["Loss", "Weight"], rows)
+def loss_table(losses: Mapping[str, Mapping[str, Any]]) -> str:
+    """The losses that the student was trained on, with their weights."""
+    return markdown_table(
+        ["Loss", "Weight"], [[escape(loss["meaning"]), f"{loss['weight']:g}"] for loss in losses.values()]
+    )
 
 
-def _measured(columns: Mapping[str, str], figures: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The columns that at least one row has a figure for."""
-    rows = list(figures)
+def _measured(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns that at least one row has a value for."""
+    rows = list(rows)
     return {key: title for key, title in columns.items() if any(row.get(key) is not None for row in rows)}
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else figure(value)
 
 
 def _text(value: Any) -> str:

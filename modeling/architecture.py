@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -176,6 +176,14 @@ class StudentArchitecture(Section):
                 "sizes may be larger"
             )
         return shape
+
+    def describe_initialisation(self, teacher: "BertConfig") -> dict[str, Any]:
+        """For the training report: ``layers`` of the teacher that the student starts from, and ``teacher_layers``.
+
+        Layers are counted from 0; None stands for random weights.
+        """
+        layers = self.resolve(teacher).initialise_from
+        return {"layers": None if layers is None else list(layers), "teacher_layers": teacher.num_hidden_layers}
 
     def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
         if self.initialise_from == "random":

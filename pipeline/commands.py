@@ -25,14 +25,8 @@ from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEF
 from distilrubert.pipeline.recipe import ExportedSettings, overridden, validated
 from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
-from distilrubert.pipeline.verification.repository import (
-    Wanted,
-    all_hold,
-    check_claims,
-    claims_as_json,
-    claims_table,
-    summary,
-)
+from distilrubert.pipeline.verification.repository import Extent, check_repository
+from distilrubert.pipeline.verification.statement_table import all_hold, statement_table, statements_as_json, summary
 
 S = TypeVar("S", bound=Section)
 
@@ -129,10 +123,10 @@ def benchmark(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Look into everything that a model repository claims."""
+    """Check every statement of a model repository."""
     if not options.tolerance > 0:
         raise UserError(f"--tolerance {options.tolerance:g}: a share above 0 is needed, for example 0.3")
-    wanted = Wanted(
+    extent = Extent(
         teacher=checkpoint_folder(options.teacher) if options.teacher else None,
         speed=options.speed,
         tolerance=options.tolerance,
@@ -140,21 +134,21 @@ def verify(options: argparse.Namespace) -> int:
         seeds=_of_options(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
         processes=options.processes,
     )
-    claims = []
+    statements = []
     try:
-        for claim in check_claims(repository_folder(options.model, options.revision), wanted):
-            claims.append(claim)
+        for statement in check_repository(repository_folder(options.model, options.revision), extent):
+            statements.append(statement)
     except (UserError, KeyboardInterrupt):
         # It may have taken hours to reach them.
-        if claims and not options.json:
-            Console().print(claims_table(claims))
+        if statements and not options.json:
+            Console().print(statement_table(statements))
         raise
     if options.json:
-        print(claims_as_json(claims))
+        print(statements_as_json(statements))
     else:
-        Console().print(claims_table(claims))
-        print(summary(claims))
-    return DONE if all_hold(claims) else FAILED
+        Console().print(statement_table(statements))
+        print(summary(statements))
+    return DONE if all_hold(statements) else FAILED
 
 
 def _lines(path: Path) -> list[str]:

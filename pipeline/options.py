@@ -188,17 +188,17 @@ def _verify(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a model repository, or its Hub id")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
     parser.add_argument(
-        "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is claimed of it"
+        "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is stated about it"
     )
     parser.add_argument(
-        "--speed", action="store_true", help="also measure the gains in speed again, which takes minutes"
+        "--speed", action="store_true", help="also measure the ratios of speed again, which takes minutes"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.3,
         metavar="SHARE",
-        help="share of the measured gain by which the claimed one may be larger (default: 0.3)",
+        help="share of the measured ratio by which the stated one may be larger (default: 0.3)",
     )
     _add_list(parser, "--task", "TASK", "also fine-tune on these tasks again (names or YAML files), which takes long")
     _add_list(parser, "--seeds", "N", "seeds of the fine-tuning (default: those of the report)", type=int, default=None)
@@ -303,7 +303,7 @@ COMMANDS = {
     ),
     "card": ("Write the model card of a run again, from its reports.", _card, "card runs/demo --preview"),
     "verify": (
-        "Check everything that a model repository claims, by its reports and by measuring again.",
+        "Check every statement of a model repository, against its reports and by measuring again.",
         _verify,
         "verify runs/demo/hub --speed --teacher runs/demo/teacher",
     ),

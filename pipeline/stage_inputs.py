@@ -1,6 +1,5 @@
 """What decides the result of each stage besides what the stages before it made, as plain JSON values."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from distilrubert.common.training.training_settings import BookkeepingSettings, 
 from distilrubert.distill.corpus.sources import identities_of
 from distilrubert.evaluation.tasks.result_cache import VERSION
 from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.exporting import decisive_settings
 from distilrubert.pipeline.run import Run
@@ -94,7 +94,7 @@ def of_card(run: Run) -> Mapping[str, Any]:
             "name": Path(recipe.teacher.model).name if recipe.teacher.model else None,
             "revision": recipe.teacher.revision,
         },
-        "version": importlib.metadata.version("distilrubert"),
+        "version": renderer_version(),
     }
 
 

@@ -110,7 +110,9 @@ def _distill(run: Run, folder: Path) -> None:
     student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
     report = distill(teacher, student, corpus, run.recipe.distillation, folder, run.recipe.seed, run.recipe.name)
     if run.launch.leads:
-        report.save(folder / "reports" / "training.json")
+        measured = report.to_measurements()
+        measured.details["initialisation"] = run.recipe.student.describe_initialisation(teacher.model.config)
+        measured.save(folder / "reports" / "training.json")
         save_student(student, folder / "student")
 
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "distill": {"common", "modeling"},
     "conversion": {"common", "modeling"},
     "evaluation": {"common", "modeling"},
-    "model_card": {"common", "modeling"},
+    "model_card": {"common"},
     "pipeline": set(ROOMS) - {"pipeline"},
 }
 EXPORT_PACKAGES = {"optimum", "onnx", "onnxruntime", "openvino", "nncf"}

@@ -19,6 +19,7 @@ from results import (
 )
 
 from distilrubert.common.persistence import atomic_file
+from distilrubert.model_card.card_pictures import points_of, with_tokens
 from distilrubert.model_card.drawing import (
     BLUE,
     GREEN,
@@ -32,7 +33,6 @@ from distilrubert.model_card.drawing import (
     scale,
     to_png,
 )
-from distilrubert.model_card.figures import points_of, with_tokens
 from distilrubert.model_card.scores import Value
 
 # By the recipe that a model is made from.

@@ -21,7 +21,7 @@ from distilrubert.conversion.formats import FORMATS
 from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.evaluation.tasks.task import known_tasks
-from distilrubert.model_card.formatting import count, duration, figure, listing
+from distilrubert.model_card.formatting import count, duration, listing, number
 from distilrubert.model_card.scores import Value
 from distilrubert.model_card.tables import markdown_table
 
@@ -128,7 +128,7 @@ def held_out_table(results: Sequence[Result]) -> str:
 
 def _held_out(result: Result, case: str) -> list[str]:
     values = [(result.held_out(key, case), factor) for key, (_, factor, _) in HELD_OUT.items()]
-    return [NONE if value is None else figure(factor * value) for value, factor in values]
+    return [NONE if value is None else number(factor * value) for value, factor in values]
 
 
 def size_table(results: Sequence[Result]) -> str:

@@ -90,9 +90,11 @@ class TrainingReport:
 
     @classmethod
     def from_measurements(cls, measurements: Measurements) -> Self:
-        """The inverse of :meth:`to_measurements`."""
+        """The inverse of :meth:`to_measurements`; details that others have added are left out."""
         (row,) = measurements.rows
-        return cls(row.case, measurements.environment, row.figures, **measurements.details)
+        names = {field.name for field in dataclasses.fields(cls)}
+        details = {name: value for name, value in measurements.details.items() if name in names}
+        return cls(row.case, measurements.environment, row.figures, **details)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write training.json, atomically."""

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES, is_repo_id
+from distilrubert.model_card.hub_rules import LICENSES, is_language, is_repo_id
 from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 CARD = "README.md"
@@ -49,7 +49,7 @@ def check_card(folder: ModelFolder) -> Iterator[Problem]:
 def _front_matter_problems(metadata: dict[str, Any]) -> Iterator[str]:
     yield from _license_problems(metadata)
     for code in _listed(metadata.get("language")):
-        if not isinstance(code, str) or (code not in LANGUAGES and not re.fullmatch(r"[a-z]{3}", code)):
+        if not isinstance(code, str) or not is_language(code):
             # YAML 1.1 reads an unquoted `no` as false.
             yield f"language: {code!r} is no code of ISO 639; quote it where YAML takes it for something else"
     if "language" not in metadata:

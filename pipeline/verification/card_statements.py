@@ -1,10 +1,9 @@
-"""A card against the reports beside it: each figure that they decide is written again and compared.
+"""A card against the card that its reports give.
 
-Figures are compared, not words: a card that another version wrote says the same things otherwise. Where this version
-would use the same words, a figure must be the same; where it would not, some report must state it.
+A card of this version is rendered again and compared as a whole. Another version words and orders a card differently:
+there the model-index of the front matter and the tables are compared, cell by cell.
 """
 
-import dataclasses
 import difflib
 import itertools
 import re
@@ -14,312 +13,188 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markdown_it import MarkdownIt
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
-from distilrubert.model_card.card import eval_results
-from distilrubert.model_card.inputs import REPORTS
-from distilrubert.model_card.procedure import describe_distillation, describe_optimisation, describe_pretraining
-from distilrubert.model_card.prose import (
-    describe_fastest,
-    describe_parameters,
-    describe_parity,
-    describe_quality,
-    describe_shape,
-    describe_speed,
-)
+from distilrubert.model_card.card import eval_results, render_card
+from distilrubert.model_card.card_facts import renderer_version
+from distilrubert.model_card.citation import bibliography
+from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
+from distilrubert.model_card.loss_rows import losses_of
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
-from distilrubert.pipeline.verification.card_values import (
-    Facts,
-    Figure,
-    claims_figures,
-    figures_in,
-    figures_of_cell,
-    wording_of,
-)
+from distilrubert.pipeline.verification.report_forms import require_config
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 CARD = "README.md"
 Reports = Mapping[str, Measurements]
-Table = list[list[str]]
-NO_SUCH_FIGURE = "no report has such a figure"
-VAGUE = "no figure that can be compared"
-# What a cell without a figure holds.
-NOTHING = ("", "–", "-")
-# A rounding to fewer digits than these agrees with too much.
-TELLING = 2
-# Which report decides the table below a heading.
-TABLES = {
-    "Speed": "speed",
-    "Quality": "quality",
-    "Agreement of the files": "parity",
-    "How it was distilled": "training",
-}
-UNDECIDED = "nothing in the repository decides it"
-# Between fences; what follows a fence that nothing closes is looked at.
-_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)
+NOT_IN_REPORTS = "the reports do not give this line"
+_NUMBER = re.compile(r"\d[\d,]*(?:\.(\d+))?(?:e(-?\d+))?")
 
 
-def read_reports(folder: Path) -> dict[str, Measurements]:
-    """The reports in a model repository, by name; those that are missing are left out.
-
-    Raises:
-        UserError: if one is not of its form, or there is none at all.
-    """
-    paths = {name: folder / "reports" / f"{name}.json" for name in REPORTS}
-    found = {name: Measurements.load(path) for name, path in paths.items() if path.is_file()}
-    if not found:
-        raise UserError(f"{folder}: holds none of the reports {', '.join(f'reports/{name}.json' for name in REPORTS)}")
-    return found
-
-
-def check_card(folder: Path, reports: Reports) -> list[Statement]:
+def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
     """Compare a card with the reports and files of its repository.
 
-    The scores of the front matter, the figures in the tables and in the sentences that the reports decide must be
-    those of the reports. Of further tables and lines with figures nothing can be said, so that they are not checked;
-    what the card does not have, and code, claims nothing.
-
     Raises:
-        UserError: if there is no card, or its front matter cannot be read.
+        UserError: if there is no card, or its front matter or ``reports/card.json`` cannot be read.
     """
     card = _read_card(folder)
-    text = _CODE.sub("", str(card.text))
-    assert isinstance(card.data, ModelCardData)
-    return [
-        *_check_model_index(card.data.eval_results or [], reports.get("quality")),
-        *_check_tables(text, folder, reports),
-        *_check_sentences(text, folder, reports),
-    ]
+    data = _data(card)
+    for name in REPORTS:
+        if name not in reports and f"(reports/{name}.json)" in card.text:
+            yield unchecked(f"reports/{name}.json", "file", "the card links to it", "is missing")
+    version = _version(folder)
+    if version == renderer_version():
+        require_config(folder)
+        run = read_card_input(folder)
+        rendered = ModelCard(render_card(run))
+        yield from _check_front_matter(data, _data(rendered))
+        yield from _check_lines(CARD, card.text, rendered.text)
+        if (folder / "CITATION.bib").is_file():
+            yield from _check_lines("CITATION.bib", _text(folder / "CITATION.bib"), bibliography(run))
+    else:
+        reason = f"rendered by version {version}: the scores of the front matter and the tables are compared"
+        yield unchecked(CARD, "text", None, reason)
+        yield from _check_tables(card.text, folder, reports)
+    quality = reports.get("quality")
+    yield from _check_model_index(data.eval_results or [], eval_results(quality) if quality else None)
 
 
 def _read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
-        return ModelCard(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; a model repository has a card") from error
+        return ModelCard(_text(path))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: the front matter cannot be read: {error}") from error
 
 
-def _check_model_index(claimed: Sequence[EvalResult], quality: Measurements | None) -> Iterator[Statement]:
-    measured = eval_results(quality) if quality else []
-    for result in claimed:
-        subject, figure = f"{CARD}, model-index", f"{result.dataset_name}: {result.metric_name or result.metric_type}"
-        if quality is None:
-            yield unchecked(subject, figure, result.metric_value, "there is no reports/quality.json")
-            continue
-        alike = [found for found in measured if _identity(found) == _identity(result)]
-        # The name tells two kinds of F1 apart; a version may call them otherwise, then one of them has to agree.
-        named = [found for found in alike if found.metric_name == result.metric_name] or alike
-        cells = [_Cell(figure, _written(result.metric_value), _written(found.metric_value)) for found in named]
-        value = named[0].metric_value if len(named) == 1 else None
-        if any(cell.is_vague for cell in cells):
-            yield unchecked(subject, figure, result.metric_value, VAGUE, value)
-        elif agreeing := [found for found, cell in zip(named, cells, strict=True) if cell.agrees]:
-            yield checked(subject, figure, result.metric_value, agreeing[0].metric_value, holds=True)
+def _data(card: ModelCard) -> ModelCardData:
+    assert isinstance(card.data, ModelCardData)
+    return card.data
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _version(folder: Path) -> str:
+    """What rendered the card; "unknown" for cards that do not say it."""
+    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+    return str(facts.get("version", "unknown")) if isinstance(facts, dict) else "unknown"
+
+
+def _check_front_matter(card: ModelCardData, rendered: ModelCardData) -> Iterator[Statement]:
+    """All keys but the scores, which :func:`_check_model_index` compares."""
+    stated, expected = (
+        {key: value for key, value in _keys(data).items() if key != "model-index"} for data in (card, rendered)
+    )
+    for key, value in expected.items():
+        if stated.get(key) != value:
+            yield checked(f"{CARD}, front matter", key, _plain(stated.get(key)), _plain(value), holds=False)
+    for key in stated.keys() - expected.keys():
+        yield unchecked(f"{CARD}, front matter", key, _plain(stated[key]), NOT_IN_REPORTS)
+
+
+def _keys(data: ModelCardData) -> dict[str, Any]:
+    values: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return values
+
+
+def _plain(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _check_lines(file: str, stated: str, rendered: str) -> Iterator[Statement]:
+    """Every line that differs, or one statement for all. A line between the rendered ones is not checked."""
+    ours, theirs = _lines(rendered), _lines(stated)
+    same = 0
+    for kind, start, end, first, last in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
+        if kind == "equal":
+            same += end - start
+        for line, expected in itertools.zip_longest(theirs[start:end], ours[first:last]) if kind != "equal" else ():
+            if expected is None:
+                yield unchecked(file, "line", line, NOT_IN_REPORTS)
+            else:
+                reason = "" if line else "this line is missing"
+                yield checked(file, "line", line, expected, reason, holds=False)
+    if same == len(ours):
+        yield checked(file, "text", f"{same} lines", f"{same} lines are those that the reports give", holds=True)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def _check_model_index(stated: Sequence[EvalResult], expected: Sequence[EvalResult] | None) -> Iterator[Statement]:
+    subject = f"{CARD}, model-index"
+    found = {_identity(result): result.metric_value for result in expected or ()}
+    for result in stated:
+        quantity, value = f"{result.dataset_name}: {result.metric_name or result.metric_type}", result.metric_value
+        if expected is None:
+            yield unchecked(subject, quantity, _plain(value), "reports/quality.json is missing")
         else:
-            reason = NO_SUCH_FIGURE if value is None else ""
-            yield checked(subject, figure, result.metric_value, value, reason, holds=False)
-
-
-def _written(value: Any) -> str:
-    """A value of the front matter as a cell, with the digits that it was given: YAML reads 1 and 1.0 as one."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+            measured = found.get(_identity(result))
+            reason = "" if measured is not None else "the report does not have this score"
+            yield checked(subject, quantity, value, measured, reason, holds=_agree(str(value), str(measured)))
 
 
 def _identity(result: EvalResult) -> tuple[str | None, ...]:
-    return result.task_type, result.dataset_type, result.dataset_split, result.metric_type
+    return result.task_type, result.dataset_type, result.dataset_split, result.metric_type, result.metric_name
 
 
 def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": _loss_table}
-    expected = {"Files": file_table(sizes)}
-    expected |= {heading: makers[name](reports[name]) for heading, name in TABLES.items() if name in reports}
-    tables = list(_tables(text))
-    first = dict(reversed(tables))
-    parts = {line.strip() for line in re.findall(r"^## (.*)", text, re.MULTILINE)}
-    for heading in ("Files", *TABLES):
-        where = f"{CARD}, {heading}"
-        shown = _cells(first.get(heading, []))
-        if heading not in parts:
-            yield unchecked(where, "table", None, "the card has no such part")
-        elif heading in expected:
-            facts = Facts([reports[TABLES[heading]].to_dict()] if heading in TABLES else [])
-            yield from _compare(where, shown, _cells(expected[heading].splitlines()), facts)
-        else:
-            yield unchecked(where, "table", f"{len(shown[1:])} rows", f"there is no reports/{TABLES[heading]}.json")
-    for heading, lines in tables:
-        is_known = heading in ("Files", *TABLES) and lines is first[heading]
-        if not is_known and (figures := sum(map(claims_figures, itertools.chain(*_cells(lines))))):
-            yield unchecked(f"{CARD}, {heading}", "another table", f"{figures} figures", UNDECIDED)
+    """Compare the cells that the card and this version's tables both have, by row and column."""
+    shown = {key: cell for table in _tables(text) for key, cell in table.items()}
+    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": _losses}
+    expected = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
+    for source, markdown in {**expected, "files": file_table(file_sizes(folder))}.items():
+        cells = {key: cell for table in _tables(markdown) for key, cell in table.items() if _NUMBER.search(cell)}
+        common = [key for key in cells if key in shown]
+        wrong = [key for key in common if not _agree(shown[key], cells[key])]
+        for row, column in wrong:
+            yield checked(f"{CARD}, table", f"{row}: {column}", shown[row, column], cells[row, column], holds=False)
+        if common and not wrong:
+            yield checked(f"{CARD}, table", source, f"{len(common)} cells", f"{len(common)} agree", holds=True)
+        if len(common) < len(cells):
+            missing = f"{len(cells) - len(common)} of {len(cells)} values are not in the card under these names"
+            yield unchecked(f"{CARD}, table", source, None, missing)
 
 
-def _loss_table(training: Measurements) -> str:
-    return loss_table(training.details["settings"]["weights"], training)
+def _losses(training: Measurements) -> str:
+    return loss_table(losses_of(training))
 
 
-def _is_of_table(line: str) -> bool:
-    return line.lstrip().startswith("|")
+def _tables(markdown: str) -> Iterator[dict[tuple[str, str], str]]:
+    """The cells of each table by the label of the row and the title of the column."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
+        if token.type == "table_open":
+            rows = []
+        elif token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and rows:
+            rows[-1].append("".join(child.content for child in token.children or []))
+        elif token.type == "table_close":
+            head, *body = rows
+            yield {(row[0], column): cell for row in body for column, cell in zip(head[1:], row[1:], strict=True)}
+            rows = []
 
 
-def _tables(text: str) -> Iterator[tuple[str, list[str]]]:
-    """The lines of each table, with the heading of the second level above it."""
-    heading = ""
-    for is_table, lines in itertools.groupby(text.splitlines(), _is_of_table):
-        if is_table:
-            yield heading, list(lines)
-        else:
-            heading = [heading, *(line[3:].strip() for line in lines if line.startswith("## "))][-1]
+def _agree(one: str, other: str) -> bool:
+    """Whether two texts have the same numbers, as far as the one with fewer digits goes."""
+    pairs = list(zip(_numbers(one), _numbers(other), strict=False))
+    return one == other or (bool(pairs) and all(abs(a - b) <= 0.5001 * max(u, v) for (a, u), (b, v) in pairs))
 
 
-def _cells(lines: Sequence[str]) -> Table:
-    """Cells of a table, without the rule below its head."""
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
-    return rows[:1] + rows[2:]
-
-
-def _compare(where: str, shown: Table, expected: Table, facts: Facts) -> Iterator[Statement]:
-    """A claim for each figure that differs, or else one for the whole table; and for each row that is left out."""
-    known = {row[0]: dict(zip(expected[0], row, strict=True)) for row in expected[1:]}
-    head, rows = (shown[0], shown[1:]) if shown else ([], [])
-    everything = [
-        _Cell(f"{row[0]}: {column}", cell, known.get(row[0], {}).get(column))
-        for row in rows
-        for column, cell in itertools.zip_longest(head[1:], row[1:], fillvalue="")
+def _numbers(text: str) -> list[tuple[float, float]]:
+    """Each number with the unit of its last digit."""
+    return [
+        (float(found[0].replace(",", "")), 10.0 ** (int(found[2] or 0) - len(found[1] or "")))
+        for found in _NUMBER.finditer(text)
     ]
-    for cell in everything:
-        if cell.is_vague:
-            yield unchecked(where, cell.name, cell.text, VAGUE, cell.expected)
-    words = [text for text in (*head, *(row[0] for row in rows)) if text not in (*expected[0], *known)]
-    words += [cell.text for cell in everything if cell.is_of_other_words]
-    for text in filter(claims_figures, words):
-        yield unchecked(where, "words of the table", text, UNDECIDED)
-    cells = [cell for cell in everything if figures_of_cell(cell.text) and not cell.is_vague]
-    wrong = [cell for cell in cells if not cell.holds(facts)]
-    for cell in wrong:
-        reason = "" if cell.decided else NO_SUCH_FIGURE
-        yield checked(where, cell.name, cell.text, cell.expected, reason, holds=False)
-    if not wrong:
-        placed = sum(cell.decided for cell in cells)
-        elsewhere = f", {len(cells) - placed} somewhere in the report" if placed < len(cells) else ""
-        found = f"{placed} equal{elsewhere}"
-        yield checked(where, "figures of the table", f"{len(cells)} figures", found, holds=True)
-    # Under another name a row is not left out.
-    others = [_figures_of_row(row) for row in rows if row[0] not in known]
-    for label, *given in expected[1:]:
-        if label not in {row[0] for row in rows} and _figures_of_row([label, *given]) not in others:
-            yield unchecked(where, f"row {label}", None, "the card leaves it out", " ".join(given))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cell:
-    """A figure that a table shows, and what this version would write in its place; None where it has no such place."""
-
-    name: str
-    text: str
-    expected: str | None
-
-    @property
-    def decided(self) -> bool:
-        """Whether this version has a figure in this place."""
-        return bool(self.expected and figures_of_cell(self.expected))
-
-    @property
-    def is_of_other_words(self) -> bool:
-        """Whether words stand where this version has no figure, and others."""
-        return not self.decided and not figures_of_cell(self.text) and self.text != self.expected
-
-    @property
-    def is_vague(self) -> bool:
-        """Whether words, or a figure that says next to nothing, stand where this version has a figure that tells."""
-        if not self.decided or self.text in NOTHING:
-            return False
-        shown, expected = figures_of_cell(self.text), figures_of_cell(self.expected or "")
-        if not shown:
-            return True
-        few = shown[0].text != expected[0].text and shown[0].digits < TELLING < expected[0].digits
-        return few and shown[0].agrees(expected[0])
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both are roundings of one value."""
-        return _agree(figures_of_cell(self.text), figures_of_cell(self.expected or ""))
-
-    def holds(self, facts: Facts) -> bool:
-        return self.agrees if self.decided else facts.state(figures_of_cell(self.text)[0])
-
-
-def _figures_of_row(row: Sequence[str]) -> list[str]:
-    return [figure.text for cell in row[1:] for figure in figures_of_cell(cell)]
-
-
-def _agree(shown: Sequence[Figure], expected: Sequence[Figure]) -> bool:
-    return len(shown) == len(expected) and all(map(Figure.agrees, shown, expected))
-
-
-def _check_sentences(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
-    config = folder / "config.json"
-    facts = Facts([report.to_dict() for report in reports.values()] + ([read_json(config)] if config.is_file() else []))
-    prose = [line for line in text.splitlines() if not _is_of_table(line)]
-    lines = [line for line in prose if figures_in(line)]
-    where, holding = f"{CARD}, text", 0
-    compared: set[str | None] = set()
-    for sentence in _sentences(folder, reports):
-        compared.add(sentence)
-        expected = figures_in(sentence)
-        if all(figure.value is None for figure in expected):
-            continue
-        alike = [line for line in lines if wording_of(line) == wording_of(sentence)]
-        nearest = next(iter(difflib.get_close_matches(sentence, alike or lines, n=1)), None)
-        agreeing = [line for line in alike if _agree(figures_in(line), expected)]
-        compared.update(agreeing or [nearest])
-        if agreeing:
-            holding += 1
-        elif alike:
-            yield checked(where, "sentence", nearest, sentence, holds=False)
-        elif nearest is None:
-            yield unchecked(where, "sentence", None, "the card has no such sentence", sentence)
-        elif strange := _strange(nearest, expected, facts):
-            yield unchecked(where, "sentence", nearest, f"in other words, and no report has {strange}", sentence)
-        else:
-            holding += 1
-    yield checked(where, "sentences with figures", f"{holding} sentences", f"{holding} agree", holds=True)
-    for line in prose:
-        if line not in compared and claims_figures(line):
-            yield unchecked(where, "another sentence", line.strip(), UNDECIDED)
-
-
-def _strange(line: str, expected: Sequence[Figure], facts: Facts) -> str:
-    """The figures of a sentence in other words that neither ours nor a report states."""
-    figures = [
-        figure for figure in figures_in(line) if not any(map(figure.agrees, expected)) and not facts.state(figure)
-    ]
-    return ", ".join(figure.text for figure in figures)
-
-
-def _sentences(folder: Path, reports: Reports) -> Iterator[str]:
-    """Each line of the card that figures of a report decide."""
-    speed, training = reports.get("speed"), reports.get("training")
-    describers = {
-        "speed": describe_speed,
-        "quality": describe_quality,
-        "parity": describe_parity,
-        "training": describe_distillation,
-        "pretraining": describe_pretraining,
-    }
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    paragraphs = [
-        # Of other architectures no card of ours tells the shape.
-        describe_shape(config) if config.get("model_type") == "distilbert" else None,
-        describe_parameters(speed, training),
-        describe_fastest(speed) if speed else None,
-        *(describe(reports[name]) for name, describe in describers.items() if name in reports),
-        describe_optimisation(training.details["settings"]) if training else None,
-    ]
-    for paragraph in paragraphs:
-        yield from paragraph.splitlines() if paragraph else ()

@@ -1,10 +1,9 @@
 import dataclasses
 import re
-from pathlib import Path
 
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
-from distilrubert.model_card.inputs import CardInput, read_card_input
-from tests.model_card.conftest import distilled
+from distilrubert.model_card.inputs import CardInput
+from tests.model_card.example_run import with_settings
 
 
 def _entries(text: str) -> dict[str, str]:
@@ -20,8 +19,8 @@ def _entries(text: str) -> dict[str, str]:
     return found
 
 
-def test_bibliography_holds_model_method_and_references(run_folder: Path) -> None:
-    text = bibliography(read_card_input(run_folder))
+def test_bibliography_holds_model_method_and_references(run: CardInput) -> None:
+    text = bibliography(run)
     entries = _entries(text)
     assert list(entries) == [
         "distilrubert-base-cased-conversational", "kolesnikova2022knowledge", "lison2016opensubtitles",
@@ -30,58 +29,39 @@ def test_bibliography_holds_model_method_and_references(run_folder: Path) -> Non
     assert text == "\n\n".join(entries.values()) + "\n"
 
 
-def test_method_is_the_paper_of_the_reference_card(run_folder: Path) -> None:
-    entry = describe_method(read_card_input(run_folder))["method_entry"]
+def test_method_is_the_paper_of_the_reference_card(run: CardInput) -> None:
+    entry = describe_method(run)["method_entry"]
     assert "doi           = {10.48550/arXiv.2205.02340}" in entry
     assert "author        = {Kolesnikova, Alina and Kuratov, Yuri and Konovalov, Vasily and Burtsev, Mikhail}" in entry
     assert "year          = {2022}" in entry
 
 
-def test_model_is_cited_with_its_authors_and_year(run_folder: Path) -> None:
-    run = read_card_input(run_folder)
+def test_model_is_cited_with_its_authors_and_year(run: CardInput) -> None:
     entry = model_entry(run)
     assert entry is not None
     assert r"author = {Петрова, Анна and Ivanov \& Sons}" in entry
     assert "year   = {2026}" in entry
     assert "url    = {https://huggingface.co/me/distilrubert-base}" in entry
-    assert model_entry(dataclasses.replace(run, settings=run.settings.model_copy(update={"authors": []}))) is None
+    assert model_entry(with_settings(run, authors=[])) is None
     assert model_entry(dataclasses.replace(run, training=None)) is None
 
 
-def _english(run: CardInput, **weights: float) -> CardInput:
-    """The run as if it had been made of an English teacher."""
-    recipe = {**run.recipe, "teacher": {"model": "google-bert/bert-base-cased"}}
-    settings = run.settings.model_copy(update={"language": ["en"], "title": None, "authors": []})
-    return distilled(
-        dataclasses.replace(run, name="distilbert-mine", recipe=recipe, settings=settings), weights=weights
-    )
+def test_the_method_distilbert_cites_neither_the_paper_nor_the_corpora_of_distilrubert(run: CardInput) -> None:
+    other = with_settings(run, method="distilbert", authors=[])
+    assert list(_entries(bibliography(other))) == ["sanh2019distilbert", "huggingface-distillation"]
+    described = describe_method(other)
+    assert described["method_entry"].startswith("@misc{sanh2019distilbert,")
+    assert len(described["references"]) == 1
 
 
-def test_what_is_no_distilrubert_is_not_cited_as_one(run_folder: Path) -> None:
-    run = _english(read_card_input(run_folder), kl=5.0, mlm=2.0, cosine=1.0)
-    assert list(_entries(bibliography(run))) == ["sanh2019distilbert", "huggingface-distillation"]
-    said = describe_method(run)
-    assert said["method_entry"].startswith("@misc{sanh2019distilbert,")
-    assert said["origins"] == "The losses go back to DistilBERT and its example code [1]."
-    assert len(said["references"]) == 1
-
-
-def test_losses_across_vocabularies_have_their_paper_in_any_language(run_folder: Path) -> None:
-    run = _english(read_card_input(run_folder), mlm=2.0, match=1.0)
-    assert list(_entries(bibliography(run))) == [
+def test_losses_across_vocabularies_have_their_paper(run: CardInput) -> None:
+    assert run.training is not None
+    losses = {"match": {"weight": 1.0, "title": "KL", "meaning": "KL"}}
+    training = dataclasses.replace(run.training, details=run.training.details | {"losses": losses})
+    other = with_settings(dataclasses.replace(run, training=training), method="distilbert", authors=[])
+    assert list(_entries(bibliography(other))) == [
         "sanh2019distilbert", "huggingface-distillation", "kolesnikova2022knowledge",
     ]  # fmt: skip
-    said = describe_method(run)
-    assert said["origins"].endswith("example code [1]; those across two vocabularies are of [2].")
-    assert "2205.02340" in said["references"][1]
-
-
-def test_a_students_name_or_its_teachers_tells_the_family(run_folder: Path) -> None:
-    run = read_card_input(run_folder)
-    settings = run.settings.model_copy(update={"title": "My model"})
-    by_teacher = dataclasses.replace(run, name="mine", settings=settings)
-    assert "first DistilRuBERT" in describe_method(by_teacher)["origins"]
-    recipe = {**run.recipe, "teacher": {"model": "ai-forever/ruBert-base"}}
-    assert "first DistilRuBERT" in describe_method(dataclasses.replace(by_teacher, recipe=recipe))["origins"]
-    recipe = {**run.recipe, "teacher": {"model": "google-bert/bert-base-multilingual-cased"}}
-    assert "first DistilRuBERT" not in describe_method(dataclasses.replace(by_teacher, recipe=recipe))["origins"]
+    described = describe_method(other)
+    assert described["origins"].endswith("across two vocabularies follow [2].")
+    assert "2205.02340" in described["references"][1]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from distilrubert.model_card.formatting import count, duration, escape, figure, listing, score, short_count, words
+from distilrubert.model_card.formatting import count, duration, escape, listing, number, score, short_count, words
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from distilrubert.model_card.formatting import count, duration, escape, figure, 
     ],
 )
 def test_figure(value: float, text: str) -> None:
-    assert figure(value) == text
+    assert number(value) == text
 
 
 @given(st.floats(1e-9, 1e12))
 def test_figure_is_near_the_value(value: float) -> None:
-    assert float(figure(value).replace(",", "")) == pytest.approx(value, rel=5.1e-3)
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=5.1e-3)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from distilrubert.model_card.card_settings import MASK, CardSettings
 from distilrubert.model_card.examples import KNOWN
-from distilrubert.model_card.hub_rules import LANGUAGES, LICENSES
+from distilrubert.model_card.hub_rules import LICENSES, language_name
 
 
 @pytest.mark.parametrize("language", ["ru", ["ru", "en"], "rus", "multilingual"])
@@ -18,11 +18,14 @@ def test_languages_that_the_hub_knows(language: str | list[str]) -> None:
         ({"language": "Russian"}, "ISO 639"),
         ({"language": "RU"}, "ISO 639"),
         ({"language": "qq"}, "ISO 639"),
+        ({"language": "zzz"}, "ISO 639"),
         ({"language": []}, "at least 1"),
         ({"license": "apache 2.0"}, "apache-2.0"),
         ({"license": "other"}, "license_name and license_link"),
         ({"license": "other", "license_name": "mine"}, "license_name and license_link"),
         ({"license_name": "mine"}, "license other only"),
+        ({"license": "other", "license_name": "mine", "license_link": "javascript:alert(1)"}, "an https address"),
+        ({"license": "other", "license_name": "mine", "license_link": "https://a.org/x) [y](z"}, "an https address"),
         ({"datasets": ["a/b/c"]}, "Hub id"),
         ({"example": "Без маски"}, r"exactly one \[MASK\]"),
         ({"example": "[MASK] и [MASK]"}, r"exactly one \[MASK\]"),
@@ -68,5 +71,9 @@ def test_every_field_is_described() -> None:
 
 def test_identifiers_are_well_formed() -> None:
     assert {"apache-2.0", "cc-by-nc-sa-4.0", "openrail++", "other"} <= LICENSES
-    assert all(code.islower() for code in LICENSES | LANGUAGES)
-    assert {len(code) for code in LANGUAGES - {"multilingual", "code"}} == {2}
+    assert all(code.islower() for code in LICENSES)
+
+
+def test_languages_have_english_names() -> None:
+    names = [language_name(code) for code in ("ru", "rus", "ht", "xal", "multilingual", "code")]
+    assert names == ["Russian", "Russian", "Haitian Creole", "Kalmyk", "several languages", "program code"]

@@ -13,7 +13,7 @@ from distilrubert.model_card.card import write_card
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import Teacher
-from tests.model_card.conftest import RECIPE, REPORTS, write_run
+from tests.model_card.example_run import RECIPE, REPORTS, write_run
 
 NAME = RECIPE["name"]
 
@@ -21,9 +21,10 @@ NAME = RECIPE["name"]
 def _publish(tmp_path: Path, teacher: Teacher, sentences: list[str], **conversion: Any) -> str:
     """A run with a real model; its card, and the model under the name that the card calls it by."""
     save_student(build_student(teacher, StudentArchitecture(layers=2)), tmp_path / "student")
-    recipe = {**RECIPE, "publish": {"repo_id": None}, "conversion": conversion}
+    recipe = {**RECIPE, "publish": {"repo_id": None}}
     run = write_run(tmp_path / "run", recipe, without=(*REPORTS, "config.json", "model.safetensors"))
-    convert(tmp_path / "student", tmp_path / NAME, ConversionSettings(**conversion), sentences)
+    parity = convert(tmp_path / "student", tmp_path / NAME, ConversionSettings(**conversion), sentences)
+    parity.save(run / "reports" / "parity.json")
     (run / "hub").rename(run / "unused")
     (tmp_path / NAME).rename(run / "hub")
     card = write_card(run).read_text(encoding="utf-8")
@@ -101,7 +102,7 @@ def test_blocks_of_files_that_fill_masks_run(
     assert guesses["ONNX Runtime"] == guesses["Transformers"]
     # In bf16, where the CPU has it, guesses that are close may change places.
     assert len({*guesses["OpenVINO"]} & {*guesses["Transformers"]}) >= 3
-    assert "they return `logits` over the vocabulary" in card
+    assert "return `logits` over the vocabulary" in card
     assert "last_hidden_state" not in "".join(blocks["ONNX Runtime"] + blocks["OpenVINO"])
     # Sentence vectors are in the checkpoint alone.
     assert "On ONNX Runtime, add" not in card

@@ -26,8 +26,8 @@ from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.summary import next_steps, quality_table
-from distilrubert.pipeline.verification.repository import claims_as_json
 from distilrubert.pipeline.verification.statement import checked
+from distilrubert.pipeline.verification.statement_table import statements_as_json
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
@@ -102,24 +102,24 @@ def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, sta
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
-def test_claims_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error, status):
-    def check_claims(folder, wanted):
+def test_statements_that_were_reached_are_shown(monkeypatch, tmp_path, capsys, error, status):
+    def check_repository(folder, extent):
         yield checked("student", "parameters", 7, 8, holds=False)
         raise error
 
-    monkeypatch.setattr(commands, "check_claims", check_claims)
+    monkeypatch.setattr(commands, "check_repository", check_repository)
     assert main(["verify", str(tmp_path)]) == status
     assert "parameters" in capsys.readouterr().out
     assert main(["verify", str(tmp_path), "--json"]) == status
     assert capsys.readouterr().out == ""
 
 
-def test_json_of_claims_is_read_by_every_reader():
+def test_json_of_statements_is_read_by_every_reader():
     # A damaged file yields NaN, and front matter may hold anything.
     measured = [math.nan, -math.inf, 0.5, None, "≥ 1", datetime.date(2026, 1, 2), [math.nan]]
-    text = claims_as_json([checked("file", "cosine", 1, value, holds=False) for value in measured])
-    found = json.loads(text, parse_constant=pytest.fail)["claims"]
-    assert [claim["found"] for claim in found] == ["nan", "-inf", 0.5, None, "≥ 1", "2026-01-02", "[nan]"]
+    text = statements_as_json([checked("file", "cosine", 1, value, holds=False) for value in measured])
+    found = json.loads(text, parse_constant=pytest.fail)["statements"]
+    assert [statement["found"] for statement in found] == ["nan", "-inf", 0.5, None, "≥ 1", "2026-01-02", "[nan]"]
 
 
 def test_the_protocol_of_an_evaluation_can_be_set(monkeypatch, model_folder, tmp_path, capsys):  # noqa: F811

@@ -161,7 +161,7 @@ def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
     assert main(["verify", str(hub), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["holds"] is True
-    assert {claim["verdict"] for claim in found["claims"]} == {"holds", "not checked"}
+    assert {statement["verdict"] for statement in found["statements"]} == {"holds", "not checked"}
     copy = shutil.copytree(hub, tmp_path / "hub")
     card = (copy / "README.md").read_text(encoding="utf-8")
     (copy / "README.md").write_text(re.sub(r"value: [\d.]+", "value: 0.99", card, count=1), encoding="utf-8")
@@ -173,15 +173,6 @@ def test_everything_that_it_claims_holds(hub, capsys, tmp_path):
     assert main(["verify", str(copy), "--task", str(ROOT / "recipes/demo/intents.yaml")]) == 2
     assert "--task: there is no reports/quality.json to compare with" in capsys.readouterr().err
     quality.rename(copy / "reports/quality.json")
-    report = json.loads((copy / "reports/speed.json").read_text(encoding="utf-8"))
-    for wrong, reason in (({"latency_s": 0}, "ZeroDivisionError"), ({}, "KeyError('latency_s')")):
-        del report["rows"][1]["latency_s"]
-        report["rows"][1] |= wrong
-        (copy / "reports/speed.json").write_text(json.dumps(report), encoding="utf-8")
-        assert main(["verify", str(copy)]) == 2
-        assert (
-            f"a report or config.json lacks a figure, or has another kind of value: {reason}" in capsys.readouterr().err
-        )
 
 
 @pytest.mark.slow
@@ -281,5 +272,7 @@ def test_a_published_repository_is_verified_as_a_whole(run_dir, local_hub, tmp_p
     hub_here = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "distilrubert.pipeline", "verify", "me/demo", "--json"]
     done = subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
-    holding = {claim["subject"] for claim in json.loads(done.stdout)["claims"] if claim["verdict"] == "holds"}
-    assert {"README.md, Speed", "model.safetensors"} | ({"onnx/model.onnx"} if CAN_EXPORT else set()) <= holding
+    holding = {
+        statement["subject"] for statement in json.loads(done.stdout)["statements"] if statement["verdict"] == "holds"
+    }
+    assert {"README.md", "model.safetensors"} | ({"onnx/model.onnx"} if CAN_EXPORT else set()) <= holding

@@ -24,8 +24,9 @@ from distilrubert.model_card.drawing import (
     scale,
     to_png,
 )
-from distilrubert.model_card.formatting import figure
+from distilrubert.model_card.formatting import number
 from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.loss_rows import losses_of
 from distilrubert.model_card.scores import Score, main_scores
 from distilrubert.model_card.sizes import stored_in_16_bits
 
@@ -33,24 +34,27 @@ from distilrubert.model_card.sizes import stored_in_16_bits
 BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))
 
 
-def write_figures(run: CardInput, folder: Path) -> dict[str, str]:
-    """Draw every figure whose report is there.
+# Alternative text by the file's name in assets/.
+PICTURES = {
+    "speed.png": "Speed against size of the teacher and of each published file",
+    "training.png": "Losses over the tokens of the distillation",
+    "quality.png": "Scores of teacher and student on each task, with error bars",
+}
 
-    Returns:
-        Alternative text of each picture by its file's name in `folder`.
-    """
+
+def write_pictures(run: CardInput, folder: Path) -> None:
+    """Draw every picture whose report is there; remove the others."""
     drawn = {
-        "speed.png": ("Speed against size of the teacher and of each published file", draw_speed(run.speed)),
-        "training.png": ("Losses over the tokens of the distillation", draw_training(run.training)),
-        "quality.png": ("Scores of teacher and student on each task, with error bars", draw_quality(run.quality)),
+        "speed.png": draw_speed(run.speed),
+        "training.png": draw_training(run.training),
+        "quality.png": draw_quality(run.quality),
     }
-    for name, (_, picture) in drawn.items():
+    for name, picture in drawn.items():
         if picture is None:
             (folder / name).unlink(missing_ok=True)
         else:
             with atomic_file(folder / name) as beside:
                 beside.write_bytes(to_png(picture))
-    return {name: alternative for name, (alternative, picture) in drawn.items() if picture is not None}
 
 
 def draw_speed(speed: Measurements | None) -> Figure | None:
@@ -83,13 +87,13 @@ def _on_cpu(row: Row) -> bool:
 def _speed_label(row: Row) -> str:
     name = Case.parse(row.case).label.removeprefix("Student, ")
     stored = " (file in 16 bits)" if stored_in_16_bits(row) else ""
-    return f"{name}{stored}\n{figure(row.figures['samples_per_s'])} samples/s"
+    return f"{name}{stored}\n{number(row.figures['samples_per_s'])} samples/s"
 
 
 def draw_training(training: Measurements | None) -> Figure | None:
     """One panel a loss, over the tokens seen: on the training text and, where it was measured, on held-out text."""
     curves = training.details.get("curves", []) if training else []
-    titles = _curve_titles(training) if training else {}
+    titles = {"loss": "Total loss", **{name: loss["title"] for name, loss in losses_of(training).items()}}
     losses = [name for name in titles if len(points_of(curves, name)) > 1]
     if not training or not losses:
         return None
@@ -103,13 +107,6 @@ def draw_training(training: Measurements | None) -> Figure | None:
         over_tokens(axes)
     panels[0].legend(*panels[-1].get_legend_handles_labels(), frameon=False, fontsize=9)
     return picture
-
-
-def _curve_titles(training: Measurements) -> dict[str, str]:
-    """What is written above each curve; in an older report, the name of the loss."""
-    described = {name: loss["title"] for name, loss in training.details.get("losses", {}).items()}
-    weights = training.details["settings"].get("weights", {})
-    return {"loss": "Total loss", **{name: name for name, weight in weights.items() if weight}, **described}
 
 
 def points_of(curve: Sequence[dict[str, float]], name: str) -> list[tuple[float, float]]:

@@ -1,0 +1,69 @@
+"""Checked statements for a terminal and for machines."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from distilrubert.common.errors import printable
+from distilrubert.pipeline.verification.statement import Statement
+
+STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
+SHOWN_DIGITS = 12
+
+
+def statement_table(statements: Sequence[Statement]) -> Table:
+    """A line for each statement: what is stated, what was found, the verdict and why."""
+    table = Table(title="Statements", title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("about", "value", "stated", "found", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for before, statement in itertools.pairwise([None, *statements]):
+        assert statement is not None
+        subject = statement.subject if before is None or before.subject != statement.subject else ""
+        texts = (subject, statement.quantity, _shown(statement.stated), _shown(statement.found))
+        reason = f": {_safe(statement.reason)}" if statement.reason else ""
+        table.add_row(*map(_safe, texts), f"[{STYLES[statement.verdict]}]{statement.verdict}[/]{reason}")
+    return table
+
+
+def summary(statements: Sequence[Statement]) -> str:
+    """How many statements have which verdict."""
+    counts = Counter[str](statement.verdict for statement in statements)
+    return (
+        f"{counts['holds']} statements hold, {counts['does not hold']} do not, {counts['not checked']} were not checked"
+    )
+
+
+def statements_as_json(statements: Sequence[Statement]) -> str:
+    """The form for machines. Control characters are escaped, also those that JSON allows."""
+    values: dict[str, Any] = {
+        "statements": [statement.to_dict() for statement in statements],
+        "holds": all_hold(statements),
+    }
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+
+
+def all_hold(statements: Sequence[Statement]) -> bool:
+    """Whether no statement was found wrong."""
+    return not any(statement.verdict == "does not hold" for statement in statements)
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        is_digest = len(value) == 64 and " " not in value
+        return f"{value[:SHOWN_DIGITS]}…" if is_digest else value
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+    return str(value)
