@@ -1,33 +1,26 @@
-"""Two models of the reference experiment compared, and which are."""
+"""Differences between two models of the reference experiment, and which of them are significant."""
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from results import HELD_OUT, PROBE, Result, all_tasks, probed_tasks
+from scipy import stats
 
-from distilrubert.evaluation.tasks.significance import critical_value
+from distilrubert.evaluation.tasks.significance import SIGNIFICANCE, bootstrap_p_value, holm, resampled_scores
 
-# A student, and by name the same without one of its losses, and which that is.
-WHOLE = "base"
-ABLATED = {f"{WHOLE}-no-kl": "KL", f"{WHOLE}-no-cosine": "cosine", f"{WHOLE}-no-mlm": "MLM"}
-# A model and what differs from it in one thing: mostly what lacks distillation, a part of it, or updates.
+# The student whose losses are left out one by one, and the model without each loss.
+ABLATED_STUDENT = "base"
+ABLATED = {"base-no-kl": "KL", "base-no-cosine": "cosine", "base-no-mlm": "MLM"}
+# Each student, and the models that differ from it in distillation or in the number of updates.
 COMPARED = {
     "base": ("base-mlm-only", "base-scratch", "base-start"),
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
-    "base-thin": ("base-thin-mlm-only", "base-spread", "base-lowest", "base-frozen"),
-    "base-long": ("base-long-mlm-only", "base-thin"),
-    "base-long-mlm-only": ("base-thin-mlm-only",),
-    "base-spread": ("base-spread-mlm-only", "base-less-mlm", "base-rare"),
-    "base-spread-mlm-only": ("base-rare-mlm-only",),
-    "base-rare": ("base-rare-all",),
 }
 # The parts of a comparison.
 TEXT, FROZEN, FINE_TUNED = "held-out text", "linear probe", "fine-tuned"
-# Whose parts of the text are compared by their ratios.
-BY_RATIO = ("pseudo_perplexity",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,106 +28,105 @@ class Comparison:
     """One measure of two models.
 
     Attributes:
-        part: what it is of: held-out text, linear probes or fine-tuning.
+        part: held-out text, linear probes or fine-tuning.
         measure: its title in that part.
-        without: of the model that lacks something.
-        having: of the model that has it.
-        error: standard error of the difference: of a task over the seeds, of held-out text and of frozen models over
-            parts of the text; None where it is not known.
-        is_told_apart: whether the difference is more than chance has in one of twenty.
+        difference: of the first model from the second, in the unit of the title.
+        scale: the larger of the two absolute values, for the number of digits.
+        error: standard error of the difference; None where it is not known.
+        p_value: of a test that the two are equal; None where the files do not have the values to test.
         is_more_better: whether a larger value is the better one.
+        is_significant: after Holm's correction over the table; see :func:`corrected`.
     """
 
     part: str
     measure: str
-    without: float
-    having: float
-    error: float | None
-    is_told_apart: bool
+    difference: float
+    scale: float
+    error: float | None = None
+    p_value: float | None = None
     is_more_better: bool = True
+    is_significant: bool = False
 
     @property
     def title(self) -> str:
-        """The measure, told from that of another part."""
+        """The measure with its part, where two parts have the same measure."""
         return f"{self.measure.removesuffix(', %')}, {FROZEN}, %" if self.part == FROZEN else self.measure
 
     @property
-    def difference(self) -> float:
-        """`having` less `without`."""
-        return self.having - self.without
-
-    @property
     def is_better(self) -> bool | None:
-        """Whether `having` is better: None where the two are not told apart."""
-        if not self.is_told_apart:
-            return None
-        return (self.difference > 0) == self.is_more_better
+        """Whether the first model is better; None where the difference is not significant."""
+        return (self.difference > 0) == self.is_more_better if self.is_significant else None
 
 
-def compare(having: Result, without: Result) -> list[Comparison]:
-    """Every measure that both have: of held-out text, of one training run each, and of tasks, over seeds."""
+Compared = Mapping[tuple[str, ...], Sequence[Comparison]]
+"""Comparisons by the names of a table's row."""
+
+
+def compare(first: Result, second: Result) -> list[Comparison]:
+    """Every measure that both models have."""
+    probes = [_compare_task(first, second, task, PROBE, title) for task, title in probed_tasks([first]).items()]
+    tasks = [_compare_task(first, second, task, "tasks", title) for task, title in all_tasks([first]).items()]
+    return [*_compare_texts(first, second), *(each for each in (*probes, *tasks) if each)]
+
+
+def corrected(compared: Compared) -> dict[tuple[str, ...], list[Comparison]]:
+    """The same with Holm's correction over each part, which is one table."""
+    found = {names: list(comparisons) for names, comparisons in compared.items()}
+    tested = [
+        (names, place, each.part, each.p_value)
+        for names, comparisons in found.items()
+        for place, each in enumerate(comparisons)
+        if each.p_value is not None
+    ]
+    for part in (TEXT, FROZEN, FINE_TUNED):
+        of_part = [(names, place, p_value) for names, place, its_part, p_value in tested if its_part == part]
+        adjusted = holm([p_value for _, _, p_value in of_part])
+        for (names, place, _), p_value in zip(of_part, adjusted, strict=True):
+            each = found[names][place]
+            found[names][place] = dataclasses.replace(each, is_significant=p_value < SIGNIFICANCE)
+    return found
+
+
+def _compare_texts(first: Result, second: Result) -> list[Comparison]:
+    """Held-out text, by a paired t-test over the parts of the text."""
     found = []
     for key, (title, factor, is_more_better) in HELD_OUT.items():
-        own, other = (result.held_out(key) for result in (having, without))
+        own, other = (result.held_out(key) for result in (first, second))
         if own is None or other is None:
             continue
-        error, is_told_apart = _compare_over_text(having, without, key)
-        error = None if error is None else factor * error
-        found.append(Comparison(TEXT, title, factor * other, factor * own, error, is_told_apart, is_more_better))
-    return [*found, *_compare_probes(having, without), *compare_tasks(having, without).values()]
-
-
-def _compare_probes(having: Result, without: Result) -> list[Comparison]:
-    """The tasks that both were probed on, in points."""
-    found = []
-    for task, title in probed_tasks([having]).items():
-        if task in without.row.figures.get(PROBE, {}):
-            own, other = (100 * result.score(result.model.name, task, PROBE).mean for result in (having, without))
-            parts = [result.row.figures[PROBE][task].get("by_fold", []) for result in (having, without)]
-            error, is_told_apart = _paired(*(100 * np.array(part) for part in parts))
-            found.append(Comparison(FROZEN, f"{title}, %", other, own, error, is_told_apart))
+        parts = [np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (first, second)]
+        error = p_value = None
+        if len(parts[0]) == len(parts[1]) > 1:
+            differences = parts[0] - parts[1]
+            error = factor * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+            # A perplexity is compared by its logarithm: its difference grows with the difficulty of a part.
+            tested = np.log(parts) if key == "pseudo_perplexity" else parts
+            p_value = float(stats.ttest_rel(*tested).pvalue) if error else float(differences[0] == 0)
+        found.append(
+            Comparison(
+                TEXT, title, factor * (own - other), factor * max(abs(own), abs(other)), error, p_value, is_more_better
+            )
+        )
     return found
 
 
-def _paired(own: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float | None, bool]:
-    """Standard error of the mean difference over the same parts, None without them, and whether it is told apart."""
-    if len(own) != len(other) or len(own) < 2:
-        return None, False
-    error = float(np.std(own - other, ddof=1)) / math.sqrt(len(own))
-    return error, bool(abs(np.mean(own - other)) > critical_value(len(own) - 1) * error)
+def _compare_task(first: Result, second: Result, task: str, part: str, title: str) -> Comparison | None:
+    """A task in points, None where the second model does not have it.
 
-
-def _compare_over_text(having: Result, without: Result, key: str) -> tuple[float | None, bool]:
-    """Standard error of the difference between two models that predicted the same text, and whether they differ."""
-    own, other = (np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (having, without))
-    if key not in BY_RATIO:
-        return _paired(own, other)
-    # How hard each part of the text is goes into both values and not into their ratio, which therefore decides; the
-    # error of the difference follows from those of the logarithms, to the first order.
-    _, is_told_apart = _paired(np.log(own), np.log(other))
-    error, _ = _paired(having.row.figures[key] * np.log(own), without.row.figures[key] * np.log(other))
-    return error, is_told_apart
-
-
-def compare_tasks(having: Result, without: Result) -> dict[str, Comparison]:
-    """The tasks that both were scored on, over their seeds, in points."""
-    found = {}
-    for task, title in all_tasks([having]).items():
-        if task in without.tasks:
-            own, its = having.score(having.model.name, task), without.score(without.model.name, task)
-            error, is_told_apart = None, False
-            if own.std is not None and its.std is not None:
-                error, freedom = welch(own.std, own.seeds, its.std, its.seeds)
-                is_told_apart = abs(own.mean - its.mean) > critical_value(freedom) * error
-            points = None if error is None else 100 * error
-            found[task] = Comparison(FINE_TUNED, f"{title}, %", 100 * its.mean, 100 * own.mean, points, is_told_apart)
-    return found
-
-
-def welch(own_std: float, own_size: int, other_std: float, other_size: int) -> tuple[float, float]:
-    """Standard error of the difference of two means, and its degrees of freedom (Welch 1947)."""
-    own, other = own_std**2 / own_size, other_std**2 / other_size
-    if own + other == 0:
-        return 0.0, float(own_size + other_size - 2)
-    freedom = (own + other) ** 2 / (own**2 / (own_size - 1) + other**2 / (other_size - 1))
-    return math.sqrt(own + other), freedom
+    By a paired bootstrap over test rows. Files without row results have the standard error over the seeds only, and
+    that is no test: the test rows are the same for all seeds.
+    """
+    if task not in second.row.figures.get(part, {}):
+        return None
+    own, other = (100 * result.score(result.model.name, task, part).mean for result in (first, second))
+    rows = [result.row.figures[part][task].get("rows") for result in (first, second)]
+    error = p_value = None
+    if all(rows):
+        own_B, other_B = (100 * resampled_scores(first.main_metric(task), runs) for runs in rows)
+        error, p_value = float(np.std(own_B - other_B, ddof=1)), bootstrap_p_value(own - other, own_B - other_B)
+    else:
+        scores = [result.score(result.model.name, task, part) for result in (first, second)]
+        if all(score.std is not None for score in scores):
+            error = 100 * math.hypot(*((score.std or 0.0) / math.sqrt(score.seeds) for score in scores))
+    kind = FROZEN if part == PROBE else FINE_TUNED
+    return Comparison(kind, f"{title}, %", own - other, max(abs(own), abs(other)), error, p_value)

@@ -1,9 +1,9 @@
-"""The pictures of the results: scores, quality against size and speed, learning curves, what each loss is good for."""
+"""The pictures of the results: scores, quality against size, learning curves, what each loss is good for."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comparisons import WHOLE, Comparison
+from comparisons import ABLATED_STUDENT, Comparison
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -39,7 +39,7 @@ from distilrubert.model_card.scores import Value
 COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
 PALE = 0.45
 PALE_GREY = "#BDBDBD"
-# Line and label of a model's curve by what its name has beyond that of its student; others are not drawn.
+# Line and label of a model's curve by the end of its name; others are not drawn.
 CURVES = {"": ("-", "distilled"), "-mlm-only": ("--", "MLM only")}
 MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
 FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
@@ -57,13 +57,15 @@ def write_pictures(
     points = file_points(results)
     drawn = {
         "scores": (
-            "Score of each model on each task, with its deviation over the seeds",
-            draw_scores([result for result in results if not result.is_former]),
+            "Score of each model on each task, with its standard deviation over the seeds",
+            draw_scores(results),
         ),
-        "size": ("Share of the teacher's mean score over the size of each file", draw_size(points)),
-        "speed": ("Share of the teacher's mean score over the gain in throughput of each file", draw_speed(points)),
+        "size": (
+            "Share of the teacher's gain over the majority class against the size of a file",
+            draw_size(points),
+        ),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
-        "ablation": (f"What {WHOLE} gains from each of its losses", draw_ablation(ablation)),
+        "ablation": (f"What {ABLATED_STUDENT} gains from each of its losses", draw_ablation(ablation)),
     }
     for name, (_, picture) in drawn.items():
         path = folder / f"reference-{name}.png"
@@ -104,7 +106,7 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
 
 
 def _colour(result: Result) -> tuple[str, float]:
-    """A family's colour, pale for what is only compared with its student."""
+    """The colour of a family, pale for models that are only compared with its student."""
     return COLOURS[result.model.recipe], 1.0 if result.model.has_files else PALE
 
 
@@ -127,60 +129,33 @@ def _line(axes: Axes, value: float, title: str, colour: str, style: str) -> None
 
 
 def draw_size(points: Sequence[Point]) -> Figure | None:
-    """Share of the teacher's mean over the common tasks against the size of each file."""
+    """The gain over the majority class, as a share of the teacher's, against the size of each file."""
     if len(points) < 2:
         return None
-    sizes = [point.size_mib for point in points]
-    return _draw_shares(
-        points,
-        sizes,
-        [f"{size:.{0 if size >= 10 else 1}f} MiB" for size in sizes],
-        "Weights, MiB (fewer is better)",
-        "Quality against size: up and left is better",
-    )
-
-
-def draw_speed(points: Sequence[Point]) -> Figure | None:
-    """The same share against the gain in throughput over the teacher in PyTorch."""
-    timed = [(point, point.gain) for point in points if point.gain is not None]
-    if len(timed) < 2:
-        return None
-    gains = [gain for _, gain in timed]
-    return _draw_shares(
-        [point for point, _ in timed],
-        gains,
-        [f"× {gain:.1f}" for gain in gains],
-        "Throughput over the teacher's in PyTorch, × (more is better)",
-        "Quality against speed: up and right is better",
-    )
-
-
-def _draw_shares(
-    points: Sequence[Point], values: Sequence[float], amounts: Sequence[str], axis: str, title: str
-) -> Figure:
     picture, (axes,) = canvas(4.6)
-    shares = [_percent(point.share) for point in points]
+    gains = [_percent(point.gain) for point in points]
     colours = [GREY if point.model == TEACHER else COLOURS[point.result.model.recipe] for point in points]
-    for point, value, share, colour in zip(points, values, shares, colours, strict=True):
-        axes.errorbar(value, share.mean, yerr=share.std or None, ecolor=colour, elinewidth=1.2, capsize=3)
-        axes.scatter(value, share.mean, s=100, color=colour, marker=MARKERS[point.file], edgecolor="white", zorder=3)
-    places = [(value, share.mean) for value, share in zip(values, shares, strict=True)]
+    for point, gain, colour in zip(points, gains, colours, strict=True):
+        axes.errorbar(point.size_mib, gain.mean, yerr=gain.std or None, ecolor=colour, elinewidth=1.2, capsize=3)
+        marker = MARKERS[point.file]
+        axes.scatter(point.size_mib, gain.mean, s=100, color=colour, marker=marker, edgecolor="white", zorder=3)
+    places = [(point.size_mib, gain.mean) for point, gain in zip(points, gains, strict=True)]
     scale(axes, places)
-    _zoom(axes, shares)
+    _zoom(axes, gains)
     axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
-    axes.set_xlabel(axis)
-    axes.set_ylabel("Share of the teacher's mean score, %")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("Weights, MiB (fewer is better)")
+    axes.set_ylabel("Share of the teacher's gain over the majority class, %")
+    axes.set_title("Quality against size: up and left is better", loc="left", fontsize=11)
     texts = [
-        f"{point.model}, {FILES[point.file]}\n{amount}, {share.mean:.1f} %"
-        for point, amount, share in zip(points, amounts, shares, strict=True)
+        f"{point.model}, {FILES[point.file]}\n{point.size_mib:.3g} MiB, {gain.mean:.1f} %"
+        for point, gain in zip(points, gains, strict=True)
     ]
     label_points(picture, axes, places, list(zip(texts, colours, strict=True)))
     return picture
 
 
-def _percent(share: Value) -> Value:
-    return Value(100 * share.mean, None if share.std is None else 100 * share.std, share.seeds)
+def _percent(value: Value) -> Value:
+    return Value(100 * value.mean, None if value.std is None else 100 * value.std, value.seeds)
 
 
 def _zoom(axes: Axes, shares: Sequence[Value]) -> None:

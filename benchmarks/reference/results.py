@@ -1,33 +1,31 @@
-"""What the reference experiment found: its files."""
+"""The results files of the reference experiment."""
 
 import dataclasses
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models import FORMER, MODELS, Model
+from models import MODELS, Model
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.formats import FORMATS
+from distilrubert.evaluation.tasks import gain
+from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 
 TEACHER = "teacher"
 FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
 BAG_OF_WORDS = "bag-of-words"
-MAJORITY = "majority-class"
 PROBE = "linear_probe"
 # What the rows of exported files begin with.
-FILE = "student-"
+FILE_ROW_PREFIX = "student-"
 PYTORCH = "pytorch-fp32"
 MIB = 2**20
-# The student whose scores say by which protocol the others have to be measured.
-MEASURE = "base"
-# Held-out figures: title, what it is multiplied by to be shown, and whether more is better.
+# Measures on held-out text: title, factor for the tables, and whether more is better.
 HELD_OUT = {
     "masked_accuracy": ("masked accuracy, %", 100.0, True),
     "pseudo_perplexity": ("pseudo-perplexity", 1.0, False),
@@ -39,9 +37,8 @@ HELD_OUT = {
 
 def _machine(where: Environment) -> str:
     has_amx = any(name.startswith("amx") for name in where.instruction_sets)
-    return (
-        where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({where.cores} core{'s' if where.cores > 1 else ''})"
-    )
+    cores = f"{where.cores} core{'s' if where.cores > 1 else ''}"
+    return where.gpu or f"{where.cpu}{' with AMX' if has_amx else ''} ({cores})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +46,14 @@ class Result:
     """One model's results file.
 
     Attributes:
-        model: what it is of.
-        report: what it holds.
-        is_comparable: whether its scores on tasks are of the protocol that the others' are of; else it has none here.
+        model: the model.
+        report: the file's content.
+        majorities: the score of the majority class on each task, by its name; the same for all files.
     """
 
     model: Model
     report: Measurements
-    is_comparable: bool = True
+    majorities: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def row(self) -> Row:
@@ -64,18 +61,13 @@ class Result:
         return self.report[self.model.name]
 
     @property
-    def is_former(self) -> bool:
-        """Whether it is of before better students were known; the page shows those apart."""
-        return self.model in FORMER
-
-    @property
     def tasks(self) -> Mapping[str, Any]:
-        """What is known of each task that the model was fine-tuned on, by its name."""
+        """The description of each task that the model was fine-tuned on, by its name."""
         return {name: about for name, about in self.described.items() if name in self.row.figures["tasks"]}
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """What is known of each task that the file speaks of, by its name."""
+        """The description of each task in the file, by its name."""
         tasks: Mapping[str, Any] = self.report.details["quality"]["tasks"]
         return tasks
 
@@ -86,92 +78,123 @@ class Result:
         return settings
 
     @property
-    def shape(self) -> tuple[str, int]:
-        """What decides how fast it is: the same for models of one recipe and as many parameters."""
-        return self.model.recipe, self.row.figures["parameters"]
-
-    @property
     def files(self) -> dict[str, Row]:
         """The rows of the exported files that were scored, by their format."""
-        return {row.case.removeprefix(FILE): row for row in self.report.rows if row.case.startswith(FILE)}
+        rows = [row for row in self.report.rows if row.case.startswith(FILE_ROW_PREFIX)]
+        return {row.case.removeprefix(FILE_ROW_PREFIX): row for row in rows}
 
     @property
     def trained_on(self) -> str:
-        """The machine that it was distilled on."""
+        """The machine of the distillation."""
         return _machine(Environment(**self.report.details["trained_on"]))
 
     @property
     def measured_on(self) -> str:
-        """The machine that its scores and its speed are of."""
+        """The machine of the scores."""
         return _machine(self.report.environment)
 
     @property
     def arithmetic_of_tasks(self) -> str:
-        """In what it was fine-tuned, its teacher too."""
+        """The precision of fine-tuning, that of the teacher too."""
         return str(self.report.details["quality"]["precision"])
 
     @property
     def arithmetic(self) -> str:
-        """In what the model was distilled."""
+        """The precision and the threads of the distillation."""
         threads = self.report.details["trained_on"]["threads"]
-        # The oldest files do not say it of the distillation; both were chosen alike then.
-        precision = self.row.figures.get("precision", self.report.details["quality"]["precision"])
-        return f"{precision}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{self.row.figures['precision']}, {threads} thread{'s' if threads > 1 else ''}"
 
     @property
     def has_own_vocabulary(self) -> bool:
-        """Whether its figures on held-out text are over other pieces than the teacher's."""
+        """Whether its values on held-out text are over other tokens than the teacher's."""
         return "masked_accuracy" in self.row.figures and "kl_to_teacher_nats" not in self.row.figures
+
+    def has_row_results(self, task: str) -> bool:
+        """Whether the file has the result of each test row, so that differences can be tested."""
+        return "rows" in self.row.figures["tasks"].get(task, {})
+
+    def main_metric(self, task: str) -> str:
+        """The metric by which models are compared on a task."""
+        return str(self.described[task]["main_metric"])
 
     def score(self, case: str, task: str, part: str = "tasks") -> Value:
         """The main score of a row of the file on a task; `part` as in quality.json: ``tasks`` or ``linear_probe``."""
-        return Value.of(self.report[case].figures[part][task][self.described[task]["main_metric"]])
+        return Value.of(self.report[case].figures[part][task][self.main_metric(task)])
 
     def held_out(self, key: str, case: str | None = None) -> float | None:
-        """A figure on held-out text, where it was measured; of one for each layer the mean."""
-        figure = self.report[case or self.model.name].figures.get(key)
-        return statistics.fmean(figure) if isinstance(figure, list) else figure
+        """A value on held-out text, None where it was not measured; the mean over the layers if it has one for each."""
+        value = self.report[case or self.model.name].figures.get(key)
+        return statistics.fmean(value) if isinstance(value, list) else value
+
+    def majority(self, task: str) -> float | None:
+        """The score of the majority class; None where that baseline does not exist."""
+        if task in self.majorities:
+            return self.majorities[task]
+        # The most frequent tag is O: no span is found. The first files do not have this row.
+        return 0.0 if self.described[task]["kind"] == "token-classification" else None
 
     def is_learnt(self, task: str, case: str = TEACHER) -> bool:
-        """Whether the score of a row, by default the teacher's, is told apart from that of one class for everything.
+        """Whether a row, by default the teacher's, is significantly better than the majority class.
 
-        Where it is not, a share of it would be no bound. Of tasks that do not classify texts nothing is known.
+        Without that baseline a task does not count as learnt. Where the file has no row results, the spread over the
+        seeds decides.
         """
-        known = next((row.figures["tasks"] for row in self.report.rows if row.case == MAJORITY), {})
-        score = self.score(case, task)
-        if task not in known or score.std is None:
-            return True
-        return score.mean - self.score(MAJORITY, task).mean > critical_value(score.seeds - 1) * score.std / math.sqrt(
-            score.seeds
-        )
+        majority, score = self.majority(task), self.score(case, task)
+        if majority is None or score.std is None:
+            return False
+        figures = [row.figures["tasks"].get(task, {}) for row in self.report.rows if row.case in (case, MAJORITY)]
+        if len(figures) == 2 and all("rows" in of_row for of_row in figures):
+            return gain.is_learnt(self.main_metric(task), *figures)
+        return score.mean - majority > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
+
+    def answers_one_class(self, task: str) -> bool:
+        """Whether each run of the model scores exactly as the majority class: it gives one class to every row."""
+        majority = self.majority(task)
+        values = self.row.figures["tasks"][task][self.main_metric(task)]["values"]
+        return majority is not None and all(math.isclose(value, majority, abs_tol=1e-9) for value in values)
 
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
         """Mean score over the tasks, as a share of the teacher's; its deviation is that of a ratio of two means."""
-        own = self._mean([self.score(case or self.model.name, task) for task in tasks])
-        whole = self._mean([self.score(TEACHER, task) for task in tasks])
-        share, spread = own.mean / whole.mean, None
-        if case == TEACHER:
-            spread = 0.0 if own.std is not None else None
-        elif own.std is not None and whole.std is not None:
-            spread = share * math.hypot(own.std / own.mean if own.mean else 0.0, whole.std / whole.mean)
-        return Value(share, spread, own.seeds)
+        own = _mean([self.score(case or self.model.name, task) for task in tasks])
+        whole = _mean([self.score(TEACHER, task) for task in tasks])
+        return _ratio(own, whole, is_same=case == TEACHER)
 
-    @staticmethod
-    def _mean(scores: Sequence[Value]) -> Value:
-        """The mean over tasks; its deviation follows from theirs."""
-        deviations = [score.std for score in scores if score.std is not None]
-        spread = math.hypot(*deviations) / len(scores) if len(deviations) == len(scores) else None
-        return Value(statistics.fmean(score.mean for score in scores), spread, min(score.seeds for score in scores))
+    def gain(self, tasks: Sequence[str], case: str | None = None) -> Value:
+        """Mean over the tasks of (score - majority) / (teacher - majority), with its deviation over the seeds."""
+        gains = []
+        for task in tasks:
+            majority = self.majority(task)
+            assert majority is not None
+            own, whole = (
+                dataclasses.replace(score, mean=score.mean - majority)
+                for score in (self.score(case or self.model.name, task), self.score(TEACHER, task))
+            )
+            gains.append(_ratio(own, whole, is_same=case == TEACHER))
+        return _mean(gains)
+
+
+def _mean(scores: Sequence[Value]) -> Value:
+    """The mean over tasks; its deviation follows from theirs."""
+    deviations = [score.std for score in scores if score.std is not None]
+    spread = math.hypot(*deviations) / len(scores) if len(deviations) == len(scores) else None
+    return Value(statistics.fmean(score.mean for score in scores), spread, min(score.seeds for score in scores))
+
+
+def _ratio(own: Value, whole: Value, *, is_same: bool) -> Value:
+    """The ratio of two independent means; its deviation to the first order."""
+    ratio, spread = own.mean / whole.mean, None
+    if is_same:
+        spread = None if own.std is None else 0.0
+    elif whole.std is not None:
+        spread = math.hypot(own.std or 0.0, ratio * whole.std) / abs(whole.mean)
+    return Value(ratio, spread, max(own.seeds, whole.seeds))
 
 
 def load_results(folder: Path) -> list[Result]:
-    """Every result that is there: by family, the student itself before what it is compared with.
-
-    Scores on tasks are compared with those of ``MEASURE``, or where it is missing of the first; what was fine-tuned in
-    another way is not comparable.
+    """Every result in the folder: by family, the student itself before the models that it is compared with.
 
     Raises:
-        UserError: if there is none, a file is no such one, or held-out text was not measured alike.
+        UserError: if there is none, a file is not a results file, or the files are not of one protocol.
     """
     found = [
         Result(model, Measurements.load(path)) for model in MODELS if (path := folder / f"{model.name}.json").exists()
@@ -179,52 +202,35 @@ def load_results(folder: Path) -> list[Result]:
     if not found:
         raise UserError(f"{folder}: holds no results; benchmarks/reference/experiment.py makes them")
     found.sort(key=lambda result: (FAMILIES.index(result.model.recipe), not result.model.has_files))
-    measure = measure_of(found)
     for result in found:
-        if result.settings["intrinsic"] != measure.settings["intrinsic"]:
-            raise UserError(f"{folder}: {result.model.name} and {measure.model.name} were not measured alike")
-    return [_as_far_as_comparable(result, measure.settings["finetuning"]) for result in found]
-
-
-def measure_of(results: Sequence[Result]) -> Result:
-    """Whose protocol of fine-tuning is the one of the page."""
-    fine_tuned = [result for result in results if result.tasks] or list(results)
-    return by_name(fine_tuned).get(MEASURE, fine_tuned[0])
-
-
-def _as_far_as_comparable(result: Result, protocol: Mapping[str, Any]) -> Result:
-    """A result without what was measured otherwise: its tasks, of another protocol.
-
-    A linear probe stays where it read as many rows as the others': nothing else of the protocol concerns it.
-    """
-    left_out: set[str] = set()
-    if result.settings["finetuning"]["train_limit"] != protocol["train_limit"]:
-        left_out.add(PROBE)
-    if result.settings["finetuning"] != protocol and result.tasks:
-        left_out.add("tasks")
-    if not left_out:
-        return result
-    rows = [
-        Row(row.case, {key: value for key, value in row.figures.items() if key not in left_out} | {"tasks": {}})
+        for part in ("intrinsic", "finetuning"):
+            if result.settings[part] != found[0].settings[part]:
+                names = f"{result.model.name} and {found[0].model.name}"
+                raise UserError(f"{folder}: {names} were not measured alike: their {part} settings differ")
+    # It has no randomness, and the first files do not have its row.
+    majorities = {
+        task: result.score(MAJORITY, task).mean
+        for result in found
         for row in result.report.rows
-        if row.case in (TEACHER, result.model.name)
-    ]
-    return Result(result.model, dataclasses.replace(result.report, rows=rows), is_comparable=not result.tasks)
+        if row.case == MAJORITY
+        for task in row.figures["tasks"]
+    }
+    return [dataclasses.replace(result, majorities=majorities) for result in found]
 
 
 def common_tasks(results: Sequence[Result]) -> list[str]:
-    """The learnt tasks that every model which was measured on any was measured on, in the order of the first."""
+    """The learnt tasks on which every fine-tuned model was measured, in the order of the first."""
     first, *others = [result for result in results if result.tasks] or results[:1]
     return [task for task in first.tasks if first.is_learnt(task) and all(task in other.tasks for other in others)]
 
 
 def widest(results: Sequence[Result]) -> Result:
-    """The model that was measured on most tasks; of several the first."""
+    """The model that was measured on most tasks, the first of several."""
     return max(results, key=lambda result: len(result.tasks))
 
 
 def all_tasks(results: Sequence[Result]) -> dict[str, str]:
-    """The title and metric of every task that a model was measured on, by name."""
+    """The title and metric of every task that a model was fine-tuned on, by name."""
     return {name: _title(task) for result in results for name, task in result.tasks.items()}
 
 
@@ -244,23 +250,21 @@ def _title(task: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One file of a student, or the teacher: how good, how large, how fast.
+    """One file of a student, or the teacher: its quality and its size.
 
     Attributes:
-        result: what it was measured with.
+        result: the model's results.
         model: its name.
         file: its format.
-        share: its mean score over the common tasks, as a share of the teacher's.
-        size_mib: of the weights, MiB.
-        gain: its throughput over the teacher's, where it was measured on the machine of the others.
+        gain: its mean gain over the majority class on the common tasks, as a share of the teacher's.
+        size_mib: size of the weights, MiB.
     """
 
     result: Result
     model: str
     file: str
-    share: Value
+    gain: Value
     size_mib: float
-    gain: float | None
 
 
 def file_points(results: Sequence[Result]) -> list[Point]:
@@ -270,37 +274,16 @@ def file_points(results: Sequence[Result]) -> list[Point]:
     if not students or not tasks:
         return []
     first = students[0]
-    timed = timed_alike(results)
     size = 4 * first.report[TEACHER].figures["parameters"] / MIB
-    points = [Point(first, TEACHER, PYTORCH, first.share(tasks, TEACHER), size, 1.0)]
+    points = [Point(first, TEACHER, PYTORCH, first.gain(tasks, TEACHER), size)]
     for result in students:
-        scored = {PYTORCH: result.model.name, **{kind: row.case for kind, row in result.files.items()}}
+        scored = {PYTORCH: result.model.name}
+        scored |= {kind: row.case for kind, row in result.files.items() if kind != PYTORCH}
         sizes = result.row.figures["files_mib"]
-        gains = timed[result.model.name].row.figures["throughput_ratio"] if result.model.name in timed else {}
         for kind, case in scored.items():
             path = "model.safetensors" if kind == PYTORCH else FORMATS[kind].path
-            share = result.share(tasks, case)
-            points.append(Point(result, result.model.name, kind, share, sizes[path], gains.get(kind)))
+            points.append(Point(result, result.model.name, kind, result.gain(tasks, case), sizes[path]))
     return points
-
-
-def timed_alike(results: Sequence[Result]) -> dict[str, Result]:
-    """For students, by name, whose gains in throughput are theirs: all of one machine, that of most students.
-
-    A gain is that of a shape, whatever the weights are: a student that was timed elsewhere has those of a model of its
-    shape, or none.
-    """
-    timed = [result for result in results if result.row.figures.get("throughput_ratio")]
-    students = [result for result in timed if result.model.has_files]
-    if not students:
-        return {}
-    [(machine, _)] = Counter(result.measured_on for result in students).most_common(1)
-    there = [result for result in timed if result.measured_on == machine]
-    found = {}
-    for student in students:
-        if alike := [result for result in there if result.shape == student.shape]:
-            found[student.model.name] = student if student in alike else alike[0]
-    return found
 
 
 def by_name(results: Sequence[Result]) -> dict[str, Result]:

@@ -6,10 +6,13 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from comparisons import FINE_TUNED, FROZEN, TEXT, Comparison, compare_tasks
+from comparisons import FINE_TUNED, FROZEN, TEXT, Compared, Comparison, compare, corrected
 from results import (
+    BAG_OF_WORDS,
+    FILE_ROW_PREFIX,
     HELD_OUT,
     PROBE,
+    PYTORCH,
     TEACHER,
     Result,
     all_tasks,
@@ -27,16 +30,15 @@ from distilrubert.model_card.tables import markdown_table
 
 NONE = "–"
 NOT_RUN = "not run"
-NOT_LEARNT = "not told apart from one class for all"
-# How the page calls the parts of a comparison.
+# The titles of the parts of a comparison.
 PARTS = {
     TEXT: "Predictions of held-out text",
     FROZEN: "Linear probes of frozen vectors, in points",
     FINE_TUNED: "Fine-tuned, in points",
 }
-# One of each size: int8 files for other CPUs are as large.
+# One file of each size: int8 files for other CPUs are as large.
 FILES = ("model.safetensors", *(FORMATS[kind].path for kind in ("onnx-fp32", "onnx-int8", "openvino-int8")))
-# What was agreed before anything was measured.
+# Agreed before anything was measured.
 LEAST_SHARE = 0.97
 MOST_LOST_IN_INT8 = 0.005
 
@@ -57,10 +59,10 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
         how = [count(result.row.figures["updates"]), result.arithmetic_of_tasks]
         rows.append([_named(result), *how, *_scores(result, result.model.name, titles, common)])
         for kind, row in result.files.items():
-            rows.append([f"{result.model.name}, {_file(kind)}", *how, *_scores(result, row.case, titles, common)])
-    return markdown_table(
-        ["Model", "updates", "fine-tuned in", *(f"{title}, %" for title in titles.values()), "share, %"], rows
-    )
+            name = f"{result.model.name}, {_file(kind)}"
+            rows.append([name, how[0], kind.rpartition("-")[2], *_scores(result, row.case, titles, common)])
+    head = ["Model", "updates", "arithmetic", *(f"{title}, %" for title in titles.values())]
+    return markdown_table([*head, "share of the score, %", "share of the gain, %"], rows)
 
 
 def probe_table(results: Sequence[Result]) -> str | None:
@@ -76,7 +78,7 @@ def probe_table(results: Sequence[Result]) -> str | None:
 
 
 def _baselines(result: Result) -> list[str]:
-    """What needs no model, as far as the file has it."""
+    """The cases of the baselines in the file."""
     return [row.case for row in result.report.rows if row.case in BASELINES]
 
 
@@ -91,7 +93,7 @@ def _probed(label: str, result: Result, case: str, titles: Iterable[str], part: 
 
 
 def _named(result: Result) -> str:
-    """Students stand out from what they are compared with."""
+    """The name of a model; students in bold."""
     return f"**{result.model.name}**" if result.model.has_files else result.model.name
 
 
@@ -102,8 +104,9 @@ def _file(kind: str) -> str:
 def _scores(result: Result, case: str, titles: Mapping[str, str], common: Sequence[str]) -> list[str]:
     measured = result.report[case].figures["tasks"]
     cells = [_percent(result.score(case, task)) if task in measured else NONE for task in titles]
-    is_whole = bool(common) and all(task in measured for task in common)
-    return [*cells, _percent(result.share(common, case)) if is_whole else NONE]
+    if not common or any(task not in measured for task in common):
+        return [*cells, NONE, NONE]
+    return [*cells, _percent(result.share(common, case)), _percent(result.gain(common, case))]
 
 
 def _percent(value: Value) -> str:
@@ -149,13 +152,35 @@ def size_table(results: Sequence[Result]) -> str:
     return markdown_table(head, rows)
 
 
-def comparison_tables(head: Sequence[str], compared: Mapping[tuple[str, ...], Sequence[Comparison]]) -> str:
-    """Below a line that says of what, a row for each pair of models and a column for each measure that any has."""
+def gain_table(base: Result) -> str | None:
+    """What base and the bag of words keep of the teacher's gain over the majority class, on each task it has learnt."""
+    learnt = [task for task in base.tasks if base.is_learnt(task)]
+    if not learnt:
+        return None
+    rows = []
+    for task in learnt:
+        majority = base.majority(task)
+        assert majority is not None
+        lead = 100 * (base.score(TEACHER, task).mean - majority)
+        row = [base.tasks[task]["title"], f"{100 * majority:.1f}", f"{lead:+.1f}"]
+        for case in (base.model.name, BAG_OF_WORDS):
+            known = any(found.case == case and task in found.figures["tasks"] for found in base.report.rows)
+            row += [_percent(base.share([task], case)), _percent(base.gain([task], case))] if known else [NONE, NONE]
+        rows.append(row)
+    cells = [_percent(base.share(learnt)), _percent(base.gain(learnt))]
+    rows.append(["mean", NONE, NONE, *cells, NONE, NONE])
+    own = [f"{name}: {part}, %" for name in ("base", "bag of words") for part in ("score", "gain")]
+    return markdown_table(["Task", "majority class, %", "teacher's gain, points", *own], rows)
+
+
+def comparison_tables(head: Sequence[str], compared: Compared) -> str:
+    """Below its title, for each part a row for each pair of models and a column for each measure that any has."""
     tables = []
+    significant = corrected(compared)
     for part in PARTS:
         found = {
             names: {each.measure: each for each in comparisons if each.part == part}
-            for names, comparisons in compared.items()
+            for names, comparisons in significant.items()
         }
         measures = list(dict.fromkeys(itertools.chain(*found.values())))
         rows = [
@@ -165,26 +190,20 @@ def comparison_tables(head: Sequence[str], compared: Mapping[tuple[str, ...], Se
         ]
         if rows:
             table = markdown_table([*head, *measures], rows, text_columns=len(head))
-            tables.append(f"{PARTS[part]}:\n\n{table}")
+            tested = any(each.p_value is not None for measured in found.values() for each in measured.values())
+            note = "" if tested else " (no row results, so no tests)"
+            tables.append(f"{PARTS[part]}{note}:\n\n{table}")
     return "\n\n".join(tables) or "Not run yet."
 
 
 def _compared(each: Comparison) -> str:
-    if each.error is None:
-        return f"({_difference(each)})"
     return {True: "▲ ", False: "▼ ", None: ""}[each.is_better] + _difference(each)
 
 
 def _difference(each: Comparison) -> str:
-    digits = _digits(each)
+    digits = 1 if each.measure.endswith("%") else 3 if each.scale < 2 else 2
     error = "" if each.error is None else f" ± {each.error:.{digits}f}"
     return f"{each.difference:+.{digits}f}{error}"
-
-
-def _digits(each: Comparison) -> int:
-    if each.measure.endswith("%"):
-        return 1
-    return 3 if max(abs(each.without), abs(each.having)) < 2 else 2
 
 
 def goals_table(named: Mapping[str, Result]) -> str:
@@ -198,20 +217,24 @@ def _kept(named: Mapping[str, Result]) -> list[str]:
     if "base" not in named or not named["base"].tasks:
         return [goal, NOT_RUN, NONE]
     base = named["base"]
-    tasks = [task for task in base.tasks if base.is_learnt(task)]
-    share = base.share(tasks)
-    within = share.std is not None and abs(share.mean - LEAST_SHARE) <= critical_value(share.seeds - 1) * (
+    learnt = [task for task in base.tasks if base.is_learnt(task)]
+    if not learnt:
+        return [goal, NONE, "the teacher has learnt no task"]
+    share = base.share(learnt)
+    reached = "yes" if share.mean >= LEAST_SHARE else "no"
+    if share.std is not None and abs(share.mean - LEAST_SHARE) <= critical_value(share.seeds - 1) * (
         share.std / math.sqrt(share.seeds)
-    )
-    reached = ("yes" if share.mean >= LEAST_SHARE else "no") + (", within the error" if within else "")
-    unlearnt = [about["title"] for task, about in base.tasks.items() if task not in tasks]
+    ):
+        reached += ", within the error"
+    unlearnt = [about["title"] for task, about in base.tasks.items() if task not in learnt]
     if unlearnt:
-        reached += f"; without {listing(unlearnt)}, where the teacher itself is {NOT_LEARNT}"
-    return [goal, f"{_percent(share)} %", f"{reached}{_of_all(base.tasks)}"]
+        reached += f"; without {listing(unlearnt)}, which the teacher has not learnt"
+    measured = f"{_percent(share)} %; {_percent(base.gain(learnt))} % of its gain over the majority class"
+    return [goal, measured, f"{reached}{_of_all(base.tasks)}"]
 
 
 def _of_all(tasks: Collection[str]) -> str:
-    """What a verdict on some of the tasks lacks."""
+    """How many of the tasks a verdict is about, where it is not all."""
     return "" if len(tasks) == len(known_tasks()) else f"; {len(tasks)} of {len(known_tasks())} tasks were measured"
 
 
@@ -220,20 +243,15 @@ def _gained(named: Mapping[str, Result]) -> list[str]:
     if not {"base", "base-mlm-only"} <= named.keys():
         return [goal, NOT_RUN, NONE]
     base, other = named["base"], named["base-mlm-only"]
-    gains = compare_tasks(base, other)
+    gains = [each for each in corrected({("base",): compare(base, other)})["base",] if each.part == FINE_TUNED]
     if not gains:
         return [goal, NOT_RUN, NONE]
-    shown = ", ".join(f"{base.tasks[task]['title']} {_difference(gain)} points" for task, gain in gains.items())
-    told_apart = sum(gain.is_better is True for gain in gains.values())
-    behind = [task for task, gain in gains.items() if gain.difference <= 0]
-    if behind:
-        reached = f"no: not on {listing([base.tasks[task]['title'] for task in behind])}"
-        if not any(base.is_learnt(task, "base") for task in behind):
-            reached += f", where base itself is {NOT_LEARNT}"
-    else:
-        reached = "yes, by the mean over seeds" if told_apart < len(gains) else "yes"
-    if told_apart < len(gains):
-        reached += f"; told apart on {told_apart}"
+    shown = ", ".join(f"{gain.measure.partition(',')[0]} {_difference(gain)} points" for gain in gains)
+    behind = [gain.measure.partition(",")[0] for gain in gains if gain.difference <= 0]
+    reached = f"no: not on {listing(behind)}" if behind else "yes, by the mean"
+    tested = [gain for gain in gains if gain.p_value is not None]
+    significant = sum(gain.is_better is True for gain in tested)
+    reached += f"; significant on {significant}" if tested else "; not tested, for want of row results"
     return [goal, shown, f"{reached}{_of_all(gains)}"]
 
 
@@ -243,12 +261,24 @@ def _int8(named: Mapping[str, Result]) -> list[str]:
     if not files:
         return [goal, NOT_RUN, NONE]
     base = named["base"]
+    one_class = [task for task in base.tasks if base.answers_one_class(task)]
+    plain = FILE_ROW_PREFIX + PYTORCH if PYTORCH in base.files else base.model.name
+    arithmetic = "fp32" if PYTORCH in base.files else base.arithmetic_of_tasks
     gains = {
-        _file(kind): [base.score(row.case, task).mean - base.score("base", task).mean for task in row.figures["tasks"]]
+        _file(kind): [
+            base.score(row.case, task).mean - base.score(plain, task).mean
+            for task in row.figures["tasks"]
+            if task not in one_class
+        ]
         for kind, row in files.items()
     }
     shown = "; ".join(
         f"{file} {100 * min(points):+.2f} points at worst, {100 * statistics.fmean(points):+.2f} in the mean"
         for file, points in gains.items()
     )
-    return [goal, shown, "yes" if min(map(min, gains.values())) >= -MOST_LOST_IN_INT8 else "no"]
+    reached = "yes" if min(map(min, gains.values())) >= -MOST_LOST_IN_INT8 else "no"
+    reached += f"; against PyTorch in {arithmetic}"
+    if one_class:
+        titles = listing([base.tasks[task]["title"] for task in one_class])
+        reached += f"; without {titles}, where base gives one class to every row"
+    return [goal, shown, reached]
