@@ -18,8 +18,7 @@ from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.span_masking import SpanMasker
-from distilrubert.distill.corpus.build import Corpus
-from distilrubert.distill.corpus.store import PairedCorpus
+from distilrubert.distill.corpus.store import Corpus, PairedCorpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
 from distilrubert.distill.losses import LossWeights

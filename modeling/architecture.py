@@ -21,11 +21,11 @@ class Preset:
     """A student of the published family. What is None is as in the teacher.
 
     Attributes:
-        layers: transformer blocks.
+        layers: transformer layers.
         dim: width of the hidden states.
-        heads: attention heads of a block.
-        hidden_dim: width between the two linear maps of a feed-forward network.
-        vocabulary_size: pieces of the vocabulary.
+        heads: attention heads of a layer.
+        hidden_dim: width inside a feed-forward network.
+        vocabulary_size: tokens of the vocabulary.
     """
 
     layers: int
@@ -35,7 +35,7 @@ class Preset:
     vocabulary_size: int | None = None
 
 
-# With the teacher of the cards (12 layers, 768 wide, 119,547 pieces) these are the configurations of the family.
+# With the teacher of the cards (12 layers, 768 wide, 119,547 tokens) these are the configurations of the family.
 PRESETS: Mapping[PresetName, Preset] = {
     "base": Preset(layers=6),
     "small": Preset(layers=2),
@@ -49,12 +49,12 @@ class ResolvedArchitecture:
     """The shape of a student with everything decided.
 
     Attributes:
-        layers: transformer blocks.
+        layers: transformer layers.
         dim: width of the hidden states.
-        heads: attention heads of a block.
+        heads: attention heads of a layer.
         hidden_dim: width inside a feed-forward network.
-        vocabulary_size: pieces of the vocabulary.
-        initialise_from: for each student block the teacher block that it starts from, counted from 0; None for a
+        vocabulary_size: tokens of the vocabulary.
+        initialise_from: for each student layer the teacher layer that it starts from, counted from 0; None for a
             student that starts from random weights.
     """
 
@@ -66,7 +66,7 @@ class ResolvedArchitecture:
     initialise_from: tuple[int, ...] | None
 
     def sizes_beside(self, teacher: "BertConfig") -> dict[str, tuple[int, int]]:
-        """Each size of a block, by its name: the student's and the teacher's."""
+        """Each size of a layer, by its name: the student's and the teacher's."""
         return {
             "width (dim)": (self.dim, teacher.hidden_size),
             "heads": (self.heads, teacher.num_attention_heads),
@@ -76,10 +76,10 @@ class ResolvedArchitecture:
 
 
 class TrimSettings(Section):
-    """The teacher's vocabulary without the pieces that the corpus does not need."""
+    """The teacher's vocabulary without the tokens that the corpus does not need."""
 
     minimum_count: Count = Field(
-        1, description="Times that the training text must need a piece for it to stay; characters always stay."
+        1, description="How often the training text must need a token for it to stay; characters always stay."
     )
 
 
@@ -97,7 +97,7 @@ class TrainedVocabularySettings(Section):
 
 
 class VocabularySettings(Section):
-    """A vocabulary of the student's own: a part of the teacher's, or a new one."""
+    """The student's vocabulary if it is not the teacher's: a part of that, or a new one."""
 
     trim: TrimSettings | None = Field(None, description="Keep of the teacher's vocabulary what the corpus needs.")
     train: TrainedVocabularySettings | None = Field(
@@ -112,52 +112,54 @@ class VocabularySettings(Section):
 
 
 class StudentArchitecture(Section):
-    """What the student looks like. Every size that is not given is the preset's, or else the teacher's."""
+    """What the student looks like. A size that is not given is the preset's, else the teacher's."""
 
     preset: PresetName | None = Field(
         None,
-        description="Student of the published family: base (6 blocks) and small (2 blocks) are as wide as the "
-        "teacher and use its vocabulary; tiny and tiny-5k (3 blocks, 264 wide) have smaller vocabularies.",
+        description="Student of the published family: base (6 layers) and small (2 layers) are as wide as the "
+        "teacher and use its vocabulary; tiny and tiny-5k (3 layers, 264 wide) have smaller vocabularies.",
     )
-    layers: Count | None = Field(None, description="Transformer blocks; at most as many as the teacher has.")
-    dim: Count | None = Field(None, description="Width of the hidden states, numbers.")
-    heads: Count | None = Field(None, description="Attention heads of a block; they divide the width.")
-    hidden_dim: Count | None = Field(None, description="Width inside the feed-forward networks, numbers.")
+    layers: Count | None = Field(None, description="Transformer layers; at most as many as the teacher has.")
+    dim: Count | None = Field(None, description="Width of the hidden states.")
+    heads: Count | None = Field(None, description="Attention heads of a layer; they divide the width.")
+    hidden_dim: Count | None = Field(None, description="Width inside the feed-forward networks.")
     initialise_from: list[Annotated[int, Field(ge=0)]] | Literal["random"] | None = Field(
         None,
-        description="For each student block the teacher block (counted from 0) that it starts from; by default "
+        description="For each student layer the teacher layer (counted from 0) that it starts from; by default "
         "evenly spread from the first to the last. random: nothing comes from the teacher, embeddings included.",
     )
     vocabulary: VocabularySettings | None = Field(
         None,
-        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), or the teacher's.",
+        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), else the teacher's.",
     )
 
     def own_vocabulary(self) -> VocabularySettings | None:
-        """The vocabulary that is to be made for the student; None where it has the teacher's."""
+        """The vocabulary to make for the student; None if it has the teacher's."""
         if self.vocabulary or not self.preset or not PRESETS[self.preset].vocabulary_size:
             return self.vocabulary
         size = PRESETS[self.preset].vocabulary_size
         return VocabularySettings.model_validate({"train": {"size": size}})
 
     def resolve(self, teacher: "BertConfig", vocabulary_size: int | None = None) -> ResolvedArchitecture:
-        """Decide everything that was left open.
+        """Decide everything that is left open.
 
         Args:
             teacher: gives what is left open.
-            vocabulary_size: pieces of the student's own vocabulary, when it has been made.
+            vocabulary_size: tokens of the vocabulary that was made for the student; None before.
 
         Raises:
             UserError: if the settings contradict themselves or the teacher.
         """
         preset = PRESETS[self.preset] if self.preset else Preset(teacher.num_hidden_layers)
-        own = self.own_vocabulary()
-        expected_size = own.train.size if own and own.train else teacher.vocab_size
+        vocabulary = self.own_vocabulary()
+        expected_size = vocabulary.train.size if vocabulary and vocabulary.train else teacher.vocab_size
         layers = self.layers or preset.layers
         dim = self.dim or preset.dim or teacher.hidden_size
         heads = self.heads or preset.heads or teacher.num_attention_heads
         if layers > teacher.num_hidden_layers:
-            raise UserError(f"student.layers: {layers}; the teacher has {teacher.num_hidden_layers}, at most as many")
+            raise UserError(
+                f"student.layers: {layers}; the teacher has {teacher.num_hidden_layers}, and no more are allowed"
+            )
         if dim % heads:
             raise UserError(f"student.heads: {heads} heads do not divide the width {dim}")
         shape = ResolvedArchitecture(
@@ -169,11 +171,11 @@ class StudentArchitecture(Section):
             initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
         )
         sizes = shape.sizes_beside(teacher)
-        larger = [f"{what} {own} (teacher: {its})" for what, (own, its) in sizes.items() if own > its]
+        larger = [f"{name} {size} (teacher: {limit})" for name, (size, limit) in sizes.items() if size > limit]
         if larger and shape.initialise_from is not None:
             raise UserError(
-                f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so none of its "
-                "sizes may be larger"
+                f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so no size may "
+                "be larger"
             )
         return shape
 
@@ -205,11 +207,11 @@ class StudentArchitecture(Section):
 def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
     """Teacher layers, evenly spread from the first to the last: layer k is (k·(L-1))/(K-1), rounded.
 
-    For 6 of 12 that is 0, 2, 4, 7, 9, 11, which DistilBERT started from; for all layers each is its own; a
-    single one is the first, which knows the embeddings.
+    For 6 of 12 this gives 0, 2, 4, 7, 9, 11, as for DistilBERT; for all layers, each one; for a single layer the
+    first, which was trained on the embeddings.
 
     Args:
-        layers: K, layers of the student, at most `teacher_layers`.
+        layers: K, number of student layers, at most `teacher_layers`.
         teacher_layers: L.
     """
     if layers == 1:
@@ -227,10 +229,10 @@ def student_config(
     """The config.json of a student: learned positions, tied embeddings, dropout 0.1, as in the published family.
 
     Args:
-        architecture: its shape.
+        architecture: the shape.
         teacher: gives what `architecture` leaves open, the number of positions and the activation.
-        pad_token_id: of the tokenizer; the teacher's config by default.
-        vocabulary_size: pieces of the student's own vocabulary, when it has been made.
+        pad_token_id: of the tokenizer; None takes that of the teacher's config.
+        vocabulary_size: tokens of the vocabulary that was made for the student, if any.
 
     Raises:
         UserError: if `architecture` contradicts itself or the teacher.

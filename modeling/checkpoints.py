@@ -1,7 +1,6 @@
-"""Finding a checkpoint, a folder or a model on the Hub, and reading all of it or refusing it.
+"""Loading a checkpoint, from a folder or the Hub: all of it, or an error that names what is missing.
 
-Everything that a checkpoint lacks is named. Nothing in it is executed: no remote code, and pickled weights are
-read as plain tensors (``weights_only``).
+Nothing in it is executed: there is no remote code, and pickled weights are read as plain tensors (``weights_only``).
 """
 
 import contextlib
@@ -47,7 +46,7 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
 
     Args:
         model: a folder, or the id of a model on the Hub.
-        revision: branch, tag or commit on the Hub (default ``main``); without meaning for a folder.
+        revision: branch, tag or commit on the Hub (default ``main``); ignored for a folder.
 
     Raises:
         UserError: if there is no such folder or model, or the Hub cannot be reached or refuses.
@@ -56,10 +55,10 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
 
 
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """As :func:`checkpoint_folder`, but from the Hub with all files of the repository: exports, card, reports.
+    """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports.
 
     Raises:
-        UserError: as there.
+        UserError: as for :func:`checkpoint_folder`.
     """
     if folder := _local_folder(model):
         return folder
@@ -68,7 +67,7 @@ def repository_folder(model: str | os.PathLike[str], revision: str | None = None
 
 
 def _local_folder(model: str | os.PathLike[str]) -> Path | None:
-    """The folder that is meant; None for the id of a model on the Hub."""
+    """The folder that `model` names; None for the id of a model on the Hub."""
     if not os.fspath(model):
         raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
     path = expand_home(model)
@@ -82,13 +81,13 @@ def _local_folder(model: str | os.PathLike[str]) -> Path | None:
 
 
 def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
-    """The config.json of a checkpoint of the type wanted.
+    """The config.json of a checkpoint.
 
     Raises:
-        UserError: if there is none, or it describes another type of model.
+        UserError: if there is none, or its ``model_type`` is another one.
     """
     if not (folder / "config.json").is_file():
-        raise UserError(f"{name}: holds no config.json; a checkpoint with its config, weights and tokenizer is needed")
+        raise UserError(f"{name}: config.json is missing; a checkpoint with config, weights and tokenizer is needed")
     config = read_json(folder / "config.json")
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != model_type:
@@ -97,15 +96,15 @@ def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
 
 
 def load_masked_lm(model_class: Any, folder: Path, name: str) -> PreTrainedModel:
-    """A masked language model with every one of its weights from the checkpoint, in fp32 and evaluation mode.
+    """A masked language model with all its weights from the checkpoint, in fp32 and evaluation mode.
 
     Args:
         model_class: a class of transformers with the head, or ``AutoModelForMaskedLM``.
-        folder: where its files are.
+        folder: the folder of its files.
         name: of the checkpoint, for messages.
 
-    The tied decoder may be absent; left-over pooler and
-    next-sentence weights are ignored; the old LayerNorm names ``gamma`` and ``beta`` are understood.
+    The tied decoder may be missing. Weights of a pooler and of next-sentence prediction are ignored. The old LayerNorm
+    names ``gamma`` and ``beta`` are understood.
 
     Raises:
         UserError: if the weights cannot be read, or some are missing or of another shape (they are named).
@@ -121,8 +120,8 @@ def load_masked_lm(model_class: Any, folder: Path, name: str) -> PreTrainedModel
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-    # What a damaged or foreign file makes the readers raise is not one family: OSError, SafetensorError,
-    # UnpicklingError, KeyError, RuntimeError, the validation errors of the config.
+    # The errors for a damaged file have no common base: OSError, SafetensorError, UnpicklingError, KeyError,
+    # RuntimeError, the validation errors of the config.
     except Exception as error:
         raise UserError(f"{name}: the weights cannot be read: {type(error).__name__}: {error}") from error
     model.tie_weights()
@@ -134,24 +133,24 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
     """The fast tokenizer of a checkpoint, its `model_max_length` within the model's positions.
 
     Args:
-        folder: where its files are.
+        folder: the folder of its files.
         name: of the checkpoint, for messages.
         vocabulary_size: rows of the model's embedding.
         max_length: positions of the model.
 
     Raises:
-        UserError: if there is none, it lacks a special token, or it yields ids beyond the embedding.
+        UserError: if there is none, a special token is missing, or it yields ids beyond the embedding.
     """
-    # transformers 5 would silently make a tokenizer of five pieces where there is no file at all.
+    # Without any file transformers 5 would silently make a tokenizer of five tokens.
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
-        raise UserError(f"{name}: holds neither tokenizer.json nor vocab.txt; a fast tokenizer is needed")
+        raise UserError(f"{name}: tokenizer.json and vocab.txt are missing; a fast tokenizer is needed")
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"{name}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
-        raise UserError(f"{name}: its {type(tokenizer).__name__} is no fast tokenizer; tokenizer.json is needed")
+        raise UserError(f"{name}: its {type(tokenizer).__name__} is not a fast tokenizer; tokenizer.json is needed")
     if absent := [token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) is None]:
         raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; masked language modelling needs it")
     if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in NEEDED_SPECIAL_TOKENS}:
@@ -167,9 +166,9 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
 
 
 def _invented(tokenizer: PreTrainedTokenizerFast, folder: Path) -> set[str]:
-    """The pieces that transformers has made up, behind the others, since vocab.txt does not have them.
+    """The special tokens that transformers appended because vocab.txt does not have them.
 
-    Where the embedding has rows to spare, one of those that belong to nothing would be theirs.
+    If the embedding has unused rows, they would get one of these.
     """
     if any((folder / file).is_file() for file in ("tokenizer.json", "added_tokens.json")):
         return set()
@@ -177,12 +176,12 @@ def _invented(tokenizer: PreTrainedTokenizerFast, folder: Path) -> set[str]:
     stated = read_json(settings).get("added_tokens_decoder", {}) if settings.is_file() else {}
     known = {*tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)}
     known |= {entry["content"] for entry in stated.values()}
-    return {piece for piece in tokenizer.get_added_vocab() if piece not in known}
+    return {token for token in tokenizer.get_added_vocab() if token not in known}
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hold back transformers' own progress bars and load reports: what matters in them is said by us."""
+    """Silence the progress bars and load reports of transformers; our own messages say what matters in them."""
     verbosity = transformers.utils.logging.get_verbosity()
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.set_verbosity_error()
@@ -197,7 +196,7 @@ def quiet_transformers() -> Iterator[None]:
 
 def _download(model: str, revision: str) -> Path:
     with _download_errors_told(model, revision):
-        # Top-level files only: ONNX and OpenVINO exports lie in folders and may be large.
+        # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
         folder = Path(_snapshot(model, revision, ["*.json", "vocab.txt", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(_snapshot(model, revision, ["pytorch_model*.bin"]))
@@ -227,7 +226,7 @@ def _told(error: Exception, model: str, revision: str) -> UserError | None:
 
 
 def _reason(error: Exception, model: str, where: str, token: str | None) -> str | None:
-    """What happened and what to do; None for an error that no user can cause."""
+    """What happened and what to do; None for an error that is not the user's."""
     absent = f"{where}: no such folder, not in the cache, and"
     endpoint = constants.ENDPOINT
     status = status_of(error)
@@ -235,7 +234,7 @@ def _reason(error: Exception, model: str, where: str, token: str | None) -> str 
         return f"{model}: neither a folder nor a well-formed Hub id: {clean(str(error), token)}"
     if isinstance(error, GatedRepoError):
         return f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
-    # Without a token the Hub says 401 of what does not exist; with one that it knows, 404.
+    # For what does not exist, the Hub answers 401 without a token and 404 with a valid one.
     if isinstance(error, RepositoryNotFoundError) and not (status == 401 and token):
         return f"{model}: neither a folder nor a model that you can see on the Hub"
     if isinstance(error, RevisionNotFoundError):
@@ -272,11 +271,11 @@ def _snapshot(model: str, revision: str, patterns: list[str]) -> str:
 
 
 def missing_weights(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
-    """The parameters that a checkpoint lacks or has in another shape, by transformers' ``output_loading_info``."""
+    """The parameters that are missing in a checkpoint or of another shape, by transformers' ``output_loading_info``."""
     # transformers 4 lists the names of another shape, 5 lists (name, found, expected).
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     missing = {*info["missing_keys"], *mismatched}
-    # Shared parameters come once, under the name that a checkpoint must have: the embeddings, not the decoder.
+    # A shared parameter appears once, under the name that a checkpoint must have: the embeddings, not the decoder.
     return [key for key, _ in model.named_parameters() if key in missing]
 
 
@@ -292,8 +291,8 @@ def _refuse_untrained(model: PreTrainedModel, info: Mapping[str, Any], name: str
     listed = shortened(lost)
     if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):
         raise UserError(
-            f"{name}: has no trained masked-language head, missing {listed}; a checkpoint that was saved with its "
-            "head is needed (early revisions on the Hub may lack it)"
+            f"{name}: no trained masked-language head ({listed} missing); a checkpoint that was saved with its head "
+            "is needed (early revisions on the Hub may not have it)"
         )
     raise UserError(f"{name}: weights are missing or of another shape: {listed}")
 
@@ -303,6 +302,6 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
     with quiet_transformers():
         model.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
-    # safetensors makes files for their owner alone, and a server may run as somebody else.
+    # safetensors makes files that only their owner can read, but a server may run as another user.
     for weights in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", weights)

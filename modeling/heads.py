@@ -1,9 +1,9 @@
-"""The two steps of a masked language model, for both architectures: encoder, then head over chosen positions.
+"""The two steps of a masked language model, for both architectures: the encoder, then the head on chosen tokens.
 
-Losses work on rows that they choose, and the product with the vocabulary is the largest of the step; so they
-run the encoder, gather rows and take the head apart.
+The product with the vocabulary is the largest of a step, and losses need it for some tokens only. So they run the
+encoder, gather the rows of these tokens and call the parts of the head.
 
-Axes: N chosen positions, D width, V vocabulary.
+Axes: N chosen tokens, D width, V vocabulary.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class MlmHead:
 
     Attributes:
         transform: linear map, activation and LayerNorm before the product with the vocabulary.
-        weight_VD: output embeddings, the parameter that the word embeddings share where they are tied.
+        weight_VD: output embeddings; the word embeddings are the same parameter if they are tied.
         bias_V: output bias, a parameter.
     """
 
@@ -34,8 +34,8 @@ def encoder_of(model: PreTrainedModel) -> nn.Module:
     return encoder
 
 
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer blocks of the encoder.
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The transformer layers of the encoder.
 
     Raises:
         TypeError: if `model` is another kind of model.
@@ -43,12 +43,12 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     if not isinstance(model, BertForMaskedLM | DistilBertForMaskedLM):
         raise _unknown(model)
     is_bert = isinstance(model, BertForMaskedLM)
-    blocks: nn.ModuleList = model.bert.encoder.layer if is_bert else model.distilbert.transformer.layer
-    return blocks
+    layers: nn.ModuleList = model.bert.encoder.layer if is_bert else model.distilbert.transformer.layer
+    return layers
 
 
 def mlm_head_of(model: PreTrainedModel) -> MlmHead:
-    """The head of a BERT or DistilBERT masked language model, as a view on the model's own parameters.
+    """The head of a BERT or DistilBERT masked language model, with the parameters of the model, not copies.
 
     Raises:
         TypeError: if `model` is another kind of model.

@@ -1,4 +1,4 @@
-"""Students: DistilBERT masked language models made out of a teacher, saved and loaded."""
+"""Students: DistilBERT masked language models that are built from a teacher, saved and loaded."""
 
 import dataclasses
 import os
@@ -43,48 +43,48 @@ def build_student(
     tokenizer: PreTrainedTokenizerFast | None = None,
     token_counts: NDArray[np.int64] | None = None,
 ) -> Student:
-    """Make a student whose every weight comes from the teacher, or none where the architecture says ``random``.
+    """Make a student whose weights all come from the teacher, or are random if the architecture says ``random``.
 
-    With all of the teacher's layers, width and vocabulary it computes the teacher's hidden states and logits;
+    With all layers, the width and the vocabulary of the teacher it computes the teacher's hidden states and logits;
     :mod:`~distilrubert.modeling.initialisation` says what is lost with less.
 
     Args:
-        teacher: it is left as it is; the student's weights are copies.
+        teacher: it is not changed; the student's weights are copies.
         architecture: the student's shape.
-        seed: of random weights; the global generator is left alone.
-        tokenizer: a trained vocabulary of the student's own; by default it is the teacher's. For a trimmed one,
-            the teacher is trimmed: :func:`~distilrubert.modeling.trimming.trim_teacher`.
-        token_counts: how often the corpus has each piece of the teacher, (T,): weights of the pieces that an
-            embedding in another vocabulary is made of. None counts each once.
+        seed: of random weights; the global generator is not used.
+        tokenizer: the student's trained vocabulary; None takes the teacher's. For a trimmed vocabulary, trim the
+            teacher: :func:`~distilrubert.modeling.trimming.trim_teacher`.
+        token_counts: how often the corpus has each token of the teacher, (T,); they weight the teacher's embeddings
+            that make up one in a trained vocabulary. None counts each once.
 
     Raises:
         UserError: if no such student can be made from this teacher.
     """
-    its = teacher.model.config
-    own = tokenizer or teacher.tokenizer
+    config = teacher.model.config
+    kept_tokenizer = tokenizer or teacher.tokenizer
     size = len(tokenizer) if tokenizer else None
-    shape, weights = architecture.resolve(its, size), None
+    shape, weights = architecture.resolve(config, size), None
     if shape.initialise_from is not None:
         averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
         weights = initial_weights(teacher.model, shape, averaging_VT)
-    if tokenizer is None and shape.vocabulary_size != its.vocab_size:
+    if tokenizer is None and shape.vocabulary_size != config.vocab_size:
         raise UserError(
-            f"student: vocabulary {shape.vocabulary_size} (teacher: {its.vocab_size}): a vocabulary of its own is "
-            "needed; student.vocabulary says which"
+            f"student: its vocabulary of {shape.vocabulary_size} tokens (teacher: {config.vocab_size}) must be made "
+            "first; student.vocabulary says how"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DistilBertForMaskedLM(student_config(architecture, its, own.pad_token_id, size))
+        model = DistilBertForMaskedLM(student_config(architecture, config, kept_tokenizer.pad_token_id, size))
     if weights is not None:
         model.load_state_dict(weights)
-    return Student(model.eval(), student_tokenizer(own))
+    return Student(model.eval(), student_tokenizer(kept_tokenizer))
 
 
 def save_student(student: Student, folder: str | os.PathLike[str]) -> None:
-    """Write config.json, model.safetensors and all tokenizer files; whole or not at all.
+    """Write config.json, model.safetensors and all tokenizer files; the folder is complete or absent.
 
     Raises:
-        UserError: if it cannot be written; an existing folder is then as it was.
+        UserError: if it cannot be written; an existing folder is then unchanged.
     """
     with atomic_folder(folder) as beside:
         save_checkpoint(student.model, student.tokenizer, beside)
@@ -98,7 +98,7 @@ def load_student(model: str | os.PathLike[str], revision: str | None = None) -> 
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        UserError: if there is no whole DistilBERT masked language model with its fast tokenizer.
+        UserError: if there is no complete DistilBERT masked language model with a fast tokenizer.
     """
     name = os.fspath(model)
     folder = checkpoint_folder(model, revision)

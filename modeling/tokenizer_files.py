@@ -1,4 +1,4 @@
-"""Tokenizers on disk: the same complete set of files from every version of transformers."""
+"""Tokenizers on disk: every version of transformers writes the same complete set of files."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from transformers import AutoTokenizer, BertTokenizerFast, DistilBertTokenizerFa
 
 from distilrubert.common.persistence import read_json
 
-# Facts about the machine that saved it, or about the version of transformers, that other readers trip over.
+# They describe the machine or the version of transformers that saved the tokenizer, and confuse other readers.
 DROPPED_KEYS = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "vocab_file", "backend")
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
     """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and, for WordPiece, vocab.txt.
 
-    The files are a function of the tokenizer, not of the texts it has met: transformers leaves the padding and
-    truncation of the last call in it, which are taken out of it here.
+    The files do not depend on how the tokenizer was used: transformers leaves the padding and truncation of the last
+    call in it, which are removed first.
     """
     folder = Path(folder)
     tokenizer.backend_tokenizer.no_padding()
@@ -37,10 +37,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
 
 
 def student_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer of a student: the same pieces and ids, yielding exactly what a DistilBERT takes.
+    """The tokenizer of a student: the same tokens and ids, but only the inputs that a DistilBERT takes.
 
-    A BERT tokenizer also yields token_type_ids, on which ``model(**tokenizer(text))`` fails. The result is read
-    back from files, so that it is what every user will load.
+    A BERT tokenizer also yields token_type_ids, with which ``model(**tokenizer(text))`` fails. The result is loaded
+    from files as users will load it.
 
     Args:
         tokenizer: the teacher's.
@@ -57,5 +57,5 @@ def student_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
 
 
 def _dump(path: Path, value: Any) -> None:
-    # Plain writes: these folders are only renamed to their place when complete.
+    # Plain writes: these folders are renamed to their place once they are complete.
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Vocabularies without the pieces that a corpus does not need.
+"""Vocabularies without the tokens that a corpus does not need.
 
-WordPiece takes the longest piece that fits, again and again. So a piece that is dropped can change only words on whose
-way it lay: with the others, each step finds the same longest piece as before.
+WordPiece repeatedly takes the longest token that fits. So a dropped token changes only the words that used it: in all
+other words each step finds the same longest token as before.
 
-Axes: V pieces of a vocabulary, D width.
+Axes: V tokens of a vocabulary, D width.
 """
 
 import copy
@@ -33,16 +33,16 @@ TEXTS_AT_ONCE = 1_000
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """A copy of the tokenizer's engine that neither cuts, pads, nor takes a "[MASK]" in a text for the token.
+    """A copy of the tokenizer's engine without truncation and padding, to which a "[MASK]" in a text is plain text.
 
     Raises:
-        UserError: if it is no WordPiece tokenizer with BERT's ``##``.
+        UserError: if it is not a WordPiece tokenizer with BERT's ``##``.
     """
     model = tokenizer.backend_tokenizer.model
     if not isinstance(model, WordPiece) or model.continuing_subword_prefix != CONTINUATION:
         raise UserError(
-            f"student.vocabulary: needs a WordPiece tokenizer with {CONTINUATION!r} before pieces inside words, and "
-            f"the teacher's is a {type(model).__name__}"
+            f"student.vocabulary: needs a WordPiece tokenizer with {CONTINUATION!r} before tokens inside words; the "
+            f"teacher's is a {type(model).__name__}"
         )
     engine: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     engine.no_truncation()
@@ -51,34 +51,34 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return engine
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The pieces in the order of their ids.
+def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The tokens in the order of their ids.
 
     Raises:
-        UserError: if there are ids without a piece between them.
+        UserError: if an id between them has no token.
     """
     vocabulary = tokenizer.get_vocab()
-    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[token] for token in tokens] != list(range(len(tokens))):
         raise UserError("teacher: the ids of its tokenizer have gaps; they must be 0, 1, 2, ...")
-    return pieces
+    return tokens
 
 
-def count_pieces(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> NDArray[np.int64]:
-    """How often the tokenisation of `texts` needs each piece, (V,).
+def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> NDArray[np.int64]:
+    """How often the tokenisation of `texts` needs each token, (V,).
 
-    A word that becomes [UNK] needs [UNK], and the pieces that led to where nothing fitted: without them it might
-    become something else.
+    A word that becomes [UNK] needs [UNK] and the tokens found before nothing fitted: without these it might be
+    tokenised otherwise.
 
     Raises:
-        UserError: if it is no WordPiece tokenizer.
+        UserError: if it is not a WordPiece tokenizer.
     """
     engine = plain_tokenizer(tokenizer)
-    counts_V = np.zeros(len(pieces_of(tokenizer)), dtype=np.int64)
-    for block in _blocks(texts):
-        ids = _ids(engine, block)
+    counts_V = np.zeros(len(tokens_of(tokenizer)), dtype=np.int64)
+    for batch in _batches(texts):
+        ids = _ids(engine, batch)
         counts_V += np.bincount(np.concatenate(ids), minlength=len(counts_V))
-        unknown = [text for text, own in zip(block, ids, strict=True) if (own == tokenizer.unk_token_id).any()]
+        unknown = [text for text, found in zip(batch, ids, strict=True) if (found == tokenizer.unk_token_id).any()]
         for text, encoding in zip(unknown, engine.encode_batch(unknown, add_special_tokens=False), strict=True):
             for word in _unknown_words(engine, text, encoding, tokenizer.unk_token_id):
                 np.add.at(counts_V, _steps_before_failure(engine, word), 1)
@@ -88,66 +88,66 @@ def count_pieces(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
 def trim_tokenizer(
     tokenizer: PreTrainedTokenizerFast, counts_V: NDArray[np.int64], minimum_count: int = 1
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of the pieces that are needed at least `minimum_count` times.
+    """A tokenizer with the tokens that are needed at least `minimum_count` times.
 
-    Special and added tokens stay, and all single characters with their ``##`` forms: what is dropped can still be
-    spelt. The pieces keep their order; their ids become 0, 1, 2, ... A text whose counted pieces all stay is tokenised
-    as before.
+    Special and added tokens stay, and all single characters with their ``##`` forms, so that dropped tokens can be
+    spelled. The tokens keep their order; their ids become 0, 1, 2, ... A text whose counted tokens all stay is
+    tokenised as before.
 
     Args:
-        tokenizer: that of the counts.
-        counts_V: from :func:`count_pieces`.
-        minimum_count: of the pieces that stay.
+        tokenizer: the tokenizer of the counts.
+        counts_V: from :func:`count_needed`.
+        minimum_count: least count of a token that stays.
 
     Raises:
-        UserError: if it is no WordPiece tokenizer.
+        UserError: if it is not a WordPiece tokenizer.
     """
     added = json.loads(plain_tokenizer(tokenizer).to_str())["added_tokens"]
     always = {token["content"] for token in added} | set(tokenizer.all_special_tokens)
     kept = [
-        piece
-        for piece, count in zip(pieces_of(tokenizer), counts_V, strict=True)
-        if count >= minimum_count or piece in always or len(piece.removeprefix(CONTINUATION)) == 1
+        token
+        for token, count in zip(tokens_of(tokenizer), counts_V, strict=True)
+        if count >= minimum_count or token in always or len(token.removeprefix(CONTINUATION)) == 1
     ]
-    return _with_pieces(tokenizer, kept)
+    return _with_vocabulary(tokenizer, kept)
 
 
 def trim_teacher(teacher: Teacher, tokenizer: PreTrainedTokenizerFast) -> Teacher:
-    """The teacher with the pieces of `tokenizer` alone: the logits over these are its own.
+    """The teacher with only the tokens of `tokenizer`; their logits are unchanged.
 
     Args:
-        teacher: it is left as it is; all but the embeddings is shared.
+        teacher: it is not changed; the result shares everything but the embeddings.
         tokenizer: one that :func:`trim_tokenizer` made from the teacher's.
 
     Raises:
-        UserError: if the teacher does not know one of the pieces.
+        UserError: if the teacher does not have one of the tokens.
     """
     rows_V = torch.from_numpy(ids_in(teacher.tokenizer, tokenizer))
     return dataclasses.replace(teacher, model=_with_rows(teacher.model, rows_V), tokenizer=tokenizer)
 
 
 def ids_in(whole: PreTrainedTokenizerFast, part: PreTrainedTokenizerFast) -> NDArray[np.int64]:
-    """For each piece of `part` its id in `whole`, (V,).
+    """The id in `whole` of each token of `part`, (V,).
 
     Raises:
-        UserError: if one is missing there.
+        UserError: if `whole` does not have one of them.
     """
     vocabulary = whole.get_vocab()
-    pieces = pieces_of(part)
-    if strange := [piece for piece in pieces if piece not in vocabulary]:
-        raise UserError(f"student.vocabulary: the teacher's vocabulary has no piece {strange[0]!r}")
-    return np.array([vocabulary[piece] for piece in pieces], dtype=np.int64)
+    tokens = tokens_of(part)
+    if strange := [token for token in tokens if token not in vocabulary]:
+        raise UserError(f"student.vocabulary: the teacher's vocabulary has no token {strange[0]!r}")
+    return np.array([vocabulary[token] for token in tokens], dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
 class Resplit:
-    """What a trimmed vocabulary changes in a text.
+    """What a trimmed vocabulary changes in texts.
 
     Attributes:
-        tokens: tokens in the whole vocabulary.
-        dropped: those of them whose piece was dropped.
-        texts: texts.
-        changed: those of them that are tokenised differently.
+        tokens: number of tokens with the whole vocabulary.
+        dropped: number of these that the trimmed vocabulary does not have.
+        texts: number of texts.
+        changed: number of texts that are tokenised differently.
     """
 
     tokens: int
@@ -157,12 +157,12 @@ class Resplit:
 
     @property
     def token_share(self) -> float:
-        """The part of the tokens that is split anew."""
+        """Share of the tokens that are split into others."""
         return self.dropped / self.tokens if self.tokens else 0.0
 
     @property
     def text_share(self) -> float:
-        """The part of the texts that is tokenised differently."""
+        """Share of the texts that are tokenised differently."""
         return self.changed / self.texts if self.texts else 0.0
 
 
@@ -172,42 +172,42 @@ def measure_resplit(whole: PreTrainedTokenizerFast, trimmed: PreTrainedTokenizer
     rows_V = ids_in(whole, trimmed)
     is_kept_V = np.isin(np.arange(len(whole)), rows_V)
     tokens = dropped = number = changed = 0
-    for block in _blocks(texts):
-        for ids, own in zip(*(_ids(engine, block) for engine in engines), strict=True):
+    for batch in _batches(texts):
+        for ids, ids_trimmed in zip(*(_ids(engine, batch) for engine in engines), strict=True):
             tokens += len(ids)
             dropped += int(np.sum(~is_kept_V[ids]))
-            changed += not np.array_equal(ids, rows_V[own])
-        number += len(block)
+            changed += not np.array_equal(ids, rows_V[ids_trimmed])
+        number += len(batch)
     return Resplit(tokens, dropped, number, changed)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenCount:
-    """How many ids texts have, special ones not counted, and how many of these are [UNK]."""
+    """Number of tokens of texts, without [CLS] and [SEP], and number of [UNK] among them."""
 
     tokens: int
     unknown: int
 
     @property
     def unknown_share(self) -> float:
-        """Share of [UNK] in the tokens; 0 of no text."""
+        """Share of [UNK] in the tokens; 0 without text."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> TokenCount:
     """Tokenise `texts` and count."""
     engine, tokens, unknown = plain_tokenizer(tokenizer), 0, 0
-    for block in _blocks(texts):
-        for ids in _ids(engine, block):
+    for batch in _batches(texts):
+        for ids in _ids(engine, batch):
             tokens += len(ids)
             unknown += int(np.sum(ids == tokenizer.unk_token_id))
     return TokenCount(tokens, unknown)
 
 
-def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(texts)
-    while block := list(islice(remaining, TEXTS_AT_ONCE)):
-        yield block
+    while batch := list(islice(remaining, TEXTS_AT_ONCE)):
+        yield batch
 
 
 def _ids(engine: Tokenizer, texts: list[str]) -> list[NDArray[np.int64]]:
@@ -222,7 +222,7 @@ def _unknown_words(engine: Tokenizer, text: str, encoding: Encoding, unknown_id:
 
 
 def _steps_before_failure(engine: Tokenizer, word: str) -> list[int]:
-    """The ids of the pieces that are found in a word before nothing fits."""
+    """The ids of the tokens that are found in a word before nothing fits."""
     steps: list[int] = []
     start = 0
     while start < len(word) <= engine.model.max_input_chars_per_word:
@@ -236,12 +236,12 @@ def _steps_before_failure(engine: Tokenizer, word: str) -> list[int]:
     return steps
 
 
-def _with_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The same kind of tokenizer with other ids, read back from files, so that it is what every user will load."""
-    ids = {piece: number for number, piece in enumerate(pieces)}
+def _with_vocabulary(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The same kind of tokenizer with other ids, loaded from files as users will load it."""
+    ids = {token: number for number, token in enumerate(tokens)}
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(tokenizer, folder)
-        Path(folder, "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+        Path(folder, "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         state = read_json(Path(folder, "tokenizer.json"))
         state["model"]["vocab"] = ids
         for token in state["added_tokens"]:
@@ -251,23 +251,23 @@ def _with_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[str]) -> P
         write_json(Path(folder, "tokenizer.json"), state)
         config = read_json(Path(folder, "tokenizer_config.json"))
         if "added_tokens_decoder" in config:
-            tokens = config["added_tokens_decoder"].values()
-            config["added_tokens_decoder"] = {str(ids[token["content"]]): token for token in tokens}
+            added = config["added_tokens_decoder"].values()
+            config["added_tokens_decoder"] = {str(ids[token["content"]]): token for token in added}
         write_json(Path(folder, "tokenizer_config.json"), config)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _renumber(processor: dict[str, Any] | None, ids: dict[str, int]) -> None:
-    """Put the new ids into what adds [CLS] and [SEP], in either of the two forms that tokenizers writes."""
-    for token in (processor or {}).get("special_tokens", {}).values():
-        token["ids"] = [ids[piece] for piece in token["tokens"]]
+    """Put the new ids into the post-processor, which adds [CLS] and [SEP], in both forms that tokenizers writes."""
+    for added in (processor or {}).get("special_tokens", {}).values():
+        added["ids"] = [ids[token] for token in added["tokens"]]
     for key in ("sep", "cls"):
         if processor and key in processor:
             processor[key] = [processor[key][0], ids[processor[key][0]]]
 
 
 def _with_rows(model: BertForMaskedLM, rows_V: torch.Tensor) -> BertForMaskedLM:
-    """The model with these rows of its tied embeddings and of the output bias; it shares all the rest."""
+    """The model with these rows of its tied embeddings and of the output bias; it shares everything else."""
     predictions = model.cls.predictions
     whole = {model.bert.embeddings.word_embeddings.weight, predictions.decoder.weight, predictions.decoder.bias}
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()] if tensor not in whole}

@@ -11,7 +11,7 @@ from distilrubert.distill.losses.objective import LAYER_LOSSES, PAIRED_LAYER_LOS
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher
-from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
+from distilrubert.modeling.trimming import tokens_of, plain_tokenizer
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
@@ -67,7 +67,7 @@ def _check_models(run: Run) -> None:
     if recipe.teacher.model:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         config, longest = teacher.model.config, teacher.tokenizer.model_max_length
-        pieces_of(teacher.tokenizer)
+        tokens_of(teacher.tokenizer)
         if own:
             plain_tokenizer(teacher.tokenizer)
     else:

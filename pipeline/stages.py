@@ -12,8 +12,9 @@ from distilrubert.common.persistence import atomic_folder
 from distilrubert.conversion.material import evenly
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.distill.corpus.build import build_corpus, load_corpus
+from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.sources import iterate_texts
+from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed

@@ -18,7 +18,7 @@ from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
-    count_pieces,
+    count_needed,
     count_tokens,
     ids_in,
     measure_resplit,
@@ -95,7 +95,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     counts_T = None
     lost: dict[str, float] = {}
     if own.trim:
-        counts_T = count_pieces(whole, texts)
+        counts_T = count_needed(whole, texts)
         made = trim_tokenizer(whole, counts_T, own.trim.minimum_count)
     else:
         assert own.train is not None

@@ -17,8 +17,8 @@ from distilrubert.common.training.padding import collate
 from distilrubert.distill.batches.masking import IGNORED, draw_uniform, drawing_order
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
-from distilrubert.modeling.splitting import shared_pieces
-from distilrubert.modeling.trimming import CONTINUATION, pieces_of
+from distilrubert.modeling.splitting import shared_tokens
+from distilrubert.modeling.trimming import CONTINUATION, tokens_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SpanMasker:
         self._is_special_T = np.isin(np.arange(len(teacher)), teacher.all_special_ids)
         self._characters = [_characters_of(tokenizer) for tokenizer in (teacher, student)]
         self._student_id_T = np.full(len(teacher), -1)
-        its, own = shared_pieces(teacher, student)
+        its, own = shared_tokens(teacher, student)
         self._student_id_T[its] = own
 
     def collate(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -210,7 +210,7 @@ class SpanMasker:
 
 def _characters_of(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
     """How many characters of text each token stands for; [UNK] for any number, other special tokens for one."""
-    lengths = np.array([len(token.removeprefix(CONTINUATION)) for token in pieces_of(tokenizer)])
+    lengths = np.array([len(token.removeprefix(CONTINUATION)) for token in tokens_of(tokenizer)])
     lengths[tokenizer.all_special_ids] = 1
     lengths[tokenizer.unk_token_id] = np.iinfo(np.int64).max
     return lengths

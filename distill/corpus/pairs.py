@@ -1,4 +1,4 @@
-"""Sequences in two vocabularies: the teacher's tokens, the student's, and the spans of text that both stand in.
+"""Sequences in two vocabularies: the teacher's tokens, the student's tokens, and the spans of text that they share.
 
 Axes: L tokens of one side of an example.
 """
@@ -13,7 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.corpus.store import PAIR_SCHEMA, Pair, Side
-from distilrubert.distill.corpus.tokenisation import become_worker, check_max_length, pieces_of_text
+from distilrubert.distill.corpus.tokenisation import check_max_length, fragments_of_text, set_up_worker
 from distilrubert.modeling.alignment import Offsets, align
 
 
@@ -21,13 +21,13 @@ class PairEncoder:
     """Turns texts into sequences in both tokenisations, each of at most `max_length` ids.
 
     A text that is too long on either side is split on both sides at the same character, between two words, as late as
-    possible; inside a word only where that word alone is longer than a sequence. A span that alone is longer (a word of
-    a hundred letters that is one [UNK] for the teacher) is left out.
+    possible; it is split inside a word only if that word alone is longer than a sequence. A span that alone is longer
+    (a word of a hundred letters that is one [UNK] for the teacher) is left out.
 
     Args:
-        teacher: its fast tokenizer; it is copied.
-        student: the student's.
-        max_length: the most ids of a sequence, with [CLS] and [SEP].
+        teacher: the teacher's fast tokenizer; it is copied.
+        student: the student's fast tokenizer; it is copied.
+        max_length: most ids of a sequence, with [CLS] and [SEP].
 
     Raises:
         UserError: if one of them is for shorter sequences.
@@ -47,24 +47,25 @@ class PairEncoder:
 
     def encode(self, texts: list[str]) -> list[list[Pair]]:
         """The examples of each text; an empty text has one, of [CLS] and [SEP] alone."""
-        pieces = [list(pieces_of_text(text)) for text in texts]
-        flat = [piece for text in pieces for piece in text]
+        fragments = [list(fragments_of_text(text)) for text in texts]
+        flat = [fragment for text in fragments for fragment in text]
         encodings = []
         for engine in self._engines:
             # Set at each call: a pickled tokenizer forgets it.
             engine.encode_special_tokens = True
             encodings.append(engine.encode_batch(flat, add_special_tokens=False))
-        spans = [own.astype(np.int32) for own in align(*(Offsets.of(own, flat) for own in encodings))]
-        ids = [np.fromiter((token for each in own for token in each.ids), np.int32) for own in encodings]
-        ends = [list(accumulate(map(len, own), initial=0)) for own in encodings]
+        spans = [each.astype(np.int32) for each in align(*(Offsets.of(side, flat) for side in encodings))]
+        ids = [np.fromiter((token for encoding in side for token in encoding.ids), np.int32) for side in encodings]
+        ends = [list(accumulate(map(len, side), initial=0)) for side in encodings]
         result, first = [], 0
-        for text in pieces:
+        for text in fragments:
             last = first + len(text)
             cuts = [slice(end[first], end[last]) for end in ends]
             sides = [
-                Side(own[cut], place[cut].astype(np.int32)) for own, place, cut in zip(ids, spans, cuts, strict=True)
+                Side(tokens[cut], places[cut].astype(np.int32))
+                for tokens, places, cut in zip(ids, spans, cuts, strict=True)
             ]
-            words = [own[first:last] for own in encodings]
+            words = [side[first:last] for side in encodings]
             result.append([self._pair(sides, *span) for span in _ranges(sides, words, self._limit)])
             first = last
         return result
@@ -72,9 +73,9 @@ class PairEncoder:
     def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
         """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
 
-        Takes columns `text` and `index`; gives one row an example: those of `PAIR_SCHEMA`, and the `index` of its text.
+        Takes columns `text` and `index`; gives one row an example: the columns of `PAIR_SCHEMA` and the text's `index`.
         """
-        become_worker(rank)
+        set_up_worker(rank)
         texts = self.encode(batch["text"].to_pylist())
         pairs = [pair for text in texts for pair in text]
         lists = (
@@ -85,13 +86,13 @@ class PairEncoder:
         )
         index = np.repeat(batch["index"].to_numpy(), [len(text) for text in texts])
         return pa.table(
-            {name: _column(own) for name, own in zip(PAIR_SCHEMA.names, lists, strict=True)} | {"index": index}
+            {name: _column(values) for name, values in zip(PAIR_SCHEMA.names, lists, strict=True)} | {"index": index}
         )
 
     def _pair(self, sides: Sequence[Side], first: int, last: int) -> Pair:
         """The example that holds the spans from `first` up to but not including `last`."""
         framed = []
-        # Of another type than the spans, these would have a long text's spans copied for each of its examples.
+        # Bounds of another type would make searchsorted copy all spans of a long text for each of its examples.
         bounds = np.array([first, last], dtype=np.int32)
         for side, edges in zip(sides, self._edges, strict=True):
             cut = slice(*np.searchsorted(side.spans_L, bounds))
@@ -110,23 +111,23 @@ def _column(lists: list[NDArray[np.int32]]) -> pa.ListArray:
 
 
 def _ranges(sides: Sequence[Side], encodings: Sequence[Sequence[Encoding]], limit: int) -> Iterator[tuple[int, int]]:
-    """The spans of each example of a text: from and up to."""
+    """The first span of each example of a text, and the one after its last."""
     spans = [side.spans_L for side in sides if len(side.spans_L)]
-    begin, end = min((own[0] for own in spans), default=0), max((own[-1] + 1 for own in spans), default=0)
+    begin, end = min((each[0] for each in spans), default=0), max((each[-1] + 1 for each in spans), default=0)
     if all(len(side.ids_L) <= limit for side in sides):
         yield int(begin), int(end)
         return
-    # How many tokens stand before each span, on either side.
+    # The number of tokens before each span, on either side.
     before = [np.searchsorted(side.spans_L, np.arange(begin, end + 1)) for side in sides]
     starts = np.zeros(end - begin, dtype=bool)
-    for side, own in zip(sides, encodings, strict=True):
-        is_start = np.concatenate([np.diff(np.array(each.word_ids, dtype=np.int64), prepend=-1) != 0 for each in own])
+    for side, words in zip(sides, encodings, strict=True):
+        is_start = np.concatenate([np.diff(np.array(each.word_ids, dtype=np.int64), prepend=-1) != 0 for each in words])
         is_first = np.diff(side.spans_L, prepend=-1) != 0
         starts[side.spans_L[is_start & is_first] - begin] = True
     latest_start = np.maximum.accumulate(np.where(starts, np.arange(end - begin), 0))
     place = 0
     while place < end - begin:
-        furthest = min(int(np.searchsorted(own, own[place] + limit, side="right")) - 1 for own in before)
+        furthest = min(int(np.searchsorted(tokens, tokens[place] + limit, side="right")) - 1 for tokens in before)
         if furthest == end - begin:
             stop = furthest
         else:

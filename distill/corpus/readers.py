@@ -1,4 +1,8 @@
-"""Reading texts out of files of every supported form, each file from beginning to end, once."""
+"""Texts from files in every supported format; each file is read once, from beginning to end.
+
+The builders of `datasets` would copy each file into a cache first, know no documents between blank lines, and do not
+name the line of an error.
+"""
 
 import contextlib
 import csv
@@ -16,7 +20,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus.corpus_settings import Documents
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-# One line, field or blank-line-separated document may be this long; beyond it the form is surely not what was said.
+# The longest line, field or document between blank lines; a longer one means that the format is another.
 MAXIMAL_TEXT_BYTES = 64 * 2**20
 
 
@@ -24,9 +28,9 @@ class TextFile:
     """One file of texts.
 
     Attributes:
-        path: where it is.
+        path: the file.
         size: its length in bytes.
-        bytes_read: how far reading has come, in bytes; for Parquet estimated from the rows.
+        bytes_read: bytes read so far; for Parquet estimated from the rows.
     """
 
     def __init__(self, path: Path, column: str, documents: Documents) -> None:
@@ -35,7 +39,7 @@ class TextFile:
         self.documents = documents
         self.form, self.compression = _form_of(path)
         if documents == "blank-line" and self.form != ".txt":
-            raise UserError(f"corpus: documents: blank-line is for .txt files only, but {path} is another form")
+            raise UserError(f"corpus: documents: blank-line is for .txt files only, not for {path}")
         try:
             self.size = path.stat().st_size
         except OSError as error:
@@ -44,7 +48,7 @@ class TextFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells that the file is still the one that was read before: its name and content, wherever it lies."""
+        """The name and content of the file, by which a build knows that it has not changed."""
         return content_of(self.path)
 
     def describe(self) -> dict[str, Any]:
@@ -52,11 +56,11 @@ class TextFile:
         return {"path": str(self.path), "bytes": self.size, "sha256": self.identity["sha256"]}
 
     def records(self) -> Iterator[str | None]:
-        """Yield every record's text, None or "" where it has none.
+        """Yield the text of every record, None or "" if it has none.
 
         Raises:
-            UserError: naming the file, and the line where there are lines, if it is corrupt, no UTF-8 text, or lacks
-                the column.
+            UserError: naming the file, and the line in a format with lines, if it is corrupt, not UTF-8 text, or
+                the column is missing.
         """
         try:
             if self.form == ".parquet":
@@ -75,7 +79,7 @@ class TextFile:
                 yield record
 
     def _parquet_records(self) -> Iterator[str | None]:
-        # Without pre-buffering and with a small buffer a row group of any size is read in pieces.
+        # Without pre-buffering and with a small buffer a row group of any size is read in parts.
         with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             self.check_column(schema.names)
@@ -90,7 +94,7 @@ class TextFile:
                 self.bytes_read = self.size * rows // file.metadata.num_rows
 
     def check_column(self, names: list[str], line: int | None = None) -> None:
-        """Refuse a file whose records lack the column, naming those they have."""
+        """Raise a UserError with the names of the columns if the column is missing."""
         if self.column not in names:
             place = self.path if line is None else f"{self.path}:{line}"
             raise UserError(f"{place}: no column {self.column!r}; there are {', '.join(map(str, names)) or 'none'}")
@@ -120,7 +124,7 @@ def _decompressed(raw: io.FileIO, compression: str | None) -> Iterator[IO[bytes]
 
 
 def _decoded_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
-    """Yield lines with their line ends, strictly UTF-8 (a byte order mark at the beginning is dropped)."""
+    """Yield lines with their line ends, as strict UTF-8; a byte order mark at the beginning is dropped."""
     offset = 0
     for number, line in enumerate(iter(lambda: stream.readline(MAXIMAL_TEXT_BYTES), b""), start=1):
         if len(line) == MAXIMAL_TEXT_BYTES:
@@ -132,7 +136,7 @@ def _decoded_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             at = offset + error.start
-            raise UserError(f"{path}:{number}: no UTF-8 text (byte {at}: {error.reason})") from error
+            raise UserError(f"{path}:{number}: not UTF-8 text (byte {at}: {error.reason})") from error
         offset += len(line)
 
 
@@ -165,9 +169,9 @@ def _jsonl(lines: Iterator[str], file: TextFile) -> Iterator[str | None]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{place}: no JSON: {error.msg} at column {error.colno}") from error
+            raise UserError(f"{place}: not JSON: {error.msg} at column {error.colno}") from error
         except (ValueError, RecursionError) as error:
-            # A number of thousands of digits, or thousands of brackets: JSON, but nothing that Python reads.
+            # A number of thousands of digits, or thousands of brackets: JSON that Python does not read.
             raise UserError(f"{place}: JSON that cannot be read: {error}") from error
         if not isinstance(record, dict):
             raise UserError(f"{place}: a JSON {type(record).__name__}; an object with key {file.column!r} is needed")
@@ -189,7 +193,7 @@ def _refuse_half_surrogates(text: str, place: str) -> None:
 
 def _csv(lines: Iterator[str], file: TextFile) -> Iterator[str]:
     csv.field_size_limit(MAXIMAL_TEXT_BYTES)
-    # Not strict, an unclosed quotation mark would silently make one text of the rest of the file.
+    # Without strict, the rest of the file after an unclosed quotation mark would silently be one text.
     rows = csv.reader(lines, strict=True)
     try:
         header = next(rows, [])
@@ -201,7 +205,7 @@ def _csv(lines: Iterator[str], file: TextFile) -> Iterator[str]:
             if row:
                 yield row[column]
     except csv.Error as error:
-        raise UserError(f"{file.path}:{rows.line_num}: no CSV: {error}") from error
+        raise UserError(f"{file.path}:{rows.line_num}: not CSV: {error}") from error
 
 
 _LINE_READERS: dict[str, Callable[[Iterator[str], TextFile], Iterator[str | None]]] = {

@@ -29,10 +29,10 @@ class TextOrigin(Protocol):
         """Equal as long as `records` yields the same."""
 
     def records(self) -> Iterator[str | None]:
-        """Yield every record's text, None or "" where it has none."""
+        """Yield the text of every record, None or "" if it has none."""
 
     def describe(self) -> dict[str, Any]:
-        """The entry in the manifest, complete once `records` has come to its end."""
+        """The entry in the manifest, complete after `records` has ended."""
 
 
 class HubSplit:
@@ -42,7 +42,7 @@ class HubSplit:
     pass finds it.
 
     Raises:
-        UserError: if the data set, its configuration or its split cannot be had.
+        UserError: if the data set, its configuration or its split cannot be loaded.
     """
 
     size = 0
@@ -74,7 +74,7 @@ class HubSplit:
         """Yield the text of every row.
 
         Raises:
-            UserError: if the column is missing or no text, or reading breaks off.
+            UserError: if the column is missing or is not text, or the connection breaks.
         """
         with self._clear_errors():
             for batch in self._rows.iter(batch_size=1000):
@@ -111,7 +111,7 @@ def open_source(source: CorpusSource) -> list[TextOrigin]:
         source: what to read.
 
     Raises:
-        UserError: if no file matches, one has an unsupported extension, or the data set cannot be had.
+        UserError: if no file matches, one has an unsupported extension, or the data set cannot be loaded.
     """
     if source.path is None:
         return [HubSplit(source)]

@@ -15,31 +15,31 @@ from distilrubert.common.persistence import read_json
 
 SPLITS = ("train", "validation")
 MANIFEST = "manifest.json"
-# Counts of the ids in a column of the training part.
+# Counts of the ids in a column of the training split.
 COUNTS = {"input_ids": "token_counts.npy", "student_ids": "student_token_counts.npy"}
 
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32())})
-# The same examples in a second vocabulary, and for each token of either the span of text that it stands in.
+# The same examples in two vocabularies, and for each token the span of text that it belongs to.
 PAIR_SCHEMA = pa.schema({name: pa.list_(pa.int32()) for name in ("input_ids", "spans", "student_ids", "student_spans")})
 BATCH_ROWS = 10_000
 
 
 class TokenizedText(Sequence[NDArray[np.int32]]):
-    """Sequences of ids, `[CLS]` and `[SEP]` included, read from mapped memory when they are asked for.
+    """Sequences of ids, `[CLS]` and `[SEP]` included, read from mapped memory on access.
 
-    The file is an Arrow stream with a column `input_ids`, as `datasets.Dataset.from_file` also reads it. It may go
-    to worker processes by fork or by pickle: only its name travels.
+    The file is an Arrow stream with a column `input_ids`, which `datasets.Dataset.from_file` reads too. An object can
+    be sent to worker processes by fork or by pickle: only the name of the file is sent.
 
     Args:
         path: the file.
-        column: another column of lists that is to be read instead.
+        column: the column of lists to read.
 
     Attributes:
         path: the file.
-        lengths: ids of each sequence, int32 (N,).
+        lengths: number of ids of each sequence, int32 (N,).
 
     Raises:
-        OSError, pyarrow.ArrowException: if there is no such file, or it is none of ours.
+        OSError, pyarrow.ArrowException: if there is no such file, or it is not such a stream.
     """
 
     def __init__(self, path: str | os.PathLike[str], column: str = "input_ids") -> None:
@@ -85,7 +85,7 @@ def write_sequences(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sc
 
 
 def read_sequences(path: Path) -> Iterator[pa.RecordBatch]:
-    """Read back what `write_sequences` wrote, by copying: mapped pages would add up in the process's memory."""
+    """Read what `write_sequences` wrote, by copying: mapped pages would add up in the memory of the process."""
     with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as stream:
         yield from stream
 
@@ -96,7 +96,7 @@ class Side:
 
     Attributes:
         ids_L: with [CLS] and [SEP].
-        spans_L: the span of each token, counted from 0 = [CLS] in the order of the text; [SEP] has the last one.
+        spans_L: the span of each token, counted from 0 in the order of the text; [CLS] is span 0, [SEP] the last.
     """
 
     ids_L: NDArray[np.int32]
@@ -105,19 +105,19 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An example in both tokenisations; a span that has tokens on one side only is a gap on the other."""
+    """An example in both tokenisations; a span may have tokens on one side only."""
 
     teacher: Side
     student: Side
 
 
 class PairedText(Sequence[Pair]):
-    """Examples in two tokenisations, read from mapped memory when they are asked for.
+    """Examples in two tokenisations, read from mapped memory on access.
 
     Attributes:
         teacher: the sequences of the teacher.
         student: the sequences of the student.
-        lengths: tokens of the longer side of each example, int32 (N,): what a batch has to have room for.
+        lengths: number of tokens of the longer side of each example, int32 (N,).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -147,14 +147,14 @@ class PairedText(Sequence[Pair]):
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Tokenised text, split into a part to train on and a part held out.
+    """Tokenised text in two splits: one to train on, one held out.
 
     Attributes:
         train: sequences to train on.
         validation: sequences of other texts.
         manifest: what the corpus was made of; see `build_corpus`.
-        token_counts: how often each id stands in `train`, int64 (V,).
-        pairs: the same parts in two vocabularies, where the student has one of its own; else None.
+        token_counts: how often each id occurs in `train`, int64 (V,).
+        pairs: the same splits in two vocabularies if the student has a trained one, else None.
     """
 
     train: TokenizedText | PairedText
@@ -166,12 +166,12 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class PairedCorpus:
-    """The parts of a corpus in two vocabularies.
+    """The splits of a corpus in two vocabularies.
 
     Attributes:
         train: examples to train on.
         validation: examples of other texts.
-        token_counts: how often each id of the student stands in `train`, int64 (V,).
+        token_counts: how often each id of the student occurs in `train`, int64 (V,).
     """
 
     train: PairedText
@@ -183,12 +183,12 @@ def load_corpus(folder: str | os.PathLike[str]) -> Corpus:
     """Open a corpus that `build_corpus` made.
 
     Raises:
-        UserError: if the folder holds none.
+        UserError: if the folder holds no complete corpus.
     """
     folder = Path(folder)
     manifest = read_json(folder / MANIFEST)
     try:
-        parts = [TokenizedText(folder / f"{split}.arrow") for split in SPLITS]
+        splits = [TokenizedText(folder / f"{split}.arrow") for split in SPLITS]
         token_counts = np.load(folder / COUNTS["input_ids"], allow_pickle=False)
         pairs = None
         if "student_tokenizer" in manifest:
@@ -196,4 +196,4 @@ def load_corpus(folder: str | os.PathLike[str]) -> Corpus:
             pairs = PairedCorpus(train, validation, np.load(folder / COUNTS["student_ids"], allow_pickle=False))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{folder}: no complete corpus: {error}") from error
-    return Corpus(parts[0], parts[1], manifest, token_counts, pairs)
+    return Corpus(splits[0], splits[1], manifest, token_counts, pairs)

@@ -1,4 +1,4 @@
-"""Texts to sequences of ids: special tokens cannot be smuggled in, long texts are split between words."""
+"""Texts to sequences of ids: special tokens in a text are plain characters, long texts are split between words."""
 
 import functools
 import hashlib
@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.processes import end_with
 
-# The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by pieces.
-PIECE_CHARACTERS = 20_000
-PIECES_AT_ONCE = 256
+# The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by fragments.
+FRAGMENT_CHARACTERS = 20_000
+FRAGMENTS_AT_ONCE = 256
 
 
 def check_max_length(max_length: int, allowed: int) -> None:
@@ -31,12 +31,12 @@ def check_max_length(max_length: int, allowed: int) -> None:
 class SequenceEncoder:
     """Turns texts into sequences `[CLS] … [SEP]` of at most `max_length` ids.
 
-    A text's own "[MASK]" or "[SEP]" is encoded as the characters it is made of. A text that is too long is split
-    between two words, as late as possible; inside a word only where that word alone is longer than a sequence.
+    A "[MASK]" or "[SEP]" in a text is encoded as plain characters. A text that is too long is split between two words,
+    as late as possible; it is split inside a word only if that word alone is longer than a sequence.
 
     Args:
-        tokenizer: a fast tokenizer with [CLS] and [SEP]; it is copied, and its own state stays as it is.
-        max_length: the most ids of a sequence, with [CLS] and [SEP].
+        tokenizer: a fast tokenizer with [CLS] and [SEP]; it is copied and not changed.
+        max_length: most ids of a sequence, with [CLS] and [SEP].
 
     Raises:
         UserError: if the tokenizer has no [CLS] or [SEP], or is for shorter sequences.
@@ -53,17 +53,17 @@ class SequenceEncoder:
         self._backend.no_padding()
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
-        """The sequences of each text, at least one a text; one of two ids holds no token of the text."""
-        pieces = [list(pieces_of_text(text)) for text in texts]
-        ids = self._ids([piece for text in pieces for piece in text])
-        return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in pieces]
+        """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
+        fragments = [list(fragments_of_text(text)) for text in texts]
+        ids = self._ids([fragment for text in fragments for fragment in text])
+        return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in fragments]
 
     def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
         """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
 
         Takes columns `text` and `index`; gives one row a sequence, `input_ids` and the `index` of its text.
         """
-        become_worker(rank)
+        set_up_worker(rank)
         sequences = self.encode(batch["text"].to_pylist())
         flat = [sequence for text in sequences for sequence in text]
         offsets = np.zeros(len(flat) + 1, dtype=np.int32)
@@ -71,25 +71,25 @@ class SequenceEncoder:
         index = np.repeat(batch["index"].to_numpy(), [len(text) for text in sequences])
         return pa.table({"input_ids": pa.ListArray.from_arrays(offsets, np.concatenate(flat)), "index": index})
 
-    def _ids(self, pieces: list[str]) -> Iterator[NDArray[np.int32]]:
-        for encoding in self._encodings(pieces, self._backend.encode_batch_fast):
+    def _ids(self, fragments: list[str]) -> Iterator[NDArray[np.int32]]:
+        for encoding in self._encodings(fragments, self._backend.encode_batch_fast):
             yield np.array(encoding.ids, dtype=np.int32)
 
-    def _word_starts(self, pieces: list[str]) -> NDArray[np.bool_]:
-        """For each token of a text whether a word begins with it."""
-        encodings = self._encodings(pieces, self._backend.encode_batch)
+    def _word_starts(self, fragments: list[str]) -> NDArray[np.bool_]:
+        """Whether each token of a text begins a word."""
+        encodings = self._encodings(fragments, self._backend.encode_batch)
         return np.concatenate([np.diff(np.array(encoding.word_ids), prepend=-1) != 0 for encoding in encodings])
 
-    def _encodings(self, pieces: list[str], encode_batch: Callable[..., list[Encoding]]) -> Iterator[Encoding]:
+    def _encodings(self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]) -> Iterator[Encoding]:
         # Set at each call: a pickled tokenizer forgets it.
         self._backend.encode_special_tokens = True
-        for start in range(0, len(pieces), PIECES_AT_ONCE):
-            yield from encode_batch(pieces[start : start + PIECES_AT_ONCE], add_special_tokens=False)
+        for start in range(0, len(fragments), FRAGMENTS_AT_ONCE):
+            yield from encode_batch(fragments[start : start + FRAGMENTS_AT_ONCE], add_special_tokens=False)
 
-    def _sequences(self, pieces: list[str], tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    def _sequences(self, fragments: list[str], tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
         ends = [len(tokens)]
         if len(tokens) > self._limit:
-            ends = _split_ends(self._word_starts(pieces), self._limit)
+            ends = _split_ends(self._word_starts(fragments), self._limit)
         return [
             np.concatenate(([self._cls], tokens[start:end], [self._sep]), dtype=np.int32)
             for start, end in zip([0, *ends], ends, strict=False)
@@ -97,7 +97,7 @@ class SequenceEncoder:
 
 
 def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
-    """Where to cut a text of `len(starts)` tokens, so that no part is longer than `limit`; the last is its end."""
+    """Where each sequence of a text of `len(starts)` tokens ends, so that none has more than `limit` tokens."""
     latest_start = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
     ends = [0]
     while len(starts) - ends[-1] > limit:
@@ -107,11 +107,11 @@ def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
     return [*ends[1:], len(starts)]
 
 
-def pieces_of_text(text: str) -> Iterator[str]:
-    """Cut a very long text at white space, where every BERT tokenizer separates words anyway."""
+def fragments_of_text(text: str) -> Iterator[str]:
+    """Cut a very long text at white space, where every BERT tokenizer separates words."""
     start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        end = start + PIECE_CHARACTERS
+    while len(text) - start > FRAGMENT_CHARACTERS:
+        end = start + FRAGMENT_CHARACTERS
         space = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
         end = space if space > start else end
         yield text[start:end]
@@ -119,24 +119,24 @@ def pieces_of_text(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def become_worker(rank: int | None) -> None:
-    """Settle down as one of several tokenising processes; `rank` None is the only one, and stays as it is."""
+def set_up_worker(rank: int | None) -> None:
+    """Set signals and threads for one of several tokenising processes; with `rank` None there is only one: ours."""
     if rank is not None:
-        _settle_down()
+        _set_up_process()
 
 
 @functools.cache
-def _settle_down() -> None:
-    # One thread each; without this the tokenizer warns about the fork.
+def _set_up_process() -> None:
+    # One thread a process; without this the tokenizer warns about the fork.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Ctrl-C reaches them all; the main process ends the others.
+    # Ctrl-C reaches all processes; the main one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with(multiprocess.parent_process())
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A hash of all that decides how the tokenizer encodes, whatever truncation or padding it was last used with."""
+    """A hash of everything that decides how the tokenizer encodes; truncation and padding of its last use do not."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["truncation"] = state["padding"] = None
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

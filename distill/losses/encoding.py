@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from distilrubert.distill.losses.attention import record_queries_keys
 from distilrubert.distill.losses.layer import Activations, QueryKey
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.modeling.heads import MlmHead, blocks_of, encoder_of, mlm_head_of
+from distilrubert.modeling.heads import MlmHead, encoder_of, layers_of, mlm_head_of
 
 # Longest sequences for which the plain form of attention is faster than the fused one, see :class:`_PlainAttention`.
 _PLAIN_ATTENTION_TOKENS = 256
@@ -76,8 +76,8 @@ def recompute_blocks(model: PreTrainedModel, *, training: bool) -> None:
     if not model.is_gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _same_attention})
     model.train(training)
-    for block in blocks_of(model):
-        block.training = True
+    for layer in layers_of(model):
+        layer.training = True
 
 
 def _same_attention() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:

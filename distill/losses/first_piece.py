@@ -36,7 +36,7 @@ class FirstPieceComparison(SparseComparison):
         super().__init__(temperature)
         self.matrix_VT: Tensor
         self.unreached: Tensor
-        matrix_VT = split.first_pieces().t().coalesce()
+        matrix_VT = split.first_tokens().t().coalesce()
         reached = torch.zeros(split.width, dtype=torch.bool).index_fill_(0, matrix_VT.indices()[0], True)
         self.hold("matrix_VT", matrix_VT)
         self.register_buffer("unreached", (~reached).nonzero()[:, 0], persistent=False)

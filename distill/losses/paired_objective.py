@@ -35,7 +35,7 @@ from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead, mlm_head_of
-from distilrubert.modeling.splitting import shared_pieces, split_vocabulary
+from distilrubert.modeling.splitting import shared_tokens, split_vocabulary
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -241,7 +241,7 @@ def _labelled(batch: Mapping[str, Tensor]) -> Tensor:
 def _match(
     teacher: PreTrainedTokenizerFast, student: PreTrainedTokenizerFast, settings: ObjectiveSettings
 ) -> nn.Module:
-    its, own = shared_pieces(teacher, student)
+    its, own = shared_tokens(teacher, student)
     sizes = len(teacher), len(student)
     return MatchComparison(its, own, sizes, settings.temperature, settings.match_rest)
 

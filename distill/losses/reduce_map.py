@@ -38,7 +38,7 @@ class ReduceMapComparison(SparseComparison):
         matrix_TV = split.matrix()
         self.hold("matrix_TV", matrix_TV)
         self.hold("matrix_VT", matrix_TV.t().coalesce())
-        self.register_buffer("unspelt", torch.from_numpy(~split.is_spelt_T).nonzero()[:, 0], persistent=False)
+        self.register_buffer("unspelt", torch.from_numpy(~split.is_spelled_T).nonzero()[:, 0], persistent=False)
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits.

@@ -10,7 +10,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
+from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
@@ -202,7 +202,7 @@ def test_real_texts_are_aligned_with_a_tokenizer_that_drops_marks(
     real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], tmp_path: Path
 ) -> None:
     """One that reads ё as е and й as и, and combining marks as nothing: what both see is in one span."""
-    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces_of(real_tokenizer)), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in tokens_of(real_tokenizer)), encoding="utf-8")
     plain = BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=True, strip_accents=True)
     whole = "".join(hard_texts)
     both = [encoded_offsets(tokenizer, hard_texts) for tokenizer in (real_tokenizer, plain)]

@@ -4,7 +4,7 @@ from transformers import BertModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distilrubert.modeling.architecture import StudentArchitecture
-from distilrubert.modeling.heads import blocks_of, encoder_of, mlm_head_of
+from distilrubert.modeling.heads import encoder_of, layers_of, mlm_head_of
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 
@@ -35,7 +35,7 @@ def test_the_head_is_a_view_on_the_model(tiny_teacher: Teacher) -> None:
 
 
 def test_other_models_have_no_such_head(tiny_teacher: Teacher) -> None:
-    for take_apart in (mlm_head_of, blocks_of):
+    for take_apart in (mlm_head_of, layers_of):
         with pytest.raises(TypeError, match="BertModel is neither"):
             take_apart(BertModel(tiny_teacher.model.config))
 
@@ -43,5 +43,5 @@ def test_other_models_have_no_such_head(tiny_teacher: Teacher) -> None:
 def test_the_blocks_are_the_layers_of_the_encoder(tiny_teacher: Teacher) -> None:
     student = build_student(tiny_teacher, StudentArchitecture(layers=1)).model
     for model in (tiny_teacher.model, student):
-        assert len(blocks_of(model)) == model.config.num_hidden_layers
-        assert all(isinstance(block, GradientCheckpointingLayer) for block in blocks_of(model))
+        assert len(layers_of(model)) == model.config.num_hidden_layers
+        assert all(isinstance(block, GradientCheckpointingLayer) for block in layers_of(model))

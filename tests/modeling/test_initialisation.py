@@ -8,7 +8,7 @@ from distilrubert.modeling.initialisation import averaging_matrix, copied_weight
 from distilrubert.modeling.splitting import split_vocabulary
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import count_pieces, pieces_of
+from distilrubert.modeling.trimming import count_needed, tokens_of
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
@@ -33,8 +33,8 @@ def test_other_pieces_are_counted_means(sentences: list[str]) -> None:
     """A teacher of whole words, a student of characters and one fragment."""
     teacher = train_wordpiece(["аба бба аба", "аб"], size=16).tokenizer
     student = train_wordpiece(["аба бба аба", "аб"], size=10).tokenizer
-    assert "аба" in pieces_of(teacher)
-    new = [piece for piece in pieces_of(student) if piece not in pieces_of(teacher)]
+    assert "аба" in tokens_of(teacher)
+    new = [piece for piece in tokens_of(student) if piece not in tokens_of(teacher)]
     counts = np.arange(1, len(teacher) + 1)
     split = split_vocabulary(teacher, student)
     matrix = averaging_matrix(teacher, student, counts).to_dense()
@@ -50,7 +50,7 @@ def test_other_pieces_are_counted_means(sentences: list[str]) -> None:
 def test_a_piece_that_spells_nothing_is_the_mean_of_what_spells_it(sentences: list[str]) -> None:
     teacher = train_wordpiece(["абв"] * 1 + ["а б в"], size=11).tokenizer  # characters alone
     student = train_wordpiece(["абв абв"], size=13).tokenizer
-    assert "абв" in pieces_of(student)
+    assert "абв" in tokens_of(student)
     row = averaging_matrix(teacher, student).to_dense()[student.convert_tokens_to_ids("абв")]
     parts = teacher.convert_tokens_to_ids(["а", "##б", "##в"])
     expected = torch.zeros(len(teacher))
@@ -123,7 +123,7 @@ def test_scores_stay_as_large(tiny_teacher: Teacher) -> None:
 def test_a_narrow_student_over_its_own_vocabulary_works(
     tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]
 ) -> None:
-    counts = count_pieces(tiny_teacher.tokenizer, sentences)
+    counts = count_needed(tiny_teacher.tokenizer, sentences)
     student = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=counts)
     config = student.model.config
     assert (config.dim, config.hidden_dim, config.vocab_size, config.n_heads) == (16, 32, len(small), 4)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.modeling.splitting import shared_pieces, split_piece, split_vocabulary
+from distilrubert.modeling.splitting import shared_tokens, split_token, split_vocabulary
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import pieces_of, plain_tokenizer
+from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
@@ -30,7 +30,7 @@ def small(sentences: list[str]) -> PreTrainedTokenizerFast:
     ],
 )
 def test_by_hand(piece: str, vocabulary: set[str], expected: list[str] | None) -> None:
-    assert split_piece(piece, vocabulary) == expected
+    assert split_token(piece, vocabulary) == expected
 
 
 def test_every_word_piece_is_spelt_as_the_tokenizer_spells_it(
@@ -38,7 +38,7 @@ def test_every_word_piece_is_spelt_as_the_tokenizer_spells_it(
 ) -> None:
     split = split_vocabulary(tiny_teacher.tokenizer, small)
     engine = plain_tokenizer(small)
-    words = [piece for piece in pieces_of(tiny_teacher.tokenizer)[5:] if not piece.startswith("##")]
+    words = [piece for piece in tokens_of(tiny_teacher.tokenizer)[5:] if not piece.startswith("##")]
     assert len(words) > 50
     for word in words:
         ids = split[tiny_teacher.tokenizer.convert_tokens_to_ids(word)].tolist()
@@ -47,8 +47,8 @@ def test_every_word_piece_is_spelt_as_the_tokenizer_spells_it(
 
 def test_parts_put_together_are_the_piece(tiny_teacher: Teacher, small: PreTrainedTokenizerFast) -> None:
     split = split_vocabulary(tiny_teacher.tokenizer, small)
-    pieces, own = pieces_of(tiny_teacher.tokenizer), pieces_of(small)
-    assert split.is_spelt_T.all()  # of the same text, so no character is missing
+    pieces, own = tokens_of(tiny_teacher.tokenizer), tokens_of(small)
+    assert split.is_spelled_T.all()  # of the same text, so no character is missing
     for number, piece in enumerate(pieces[5:], start=5):
         first, *rest = (own[part] for part in split[number])
         assert first.startswith("##") == piece.startswith("##")
@@ -60,9 +60,9 @@ def test_special_tokens_go_by_their_role(tiny_teacher: Teacher, sentences: list[
     own = train_wordpiece(sentences[:20], size=130).tokenizer
     split = split_vocabulary(tiny_teacher.tokenizer, own)
     assert [split[i].tolist() for i in range(5)] == [[0], [1], [2], [3], [4]]
-    unspelt = np.flatnonzero(~split.is_spelt_T)
+    unspelt = np.flatnonzero(~split.is_spelled_T)
     assert len(unspelt) > 0  # characters that twenty sentences do not have
-    assert own.unk_token_id not in split.piece_K[split.start_T1[5] :]
+    assert own.unk_token_id not in split.token_K[split.start_T1[5] :]
 
 
 def test_the_matrix_counts_the_parts(tiny_teacher: Teacher, small: PreTrainedTokenizerFast) -> None:
@@ -75,6 +75,6 @@ def test_the_matrix_counts_the_parts(tiny_teacher: Teacher, small: PreTrainedTok
 
 
 def test_shared_pieces_are_equal_strings(tiny_teacher: Teacher, small: PreTrainedTokenizerFast) -> None:
-    its, own = shared_pieces(tiny_teacher.tokenizer, small)
-    assert [pieces_of(tiny_teacher.tokenizer)[i] for i in its] == [pieces_of(small)[i] for i in own]
-    assert len(its) == len(set(pieces_of(tiny_teacher.tokenizer)) & set(pieces_of(small)))
+    its, own = shared_tokens(tiny_teacher.tokenizer, small)
+    assert [tokens_of(tiny_teacher.tokenizer)[i] for i in its] == [tokens_of(small)[i] for i in own]
+    assert len(its) == len(set(tokens_of(tiny_teacher.tokenizer)) & set(tokens_of(small)))

@@ -214,7 +214,7 @@ def test_a_fine_tuned_classifier_is_refused(folder: Path, student: Student, tmp_
 
 
 def test_an_empty_folder_is_no_student(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no config\.json"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         load_student(tmp_path)
 
 

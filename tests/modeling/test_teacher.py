@@ -210,7 +210,7 @@ def test_positions_limit_the_tokenizer(variant: Variant) -> None:
 @pytest.mark.parametrize(
     ("without", "named"),
     [
-        (("config.json",), r"holds no config\.json"),
+        (("config.json",), r"config\.json is missing"),
         (("model.safetensors",), "the weights cannot be read"),
         (("tokenizer.json", "vocab.txt"), r"neither tokenizer\.json nor vocab\.txt"),
     ],

@@ -22,7 +22,7 @@ texts = [" ".join(generator.choices(words, k=20)) for _ in range(300)]
 """
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     vocabulary = tokenizer.get_vocab()
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
     return sorted(vocabulary, key=vocabulary.__getitem__)
@@ -31,7 +31,7 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 def test_merges_by_hand() -> None:
     # ab: 3 + 2, ##bc: 2, ##bd: 1; so ab first, then abc; abd is met once only. No word has an a further on.
     tokenizer = train_wordpiece(["ab ab ab abc abc abd"], size=100).tokenizer
-    assert pieces_of(tokenizer) == [*SPECIAL_TOKENS, "a", "b", "c", "d", "##b", "##c", "##d", "ab", "abc"]
+    assert tokens_of(tokenizer) == [*SPECIAL_TOKENS, "a", "b", "c", "d", "##b", "##c", "##d", "ab", "abc"]
     assert tokenizer.tokenize("abc abd dbc") == ["abc", "ab", "##d", "d", "##b", "##c"]
 
 
@@ -101,16 +101,16 @@ def test_the_size_is_met_exactly(sentences: list[str]) -> None:
 
 
 def test_a_larger_vocabulary_begins_with_the_smaller(sentences: list[str]) -> None:
-    assert pieces_of(train_wordpiece(sentences, size=260).tokenizer)[:200] == pieces_of(
+    assert tokens_of(train_wordpiece(sentences, size=260).tokenizer)[:200] == tokens_of(
         train_wordpiece(sentences, size=200).tokenizer
     )
 
 
 def test_neither_order_nor_lines_of_the_text_matter(sentences: list[str]) -> None:
     shuffled = random.Random(1).sample(sentences, len(sentences))
-    expected = pieces_of(train_wordpiece(sentences, size=260).tokenizer)
-    assert pieces_of(train_wordpiece(shuffled, size=260).tokenizer) == expected
-    assert pieces_of(train_wordpiece([" ".join(shuffled)], size=260).tokenizer) == expected
+    expected = tokens_of(train_wordpiece(sentences, size=260).tokenizer)
+    assert tokens_of(train_wordpiece(shuffled, size=260).tokenizer) == expected
+    assert tokens_of(train_wordpiece([" ".join(shuffled)], size=260).tokenizer) == expected
 
 
 def test_every_process_finds_the_same() -> None:
@@ -134,7 +134,7 @@ def test_every_process_finds_the_same() -> None:
     scope: dict[str, list[str]] = {}
     exec(TIES, scope)
     assert {tuple(json.loads(text)) for text in found} == {
-        tuple(pieces_of(train_wordpiece(scope["texts"], size=500).tokenizer))
+        tuple(tokens_of(train_wordpiece(scope["texts"], size=500).tokenizer))
     }
 
 

@@ -48,7 +48,9 @@ def refusal(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -
 
 
 def test_a_student_that_cannot_be_made_does_not_cost_the_finished_one(finished, capsys):
-    assert "student.layers: 99; the teacher has 4, at most as many" in refusal(finished, capsys, "student.layers=99")
+    assert "student.layers: 99; the teacher has 4, and no more are allowed" in refusal(
+        finished, capsys, "student.layers=99"
+    )
     assert main(["distill", str(finished / "recipe.yaml"), "--run-dir", str(finished / "run")]) == 0
     assert "student: up to date" in capsys.readouterr().err
 

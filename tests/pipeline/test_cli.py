@@ -143,7 +143,7 @@ def test_options_of_several_values_may_be_repeated(line, expected):
         ("student.initialise_from=[0, 17]", "student.initialise_from"),
         ("evaluation.tasks=[rusentimant]", "rusentiment"),
         ("evaluation.exported.onnx=[int4]", "evaluation.exported.onnx"),
-        ("teacher.model=./texts", "holds no config.json"),
+        ("teacher.model=./texts", "config.json is missing"),
         ("teacher.model=nobody/nothing", "nobody/nothing"),
         ("distillation.trackers=[notebook]", "unknown tracker 'notebook'"),
         ("publish.repo_id=a/b/c", "publish.repo_id: 'a/b/c' is malformed"),

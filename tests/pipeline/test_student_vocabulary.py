@@ -12,7 +12,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import pieces_of
+from distilrubert.modeling.trimming import tokens_of
 from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
@@ -112,7 +112,7 @@ def test_nothing_of_the_held_out_text_is_counted(
     run = new_run(tmp_path, tiny_teacher_folder, rest, **TRIMMED)
     again = dataclasses.replace(run, recipe=load_recipe(tmp_path / "recipe.yaml", ["corpus.validation=0"]))
     bring_up_to_date(again, stages_of(again), only=["student-vocabulary"])
-    assert pieces_of(AutoTokenizer.from_pretrained(again.student_vocabulary)) == pieces_of(own)
+    assert tokens_of(AutoTokenizer.from_pretrained(again.student_vocabulary)) == tokens_of(own)
 
 
 def test_a_trimmed_teacher_and_its_student_read_the_same_tokens(trimmed: Run, tiny_teacher: Teacher) -> None:

@@ -38,7 +38,7 @@ from distilrubert.common.training.update import Updater
 from distilrubert.common.training.validation import Validation
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
-from distilrubert.distill.corpus.build import Corpus
+from distilrubert.distill.corpus.store import Corpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from distilrubert.common.training.training_report import TrainingReport
-from distilrubert.distill.corpus.build import Corpus
+from distilrubert.distill.corpus.store import Corpus
 from distilrubert.distill.distillation import distill
 from distilrubert.distill.distillation_settings import DistillationSettings
 from distilrubert.modeling.architecture import StudentArchitecture

@@ -10,7 +10,7 @@ from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.corpus.store import Pair
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import count_pieces
+from distilrubert.modeling.trimming import count_needed
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
@@ -26,7 +26,7 @@ def pairs(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list
 
 @pytest.fixture(scope="module")
 def counts(small: PreTrainedTokenizerFast, sentences: list[str]) -> np.ndarray:
-    return count_pieces(small, sentences)
+    return count_needed(small, sentences)
 
 
 def masker(

@@ -23,8 +23,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import sha256_of
 from distilrubert.common.training.batching import padding_share, plan_epoch
-from distilrubert.distill.corpus.build import Corpus, TokenizedText, build_corpus, load_corpus
+from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
+from distilrubert.distill.corpus.store import Corpus, TokenizedText, load_corpus
 from distilrubert.modeling.teacher import Teacher
 
 
@@ -138,9 +139,9 @@ def test_processes_and_blocks_change_nothing(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str], change: dict[str, int]
 ) -> None:
     sources = [write(tmp_path / "a.txt", texts[:1500]), {**write(tmp_path / "b.txt", texts[1000:]), "weight": 1.5}]
-    build_corpus(settings(*sources), tokenizer, tmp_path / "one", 7, block_characters=20_000)
+    build_corpus(settings(*sources), tokenizer, tmp_path / "one", 7, chunk_characters=20_000)
     block = change.pop("block", 20_000)
-    build_corpus(settings(*sources, **change), tokenizer, tmp_path / "other", 7, block_characters=block)
+    build_corpus(settings(*sources, **change), tokenizer, tmp_path / "other", 7, chunk_characters=block)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
@@ -201,7 +202,7 @@ def test_a_corpus_is_reached_from_disk_and_by_pickle_without_copies(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     built = build_corpus(
-        settings(write(tmp_path / "talk.txt", texts)), tokenizer, tmp_path / "corpus", seed=1, block_characters=20_000
+        settings(write(tmp_path / "talk.txt", texts)), tokenizer, tmp_path / "corpus", seed=1, chunk_characters=20_000
     )
     files = {"train.arrow", "validation.arrow", "token_counts.npy", "manifest.json"}
     assert {path.name for path in (tmp_path / "corpus").iterdir()} == files
@@ -240,19 +241,19 @@ def test_a_build_that_broke_off_goes_on_without_reading_again(
         write(tmp_path / f"{number}.txt", texts[number * 500 : 800 + number * 500])
     os.utime(tmp_path / "0.txt", (1e9, 1e9))
     chosen = settings({"path": str(tmp_path / "?.txt")}, validation=0.2)
-    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, block_characters=25_000)
+    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, chunk_characters=25_000)
     good = (tmp_path / "2.txt").read_bytes()
     (tmp_path / "2.txt").write_bytes(good[:-1000] + b"\xff" + good[-999:])
-    with pytest.raises(UserError, match=r"2\.txt:\d+: no UTF-8 text"):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=25_000)
+    with pytest.raises(UserError, match=r"2\.txt:\d+: not UTF-8 text"):
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=25_000)
     assert not (tmp_path / "corpus").exists()
     # Nothing shows that 0.txt is another text now; if it were read again, that would be in the result.
     (tmp_path / "0.txt").write_bytes((tmp_path / "0.txt").read_bytes().replace("а".encode(), "о".encode()))
     os.utime(tmp_path / "0.txt", (1e9, 1e9))
     (tmp_path / "2.txt").write_bytes(good)
     with caplog.at_level("INFO"):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=17_000)
-    assert "parts of an interrupted build are taken over" in caplog.text
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=17_000)
+    assert "shards of an interrupted build are reused" in caplog.text
     whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "corpus")
     assert resumed == whole
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
@@ -266,19 +267,19 @@ def test_a_build_goes_on_where_its_project_was_copied_to(
     write(here / "a.txt", texts[:300])
     (here / "b.txt").write_bytes(b"\xff\n")
     with pytest.raises(UserError):
-        build_corpus(settings({"path": str(here / "*.txt")}), tokenizer, here / "corpus", 7, block_characters=2_000)
+        build_corpus(settings({"path": str(here / "*.txt")}), tokenizer, here / "corpus", 7, chunk_characters=2_000)
     # Times of change are not copied along.
     shutil.copytree(here, there, copy_function=shutil.copyfile)
     write(there / "b.txt", texts[300:600])
     with caplog.at_level("INFO"):
         built = build_corpus(settings({"path": str(there / "*.txt")}), tokenizer, there / "corpus", 7)
-    assert "parts of an interrupted build are taken over" in caplog.text
+    assert "shards of an interrupted build are reused" in caplog.text
     fresh = build_corpus(settings({"path": str(there / "*.txt")}), tokenizer, tmp_path / "fresh", 7)
     assert as_lists(built.train) == as_lists(fresh.train)
 
 
 @pytest.mark.parametrize("change", ["seed", "settings", "file", "new file"])
-def test_parts_of_another_build_are_not_taken_over(
+def test_shards_of_another_build_are_not_reused(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str], change: str
 ) -> None:
     write(tmp_path / "a.txt", texts[:300])
@@ -286,8 +287,8 @@ def test_parts_of_another_build_are_not_taken_over(
     source = {"path": str(tmp_path / "*.txt")}
     folder = tmp_path / "corpus"
     with pytest.raises(UserError):
-        build_corpus(settings(source), tokenizer, folder, seed=1, block_characters=2_000)
-    assert (tmp_path / ".corpus.parts").is_dir()
+        build_corpus(settings(source), tokenizer, folder, seed=1, chunk_characters=2_000)
+    assert (tmp_path / ".corpus.shards").is_dir()
     write(tmp_path / "b.txt", texts[300:600])
     if change == "file":
         write(tmp_path / "a.txt", texts[600:800])
@@ -306,7 +307,7 @@ from transformers import AutoTokenizer
 from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:]
-build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, block_characters=2_000)
+build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, chunk_characters=2_000)
 """
 
 
@@ -333,7 +334,7 @@ def test_killed_while_it_tidies_up_it_can_be_started_again(
 ) -> None:
     """The corpus is there, and of the parts that it was made of some files are gone already."""
     chosen = settings(write(tmp_path / "talk.txt", texts[:300]))
-    workplace = tmp_path / ".corpus.parts"
+    workplace = tmp_path / ".corpus.shards"
 
     def remove_some(folder: Path, **_: Any) -> None:
         if folder == workplace:
@@ -345,11 +346,11 @@ def test_killed_while_it_tidies_up_it_can_be_started_again(
     remove_all = shutil.rmtree
     monkeypatch.setattr(shutil, "rmtree", remove_some)
     with pytest.raises(KeyboardInterrupt):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=2_000)
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=2_000)
     monkeypatch.undo()
     whole = contents(tmp_path / "corpus")
     assert workplace.exists()
-    build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, block_characters=2_000)
+    build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=2_000)
     assert contents(tmp_path / "corpus") == whole
     assert not workplace.exists()
 
@@ -360,13 +361,13 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
     tmp_path: Path, tiny_teacher_folder: Path, texts: list[str], number: signal.Signals
 ) -> None:
     source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(20) for text in texts])
-    folder, workplace = tmp_path / "corpus", tmp_path / ".corpus.parts"
+    folder, workplace = tmp_path / "corpus", tmp_path / ".corpus.shards"
     chosen = settings(source, processes=2)
     command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]
     # As in a terminal, all processes of the session get the one of Ctrl-C; a scheduler asks the first.
     send = os.killpg if number == signal.SIGINT else os.kill
     with subprocess.Popen([*command, "100_000"], start_new_session=True, stderr=subprocess.PIPE) as process:
-        while not list(workplace.glob("part-*")) and process.poll() is None:
+        while not list(workplace.glob("shard-*")) and process.poll() is None:
             time.sleep(0.01)
         send(process.pid, number)
         _, errors = process.communicate()
@@ -375,7 +376,7 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert not folder.exists()
-    assert all(entry.name.startswith(("part-", "plan.json")) for entry in workplace.iterdir())
+    assert all(entry.name.startswith(("shard-", "plan.json")) for entry in workplace.iterdir())
 
 
 @pytest.mark.slow
@@ -395,7 +396,7 @@ def test_a_process_that_is_ended_from_outside_is_told(
                 max(worked, key=lambda child: worked[child]).kill()
                 break
         _, errors = process.communicate(timeout=300)
-    assert "UserError: corpus: one of 2 processes that tokenise was ended from outside" in errors.decode()
+    assert "UserError: corpus: one of 2 tokenising processes was killed" in errors.decode()
 
 
 @pytest.mark.slow
@@ -404,18 +405,18 @@ def test_killed_at_any_moment_it_comes_out_the_same(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_folder)
     chosen = settings(write(tmp_path / "talk.txt", texts[:400]))
-    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, block_characters=2_000)
-    workplace, folder = tmp_path / ".corpus.parts", tmp_path / "corpus"
+    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, chunk_characters=2_000)
+    workplace, folder = tmp_path / ".corpus.shards", tmp_path / "corpus"
     command = [sys.executable, "-c", KILLED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]
     for parts in (1, 6):
         with subprocess.Popen(command) as process:
-            while len(list(workplace.glob("part-*"))) < parts and process.poll() is None:
+            while len(list(workplace.glob("shard-*"))) < parts and process.poll() is None:
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         assert not folder.exists()
-        assert len(list(workplace.glob("part-*"))) >= parts
-    build_corpus(chosen, tokenizer, folder, 7, block_characters=2_000)
+        assert len(list(workplace.glob("shard-*"))) >= parts
+    build_corpus(chosen, tokenizer, folder, 7, chunk_characters=2_000)
     assert contents(folder) == contents(tmp_path / "whole")
 
 

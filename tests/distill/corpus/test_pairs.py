@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
-from distilrubert.distill.corpus.build import build_corpus, load_corpus
+from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.pairs import PairEncoder
-from distilrubert.distill.corpus.store import Pair
+from distilrubert.distill.corpus.store import Pair, load_corpus
 from distilrubert.distill.corpus.tokenisation import SequenceEncoder
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import plain_tokenizer

@@ -108,8 +108,8 @@ def test_a_book_goes_in_by_pieces_and_comes_out_the_same(
 ) -> None:
     text = "\n".join(sentences)
     [whole] = SequenceEncoder(tokenizer, 32).encode([text])
-    monkeypatch.setattr(tokenisation, "PIECE_CHARACTERS", 50)
-    monkeypatch.setattr(tokenisation, "PIECES_AT_ONCE", 3)
+    monkeypatch.setattr(tokenisation, "FRAGMENT_CHARACTERS", 50)
+    monkeypatch.setattr(tokenisation, "FRAGMENTS_AT_ONCE", 3)
     [pieced, short] = SequenceEncoder(tokenizer, 32).encode([text, "Да."])
     assert [ids.tolist() for ids in pieced] == [ids.tolist() for ids in whole]
     assert len(short) == 1

@@ -24,7 +24,7 @@ from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import count_pieces
+from distilrubert.modeling.trimming import count_needed
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
@@ -39,7 +39,7 @@ def small(sentences: list[str]) -> PreTrainedTokenizerFast:
 def batch_of(teacher: Teacher, student: PreTrainedTokenizerFast, texts: list[str]) -> dict[str, Tensor]:
     pairs = [text[0] for text in PairEncoder(teacher.tokenizer, student, 64).encode(texts)]
     # Random tokens would differ between the sides.
-    masker = SpanMasker(MaskingSettings(replace=0.9), teacher.tokenizer, student, count_pieces(student, texts), 1)
+    masker = SpanMasker(MaskingSettings(replace=0.9), teacher.tokenizer, student, count_needed(student, texts), 1)
     return masker.collate(pairs, 0, range(len(pairs)))
 
 
@@ -171,7 +171,7 @@ def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, s
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
     objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL))).eval()
     pairs = [text[0] for text in PairEncoder(tiny_teacher.tokenizer, small, 64).encode(sentences[:10])]
-    masker = SpanMasker(MaskingSettings(), tiny_teacher.tokenizer, small, count_pieces(small, sentences), 1)
+    masker = SpanMasker(MaskingSettings(), tiny_teacher.tokenizer, small, count_needed(small, sentences), 1)
     whole = masker.collate(pairs, 0, range(10))
     parts = [masker.collate(pairs[:3], 0, range(3)), masker.collate(pairs[3:], 0, range(3, 10))]
     counts = count_rows(objective, parts)

@@ -45,7 +45,7 @@ def test_predictions_need_a_trained_head(copied: Path) -> None:
     assert not model.training
     assert tokenizer.mask_token_id is not None
     drop(copied, "vocab_")
-    with pytest.raises(UserError, match="has no trained masked-language head"):
+    with pytest.raises(UserError, match="no trained masked-language head"):
         load_to_predict(copied)
 
 
