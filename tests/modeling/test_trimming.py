@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
@@ -53,6 +53,7 @@ def test_what_leads_to_an_unknown_word_is_counted(tmp_path: Path) -> None:
     assert tokens(trim_tokenizer(tokenizer, counts), "абв") == ["[UNK]"]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_text_without_dropped_pieces_is_tokenised_as_before(
     tiny_teacher: Teacher, sentences: list[str], data: st.DataObject
