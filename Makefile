@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-transformers5 test-clients test-clients-python test-clients-node \
+.PHONY: help setup demo test test-fast test-transformers5 test-clients test-clients-python test-clients-node \
 	clients-folder node-present lint format clean
 
 help:  ## list the targets
@@ -28,6 +28,9 @@ demo: $(READY)  ## distil, export, measure and card the demo model: runs/demo/hu
 
 test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the reference data
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-fast: $(READY)  ## run the tests that neither export models nor are slow
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
 
 test-transformers5: $(READY5)  ## run with transformers 5 what neither exports nor is slow
 	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)

@@ -118,10 +118,21 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
     push = [*_publish_command(python), *recipe, "--repo-id", f"USER/{run.recipe.name}"]
     return (
-        f"The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
+        f"{_what_to_expect(run)}The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
         f"  {shlex.join([python, '-c', script])}\n\n"
         f"and push it:\n\n"
         f"  {shlex.join(push)}"
+    )
+
+
+def _what_to_expect(run: Run) -> str:
+    """What the scores of a teacher that the recipe trains are good for; nothing for a teacher that is loaded."""
+    if not run.recipe.teacher.pretrain:
+        return ""
+    return (
+        "The teacher was trained in this run, on the recipe's corpus alone: the scores show that every step works, not "
+        "how good a student can be.\nFor that, name a teacher that was trained on billions of words: teacher.model in "
+        "the recipe.\n\n"
     )
 
 

@@ -22,7 +22,7 @@ from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.pipeline import commands, run_commands
 from distilrubert.pipeline.cli import main
-from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.summary import next_steps, quality_table
@@ -99,6 +99,13 @@ def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, sta
     call = ast.parse(arguments[2]).body[-1].value.args[0].value
     assert ast.literal_eval(call.args[0]) == 'Это "да"? Нет, д`[MASK]$'
     assert ast.literal_eval(call.func.args[1]) == str(tmp_path.parent / "it's/hub")
+
+
+def test_a_run_that_trains_its_teacher_says_what_to_expect(tmp_path):
+    demo = load_recipe(ROOT / "recipes/demo.yaml")
+    assert "not how good a student can be" in next_steps(Run(demo, tmp_path), [])
+    loaded = demo.model_copy(update={"teacher": TeacherSettings(model="some/teacher")})
+    assert next_steps(Run(loaded, tmp_path), []).startswith("The model repository is in")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
