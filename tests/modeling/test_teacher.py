@@ -212,7 +212,7 @@ def test_positions_limit_the_tokenizer(variant: Variant) -> None:
     [
         (("config.json",), r"config\.json is missing"),
         (("model.safetensors",), "the weights cannot be read"),
-        (("tokenizer.json", "vocab.txt"), r"neither tokenizer\.json nor vocab\.txt"),
+        (("tokenizer.json", "vocab.txt"), r"tokenizer\.json and vocab\.txt are missing"),
     ],
 )
 def test_missing_files_are_named(variant: Variant, without: tuple[str, ...], named: str) -> None:
