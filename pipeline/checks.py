@@ -11,7 +11,7 @@ from distilrubert.distill.losses.objective import LAYER_LOSSES, PAIRED_LAYER_LOS
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher
-from distilrubert.modeling.trimming import tokens_of, plain_tokenizer
+from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect

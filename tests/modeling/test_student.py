@@ -116,7 +116,10 @@ def test_building_leaves_the_global_generator_alone(tiny_teacher: Teacher) -> No
         (StudentArchitecture(heads=8), r"heads 8 \(teacher: 4\)"),
         (StudentArchitecture(heads=2), r"width of a head 16 \(teacher: 8\)"),
         (StudentArchitecture(hidden_dim=65), r"hidden_dim 65 \(teacher: 64\)"),
-        (StudentArchitecture(preset="tiny", dim=16, heads=4, hidden_dim=32), r"vocabulary of 30522 tokens \(teacher: 220\)"),
+        (
+            StudentArchitecture(preset="tiny", dim=16, heads=4, hidden_dim=32),
+            r"vocabulary of 30522 tokens \(teacher: 220\)",
+        ),
     ],
 )
 def test_what_would_start_random_is_refused(
