@@ -291,7 +291,7 @@ def _refuse_untrained(model: PreTrainedModel, info: Mapping[str, Any], name: str
     listed = shortened(lost)
     if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):
         raise UserError(
-            f"{name}: no trained masked-language head ({listed} missing); a checkpoint that was saved with its head "
+            f"{name}: no trained masked-language head, missing {listed}; a checkpoint that was saved with its head "
             "is needed (early revisions on the Hub may not have it)"
         )
     raise UserError(f"{name}: weights are missing or of another shape: {listed}")
