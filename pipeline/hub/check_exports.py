@@ -1,4 +1,4 @@
-"""Checks of the ONNX and OpenVINO files: whole, finite, and with the inputs of the tokenizer."""
+"""Checks of the ONNX and OpenVINO files: complete, finite, and with the inputs that the tokenizer gives."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -64,4 +64,4 @@ def _is_finite(constant: Any) -> bool:
 def _input_problems(folder: ModelFolder, inputs: list[str]) -> Iterator[str]:
     names = folder.json_object("tokenizer_config.json").get("model_input_names", ["input_ids", "attention_mask"])
     if sorted(inputs) != sorted(names):
-        yield f"takes {', '.join(inputs)}, but the tokenizer yields {', '.join(names)}"
+        yield f"takes {', '.join(inputs)}, but the tokenizer gives {', '.join(names)}"

@@ -1,7 +1,8 @@
-"""Checks of every file by its name, size and bytes: nothing that harms who downloads it or who publishes it."""
+"""Checks of every file by its name, size and content: nothing that harms its users or its publisher."""
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 
 import huggingface_hub
@@ -16,7 +17,7 @@ LONGEST_NAME = 255
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5")
 TEXT_SUFFIXES = (".bib", ".csv", ".html", ".json", ".jsonl", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
-# Lists of word pieces: a piece like "/home/x" is no path.
+# Lists of tokens: a token like "/home/x" is not a path.
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
 SECRETS = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
@@ -38,7 +39,7 @@ def check_files(folder: ModelFolder) -> Iterator[Problem]:
     yield from _check_counts(folder)
     for path in folder.paths:
         if (folder / path).is_symlink():
-            yield Problem(path, "is a link; copy the file itself into the folder")
+            yield Problem(path, "is a link; put a copy of the file or folder in its place")
             continue
         yield from _check_name_and_size(folder, path)
         yield from _check_pickle(folder, path)
@@ -48,22 +49,24 @@ def check_files(folder: ModelFolder) -> Iterator[Problem]:
 
 def _check_counts(folder: ModelFolder) -> Iterator[Problem]:
     if len(folder.paths) > MOST_FILES:
-        yield Problem(".", f"holds {len(folder.paths)} files; the Hub takes {MOST_FILES}")
+        yield Problem(".", f"has {len(folder.paths)} files; the Hub takes at most {MOST_FILES}")
     parents = [path.rpartition("/")[0] for path in folder.paths]
     for parent in sorted(set(parents)):
         if (count := parents.count(parent)) > MOST_FILES_IN_FOLDER:
-            yield Problem(parent or ".", f"holds {count} files; the Hub takes {MOST_FILES_IN_FOLDER} in one folder")
+            yield Problem(
+                parent or ".", f"has {count} files; the Hub takes at most {MOST_FILES_IN_FOLDER} in one folder"
+            )
 
 
 def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Problem]:
     size = (folder / path).stat().st_size
     if size > LARGEST_FILE:
-        yield Problem(path, f"has {size / 10**9:.0f} GB; the Hub takes {LARGEST_FILE // 10**9} GB in one file")
+        yield Problem(path, f"has {size / 10**9:.0f} GB; the Hub takes at most {LARGEST_FILE // 10**9} GB in one file")
     if size == 0:
         yield Problem(path, "is empty")
     parts = path.split("/")
     if any(len(part.encode()) > LONGEST_NAME or not part.isprintable() for part in parts):
-        yield Problem(path, f"has a name that not every system takes; {LONGEST_NAME} printable bytes at most")
+        yield Problem(path, f"has a name that some systems refuse; use at most {LONGEST_NAME} printable bytes")
     if path != ".gitattributes" and (parts[-1].startswith(".") or parts[-1].endswith(("~", ".tmp", ".lock", ".part"))):
         yield Problem(path, "looks like a leftover; remove it")
 
@@ -97,17 +100,17 @@ def _check_text(folder: ModelFolder, path: str) -> Iterator[Problem]:
 
 
 def find_secrets(path: str, text: str) -> Iterator[Problem]:
-    """The line of each thing that looks like a secret, without the secret; and of the token in use."""
+    """Each line that contains something like a secret, or the token in use. The secret is not repeated."""
     token = huggingface_hub.get_token()
     patterns = SECRETS | ({"the token that is in use": re.escape(token)} if token else {})
     for kind, pattern in patterns.items():
         if match := re.search(pattern, text):
             line = text.count("\n", 0, match.start()) + 1
-            yield Problem(path, f"holds {kind} in line {line}; remove it, and revoke it if it is real")
+            yield Problem(path, f"contains {kind} in line {line}; remove it, and revoke it if it is real")
 
 
 def find_absolute_paths(path: str, text: str) -> Iterator[Problem]:
-    """The first path of somebody's machine."""
+    """The first path that exists on the publisher's machine alone."""
     if match := ABSOLUTE_PATH.search(text):
         line = text.count("\n", 0, match.start()) + 1
-        yield Problem(path, f"names the path {match[0]}… of this machine in line {line}; nobody else has it")
+        yield Problem(path, f"contains the path {match[0]}… in line {line}; other machines do not have it")

@@ -1,4 +1,4 @@
-"""Checks that configuration, weights and tokenizer are sound and agree."""
+"""Checks that configuration, weights and tokenizer can be read and agree."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ STUDENT_INPUTS = ["input_ids", "attention_mask"]
 
 
 def check_model(folder: ModelFolder) -> Iterator[Problem]:
-    """Weights finite and of the stated type, sizes and special ids agree, and it loads from the folder alone."""
+    """Weights are finite and of the stated type, sizes and special ids agree, and the model loads from the folder."""
     if "config.json" not in folder:
         yield Problem("config.json", "is missing; the folder holds no model")
         return
@@ -47,7 +47,7 @@ def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> It
     for name in infinite:
         yield Problem(path, f"{name} holds NaN or infinity")
     if stated is not None and dtypes != {DTYPES.get(stated, stated)}:
-        yield Problem(path, f"holds {', '.join(sorted(dtypes))}, but config.json states {stated}")
+        yield Problem(path, f"has {', '.join(sorted(dtypes))} weights, but config.json states {stated}")
     if rows is not None and rows != config.get("vocab_size"):
         yield Problem(
             path, f"has {rows} word embeddings, but config.json states a vocab_size of {config.get('vocab_size')}"
@@ -85,7 +85,7 @@ def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Pr
 
 def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
     if len(tokenizer) != config.get("vocab_size"):
-        yield f"has {len(tokenizer)} pieces, but config.json states a vocab_size of {config.get('vocab_size')}"
+        yield f"has {len(tokenizer)} tokens, but config.json states a vocab_size of {config.get('vocab_size')}"
     for kind in SPECIAL_TOKENS:
         if getattr(tokenizer, f"{kind}_token_id") is None:
             yield f"has no {kind} token"
@@ -93,20 +93,20 @@ def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str
         yield f"pads with {tokenizer.pad_token_id}, but config.json states a pad_token_id of {config['pad_token_id']}"
     ids = tokenizer(PROBE)["input_ids"]
     if tokenizer.convert_tokens_to_ids(tokenizer.convert_ids_to_tokens(ids)) != ids:
-        yield "does not map its own pieces back to their ids"
+        yield "does not map its tokens back to their ids"
     once = tokenizer.decode(ids, skip_special_tokens=True)
     if tokenizer.decode(tokenizer(once)["input_ids"], skip_special_tokens=True) != once:
-        yield f"does not read back what it has written: {once!r}"
+        yield f"decodes {once!r}, but encodes and decodes it to another text"
 
 
 def _settings_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
     if config.get("model_type") == "distilbert" and tokenizer.model_input_names != STUDENT_INPUTS:
-        yield f"yields {', '.join(tokenizer.model_input_names)}; a DistilBERT takes {', '.join(STUDENT_INPUTS)}"
+        yield f"gives {', '.join(tokenizer.model_input_names)}; a DistilBERT takes {', '.join(STUDENT_INPUTS)}"
     positions = config.get("max_position_embeddings")
     if positions is not None and tokenizer.model_max_length > positions:
-        yield f"allows {tokenizer.model_max_length} pieces, but the model has {positions} positions"
+        yield f"allows {tokenizer.model_max_length} tokens, but the model has {positions} positions"
 
 
 def _remote_code(config: dict[str, Any]) -> Iterator[str]:
     if "auto_map" in config:
-        yield "auto_map asks for trust_remote_code; a student is a plain DistilBERT"
+        yield "auto_map asks for trust_remote_code; a published model must load without it"

@@ -1,4 +1,4 @@
-"""Checks that what the card and the configuration files name is there."""
+"""Checks that every file exists that the card or a configuration file names."""
 
 import json
 import re
@@ -9,12 +9,12 @@ from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
 
 MARKDOWN_LINK = re.compile(r"\]\(\s*<?([^)\s>]+)")
 HTML_LINK = re.compile(r"""(?:src|href)=["']([^"']+)["']""")
-# Only artefacts: a `data.json` in an example is the reader's, a `model.onnx` is ours.
+# Only model files and pictures: a `data.json` in an example is the reader's.
 NAMED_ARTEFACT = re.compile(r"(?<![\w./:{*-])([\w./-]+\.(?:onnx|safetensors|xml|png|svg|bib))(?![\w*])")
 
 
 def check_references(folder: ModelFolder) -> Iterator[Problem]:
-    """JSON that can be read, and no name without a file."""
+    """JSON files can be read, and no named file is missing."""
     for path in folder.ending(".json"):
         yield from _check_json(folder, path)
     if "README.md" in folder:
@@ -23,18 +23,18 @@ def check_references(folder: ModelFolder) -> Iterator[Problem]:
     yield from _check_shards(folder)
     for path in folder.ending(".png"):
         if not _is_whole_png((folder / path).read_bytes()):
-            yield Problem(path, "is no complete PNG image")
+            yield Problem(path, "is not a complete PNG image")
     for path in folder.ending(".xml"):
         weights = path.removesuffix(".xml") + ".bin"
         if weights not in folder:
-            yield Problem(path, f"goes with {weights}, which is missing")
+            yield Problem(path, f"needs {weights}, which is missing")
 
 
 def _check_json(folder: ModelFolder, path: str) -> Iterator[Problem]:
     try:
         json.loads((folder / path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, OSError) as error:
-        yield Problem(path, f"is no JSON: {first_line(error)}")
+        yield Problem(path, f"is not JSON: {first_line(error)}")
 
 
 def _refuse_constant(name: str) -> None:
@@ -75,7 +75,7 @@ def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Problem]:
         width = folder.json_object(f"{path}/config.json").get("word_embedding_dimension") if path else None
         dim = folder.json_object("config.json").get("dim")
         if width is not None and dim is not None and width != dim:
-            yield Problem(f"{path}/config.json", f"pools vectors of {width}, but config.json says {dim}")
+            yield Problem(f"{path}/config.json", f"pools vectors of {width} values, but config.json states {dim}")
 
 
 def _check_shards(folder: ModelFolder) -> Iterator[Problem]:

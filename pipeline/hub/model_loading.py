@@ -1,4 +1,4 @@
-"""Loading a published folder as its users do."""
+"""Loading a published folder the way its users do."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def loading_problems(folder: Path) -> list[str]:
         try:
             model, info = _load_model(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # whatever a broken file makes the loaders raise is a problem
+        except Exception as error:  # a broken file makes the loaders raise errors of any kind
             return [f"cannot be loaded: {_line(error)}"]
         problems = [f"{name}: missing from the weights" for name in sorted(info["missing_keys"])]
         problems += [f"{name}: in the weights, but not in the model" for name in sorted(info["unexpected_keys"])]

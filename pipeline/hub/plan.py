@@ -22,13 +22,13 @@ SIGNS: dict[Action, str] = {"add": "+", "replace": "~", "delete": "-"}
 
 @dataclasses.dataclass(frozen=True)
 class PlannedFile:
-    """One file and what becomes of it.
+    """One file and what publishing does to it.
 
     Attributes:
         path: in the repository.
-        action: what publishing does to it.
-        size: bytes; of the repository's file where it is deleted.
-        digest: what it will hold, None where it is deleted.
+        action: whether it is added, replaced, deleted or kept.
+        size: in bytes; of the repository's file where it is deleted.
+        digest: of its new content, None where it is deleted.
     """
 
     path: str
@@ -45,10 +45,10 @@ class PushPlan:
         folder: what is published.
         settings: where to and how.
         endpoint: URL of the Hub.
-        parent: commit that the plan was made against; None where the repository has to be made.
-        creates_repository: whether the repository has to be made.
-        creates_branch: whether the branch has to be made, from `parent`.
-        creates_tag: whether a tag has to be made.
+        parent: the commit to publish on; None where the repository has to be created.
+        creates_repository: whether the repository has to be created.
+        creates_branch: whether the branch has to be created, from `parent`.
+        creates_tag: whether a tag has to be created.
         pull_request: number of the open pull request that proposes the same already, if any.
         files: all files, sorted by path.
     """
@@ -71,17 +71,17 @@ class PushPlan:
 
     @property
     def changes(self) -> list[PlannedFile]:
-        """The files that a commit touches."""
+        """The files that the commit changes."""
         return [file for file in self.files if file.action != "keep"]
 
     @property
     def needs_commit(self) -> bool:
-        """Whether there is anything to commit that is not proposed already."""
+        """Whether there are changes that no open pull request proposes yet."""
         return bool(self.changes) and self.pull_request is None
 
     @property
     def is_empty(self) -> bool:
-        """Whether publishing would change nothing at all."""
+        """Whether publishing would change nothing."""
         return not (self.needs_commit or self.creates_repository or self.creates_branch or self.creates_tag)
 
     @property
@@ -91,7 +91,7 @@ class PushPlan:
 
     @property
     def digests(self) -> dict[str, FileDigest]:
-        """What the repository will hold, by path."""
+        """The content of the repository after publishing, by path."""
         return {file.path: file.digest for file in self.files if file.digest is not None}
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
     """Compare a folder with a repository, by hash. Nothing is changed.
 
     Raises:
-        UserError: if the folder cannot be read, the Hub cannot be reached or refuses, or the settings do not go
-            with the repository as it is.
+        UserError: if the folder cannot be read, the Hub cannot be reached or refuses, or the settings do not fit
+            the repository as it is.
     """
     digests = local_files(folder)
     remote = read_target(settings, connection)
@@ -177,7 +177,7 @@ def find_same_pull_request(plan: PushPlan, connection: HubConnection) -> int | N
 
 
 def is_carried_out(plan: PushPlan, tree: dict[str, RepoFile]) -> bool:
-    """Whether a tree holds what the plan leads to."""
+    """Whether a tree has the content that the plan leads to."""
     deleted = [file.path for file in plan.files if file.action == "delete"]
     return not differing_files(plan.digests, tree) and not any(path in tree for path in deleted)
 
@@ -199,7 +199,7 @@ def render_plan(plan: PushPlan) -> str:
     if plan.pull_request is not None:
         lines.append(f"Pull request {plan.pull_request} proposes this already.")
     elif plan.is_empty:
-        lines.append("Nothing to do: the repository holds exactly this.")
+        lines.append("Nothing to do: the repository has exactly these files.")
     return "\n".join(lines)
 
 

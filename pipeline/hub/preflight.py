@@ -1,4 +1,4 @@
-"""Everything about a folder that can be checked before it is published, offline and at once."""
+"""All checks of a folder before it is published, offline."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def preflight(folder: Path) -> list[Problem]:
     """Check a folder that is about to be published.
 
     Returns:
-        All that must be put right, sorted by file; nothing where the folder may be published.
+        All that must be corrected, sorted by file; empty where the folder may be published.
 
     Raises:
         UserError: if there is no such folder.

@@ -11,7 +11,7 @@ from distilrubert.pipeline.hub.files import list_files
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Problem:
-    """Something that must be put right before a folder is published.
+    """Something that must be corrected before a folder is published.
 
     Attributes:
         path: of the file, relative to the folder.
@@ -44,18 +44,18 @@ class ModelFolder:
         return self.root / path
 
     def ending(self, *suffixes: str) -> list[str]:
-        """The files whose names end so."""
+        """The files whose names end with one of the suffixes."""
         return [path for path in self.paths if path.endswith(suffixes)]
 
     def json(self, path: str) -> Any:
-        """The content of a JSON file; None where it is missing or broken, which its own check reports."""
+        """The content of a JSON file; None where it is missing or broken, which another check reports."""
         try:
             return json.loads((self / path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def json_object(self, path: str) -> dict[str, Any]:
-        """The content of a JSON file that holds an object; empty where it does not."""
+        """The content of a JSON file with an object; empty where it is missing, broken, or something else."""
         value = self.json(path)
         return value if isinstance(value, dict) else {}
 
@@ -66,5 +66,5 @@ def render_problems(problems: Iterable[Problem]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of a reading library in one line."""
+    """The message of an error in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,7 +8,7 @@ from huggingface_hub.hf_api import RepoFile
 from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection
 
-# How many of the newest open pull requests are looked through for one that proposes the same.
+# How many of the newest open pull requests are compared with the folder.
 PULL_REQUESTS_SEARCHED = 20
 
 

@@ -75,9 +75,9 @@ def test_everything_is_found_at_once(folder: Path) -> None:
         (".env", b"x=1", ".env: looks like a leftover"),
         ("model.onnx.tmp", b"x", "model.onnx.tmp: looks like a leftover"),
         ("notes.txt", "привет".encode("cp1251"), "notes.txt: is not UTF-8"),
-        ("broken.json", b'{"a": NaN}', "broken.json: is no JSON: NaN is not allowed"),
-        ("plot.png", png()[:-4], "plot.png: is no complete PNG"),
-        ("openvino/model.xml", b"<net/>", "openvino/model.xml: goes with openvino/model.bin, which is missing"),
+        ("broken.json", b'{"a": NaN}', "broken.json: is not JSON: NaN is not allowed"),
+        ("plot.png", png()[:-4], "plot.png: is not a complete PNG"),
+        ("openvino/model.xml", b"<net/>", "openvino/model.xml: needs openvino/model.bin, which is missing"),
         ("modules.json", b'[{"path": "1_Pooling"}]', "modules.json: names the module 1_Pooling"),
         (
             "x.safetensors.index.json",
@@ -85,8 +85,8 @@ def test_everything_is_found_at_once(folder: Path) -> None:
             "names x-1.safetensors, which is miss",
         ),
         ("x.safetensors", b"\xff" * 20, "x.safetensors: cannot be opened"),
-        ("reports/train.json", b'{"corpus": "/home/me/corpus/a.txt"}', "names the path /home/me"),
-        ("reports/train.json", b'{"token": "hf_' + b"a" * 34 + b'"}', "holds a Hugging Face token in line 1"),
+        ("reports/train.json", b'{"corpus": "/home/me/corpus/a.txt"}', "contains the path /home/me"),
+        ("reports/train.json", b'{"token": "hf_' + b"a" * 34 + b'"}', "contains a Hugging Face token in line 1"),
     ],
 )
 def test_files_that_must_not_be_published(folder: Path, name: str, content: bytes, words: str) -> None:
@@ -113,7 +113,7 @@ def test_the_token_in_use_is_found_and_not_repeated(folder: Path, monkeypatch: p
     monkeypatch.setenv("HF_TOKEN", "canary-of-no-known-form")
     (folder / "reports" / "log.txt").write_text("first\nheader: canary-of-no-known-form\n")
     text = found(folder)
-    assert "reports/log.txt: holds the token that is in use in line 2" in text
+    assert "reports/log.txt: contains the token that is in use in line 2" in text
     assert "canary" not in text
 
 
@@ -149,18 +149,19 @@ def test_a_card_that_names_what_is_not_there(folder: Path, line: str, words: str
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"license": "apache"}, "license: 'apache' is none that the Hub knows"),
+        ({"license": "Apache 2.0"}, "license: 'Apache 2.0' is not an identifier"),
+        ({"license": ["mit", "apache-2.0"]}, "license: ['mit', 'apache-2.0'] is not an identifier"),
         ({"license": None}, "license: is missing"),
         ({"license": "other"}, "license: other needs license_name"),
-        ({"language": ["ru", False]}, "language: False is no code"),
-        ({"language": "russian"}, "language: 'russian' is no code"),
-        ({"pipeline_tag": "fill_mask"}, "pipeline_tag: 'fill_mask' is not one of"),
-        ({"library_name": None}, "library_name: None is not one of"),
-        ({"base_model": "/runs/teacher"}, "base_model: '/runs/teacher' is no id of the Hub"),
-        ({"datasets": ["a b"]}, "datasets: 'a b' is no id"),
+        ({"language": ["ru", False]}, "language: False is not an ISO 639 code"),
+        ({"language": "russian"}, "language: 'russian' is not an ISO 639 code"),
+        ({"pipeline_tag": ["fill-mask"]}, "pipeline_tag: is missing, or not a word"),
+        ({"library_name": None}, "library_name: is missing, or not a word"),
+        ({"base_model": "/runs/teacher"}, "base_model: '/runs/teacher' is not an id of the Hub"),
+        ({"datasets": ["a b"]}, "datasets: 'a b' is not an id"),
         ({"base_model_relation": "distilled"}, "base_model_relation: 'distilled' is not one of"),
         ({"tags": ["a", 1]}, "tags: must be a list of words"),
-        ({"model-index": [{"name": "x"}]}, "model-index: has not the form"),
+        ({"model-index": [{"name": "x"}]}, "model-index: the Hub cannot read it"),
         ({"model-index": [{"name": "x", "results": [{"task": {"type": "t"}, "dataset": {"type": "d", "name": "d"},
           "metrics": [{"type": "accuracy", "value": "high"}]}]}]}, "model-index: the value of accuracy is 'high'"),
     ],
@@ -189,7 +190,7 @@ def test_weights_that_are_not_finite(folder: Path) -> None:
 
 def test_weights_of_another_type(folder: Path) -> None:
     edit_weights(folder, lambda weights: weights.update({key: value.half() for key, value in weights.items()}))
-    assert "model.safetensors: holds F16, but config.json states float32" in found(folder)
+    assert "model.safetensors: has F16 weights, but config.json states float32" in found(folder)
 
 
 def test_weights_that_lack_a_tensor(folder: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_vocabulary_of_another_size(folder: Path) -> None:
     edit_json(folder / "config.json", vocab_size=13)
     text = found(folder)
     assert "model.safetensors: has 12 word embeddings, but config.json states a vocab_size of 13" in text
-    assert "tokenizer.json: has 12 pieces, but config.json states a vocab_size of 13" in text
+    assert "tokenizer.json: has 12 tokens, but config.json states a vocab_size of 13" in text
 
 
 def test_a_tokenizer_that_does_not_go_with_the_model(folder: Path) -> None:
@@ -223,8 +224,8 @@ def test_a_tokenizer_that_does_not_go_with_the_model(folder: Path) -> None:
     (folder / "vocab.txt").write_text("[PAD]\n[CLS]\n")
     text = found(folder)
     assert "pads with 0, but config.json states a pad_token_id of 3" in text
-    assert "yields input_ids, token_type_ids, attention_mask; a DistilBERT takes input_ids, attention_mask" in text
-    assert "allows 512 pieces, but the model has 32 positions" in text
+    assert "gives input_ids, token_type_ids, attention_mask; a DistilBERT takes input_ids, attention_mask" in text
+    assert "allows 512 tokens, but the model has 32 positions" in text
     assert "vocab.txt: is not the vocabulary of tokenizer.json" in text
 
 
@@ -250,7 +251,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
     ("inputs", "value", "words"),
     [
         (["attention_mask", "input_ids"], 1.0, ""),
-        (["input_ids"], 1.0, "takes input_ids, but the tokenizer yields input_ids, attention_mask"),
+        (["input_ids"], 1.0, "takes input_ids, but the tokenizer gives input_ids, attention_mask"),
         (["input_ids", "attention_mask"], float("inf"), "onnx/model.onnx: bias holds NaN or infinity"),
     ],
 )
