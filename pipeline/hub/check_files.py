@@ -50,12 +50,9 @@ def check_files(folder: ModelFolder) -> Iterator[Problem]:
 def _check_counts(folder: ModelFolder) -> Iterator[Problem]:
     if len(folder.paths) > MOST_FILES:
         yield Problem(".", f"has {len(folder.paths)} files; the Hub takes at most {MOST_FILES}")
-    parents = [path.rpartition("/")[0] for path in folder.paths]
-    for parent in sorted(set(parents)):
-        if (count := parents.count(parent)) > MOST_FILES_IN_FOLDER:
-            yield Problem(
-                parent or ".", f"has {count} files; the Hub takes at most {MOST_FILES_IN_FOLDER} in one folder"
-            )
+    for parent, count in Counter(path.rpartition("/")[0] for path in folder.paths).items():
+        if count > MOST_FILES_IN_FOLDER:
+            yield Problem(parent or ".", f"has {count} files; the Hub takes at most {MOST_FILES_IN_FOLDER} in a folder")
 
 
 def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Problem]:
