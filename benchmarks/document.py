@@ -1,8 +1,8 @@
 """Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
 
 A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
-one of the views below; what stands between it and ``<!-- end -->`` is replaced. A file of another machine has that
-after a hyphen, ``inference-amx.rows``, and the same views. A test keeps them together.
+one of the views below. The text between it and ``<!-- end -->`` is replaced. The file of another machine has the
+machine after a hyphen, ``inference-amx.rows``, and the same views. A test keeps pages and results together.
 """
 
 import re
@@ -17,6 +17,16 @@ RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
 CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-fp32|openvino-int8|openvino-int8-in-fp32)")
+# From how many starts on a median is trusted.
+ENOUGH_STARTS = 5
+# Our files that a peer is compared with: the first of them that was measured.
+COUNTERPARTS = {
+    "nncf-int8": ("openvino-int8",),
+    "nncf-int8-in-fp32": ("openvino-int8-in-fp32", "openvino-int8"),
+    "ortquantizer-int8": ("onnx-int8-avx512-vnni", "onnx-int8"),
+    "pytorch-int8": ("openvino-int8",),
+    "ctranslate2-int8": ("openvino-int8",),
+}
 GAINS = ("latency, ms", "×", "samples/s", "×")
 REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -29,16 +39,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def inference_rows(report: Measurements) -> str:
     """Speed of each file; of the smaller students those that everybody has, the rest is in the JSON."""
-    return _speeds([row for row in report.rows if _is_of_base(row) or not SPECIAL.search(row.case)])
+    return _speeds(report, [row for row in report.rows if _is_of_base(row) or not SPECIAL.search(row.case)])
 
 
 def inference_base(report: Measurements) -> str:
     """The same of the teacher and the base student alone."""
-    return _speeds([row for row in report.rows if _is_of_base(row)])
+    return _speeds(report, [row for row in report.rows if _is_of_base(row)])
 
 
 def inference_files(report: Measurements) -> str:
-    """What who serves base or tiny chooses from."""
+    """The files that a user of base or tiny chooses from."""
     rows = [row for row in report.rows if row.case == report.baseline or CHOICES.fullmatch(row.case)]
     lines = [
         [
@@ -49,19 +59,52 @@ def inference_files(report: Measurements) -> str:
         ]
         for row in rows
     ]
-    return table(["file", "MiB", "memory, MiB", *GAINS], lines)
+    return table(["file", "MiB", "memory, MiB", *GAINS], lines) + _note_on_starts(report)
 
 
 def _is_of_base(row: Row) -> bool:
     return row.case.startswith(("teacher", "student-base"))
 
 
-def _speeds(rows: Sequence[Row]) -> str:
+def _speeds(report: Measurements, rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         share = row.figures["share_of_ceiling"]
-        lines.append([row.case, f"{row.figures['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
-    return table(["case", "MiB", *GAINS, "of the ceiling"], lines)
+        case = f"{row.case} (latency of a pair)" if row.case.endswith("two-streams") else row.case
+        lines.append([case, f"{row.figures['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
+    return table(["case", "MiB", *GAINS, "of the ceiling"], lines) + _note_on_starts(report)
+
+
+def _note_on_starts(report: Measurements) -> str:
+    """A warning below values that rest on few starts; they are also medians over all passes of all starts."""
+    starts = min(row.figures.get("starts", report.details.get("starts", 1)) for row in report.rows)
+    if starts >= ENOUGH_STARTS:
+        return ""
+    number = "One start" if starts == 1 else f"{starts} starts"
+    return f"\n{number} of each case, fewer than {ENOUGH_STARTS}: one slow or fast start moves these values.\n"
+
+
+def inference_peers(report: Measurements) -> str:
+    """Each peer against our file of the same kind, and the cases in which the peer is ahead."""
+    cases = {row.case: row.figures for row in report.rows}
+    lines, ahead = [], []
+    for case, peer in cases.items():
+        model, _, name = case.partition("-peer-")
+        ours = next((f"{model}-{kind}" for kind in COUNTERPARTS.get(name, ()) if f"{model}-{kind}" in cases), None)
+        if ours is None:
+            continue
+        own = cases[ours]
+        ratios = {
+            "latency": peer["latency_s"] / own["latency_s"],
+            "throughput": own["samples_per_s"] / peer["samples_per_s"],
+        }
+        lines.append([case, ours, *(f"{ratio:.2f}" for ratio in ratios.values())])
+        found = [f"{100 / ratio - 100:.0f} % in {what}" for what, ratio in ratios.items() if 100 / ratio - 100 >= 0.5]
+        if found:
+            ahead.append(f"- `{case}` is ahead of `{ours}` by {' and '.join(found)}.")
+    verdict = "\n".join(ahead) or "No peer is ahead of our file."
+    heading = ["peer", "our file", "our speed over the peer's, latency", "throughput"]
+    return f"{table(heading, lines)}\n{verdict}\n"
 
 
 def _gains(row: Row) -> list[str]:
@@ -194,6 +237,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
     ("inference", "files"): inference_files,
+    ("inference", "peers"): inference_peers,
     ("inference", "conversation"): inference_conversation,
     ("inference_profile", "rows"): inference_profile_rows,
     ("inference_variants", "rows"): inference_variants_rows,

@@ -1,0 +1,48 @@
+"""What the tables of the documentation say of invented results."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from distilrubert.common.measurements import Environment, Measurements, Row
+
+MACHINE = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
+
+
+@pytest.fixture
+def document(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("document")
+
+
+def row(case: str, latency_s: float, samples_per_s: float, **more: int) -> Row:
+    return Row(case, {"latency_s": latency_s, "samples_per_s": samples_per_s, **more})
+
+
+def test_a_peer_that_is_ahead_is_told(document: ModuleType) -> None:
+    ours = [row("student-base-openvino-int8", 0.1, 10.0), row("student-base-onnx-int8", 0.2, 5.0)]
+    peers = [row("student-base-peer-nncf-int8", 0.1, 12.5), row("student-base-peer-ortquantizer-int8", 0.3, 4.0)]
+    text = document.inference_peers(Measurements(MACHINE, [*ours, *peers]))
+    assert "| student-base-peer-nncf-int8 | student-base-openvino-int8 | 1.00 | 0.80 |" in text
+    assert "| student-base-peer-ortquantizer-int8 | student-base-onnx-int8 | 1.50 | 1.25 |" in text
+    told = [line for line in text.splitlines() if line.startswith("- ")]
+    assert told == ["- `student-base-peer-nncf-int8` is ahead of `student-base-openvino-int8` by 25 % in throughput."]
+    assert "No peer is ahead of our file." in document.inference_peers(Measurements(MACHINE, [*ours, peers[1]]))
+
+
+@pytest.mark.parametrize(
+    ("starts", "details", "note"),
+    [
+        ({}, {}, "One start of"),
+        ({}, {"starts": 2}, "2 starts of"),
+        ({"starts": 4}, {}, "4 starts of"),
+        ({"starts": 5}, {}, ""),
+    ],
+)
+def test_few_starts_are_told(document: ModuleType, starts: dict[str, int], details: dict[str, int], note: str) -> None:
+    values = {"size_mib": 1.0, "latency_ratio": 1.0, "throughput_ratio": 1.0, "share_of_ceiling": 0.5, **starts}
+    case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, **values})
+    text = document.inference_rows(Measurements(MACHINE, [case], case.case, details))
+    assert text.strip().splitlines()[-1].startswith(note or "| teacher")
