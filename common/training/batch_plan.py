@@ -51,10 +51,15 @@ class BatchPlan:
             yield EpochSlice(epoch, first, self._plan(epoch)[first:last])
             step = (epoch + 1) * self._updates
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the first `step` updates end with the last one of an epoch, or of the run."""
+        return step % self._updates == 0 or step == self.total_steps
+
     def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
         return plan_epoch(
             self._lengths,
             batch_tokens=self._settings.batch_tokens,
+            batch_size=self._settings.batch_size,
             batches_per_update=self._settings.batches_per_update,
             seed=self._seed,
             epoch=epoch,

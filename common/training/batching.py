@@ -52,14 +52,20 @@ class Collator(Protocol[Example_contra]):
 
 
 def plan_epoch(
-    lengths: NDArray[np.int32], *, batch_tokens: int, batches_per_update: int, seed: int, epoch: int
+    lengths: NDArray[np.int32],
+    *,
+    batch_tokens: int,
+    batches_per_update: int,
+    seed: int,
+    epoch: int,
+    batch_size: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """The batches of an epoch, a pure function of the arguments.
 
-    Examples are shuffled, then sorted by padded width and cut, so that rows times padded width of a batch stay within
-    `batch_tokens` while batches hold other examples each epoch; what is left over of one width goes to the next wider
-    one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`: the batches with most
-    tokens are halved until it is. Every example is in exactly one batch.
+    Examples are shuffled, then sorted by padded width and cut, so that a batch has at most `batch_size` rows, and at
+    most `batch_tokens` tokens with padding. Batches hold other examples each epoch. What is left over of one width goes
+    to the next wider one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`: the
+    batches with most tokens are halved until it is. Every example is in exactly one batch.
 
     Args:
         lengths: tokens of each example, (N,).
@@ -67,6 +73,7 @@ def plan_epoch(
         batches_per_update: batches of one update, over all ranks and accumulation steps.
         seed: decides the order together with `epoch`.
         epoch: number of the epoch.
+        batch_size: most examples of a batch; None leaves it to `batch_tokens`.
 
     Returns:
         Indices of the examples of each batch; update u computes batches `u·batches_per_update` and following.
@@ -83,7 +90,7 @@ def plan_epoch(
     order = generator.permutation(len(widths))
     # On 16-bit keys the stable sort is a radix sort: a second for ten million examples.
     order = order[np.argsort((widths[order] // WIDTH_STEP).astype(np.uint16), kind="stable")]
-    batches = _split_largest(_cut(order, widths[order], batch_tokens), lengths, batches_per_update)
+    batches = _split_largest(_cut(order, widths[order], batch_tokens, batch_size), lengths, batches_per_update)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -97,12 +104,14 @@ def _positions(batch: NDArray[np.int64], lengths: NDArray[np.int32]) -> int:
     return len(batch) * int(padded_widths(lengths[batch]).max())
 
 
-def _cut(order: NDArray[np.int64], widths: NDArray[np.int32], batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Cut examples that are sorted by width into batches within the budget."""
+def _cut(
+    order: NDArray[np.int64], widths: NDArray[np.int32], batch_tokens: int, batch_size: int | None
+) -> list[NDArray[np.int64]]:
+    """Cut examples that are sorted by width into batches within the limits."""
     batches: list[NDArray[np.int64]] = []
     start = 0
     for end in (np.flatnonzero(np.diff(widths, append=0)) + 1).tolist():
-        rows = batch_tokens // int(widths[end - 1])
+        rows = min(batch_tokens // int(widths[end - 1]), batch_size or len(order))
         stop = start + (end - start) // rows * rows
         batches += list(order[start:stop].reshape(-1, rows))
         start = stop

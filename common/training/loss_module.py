@@ -43,6 +43,10 @@ class LossModule(nn.Module, abc.ABC):
             each loss, detached, and as ``loss`` their weighted sum.
         """
 
+    def peak_rates(self) -> dict[str, float]:
+        """Peak learning rates of those parameters, by name, that are not trained at that of the settings."""
+        return {}
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """Each loss in words, for the report and the card: its ``weight``, ``title`` and ``meaning``."""
         return {}

@@ -1,6 +1,7 @@
 """AdamW with its parameter groups and learning rate schedule."""
 
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,22 +11,36 @@ from transformers import get_scheduler
 from distilrubert.common.training.training_settings import OptimizationSettings
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, peak_rates: Mapping[str, float] = types.MappingProxyType({})
+) -> list[dict[str, Any]]:
     """Every trainable parameter exactly once: matrices with weight decay, vectors (biases, LayerNorms) without.
 
     The shape decides, not the name: DistilBERT's LayerNorms have names that lists made for BERT miss.
+
+    Args:
+        module: what is trained.
+        weight_decay: of the matrices.
+        peak_rates: peak learning rates of parameters that have their own, by name. They form groups of their own.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for rate in (None, *sorted(set(peak_rates.values()))):
+        with_rate = [parameter for name, parameter in trained if peak_rates.get(name) == rate]
+        matrices = [parameter for parameter in with_rate if parameter.ndim > 1]
+        vectors = [parameter for parameter in with_rate if parameter.ndim <= 1]
+        own = {} if rate is None else {"lr": rate}
+        groups.append({"params": matrices, "weight_decay": weight_decay, **own})
+        groups.append({"params": vectors, "weight_decay": 0.0, **own})
+    return groups
 
 
-def build_optimizer(module: nn.Module, settings: OptimizationSettings) -> AdamW:
-    """AdamW over all trainable parameters of `module`, in its one-pass form."""
+def build_optimizer(
+    module: nn.Module, settings: OptimizationSettings, peak_rates: Mapping[str, float] = types.MappingProxyType({})
+) -> AdamW:
+    """AdamW over all trainable parameters of `module`, in its one-pass form; `peak_rates` as above."""
     return AdamW(
-        parameter_groups(module, settings.weight_decay),
+        parameter_groups(module, settings.weight_decay, peak_rates),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
@@ -34,7 +49,7 @@ def build_optimizer(module: nn.Module, settings: OptimizationSettings) -> AdamW:
 
 
 def build_schedule(optimizer: AdamW, settings: OptimizationSettings, total_steps: int) -> Callable[[int], float]:
-    """The learning rate of an update as a function of the number of updates before it.
+    """The factor of the peak learning rates in an update, as a function of the number of updates before it.
 
     A function and not a scheduler's state, so that a resumed run has nothing to restore.
     """
@@ -45,4 +60,4 @@ def build_schedule(optimizer: AdamW, settings: OptimizationSettings, total_steps
         settings.schedule, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps + skipped
     )
     factor: Callable[[int], float] = scheduler.lr_lambdas[0]
-    return lambda step: settings.learning_rate * factor(step + skipped)
+    return lambda step: factor(step + skipped)

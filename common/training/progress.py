@@ -31,6 +31,7 @@ class Progress:
         peak_gpu_memory_mib: largest memory on an accelerator, 0 without one.
         curves: points of the training curves.
         validation: losses on held-out text.
+        evaluations: ``step`` and metrics after each epoch, where the run has an evaluation.
         window: sum of each loss since the last point of the curves, without skipped updates.
         window_updates: number of updates in `window`.
         window_began_s: training time at the last point.
@@ -50,6 +51,7 @@ class Progress:
     peak_gpu_memory_mib: float = 0.0
     curves: list[dict[str, float]] = dataclasses.field(default_factory=list)
     validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
     window: dict[str, float] = dataclasses.field(default_factory=dict)
     window_updates: int = 0
     window_began_s: float = 0.0

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import atomic_folder, read_json
+from distilrubert.common.persistence import atomic_file, atomic_folder, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,28 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """
     state: dict[str, Any] = read_json(checkpoint / _STATE)
     return state
+
+
+def save_weights(path: Path, module: nn.Module) -> None:
+    """Write all that is trained, and nothing else, as one file, atomically.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    with atomic_file(path) as beside:
+        save_model(module, str(beside))
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Load what :func:`save_weights` has written.
+
+    Raises:
+        UserError: if the file is missing or damaged, or belongs to another model.
+    """
+    try:
+        load_model(module, path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: the weights cannot be read: {error}; remove {path.parent} to start anew") from error
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

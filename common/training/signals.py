@@ -22,16 +22,17 @@ class StopRequest:
     Outside the main thread, where Python delivers no signals, it changes nothing.
 
     Args:
+        enabled: False leaves the signals as they are.
         logs: whether this process logs the first signal; one of several processes is enough.
     """
 
-    def __init__(self, *, logs: bool) -> None:
+    def __init__(self, *, logs: bool, enabled: bool = True) -> None:
         self.received = False
-        self._logs = logs
+        self._logs, self._enabled = logs, enabled
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._enabled and threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 

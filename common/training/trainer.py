@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import math
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +29,17 @@ from distilrubert.common.memory import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batch_plan import BatchPlan, EpochSlice
 from distilrubert.common.training.batching import build_loader, choose_workers
+from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.progress import Progress, peak_gpu_memory_mib
 from distilrubert.common.training.ranks import destroy_process_group, largest, on_main, total
-from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of, read_state, restore
+from distilrubert.common.training.run_checkpoints import (
+    Checkpoints,
+    load_weights,
+    moments_of,
+    read_state,
+    restore,
+    save_weights,
+)
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.common.training.training_report import TrainingReport
@@ -78,7 +87,9 @@ def train(run: TrainingRun) -> TrainingReport:
     run.settings.check_processes(run.section, accelerator.num_processes)
     home = next(run.objective.parameters()).device
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), StopRequest(logs=accelerator.is_main_process) as stop:
+    # Without checkpoints there is nothing to save, and a signal stops the run at once.
+    stop_request = StopRequest(logs=accelerator.is_main_process, enabled=run.settings.keep_checkpoints > 0)
+    with torch.random.fork_rng(devices=devices), stop_request as stop:
         try:
             return _Loop(run, accelerator, stop).execute()
         finally:
@@ -92,6 +103,7 @@ class _Loop:
     def __init__(self, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> None:
         self.run, self.settings, self.accelerator, self.stop = run, run.settings, accelerator, stop
         self.checkpoints = Checkpoints(run.folder / "checkpoints", run.settings.keep_checkpoints)
+        self.best_weights = run.folder / "best.safetensors"
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
         try:
             self.plan = BatchPlan(run.examples.lengths, run.settings, run.seed)
@@ -104,15 +116,19 @@ class _Loop:
         self.saved_step: int | None = None
 
     def execute(self) -> TrainingReport:
-        """Train what is left and report; a finished run only reports."""
+        """Make the remaining updates and report; a finished run only reports."""
         state = self._resume(self.newest) if self.newest else {}
-        if self.progress.step < self.plan.total_steps:
+        if not self._is_over():
             self._begin()
             with self._bar() as bar:
                 for epoch_slice in self.plan.remaining(self.progress.step):
                     for indices, batches in self._batches(epoch_slice):
                         self._advance(epoch_slice.epoch, indices, batches, bar)
+                    if self._is_over():
+                        break
             state = self._save()
+        if self.run.evaluation:
+            load_weights(self.best_weights, self.run.objective)
         if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
         return TrainingReport.from_checkpoint(
@@ -192,7 +208,9 @@ class _Loop:
         if done.is_skipped:
             self._report_skipped(done)
         self._show(done, bar)
-        is_last = progress.step == self.plan.total_steps
+        if self.run.evaluation and self.plan.ends_epoch(progress.step):
+            self._evaluate(self.run.evaluation)
+        is_last = self._is_over()
         if progress.window_updates and (is_last or progress.step % settings.log_every == 0):
             self._log_point(done.learning_rate)
         self._return_freed_memory()
@@ -205,6 +223,25 @@ class _Loop:
             self._stop()
         if done.requests["save"] or (every and progress.step % every == 0):
             self._save()
+
+    def _is_over(self) -> bool:
+        evaluation = self.run.evaluation
+        return self.progress.step == self.plan.total_steps or (
+            evaluation is not None and evaluation.is_over(self.progress.evaluations)
+        )
+
+    def _evaluate(self, evaluation: EpochEvaluation) -> None:
+        """Measure the model after an epoch, and keep its weights if it is the best so far."""
+        evaluations = self.progress.evaluations
+        self.run.objective.end_training()
+        with self.progress.timed("validation"):
+            metrics = on_main(self.accelerator, evaluation.measure)
+        evaluations.append({"step": self.progress.step, **metrics})
+        self._log("epoch %d: %s", len(evaluations), _in_words(metrics))
+        self.accelerator.log({f"evaluation/{key}": value for key, value in metrics.items()}, step=self.progress.step)
+        if evaluation.best(evaluations) == len(evaluations) - 1:
+            with self.progress.timed("checkpoint"):
+                on_main(self.accelerator, lambda: save_weights(self.best_weights, self.run.objective))
 
     def _report_skipped(self, update: Update) -> None:
         """Log a skipped update, or give up."""
@@ -271,7 +308,7 @@ class _Loop:
             self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
 
     def _save(self) -> dict[str, Any]:
-        """Write a checkpoint and return its state."""
+        """Write a checkpoint, if any are kept, and return its state."""
         progress, accelerator = self.progress, self.accelerator
         progress.wall_time_s = time.monotonic() - self.began
         progress.peak_memory_mib = max(progress.peak_memory_mib, largest(accelerator, peak_memory_mib()))
@@ -285,6 +322,8 @@ class _Loop:
             "processes": accelerator.num_processes,
             "progress": progress.to_dict(),
         }
+        if not self.settings.keep_checkpoints:
+            return state
         with progress.timed("checkpoint"):
             moments = moments_of(self.update.optimizer)
             self.newest = on_main(
@@ -295,7 +334,7 @@ class _Loop:
 
     def _log(self, message: str, *values: object) -> None:
         if self.accelerator.is_main_process:
-            logger.info(f"{self.run.case}: {message}", *values)
+            logger.log(self.run.log_level, f"{self.run.case}: {message}", *values)
 
     def _kept(self) -> str:
         return f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
@@ -303,13 +342,22 @@ class _Loop:
     @contextlib.contextmanager
     def _bar(self) -> Iterator["tqdm[NoReturn]"]:
         """A progress bar on standard error if that is a terminal, with the lines of the log above it."""
-        hidden = not (self.accelerator.is_main_process and sys.stderr.isatty())
+        # Of several runs at once, each in a process of its own, none draws a bar.
+        is_shown = self.accelerator.is_main_process and sys.stderr.isatty() and not multiprocessing.parent_process()
         total, done = self.plan.total_steps, self.progress.step
         with contextlib.ExitStack() as stack:
-            if not hidden:
+            if is_shown:
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("distilrubert")]))
             yield stack.enter_context(
-                tqdm(total=total, initial=done, desc=self.run.case, unit="update", dynamic_ncols=True, disable=hidden)
+                tqdm(
+                    total=total,
+                    initial=done,
+                    desc=self.run.case,
+                    unit="update",
+                    dynamic_ncols=True,
+                    leave=False,
+                    disable=not is_shown,
+                )
             )
 
     def _show(self, done: Update, bar: "tqdm[NoReturn]") -> None:

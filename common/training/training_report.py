@@ -30,6 +30,7 @@ class TrainingReport:
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
         validation: ``step`` and the losses on held-out text, with the same masks each time.
         losses: each loss in words, as :meth:`~.loss_module.LossModule.describe` gives it; empty in older reports.
+        evaluations: ``step`` and the metrics after each epoch, where the best one was chosen by them.
     """
 
     case: str
@@ -39,6 +40,7 @@ class TrainingReport:
     curves: list[dict[str, float]]
     validation: list[dict[str, float]]
     losses: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_checkpoint(
@@ -76,7 +78,8 @@ class TrainingReport:
             "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,
         }
         environment = Environment(**state["environment"])
-        return cls(case, environment, figures, state["settings"], progress.curves, progress.validation, losses)
+        points = progress.curves, progress.validation
+        return cls(case, environment, figures, state["settings"], *points, losses, progress.evaluations)
 
     def to_measurements(self) -> Measurements:
         """The one form that every measurement file has."""
@@ -85,6 +88,7 @@ class TrainingReport:
             "losses": self.losses,
             "curves": self.curves,
             "validation": self.validation,
+            **({"evaluations": self.evaluations} if self.evaluations else {}),
         }
         return Measurements(self.environment, [Row(self.case, self.figures)], details=details)
 

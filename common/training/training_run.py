@@ -1,12 +1,14 @@
 """The description of a training run."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.batching import Collator, Examples
+from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 
@@ -29,11 +31,13 @@ class TrainingRun:
         validation: held-out examples for the losses; may be empty.
         collator: makes batches of examples.
         settings: optimisation and bookkeeping.
-        folder: gets ``checkpoints/`` and ``trackers/``.
+        folder: gets ``checkpoints/``, ``trackers/`` and, with an evaluation, ``best.safetensors``.
         seed: of order, masks and dropout.
         origin: what else decides the result (corpus, teacher), as plain values without paths: a project may be moved.
         epoch_tokens: tokens that the trained model reads in an epoch, [CLS] and [SEP] included.
         project: the trackers' name for the runs of this recipe.
+        evaluation: measures the model after each epoch; training then ends with the weights of the best one.
+        log_level: of the lines that tell of the run's progress.
         find_unused_parameters: whether some weights get no gradient, as those of the head without kl and mlm.
     """
 
@@ -49,6 +53,8 @@ class TrainingRun:
     origin: Mapping[str, Any]
     epoch_tokens: int
     project: str = "distilrubert"
+    evaluation: EpochEvaluation | None = None
+    log_level: int = logging.INFO
     find_unused_parameters: bool = False
 
     def all_settings(self) -> dict[str, Any]:

@@ -22,7 +22,9 @@ class BookkeepingSettings(Section):
     checkpoint_minutes: float | None = Field(
         15.0, gt=0, description="Minutes between checkpoints; null leaves it to checkpoint_every."
     )
-    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    keep_checkpoints: int = Field(
+        2, ge=0, description="Newest checkpoints that are kept; 0: none is written, and a stopped run begins anew."
+    )
     validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
     validation_tokens: int = Field(
         100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
@@ -82,6 +84,9 @@ class OptimizationSettings(BookkeepingSettings):
     epochs: int = Field(3, ge=1, description="Passes over the corpus.")
     max_steps: int | None = Field(None, ge=1, description="Updates after which training ends, if the epochs hold more.")
     batch_tokens: int = Field(4096, ge=8, description="Padded tokens of a batch at most, on one process.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Examples of a batch at most, on one process; null leaves it to batch_tokens."
+    )
     batches_per_update: int = Field(
         8,
         ge=1,

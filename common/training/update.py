@@ -32,7 +32,7 @@ class Update:
     Attributes:
         losses: the mean of each loss over its rows, and ``gradient_norm`` before clipping. If one of them is infinite
             or NaN, the update was skipped: weights and moments are as they were before.
-        learning_rate: of this update.
+        learning_rate: of this update, for parameters without a peak rate of their own.
         tokens: real tokens in it.
         positions: the same with padding.
         requests: which requests any process made.
@@ -76,8 +76,8 @@ class Updater:
         # One for all processes, whose timings may differ.
         self.precision = on_main(accelerator, lambda: choose_precision(settings.precision, accelerator.device))
         self._model = accelerator.prepare_model(objective)
-        self.optimizer = build_optimizer(objective, settings)
-        self._learning_rate = build_schedule(self.optimizer, settings, total_steps)
+        self.optimizer = build_optimizer(objective, settings, objective.peak_rates())
+        self._rate_factor = build_schedule(self.optimizer, settings, total_steps)
         # DDP forms its buckets anew after the first exchange, in the order in which the gradients came. With three or
         # more processes the buckets decide the order of additions. A first exchange for nothing makes a resumed run add
         # as one that was never stopped.
@@ -115,12 +115,12 @@ class Updater:
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.max_grad_norm)
         summed = total(self._accelerator, {**sums, **requests}, torch.float32)
         losses = {**{name: summed[name] for name in sums}, "gradient_norm": float(norm)}
-        rate = self._learning_rate(step)
+        factor = self._rate_factor(step)
         requested = {name: summed[name] > 0 for name in requests}
-        update = Update(losses, rate, counts["tokens"], counts["positions"], requested)
+        update = Update(losses, self._settings.learning_rate * factor, counts["tokens"], counts["positions"], requested)
         if not update.is_skipped:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["initial_lr"] * factor
             self.optimizer.step()
         self.optimizer.zero_grad()
         return update

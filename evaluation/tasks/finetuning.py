@@ -1,37 +1,28 @@
-"""Fine-tuning a model on a task with transformers' Trainer: one protocol for every model."""
+"""Fine-tuning a model on a task with the training loop: one protocol for every model."""
 
 import dataclasses
 import logging
-import math
-import multiprocessing
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from tqdm.auto import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from numpy.typing import NDArray
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.precision import Precision, choose_precision
+from distilrubert.common.training.epoch_evaluation import EpochEvaluation
+from distilrubert.common.training.padding import padded_widths
+from distilrubert.common.training.trainer import train
+from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
@@ -40,10 +31,10 @@ from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.evaluation.tasks.task_loss import TaskCollator, TaskExamples, TaskLoss, predict
 
-logger = logging.getLogger(__name__)
-
-PADDING_MULTIPLE = 8
+# Batches are so many times larger for predictions, which keep nothing for a backward pass.
+PREDICTION_BATCHES = 4
 # The outputs of a head that finds an answer in a text.
 START_AND_END = 2
 
@@ -98,51 +89,81 @@ def finetune(
     scratch_folder = tempfile.TemporaryDirectory(prefix="finetuning-", ignore_cleanup_errors=True)
     with quiet_libraries(), scratch_folder as folder:
         scratch = Path(folder)
-        set_seed(seed)
-        model, tokenizer, head = _load(model_folder, task, settings)
-        train, validation, test = (
+        model, tokenizer, head = _load(model_folder, task, settings, seed)
+        train_features, validation, test = (
             _encode(task, part, model, tokenizer) for part in (rows.train, rows.validation, rows.test)
         )
-        trainer = _TaskTrainer(
-            model=model,
-            head=head,
-            head_learning_rate=settings.head_learning_rate or learning_rate,
-            args=_arguments(task, settings, learning_rate, seed, len(train), scratch),
-            train_dataset=train,
-            eval_dataset=validation,
-            data_collator=task.task_kind.collator(tokenizer, pad_to_multiple_of=PADDING_MULTIPLE),
-            compute_metrics=_scorer(task, rows.validation, validation),
-            callbacks=[EarlyStoppingCallback(settings.patience), _Bar(f"{task.name} {learning_rate:.0e} seed {seed}")],
+        precision = chosen_precision(settings)
+
+        def predictions(part: Dataset, features: Dataset) -> tuple[list[Any], list[Any]]:
+            logits = predict(model, features, tokenizer, precision, PREDICTION_BATCHES * settings.batch_size)
+            return task.task_kind.decode(part, features, logits, task.classes)
+
+        def measure() -> dict[str, float]:
+            return compute_metrics(task.metrics, *predictions(rows.validation, validation))
+
+        examples = TaskExamples(train_features, tokenizer)
+        head_rates = dict.fromkeys(head, settings.head_learning_rate) if settings.head_learning_rate else {}
+        run = TrainingRun(
+            case=f"{task.name} {learning_rate:.0e} seed {seed}",
+            section=f"task {task.name}",
+            objective=TaskLoss(model, head_rates),
+            examples=examples,
+            validation=TaskExamples(train_features.select([]), tokenizer),
+            collator=TaskCollator(task.task_kind, tokenizer),
+            settings=_optimization(settings, learning_rate, examples.lengths),
+            folder=scratch / "training",
+            seed=seed,
+            origin={},
+            epoch_tokens=int(examples.lengths.sum()),
+            evaluation=EpochEvaluation(measure, task.main_metric, settings.patience),
+            log_level=logging.DEBUG,
         )
-        # These print a line or a table on every evaluation; _Bar replaces them.
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
         started = time.perf_counter()
-        trainer.train()
+        report = train(run)
         seconds = time.perf_counter() - started
-        best = _scores(trainer.evaluate(), task)
-        trainer.compute_metrics = None
-        scores = score_test(
-            task, *task.task_kind.decode(rows.test, test, trainer.predict(test).predictions, task.classes)
-        )
-        features = {"train": train, "test": test}
-        # Without what computes in bf16 while it trains: exporters trace the model's own forward pass.
-        plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        assert run.evaluation is not None
+        best = report.evaluations[run.evaluation.best(report.evaluations)]
+        model.to(measuring_device())
+        features = {"train": train_features, "test": test}
         return FinetuningResult(
-            validation=best,
-            test=scores,
-            epochs=round(trainer.state.epoch),
+            validation={name: best[name] for name in task.metrics},
+            test=score_test(task, *predictions(rows.test, test)),
+            epochs=len(report.evaluations),
             seconds=round(seconds, 2),
             exported={
-                name: score_exported(exporter, plain, tokenizer, task, rows.test, features, scratch / name)
+                name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)
                 for name, exporter in (exporters or {}).items()
             },
         )
 
 
+def _optimization(
+    settings: FinetuningSettings, learning_rate: float, lengths: NDArray[np.int32]
+) -> OptimizationSettings:
+    """The settings of the training loop. AdamW's are those of BERT's fine-tuning."""
+    return OptimizationSettings(
+        learning_rate=learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, 0.999),
+        epsilon=1e-8,
+        max_grad_norm=settings.max_grad_norm,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_size * int(padded_widths(lengths).max()),
+        batches_per_update=1,
+        precision=chosen_precision(settings),
+        keep_checkpoints=0,
+        num_workers=0,
+        # A learning rate that is too high gets a low score, and is not chosen.
+        max_skipped_updates=sys.maxsize,
+    )
+
+
 def _load(
-    folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Container[str]]:
+    folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
 
     def adapt(config: PretrainedConfig) -> None:
@@ -155,7 +176,9 @@ def _load(
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
 
-    return load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
 
 
 def _set_dropout(config: Any, probability: float) -> None:
@@ -178,108 +201,6 @@ def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokeniz
     return features.select(np.argsort(features["length"][:], kind="stable"))
 
 
-def _arguments(
-    task: TaskDefinition, settings: FinetuningSettings, learning_rate: float, seed: int, rows: int, folder: Path
-) -> TrainingArguments:
-    updates = settings.epochs * math.ceil(rows / settings.batch_size)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        learning_rate=learning_rate,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=4 * settings.batch_size,
-        warmup_steps=math.ceil(settings.warmup * updates),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=chosen_precision(settings) == "bf16",
-        seed=seed,
-        eval_strategy="epoch",
-        # Only the best epoch is ever on disk, without the optimiser's state.
-        save_strategy="best",
-        save_only_model=True,
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model=task.main_metric,
-        greater_is_better=True,
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    # Given several GPUs, Trainer would have as many batches in an update: another protocol. It looks for them once, as
-    # its device is asked for.
-    assert arguments.device
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
 def chosen_precision(settings: FinetuningSettings) -> Precision:
     """In what runs with these settings compute matrix products on this machine."""
     return choose_precision(settings.precision, torch.device(measuring_device()))
-
-
-def _scorer(task: TaskDefinition, rows: Dataset, features: Dataset) -> Callable[[EvalPrediction], dict[str, float]]:
-    def score(prediction: EvalPrediction) -> dict[str, float]:
-        decoded = task.task_kind.decode(rows, features, prediction.predictions, task.classes)
-        return compute_metrics(task.metrics, *decoded)
-
-    return score
-
-
-def _scores(metrics: dict[str, float], task: TaskDefinition) -> dict[str, float]:
-    return {name: metrics[f"eval_{name}"] for name in task.metrics}
-
-
-class _TaskTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer with batches of rows of similar length, evaluations in the order of the rows, and a rate for the head.
-
-    The option for the first was renamed in transformers 5 (`group_by_length`, `train_sampling_strategy`), and
-    in both versions it shuffles the evaluations too.
-    """
-
-    def __init__(self, *, head: Container[str], head_learning_rate: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.head = head
-        self.head_learning_rate = head_learning_rate
-
-    def create_optimizer(self, *model: Any) -> torch.optim.Optimizer:
-        """The Trainer's own optimiser, with the head in groups of its own."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
-        head = {id(weight) for name, weight in self.model.named_parameters() if name in self.head}
-        for group in list(optimizer.param_groups):
-            own = [weight for weight in group["params"] if id(weight) in head]
-            group["params"] = [weight for weight in group["params"] if id(weight) not in head]
-            if own:
-                optimizer.add_param_group({**group, "params": own, "lr": self.head_learning_rate})
-        return optimizer
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int]:
-        lengths = self.train_dataset["length"][:]
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)  # type: ignore[no-any-return]
-
-
-class _Bar(TrainerCallback):  # type: ignore[misc]
-    """A progress bar of the updates on standard error, when that is a terminal and this the only run at a time."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.bar: tqdm[Any] | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps,
-            desc=self.title,
-            unit="update",
-            leave=False,
-            disable=True if multiprocessing.parent_process() else None,
-        )
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        assert self.bar is not None
-        self.bar.update()
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
-        assert self.bar is not None
-        self.bar.close()

@@ -57,6 +57,17 @@ def test_every_example_is_in_one_batch_within_the_budget(
         assert len(batch) * padded_widths(array[batch]).max() <= batch_tokens
 
 
+@given(st.lists(st.integers(3, 128), min_size=1, max_size=150), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_batches_of_so_many_examples(lengths: list[int], batch_size: int) -> None:
+    array = np.array(lengths, dtype=np.int32)
+    options = {"batch_tokens": 128 * batch_size, "batch_size": batch_size, "batches_per_update": 1}
+    plan = plan_epoch(array, **options, seed=1, epoch=0)
+    assert sorted(np.concatenate(plan).tolist()) == list(range(len(lengths)))
+    full, rest = divmod(len(lengths), batch_size)
+    assert sorted(map(len, plan)) == [*([rest] if rest else []), *[batch_size] * full]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 6, 12])
 def test_ranks_share_an_update_evenly_and_the_epoch_exactly(world: int) -> None:
     lengths = dialogue_lengths(1003)

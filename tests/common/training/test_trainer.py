@@ -112,14 +112,14 @@ def test_the_learning_rate_rises_over_the_warm_up_and_no_update_is_for_nothing(
     schedule: str, expected: list[float]
 ) -> None:
     settings = OptimizationSettings(learning_rate=2.0, warmup=1 / 3, schedule=schedule)
-    rate = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=6)
-    assert [rate(step) / 2.0 for step in range(6)] == pytest.approx(expected, abs=1e-6)
+    factor = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=6)
+    assert [factor(step) for step in range(6)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_a_warm_up_the_first_update_has_the_full_learning_rate() -> None:
     settings = OptimizationSettings(learning_rate=2.0, warmup=0)
-    rate = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=4)
-    assert [rate(step) for step in range(4)] == pytest.approx([2.0, 1.5, 1.0, 0.5])
+    factor = build_schedule(build_optimizer(nn.Linear(2, 2), settings), settings, total_steps=4)
+    assert [factor(step) for step in range(4)] == pytest.approx([1.0, 0.75, 0.5, 0.25])
 
 
 def test_the_split_into_batches_does_not_change_an_update() -> None:

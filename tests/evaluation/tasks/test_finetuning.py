@@ -4,16 +4,26 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
-from transformers import DistilBertConfig, TrainingArguments
+from transformers import AutoModelForTokenClassification, DistilBertConfig
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training.batch_plan import BatchPlan
+from distilrubert.common.training.optimizer import build_optimizer
+from distilrubert.common.training.padding import padded_widths
+from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.update import Updater
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
-from distilrubert.evaluation.tasks.finetuning import _arguments, _load, _set_dropout, _TaskTrainer, finetune
+from distilrubert.evaluation.tasks.finetuning import _load, _optimization, _set_dropout, finetune
+from distilrubert.evaluation.tasks.kinds.task_kind import with_lengths
+from distilrubert.evaluation.tasks.loading import load_encoder
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
+from distilrubert.evaluation.tasks.task_loss import TaskLoss, predict
 
 SETTINGS = FinetuningSettings(epochs=10, patience=10, batch_size=8, precision="fp32")
 RATE = 3e-3
@@ -62,30 +72,67 @@ def test_the_head_learns_at_its_own_rate(student_folder: Path, noun_task: TaskDe
 def test_only_the_head_has_its_own_rate_and_decays_as_before(
     folder: str, noun_task: TaskDefinition, request: pytest.FixtureRequest
 ) -> None:
-    model, _, head = _load(request.getfixturevalue(folder), noun_task, SETTINGS)
-    arguments = TrainingArguments(
-        learning_rate=1e-4, weight_decay=0.01, use_cpu=True, report_to="none", disable_tqdm=True
-    )
-    trainer = _TaskTrainer(model=model, args=arguments, head=head, head_learning_rate=1e-2)
+    model, _, head = _load(request.getfixturevalue(folder), noun_task, SETTINGS, 1)
+    module = TaskLoss(model, dict.fromkeys(head, 1e-2))
     names = {id(weight): name for name, weight in model.named_parameters()}
-    groups = trainer.create_optimizer().param_groups
+    settings = OptimizationSettings(learning_rate=1e-4, weight_decay=0.01)
+    groups = build_optimizer(module, settings, module.peak_rates()).param_groups
     found = {names[id(weight)]: (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(found) == len(names)
     own = {name for name, (rate, _) in found.items() if rate == 1e-2}
     assert own == {name for name in names.values() if "classifier" in name or "pooler" in name}
+    assert {rate for rate, _ in found.values()} == {1e-2, 1e-4}
     assert all((decay == 0.01) == (not re.search("bias|norm", name.lower())) for name, (_, decay) in found.items())
 
 
-def test_on_several_gpus_the_protocol_is_the_same(
-    noun_task: TaskDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    arguments = _arguments(noun_task, SETTINGS, RATE, 1, 800, tmp_path)
-    assert arguments.train_batch_size == SETTINGS.batch_size
-    # Of 10 epochs of 100 updates.
-    assert arguments.warmup_steps == 100
+def test_both_rates_follow_the_schedule(student_folder: Path, noun_task: TaskDefinition) -> None:
+    model, tokenizer, head = _load(student_folder, noun_task, SETTINGS, 1)
+    module = TaskLoss(model, dict.fromkeys(head, 1e-2))
+    settings = OptimizationSettings(learning_rate=1e-4, warmup=0.5, precision="fp32")
+    update = Updater(Accelerator(cpu=True), module, settings, 4, 0)
+    batch = {**tokenizer(["кот"], return_tensors="pt"), "labels": torch.tensor([0])}
+    for step, factor in enumerate([0.5, 1.0, 2 / 3, 1 / 3]):
+        assert update(step, 0, [0], [batch], {}).learning_rate == pytest.approx(1e-4 * factor)
+        assert [group["lr"] for group in update.optimizer.param_groups] == pytest.approx(
+            [1e-4 * factor, 1e-4 * factor, 1e-2 * factor, 1e-2 * factor]
+        )
+
+
+def test_an_update_has_batch_size_rows_of_similar_length() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 101).astype(np.int32)
+    plan = BatchPlan(lengths, _optimization(SETTINGS, RATE, lengths), 1)
+    assert plan.total_steps == 10 * 13
+    batches = next(plan.remaining(0)).batches
+    assert sorted(map(len, batches)) == [5, *[8] * 12]
+    assert max(np.ptp(padded_widths(lengths[batch])) for batch in batches) <= 16
+
+
+def test_the_loss_is_the_models_own_over_all_labels(teacher_folder: Path) -> None:
+    """Of words that have a label, in two batches with different numbers of them."""
+    torch.manual_seed(0)
+    model = AutoModelForTokenClassification.from_pretrained(teacher_folder, num_labels=3).eval()
+    ids = torch.randint(5, 50, (3, 8))
+    labels = torch.tensor([[-100, 0, 1, 2, -100, 1, 0, -100], [-100, 2, *[-100] * 6], [-100] * 8])
+    whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    batches = [{name: value[rows] for name, value in whole.items()} for rows in ([0], [1], [2])]
+    module = TaskLoss(model, {})
+    assert [int(module.counts(batch)["task"]) for batch in (whole, *batches)] == [6, 5, 1, 0]
+    losses = [module(batch, {"task": 6})["loss"] for batch in batches]
+    assert float(sum(losses)) == pytest.approx(float(model(**whole).loss), rel=1e-5)
+    assert float(losses[2]) == 0.0
+    losses[2].backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+
+
+def test_predictions_are_in_the_order_of_the_features_and_do_not_depend_on_their_batches(student_folder: Path) -> None:
+    model, tokenizer, _ = load_encoder(AutoModelForTokenClassification, student_folder, "a model")
+    texts = ["кот", "собака дома", "летом у бабушки хлеб и чай, зимой тоже", "сыр"]
+    features = with_lengths(tokenizer(texts))
+    together, alone = (predict(model, features, tokenizer, "fp32", size) for size in (4, 1))
+    for row, length in enumerate(features["length"]):
+        expected = model(**tokenizer(texts[row], return_tensors="pt")).logits[0].detach()
+        for logits in (together, alone):
+            torch.testing.assert_close(torch.from_numpy(logits[row, :length]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_stops_when_validation_no_longer_improves(
@@ -150,7 +197,7 @@ def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
     of_another = {"problem_type": "multi_label_classification", "id2label": dict.fromkeys("012345", "x")}
     (folder / "config.json").write_text(json.dumps(config | of_another))
     classes = {"labels": []} if kind == "question-answering" else {}
-    model, _, head = _load(folder, noun_task.model_copy(update={"kind": kind, **classes}), SETTINGS)
+    model, _, head = _load(folder, noun_task.model_copy(update={"kind": kind, **classes}), SETTINGS, 1)
     assert model.config.problem_type is None
     assert bias in head
     assert len(model.get_parameter(bias)) == 2

@@ -1,0 +1,135 @@
+"""The best epoch: chosen, kept, and found again after a stop; runs without checkpoints."""
+
+import functools
+import runpy
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from distilrubert.common.training.epoch_evaluation import EpochEvaluation
+from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.update import Updater
+from distilrubert.distill import distillation
+from distilrubert.distill.losses.objective import Objective
+
+tiny = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_run.py"))))
+
+SETTINGS = {"epochs": 5, "batches_per_update": 4, "checkpoint_every": None}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[bytes, bool]]]:
+    """Gives the distillations of a test an evaluation; what it returns gets the weights and the mode at each call."""
+    objectives: list[Objective] = []
+    initialise = Objective.__init__
+
+    def noting(self: Objective, *arguments: Any) -> None:
+        initialise(self, *arguments)
+        objectives.append(self)
+
+    monkeypatch.setattr(Objective, "__init__", noting)
+
+    def evaluate(score: Callable[[torch.nn.Module], float], patience: int) -> list[tuple[bytes, bool]]:
+        seen: list[tuple[bytes, bool]] = []
+
+        def measure() -> dict[str, float]:
+            module = objectives[-1]
+            weights = torch.cat([weight.detach().flatten() for weight in module.parameters()])
+            seen.append((weights.numpy().tobytes(), module.training))
+            return {"score": score(module), "other": 0.0}
+
+        evaluation = EpochEvaluation(measure, "score", patience)
+        monkeypatch.setattr(distillation, "TrainingRun", functools.partial(TrainingRun, evaluation=evaluation))
+        return seen
+
+    return evaluate
+
+
+def weights_of(student: Any) -> bytes:
+    return torch.cat([weight.detach().flatten() for weight in student.model.parameters()]).numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "best", "is_over"),
+    [
+        ([], 1, None, False),
+        ([0.5], 1, 0, False),
+        ([0.5, 0.5], 1, 0, True),
+        ([0.5, 0.4], 2, 0, False),
+        ([0.5, 0.6, 0.4, 0.6], 2, 1, True),
+        ([0.5, 0.6, 0.4, 0.7], 2, 3, False),
+    ],
+)
+def test_the_first_of_the_best_epochs_and_the_end_of_patience(
+    scores: list[float], patience: int, best: int | None, is_over: bool
+) -> None:
+    evaluation = EpochEvaluation(dict, "score", patience)
+    evaluations = [{"score": score, "step": step} for step, score in enumerate(scores)]
+    assert evaluation.is_over(evaluations) == is_over
+    if best is not None:
+        assert evaluation.best(evaluations) == best
+
+
+def test_training_stops_without_progress_and_ends_with_the_best_weights(tmp_path: Path, evaluated: Any) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.3])
+    seen = evaluated(lambda module: next(scores), 2)
+    student, report = tiny.run(tmp_path, **SETTINGS)
+    assert [(entry["step"], entry["score"]) for entry in report.evaluations] == [
+        (4, 0.1),
+        (8, 0.3),
+        (12, 0.2),
+        (16, 0.3),
+    ]
+    assert report.figures["steps"] == 16
+    assert weights_of(student) == seen[1][0]
+    assert not any(is_training for _, is_training in seen)
+    again, same = tiny.run(tmp_path, **SETTINGS)
+    assert len(seen) == 4
+    assert (weights_of(again), same.evaluations) == (seen[1][0], report.evaluations)
+
+
+def test_a_killed_run_chooses_the_same_epoch(tmp_path: Path, evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any function of the weights that is not monotone.
+    evaluated(
+        lambda module: float(torch.cat([weight.detach().flatten() for weight in module.parameters()]).sin().sum()), 5
+    )
+    straight, report = tiny.run(tmp_path / "straight", **SETTINGS)
+    update = Updater.__call__
+    for stop in (8, 13):
+
+        def killed(self: Updater, step: int, *arguments: Any, stop: int = stop) -> Any:
+            if step == stop:
+                raise RuntimeError("killed")
+            return update(self, step, *arguments)
+
+        with monkeypatch.context() as dying:
+            dying.setattr(Updater, "__call__", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                tiny.run(tmp_path / "killed", **{**SETTINGS, "checkpoint_every": 4})
+    resumed, again = tiny.run(tmp_path / "killed", **{**SETTINGS, "checkpoint_every": 4})
+    assert again.evaluations == report.evaluations
+    assert len({entry["score"] for entry in report.evaluations}) == 5
+    assert weights_of(resumed) == weights_of(straight)
+
+
+def test_without_checkpoints_nothing_is_written_and_signals_stay_as_they_are(tmp_path: Path, evaluated: Any) -> None:
+    handlers = []
+    evaluated(lambda module: float(handlers.append(signal.getsignal(signal.SIGTERM)) or 0.0), 1)
+    before = signal.getsignal(signal.SIGTERM)
+    _, report = tiny.run(tmp_path, **SETTINGS, keep_checkpoints=0)
+    assert report.figures["steps"] == 8
+    assert handlers == [before, before]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best.safetensors"]
