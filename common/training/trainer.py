@@ -5,14 +5,10 @@ resumed ends with the same weights, bit for bit, and the number of processes cha
 """
 
 import atexit
-import contextlib
 import itertools
-import logging
 import math
-import multiprocessing
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +17,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment
@@ -40,14 +35,13 @@ from distilrubert.common.training.run_checkpoints import (
     restore,
     save_weights,
 )
+from distilrubert.common.training.run_log import RunLog, advance, listed
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
-
-logger = logging.getLogger(__name__)
 
 # Seconds between the calls that give freed memory back to the system, each of which takes up to about a second.
 MEMORY_SECONDS = 60.0
@@ -102,6 +96,7 @@ class _Loop:
 
     def __init__(self, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> None:
         self.run, self.settings, self.accelerator, self.stop = run, run.settings, accelerator, stop
+        self.log = RunLog(run.case, run.log_level, is_main=accelerator.is_main_process)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", run.settings.keep_checkpoints)
         self.best_weights = run.folder / "best.safetensors"
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
@@ -120,7 +115,7 @@ class _Loop:
         state = self._resume(self.newest) if self.newest else {}
         if not self._is_over():
             self._begin()
-            with self._bar() as bar:
+            with self.log.bar(self.plan.total_steps, self.progress.step) as bar:
                 for epoch_slice in self.plan.remaining(self.progress.step):
                     for indices, batches in self._batches(epoch_slice):
                         self._advance(epoch_slice.epoch, indices, batches, bar)
@@ -154,10 +149,10 @@ class _Loop:
         restore(checkpoint, self.run.objective, self.update.optimizer)
         self.progress = progress
         self.saved_step = progress.step
-        self._log("going on from %s", checkpoint)
+        self.log.info("going on from %s", checkpoint)
         if (here := self.update.precision) != was:
             self.update.precision = was
-            self._log("goes on in %s, as it began; %s is faster on this machine", was, here)
+            self.log.info("goes on in %s, as it began; %s is faster on this machine", was, here)
         return state
 
     def _begin(self) -> None:
@@ -171,7 +166,7 @@ class _Loop:
         progress.run_ids = start_trackers(
             self.accelerator, self.run.project, self.run.case, self.run.all_settings(), progress.step, progress.run_ids
         )
-        self._log(
+        self.log.info(
             "%d updates of %d batches, %s, %d process(es)",
             self.plan.total_steps,
             self.settings.batches_per_update,
@@ -207,7 +202,7 @@ class _Loop:
         progress.wall_time_s = time.monotonic() - self.began
         if done.is_skipped:
             self._report_skipped(done)
-        self._show(done, bar)
+        advance(bar, done, progress)
         if self.run.evaluation and self.plan.ends_epoch(progress.step):
             self._evaluate(self.run.evaluation)
         is_last = self._is_over()
@@ -237,7 +232,7 @@ class _Loop:
         with self.progress.timed("validation"):
             metrics = on_main(self.accelerator, evaluation.measure)
         evaluations.append({"step": self.progress.step, **metrics})
-        self._log("epoch %d: %s", len(evaluations), _in_words(metrics))
+        self.log.info("epoch %d: %s", len(evaluations), listed(metrics))
         self.accelerator.log({f"evaluation/{key}": value for key, value in metrics.items()}, step=self.progress.step)
         if evaluation.best(evaluations) == len(evaluations) - 1:
             with self.progress.timed("checkpoint"):
@@ -246,7 +241,7 @@ class _Loop:
     def _report_skipped(self, update: Update) -> None:
         """Log a skipped update, or give up."""
         progress, section = self.progress, self.run.section
-        found = f"step {progress.step} is not finite: {_in_words(update.losses)}"
+        found = f"step {progress.step} is not finite: {listed(update.losses)}"
         skipped = progress.skipped_in_a_row
         if skipped > self.settings.max_skipped_updates or skipped == self.plan.total_steps:
             raise UserError(
@@ -254,8 +249,7 @@ class _Loop:
                 f"{self.settings.max_skipped_updates}; {self._kept()}; remove {self.checkpoints.folder} and train with "
                 f"a lower {section}.learning_rate or a longer {section}.warmup"
             )
-        if self.accelerator.is_main_process:
-            logger.warning("%s: %s; the update is skipped", self.run.case, found)
+        self.log.warning("%s; the update is skipped", found)
 
     def _should_abandon(self) -> bool:
         # Several processes would have to agree before each batch, so they finish the update.
@@ -291,20 +285,20 @@ class _Loop:
             "skipped_updates": progress.skipped_updates,
         }
         point = progress.add_point(learning_rate)
-        self._log("%s, %.0f tokens/s", _in_words(point), measured["tokens_per_s"])
+        self.log.info("%s, %.0f tokens/s", listed(point), measured["tokens_per_s"])
         self.accelerator.log({**point, **measured}, step=progress.step)
 
     def _validate(self) -> None:
         with self.progress.timed("validation"):
             losses = self.validation.measure(self.run.objective, self.update.precision)
         if not all(map(math.isfinite, losses.values())):
-            found = f"not finite on held-out text: {_in_words(losses)}"
+            found = f"not finite on held-out text: {listed(losses)}"
             if self.progress.step == self.plan.total_steps:
                 raise UserError(f"{self.run.section}: {found}; {self._kept()}")
-            logger.warning("%s: step %d is %s", self.run.case, self.progress.step, found)
+            self.log.warning("step %d is %s", self.progress.step, found)
         elif losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
-            self._log("held-out text: %s", _in_words(losses))
+            self.log.info("held-out text: %s", listed(losses))
             self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
 
     def _save(self) -> dict[str, Any]:
@@ -332,40 +326,5 @@ class _Loop:
         self.saved_at, self.saved_step = time.monotonic(), progress.step
         return state
 
-    def _log(self, message: str, *values: object) -> None:
-        if self.accelerator.is_main_process:
-            logger.log(self.run.log_level, f"{self.run.case}: {message}", *values)
-
     def _kept(self) -> str:
         return f"the newest checkpoint is {self.newest}" if self.newest else "there is no checkpoint yet"
-
-    @contextlib.contextmanager
-    def _bar(self) -> Iterator["tqdm[NoReturn]"]:
-        """A progress bar on standard error if that is a terminal, with the lines of the log above it."""
-        # Of several runs at once, each in a process of its own, none draws a bar.
-        is_shown = self.accelerator.is_main_process and sys.stderr.isatty() and not multiprocessing.parent_process()
-        total, done = self.plan.total_steps, self.progress.step
-        with contextlib.ExitStack() as stack:
-            if is_shown:
-                stack.enter_context(logging_redirect_tqdm([logging.getLogger("distilrubert")]))
-            yield stack.enter_context(
-                tqdm(
-                    total=total,
-                    initial=done,
-                    desc=self.run.case,
-                    unit="update",
-                    dynamic_ncols=True,
-                    leave=False,
-                    disable=not is_shown,
-                )
-            )
-
-    def _show(self, done: Update, bar: "tqdm[NoReturn]") -> None:
-        bar.set_postfix_str(f"{self.progress.tokens_per_s:.0f} tokens/s, {_in_words(done.losses)}", refresh=False)
-        bar.update()
-
-
-def _in_words(values: Mapping[str, float]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
-    )
