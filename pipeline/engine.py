@@ -133,7 +133,8 @@ def _state(run: Run, stage: Stage, states: Mapping[str, StageState], *, is_neede
         return StageState(stage, None, None, str(error))
     before = [states[name] for name in stage.after if name in states]
     if waiting := [state.stage.name for state in before if state.reason is not None]:
-        return StageState(stage, None, None, f"{', '.join(waiting)} will be made first")
+        said = _own_reason(folders, stage, inputs)
+        return StageState(stage, None, None, said or f"{waiting[0]} will be made first")
     inputs["after"] = {
         state.stage.name: state.folder.results(with_reports=stage.reads_reports) for state in before if state.folder
     }
@@ -146,15 +147,25 @@ def _reason(folders: StageFolders, stage: Stage, folder: StageFolder | None, inp
         return "continuing where it stopped"
     if folder:
         return f"{missing} is missing" if (missing := folder.missing()) else None
-    current = [folder for folder in folders.current() if folder.stage == stage.name]
-    former = next(iter([*current, *folders.all(stage.name)]), None)
+    if said := _own_reason(folders, stage, inputs):
+        return said
+    was, now = (each["after"] for each in (_former(folders, stage)[0].inputs, inputs))
+    return f"{min(name for name in was | now if was.get(name) != now.get(name))} changed"
+
+
+def _own_reason(folders: StageFolders, stage: Stage, inputs: Mapping[str, Any]) -> str:
+    """Why a stage has to be performed, as far as its own inputs tell; empty where they have not changed."""
+    former = _former(folders, stage)
     if not former:
         return "first time"
-    own, new = ({key: value for key, value in each.items() if key != "after"} for each in (former.inputs, inputs))
-    if said := difference(own, new):
-        return said
-    was, now = former.inputs["after"], inputs["after"]
-    return f"{min(name for name in was | now if was.get(name) != now.get(name))} changed"
+    own, new = ({key: value for key, value in each.items() if key != "after"} for each in (former[0].inputs, inputs))
+    return difference(own, new)
+
+
+def _former(folders: StageFolders, stage: Stage) -> list[StageFolder]:
+    """What a stage has made from other inputs, that of the latest settings first."""
+    current = [folder for folder in folders.current() if folder.stage == stage.name]
+    return [*current, *folders.all(stage.name)]
 
 
 def _begin(folders: StageFolders, state: StageState) -> StageFolder:

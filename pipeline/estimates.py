@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, PretrainedConfig
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.distill.corpus.sources import identities_of
 from distilrubert.modeling.architecture import student_config
 from distilrubert.pipeline.engine import StageState
 from distilrubert.pipeline.run import Run
@@ -24,6 +25,8 @@ from distilrubert.pipeline.student_vocabulary import teacher_config
 FP32_BYTES = 4
 # Of a trained weight: itself, its gradient and two moments; a checkpoint has no gradient.
 TRAINED, SAVED = 4, 3
+# UTF-8 of Russian text in WordPiece tokens; compressed files hold more.
+BYTES_PER_TOKEN = 8
 PRODUCT_SIZE, PRODUCTS = 1024, 8
 
 
@@ -79,8 +82,14 @@ def _tokens(run: Run, settings: OptimizationSettings) -> float | None:
     update = settings.batch_tokens * settings.batches_per_update
     of_steps = update * settings.max_steps if settings.max_steps else None
     manifest = run.corpus / "manifest.json"
-    of_epochs = read_json(manifest)["total"]["train_tokens"] * settings.epochs if manifest.exists() else None
-    return min((tokens for tokens in (of_steps, of_epochs) if tokens), default=None)
+    corpus = read_json(manifest)["total"]["train_tokens"] if manifest.exists() else _tokens_in_files(run)
+    return min((tokens for tokens in (of_steps, corpus * settings.epochs) if tokens), default=None)
+
+
+def _tokens_in_files(run: Run) -> float:
+    """Tokens in the files of the corpus, by their size; 0 where it has none."""
+    files = [file for source in run.recipe.corpus.sources for file in identities_of(source)]
+    return float(sum(file.get("bytes", 0) for file in files)) / BYTES_PER_TOKEN
 
 
 def _measured_tokens_per_s(run: Run, report: str) -> float | None:

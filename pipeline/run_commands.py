@@ -182,4 +182,6 @@ def _duration(seconds: float | None) -> str:
 
 
 def _size(count: int | None) -> str:
-    return "" if count is None else f"{count / 2**30:.1f} GiB"
+    if count is None:
+        return ""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -169,6 +169,17 @@ def test_json_is_all_that_is_printed_also_without_a_repository(monkeypatch, caps
     }  # fmt: skip
 
 
+def test_the_folder_is_checked_also_without_a_repository(monkeypatch, capsys, model_folder, tmp_path):  # noqa: F811
+    monkeypatch.setattr(run_commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(run_commands, "with_commits", lambda run, **_: run)
+    monkeypatch.setattr(run_commands, "bring_up_to_date", lambda *_: None)
+    shutil.copytree(model_folder, tmp_path / "run" / "hub")
+    (tmp_path / "run" / "hub" / "notes.txt").write_text("hf_" + "abcdefghij" * 4)
+    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert main(["publish", str(tmp_path / "recipe.yaml"), "--run-dir", str(tmp_path / "run"), "--json"]) == 1
+    assert "notes.txt" in capsys.readouterr().err
+
+
 def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder, tmp_path):  # noqa: F811
     """What goes public is what was looked into, and nothing that another command has put there meanwhile."""
     folder = tmp_path / "run"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from distilrubert.pipeline import stage_inputs
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
@@ -57,3 +58,15 @@ def test_a_change_concerns_stages_from_the_one_that_it_decides_on(
 ) -> None:
     before, after = inputs(folder), inputs(folder, override)
     assert next((name for name in before if before[name] != after[name]), None) == first
+
+
+def test_a_new_version_of_the_program_writes_the_card_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = inputs(folder)
+    monkeypatch.setattr(stage_inputs.importlib.metadata, "version", lambda _: "99.0")
+    after = inputs(folder)
+    assert [name for name in before if before[name] != after[name]] == ["card"]
+
+
+def test_a_setting_of_the_bookkeeping_redoes_nothing(folder: Path) -> None:
+    changes = ["distillation.log_every=1", "teacher.pretrain.keep_checkpoints=5", "distillation.trackers=[tensorboard]"]
+    assert inputs(folder, *changes) == inputs(folder)
