@@ -1,15 +1,18 @@
 """Files of a model that was fine-tuned on a task, to see what a format costs there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.formats import FORMATS
+from distilrubert.common.sampling import evenly
 from distilrubert.conversion.checkpoint import FineTuned
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.formats import FORMATS, Encoder, Inputs
-from distilrubert.conversion.material import Material, evenly
+from distilrubert.conversion.export_source import ExportSource
+from distilrubert.conversion.writers import WRITERS, write_file
+from distilrubert.modeling.runtimes import OpenModel, open_model
 
 
 def export_finetuned(
@@ -18,30 +21,29 @@ def export_finetuned(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: str,
-    calibration: Sequence[Inputs],
+    examples: Sequence[Mapping[str, Sequence[int]]],
     folder: Path,
-) -> Encoder:
+) -> OpenModel:
     """Write one file of a fine-tuned model, made in the same way as those that are published, and open it.
 
     Args:
-        case: a key of :data:`~distilrubert.conversion.formats.FORMATS`.
+        case: a key of :data:`~distilrubert.common.formats.FORMATS`.
         settings: how int8 is made.
         model: in fp32 on the CPU, in evaluation mode, with its head.
         tokenizer: its own.
-        task: text-classification or token-classification.
-        calibration: the model's inputs, each (1, L); at most ``settings.calibration_sentences`` of them, evenly
-            chosen, are used.
-        folder: to write to; the file has to stay there while it is run.
+        task: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        examples: the model's inputs, each of one sequence; ``settings.calibration_sentences`` of them, evenly chosen,
+            calibrate int8.
+        folder: to write to; the file must stay there while the model is used.
 
     Returns:
-        What runs the file: from inputs to logits.
+        The file, opened for fp32 arithmetic.
 
     Raises:
         UserError: if packages are missing.
     """
-    entry = FORMATS[case]
-    entry.require()
-    chosen = evenly(calibration, settings.calibration_sentences)
-    inputs = [{name: torch.from_numpy(array) for name, array in example.items()} for example in chosen]
-    entry.write(Material(FineTuned(model, tokenizer), settings, inputs, task), folder)
-    return entry.open(folder / entry.path, task)
+    WRITERS[case].require()
+    chosen = evenly(examples, settings.calibration_sentences)
+    inputs = [{name: torch.tensor([ids]) for name, ids in example.items()} for example in chosen]
+    write_file(case, ExportSource(FineTuned(model, tokenizer), settings, inputs, task), folder)
+    return open_model(folder, FORMATS[case], task)

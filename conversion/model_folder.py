@@ -7,22 +7,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.measurements import Measurements
+from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
+from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import sha256_of
-from distilrubert.conversion.checkpoint import load_checkpoint
+from distilrubert.conversion.checkpoint import load_checkpoint, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.formats import FORMATS, Format
-from distilrubert.conversion.material import Material
+from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
+from distilrubert.conversion.writers import WRITERS, write_file
 
-# Files and folders that `convert` may leave in its output beside model.safetensors, whatever the settings.
-CONVERTED = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "modules.json", "1_Pooling", "sentence_bert_config.json", "onnx", "openvino",
-)  # fmt: skip
-# The same by their paths, without the files of :data:`FORMATS`.
-CONVERTED_FILES = (*(name for name in CONVERTED if Path(name).suffix), "1_Pooling/config.json")
+CONVERTED = tuple(
+    dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
+)
+"""Files and folders that :func:`convert` may write into its output, whatever the settings."""
 
 
 def convert(
@@ -57,38 +55,39 @@ def convert(
     output = Path(output)
     wanted = _wanted(settings)
     for entry in wanted:
-        entry.require()
+        WRITERS[entry.case].require()
+    if not sentences:
+        raise UserError("conversion: no sentences to compare the files on; at least one is needed")
     checkpoint = load_checkpoint(model)
-    material = Material.of_text(checkpoint, settings, calibration or sentences)
+    source = ExportSource.of_text(checkpoint, settings, calibration or sentences)
     with _folder_beside(output) as work:
         for entry in wanted:
-            entry.write(material, work)
-        config = checkpoint.model.config
+            write_file(entry.case, source, work)
         write_sentence_transformers_files(
             work,
-            dim=config.hidden_size,
-            max_length=min(checkpoint.tokenizer.model_max_length, config.max_position_embeddings),
+            dim=checkpoint.model.config.hidden_size,
+            max_length=longest_input(checkpoint),
         )
-        measurements = measure_parity(checkpoint, work, wanted, sentences, settings.task)
+        cases = measured_cases(wanted, Environment.capture().instruction_sets)
+        measurements = measure_parity(checkpoint, work, cases, sentences, settings.task)
         measurements.details["tolerance"] = settings.tolerance.model_dump()
-        others = [name for name in CONVERTED_FILES if (work / name).is_file()]
+        others = [name for name in SHARED_FILES if (work / name).is_file()]
         measurements.details["sha256"] = {name: sha256_of(work / name) for name in others}
         if any(entry.precision == "int8" for entry in wanted):
-            measurements.details["int8"] = material.report()
-        check_parity(measurements, wanted, settings.tolerance)
+            measurements.details["int8"] = source.report()
+        check_parity(measurements, cases, settings.tolerance)
         _move(work, output, wanted)
     return measurements
 
 
-def _wanted(settings: ConversionSettings) -> list[Format]:
+def _wanted(settings: ConversionSettings) -> list[FileFormat]:
     """The formats asked for, each once, in the order of the list."""
-    cases = {f"onnx-{name}" for name in settings.onnx} | {f"openvino-{name}" for name in settings.openvino}
-    return [entry for case, entry in FORMATS.items() if case in cases | {"pytorch-fp32"}]
+    return [CHECKPOINT, *(FORMATS[case] for case in settings.cases)]
 
 
 def files_of(settings: ConversionSettings) -> list[str]:
     """The paths that :func:`convert` writes for these settings, but for those that not every model has."""
-    models = [path for entry in _wanted(settings) for path in (entry.path, *entry.companions)]
+    models = [path for entry in _wanted(settings) for path in entry.paths]
     return [*models, "config.json", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -105,16 +104,14 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
-def _move(work: Path, output: Path, wanted: Sequence[Format]) -> None:
+def _move(work: Path, output: Path, wanted: Sequence[FileFormat]) -> None:
     output.mkdir(exist_ok=True)
-    unwanted = [path for entry in FORMATS.values() if entry not in wanted for path in (entry.path, *entry.companions)]
-    scratch = {entry.scratch for entry in FORMATS.values()}
-    # Left by another model: pieces beside the new tokenizer would be read by whoever prefers that form of them.
+    unwanted = [path for entry in FORMATS.values() if entry not in wanted for path in entry.paths]
+    # Left by another model: libraries that prefer the other form of the vocabulary would read it.
     unwanted += [name for name in CONVERTED if (output / name).is_file() and not (work / name).exists()]
     for path in unwanted:
         (output / path).unlink(missing_ok=True)
     for source in sorted(path for path in work.rglob("*") if path.is_file()):
-        relative = source.relative_to(work)
-        if relative.as_posix() not in scratch:
-            (output / relative).parent.mkdir(exist_ok=True)
-            source.replace(output / relative)
+        target = output / source.relative_to(work)
+        target.parent.mkdir(exist_ok=True)
+        source.replace(target)

@@ -1,6 +1,7 @@
 """A model as an ONNX graph, through optimum's exporter."""
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,26 +36,36 @@ def require_onnx() -> None:
         ) from error
 
 
-def export_onnx(
-    model: PreTrainedModel, target: Path, task: str = "feature-extraction", *, mask_in_keys: bool = False
-) -> None:
-    """Write a graph: input_ids and attention_mask (for a BERT also token_type_ids) to last_hidden_state or logits.
-
-    Batch and sequence length are free.
-
-    Args:
-        model: BERT or DistilBERT encoder, or for fill-mask the whole model, in fp32 with SDPA attention.
-        target: the file; its folder is made.
-        task: feature-extraction or fill-mask.
-        mask_in_keys: see :func:`~distilrubert.conversion.attention_export.attention_written_out`; without it the graph
-            can be quantised by anybody.
+def export_onnx(model: PreTrainedModel, target: Path, task: str) -> None:
+    """Write the graph of a model, see :func:`graph_of`; its folder is made.
 
     Raises:
         UserError: if the packages are missing, the file cannot be written, or the model is too large for one file.
     """
+    graph = graph_of(model, task)
+    import onnx
+
+    with atomic_file(target) as beside:
+        onnx.save(graph, beside)
+
+
+def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -> "onnx.ModelProto":
+    """The graph of a model: input_ids and attention_mask (for a BERT also token_type_ids) to the task's outputs.
+
+    Batch and sequence length are free.
+
+    Args:
+        model: BERT or DistilBERT encoder, or with the head of the task, in fp32 with SDPA attention.
+        task: as optimum names it.
+        mask_in_keys: see :func:`~distilrubert.conversion.attention_export.attention_written_out`; without it the graph
+            can be quantised by anybody.
+
+    Raises:
+        UserError: if the packages are missing, or the model is too large for one file.
+    """
     require_onnx()
     if sum(weight.numel() * weight.element_size() for weight in model.parameters()) > LARGEST_GRAPH_BYTES:
-        raise UserError(f"{target}: the model has more than 2 GiB of weights, which one ONNX file cannot hold")
+        raise UserError("conversion.onnx: the model has more than 2 GiB of weights, and one ONNX file cannot hold them")
     import onnx
     from optimum.exporters.onnx import export
     from optimum.exporters.tasks import TasksManager
@@ -62,12 +73,17 @@ def export_onnx(
     describe = TasksManager.get_exporter_config_constructor(
         "onnx", model_type=model.config.model_type, task=task, library_name="transformers"
     )
-    with atomic_file(target) as beside, quiet_exporters(), attention_written_out(mask_in_keys=mask_in_keys):
-        export(model, describe(model.config, task=task), beside, opset=OPSET)
-        graph = onnx.load(beside)
-        _keep_layer_norms_apart(graph)
-        onnx.save(graph, beside)
-        onnx.checker.check_model(beside, full_check=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        quiet_exporters(),
+        attention_written_out(mask_in_keys=mask_in_keys),
+    ):
+        path = Path(folder) / "model.onnx"
+        export(model, describe(model.config, task=task), path, opset=OPSET)
+        graph: onnx.ModelProto = onnx.load(path)
+    _keep_layer_norms_apart(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
 
 
 def _keep_layer_norms_apart(model: "onnx.ModelProto") -> None:

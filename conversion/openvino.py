@@ -61,7 +61,7 @@ def export_openvino(model: PreTrainedModel, task: str) -> "openvino.Model":
 
 
 def quantize_openvino(
-    graph: "openvino.Model", inputs: Iterable[dict[str, NDArray[np.int64]]], keep: Sequence[str]
+    graph: "openvino.Model", inputs: Iterable[dict[str, NDArray[np.int64]]], maps_in_fp32: Sequence[str]
 ) -> "openvino.Model":
     """An int8 copy of a graph: 8-bit weights and embedding tables, 8-bit activations by calibration.
 
@@ -82,7 +82,7 @@ def quantize_openvino(
     Args:
         graph: of a smoothed model.
         inputs: of the model, to see the activations' ranges on.
-        keep: names of linear maps that stay as they are.
+        maps_in_fp32: names of linear maps that are not quantised, as PyTorch calls the modules.
 
     Raises:
         UserError: if the packages are missing.
@@ -99,7 +99,7 @@ def quantize_openvino(
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),
-            ignored_scope=nncf.IgnoredScope(names=_products_of(graph, keep)),
+            ignored_scope=nncf.IgnoredScope(names=_products_of(graph, maps_in_fp32)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.DISABLE, smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
             ),
@@ -110,9 +110,11 @@ def quantize_openvino(
 
 def _products_of(graph: "openvino.Model", maps: Sequence[str]) -> list[str]:
     """Names of the nodes that multiply with the weights of those linear maps."""
-    modules = {f"__module.{name}" for name in maps}
     products = [node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul"]
-    return [name for name in products if name.partition("/")[0] in modules]
+    modules = {name: name.partition("/")[0].removeprefix("__module.") for name in products}
+    missing = set(maps) - set(modules.values())
+    assert not missing, f"the OpenVINO graph has no product for {sorted(missing)}, which must stay in fp32"
+    return [name for name in products if modules[name] in maps]
 
 
 def save_openvino(graph: "openvino.Model", target: Path, *, half: bool = False) -> None:

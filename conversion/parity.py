@@ -1,6 +1,6 @@
-"""The proof that a file computes what the checkpoint does, on real sentences.
+"""The proof that a file computes what the checkpoint does, on real text.
 
-Axes: B batch, L padded length, T tokens of a sentence, D width (of hidden states or, for fill-mask, of logits).
+Axes: B batch, L padded length, T tokens of a text, D width (of hidden states or, for fill-mask, of logits).
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.common.persistence import sha256_of
-from distilrubert.conversion.checkpoint import Checkpoint
+from distilrubert.conversion.checkpoint import Checkpoint, full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
-from distilrubert.conversion.formats import Encoder, Format, Inputs, run_model
 from distilrubert.modeling.heads import mlm_head_of
+from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
 
 PADDED_BATCH = 32
-WAYS = ("single", "padded")
+WAYS = ("single", "padded", "full_length")
 Hidden = NDArray[np.floating[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Comparison:
-    """Two computations of one sentence."""
+    """Two computations of one text."""
 
     maximal_difference: float
     mean_difference: float
@@ -46,185 +46,206 @@ def default_sentences() -> list[str]:
 def measure_parity(
     checkpoint: Checkpoint,
     folder: Path,
-    formats: Sequence[Format],
+    cases: Sequence[FormatCase],
     sentences: Sequence[str],
     task: str = "feature-extraction",
 ) -> Measurements:
     """Compare each file with the checkpoint that it was made of.
 
-    The truth is the checkpoint in PyTorch fp32, a sentence at a time. Each file computes the sentences one at a
-    time (``single``) and in padded batches of :data:`PADDED_BATCH` in the given order (``padded``), so that what
-    padding changes counts as well. Padded positions are never compared; long sentences are cut to the model's length.
-    Cosines of logits are taken of what they differ by from their mean over all tokens: how frequent each piece is, all
-    tokens have in common, and a file that knew nothing else would agree in that.
+    The truth is the checkpoint in PyTorch fp32, a text at a time. Each file computes the sentences one at a time
+    (``single``), the sentences in padded batches of :data:`PADDED_BATCH` in the given order (``padded``), and texts of
+    the model's full length that are joined from the sentences (``full_length``). Padded positions are never compared.
+    Sentences that are longer than the model takes are cut.
+
+    Cosines are taken after the mean vector over all tokens of the truth is subtracted from both vectors. All hidden
+    states of a BERT have a large part in common, and so have all logits. A file that returned nothing but this part
+    would otherwise have a high cosine.
 
     Args:
         checkpoint: in fp32.
         folder: holds the files.
-        formats: of the files to compare.
+        cases: the files to compare, and in which arithmetic.
         sentences: real text, of various lengths.
         task: what the files return: hidden states, or logits for fill-mask.
 
     Returns:
-        A row for each file: maximal_difference and mean_difference (absolute, of components), token_cosine and
-        pooled_cosine (means) with their least values, top1_agreement (share of tokens with the same first guess of
-        the masked-language head), over both ways and under each of them; size_mib, sha256.
+        A row for each case. Under ``single``, ``padded`` and ``full_length`` it has maximal_difference and
+        mean_difference (absolute, of components), token_cosine (mean), token_cosine_p1 (first percentile),
+        minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and top1_agreement (share of tokens with the
+        same first prediction of the masked-language head). Beside them it has the worst of the three values under the
+        same names; size_mib and ``sha256`` by path of all files of the format; path and hint.
 
     Raises:
         UserError: if there are no sentences.
     """
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
-    model = checkpoint.model if task == "fill-mask" else checkpoint.model.base_model
-    reference = run_model(model, task)
-    truth_TD = [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, sentences, 1, "checkpoint")]
+    texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
+    reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
+    truth_TD = {
+        kind: [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, chosen, 1, "checkpoint")]
+        for kind, chosen in texts.items()
+    }
     comparer = _Comparer(checkpoint, task, truth_TD)
-    rows = [_row(comparer, folder, entry, sentences) for entry in formats]
+    rows = [_row(comparer, folder, case, texts) for case in cases]
+    lengths = [len(hidden_TD) for hidden_TD in truth_TD["sentences"]]
     details = {
-        "reference": "checkpoint in PyTorch fp32, a sentence at a time",
+        "reference": "checkpoint in PyTorch fp32, a text at a time",
         "sentences": len(sentences),
-        "tokens": sum(len(hidden_TD) for hidden_TD in truth_TD),
-        "longest": max(len(hidden_TD) for hidden_TD in truth_TD),
+        "tokens": sum(lengths),
+        "longest": max(lengths),
+        "full_length_texts": len(texts["full_length"]),
+        "full_length_tokens": sum(map(len, truth_TD["full_length"])),
         "padded_batch": PADDED_BATCH,
+        "centred": True,
         "task": task,
     }
     return Measurements(Environment.capture(), rows, details=details)
 
 
-def check_parity(measurements: Measurements, formats: Sequence[Format], tolerances: Tolerances) -> None:
+def check_parity(measurements: Measurements, cases: Sequence[FormatCase], tolerances: Tolerances) -> None:
     """Refuse files that are further from the checkpoint than allowed.
 
+    Args:
+        measurements: of :func:`measure_parity`.
+        cases: that were measured.
+        tolerances: for each number format.
+
     Raises:
-        UserError: naming the file, the figure, what was found and what is allowed.
+        UserError: naming the file, the metric, what was found and what is allowed.
     """
-    for entry in formats:
-        figures = measurements[entry.case].figures
-        setting = f"conversion.tolerance.{entry.precision}"
-        for bound in bounds_of(getattr(tolerances, entry.precision)):
-            worst = bound.worst(figures)
+    for case in cases:
+        values = measurements[case.name].figures
+        setting = tolerance_name(case)
+        for bound in bounds_of(getattr(tolerances, setting)):
+            worst = bound.worst(values)
             if not bound.holds(worst):
                 raise UserError(
-                    f"{entry.path}: differs too much from the checkpoint: {bound.figure} {bound.complaint(worst)} "
-                    f"({setting}.{bound.figure})"
+                    f"{case.format.path}: differs too much from the checkpoint: {bound.figure} "
+                    f"{bound.complaint(worst)} (conversion.tolerance.{setting}.{bound.figure})"
                 )
+
+
+def tolerance_name(case: FormatCase) -> str:
+    """The field of :class:`~distilrubert.conversion.conversion_settings.Tolerances` that a case must hold."""
+    return "bf16" if case.hint == "bf16" and case.format.precision != "int8" else case.format.precision
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """What a tolerance says about one figure.
+    """What a tolerance says about one metric.
 
     Attributes:
-        figure: its name in the rows of :func:`measure_parity`.
-        limit: the largest difference, or the least of any other figure.
+        figure: the name of a metric in the rows of :func:`measure_parity`.
+        limit: the largest difference, or the least value of any other metric.
     """
 
     figure: str
     limit: float
 
-    @property
-    def _is_upper(self) -> bool:
-        return self.figure == "maximal_difference"
-
     def worst(self, figures: Mapping[str, Any]) -> float:
-        """The figure of a row in the way that is further off: padding gone wrong is not made up for by single ones."""
-        values = [figures[way][self.figure] for way in WAYS]
-        # numpy keeps a NaN.
-        return float(np.max(values) if self._is_upper else np.min(values))
+        """The worst value of a row over the ways: an error in padded batches is not made up for by single texts."""
+        return worst_of(self.figure, [figures[way][self.figure] for way in WAYS if way in figures])
 
     def holds(self, value: float) -> bool:
-        """Whether a value is within; a NaN never is."""
-        return value <= self.limit if self._is_upper else value >= self.limit
+        """Whether a value is within the bound; a NaN never is."""
+        return value <= self.limit if _is_difference(self.figure) else value >= self.limit
 
     def complaint(self, value: float) -> str:
-        """What a message says of a value that is not within."""
-        if self._is_upper:
+        """What a message says of a value that is not within the bound."""
+        if _is_difference(self.figure):
             return f"{value:.3g}, at most {self.limit:g} is allowed"
         return f"{value:.5f}, at least {self.limit:g} is needed"
 
     @property
     def sign(self) -> str:
         """As a table says it."""
-        return f"{'≤' if self._is_upper else '≥'} {self.limit:g}"
+        return f"{'≤' if _is_difference(self.figure) else '≥'} {self.limit:g}"
 
 
 def bounds_of(tolerance: Tolerance) -> list[Bound]:
-    """The figures that a tolerance bounds."""
+    """The bounds of a tolerance."""
     limits: dict[str, float | None] = tolerance.model_dump()
     return [Bound(figure, limit) for figure, limit in limits.items() if limit is not None]
 
 
-def _row(comparer: "_Comparer", folder: Path, entry: Format, sentences: Sequence[str]) -> Row:
-    path = folder / entry.path
-    encoder = entry.open(path, comparer.task)
-    compared = {
-        way: [
-            comparer.compare(hidden_TD, index)
-            for index, hidden_TD in _hidden_states(
-                encoder, comparer.checkpoint, sentences, batch, f"{entry.case}, {way}"
-            )
-        ]
-        for way, batch in zip(WAYS, (1, PADDED_BATCH), strict=True)
+def worst_of(metric: str, values: Sequence[float]) -> float:
+    """The value of a metric that is furthest from agreement; NaN if one is."""
+    # Python's max and min may lose a NaN, numpy's keep it.
+    return float(np.max(values) if _is_difference(metric) else np.min(values))
+
+
+def _is_difference(metric: str) -> bool:
+    return metric.endswith("_difference")
+
+
+def _row(comparer: "_Comparer", folder: Path, case: FormatCase, texts: Mapping[str, Sequence[str]]) -> Row:
+    model = open_model(folder, case.format, comparer.task, hint=case.hint)
+
+    def compare(kind: str, way: str, batch: int) -> dict[str, float]:
+        title = f"{case.name}, {way}"
+        found = _hidden_states(model, comparer.checkpoint, texts[kind], batch, title)
+        return _summary([comparer.compare(hidden_TD, kind, index) for index, hidden_TD in found])
+
+    ways = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
+    if texts["full_length"]:
+        ways["full_length"] = compare("full_length", "full_length", 1)
+    worst = {metric: worst_of(metric, [values[metric] for values in ways.values()]) for metric in ways["single"]}
+    facts = {
+        "size_mib": case.format.size_mib(folder),
+        "path": case.format.path,
+        "sha256": case.format.digests(folder),
+        "hint": case.hint,
     }
-    figures = {
-        **_summary(compared["single"] + compared["padded"]),
-        **{way: _summary(comparisons) for way, comparisons in compared.items()},
-        "size_mib": entry.size_mib(folder),
-        "path": entry.path,
-        "sha256": sha256_of(path),
-    }
-    return Row(entry.case, figures)
+    return Row(case.name, {**worst, **ways, **facts})
 
 
 class _Comparer:
-    """Compares computations of sentences with the truth."""
+    """Compares computations of texts with the truth."""
 
-    def __init__(self, checkpoint: Checkpoint, task: str, truth_TD: Sequence[Hidden]) -> None:
+    def __init__(self, checkpoint: Checkpoint, task: str, truth_TD: Mapping[str, Sequence[Hidden]]) -> None:
         self.checkpoint = checkpoint
         self.task = task
         self._truth_TD = truth_TD
-        self._common_D = _mean_over_tokens(truth_TD) if task == "fill-mask" else np.float32(0)
-        self._guesses_T = [self._first_guesses(hidden_TD) for hidden_TD in truth_TD]
+        self._mean_D = np.concatenate([*truth_TD["sentences"], *truth_TD["full_length"]]).mean(axis=0)
+        self._predictions_T = {kind: list(map(self._predictions, texts_TD)) for kind, texts_TD in truth_TD.items()}
 
-    def compare(self, hidden_TD: Hidden, index: int) -> _Comparison:
-        """One computation of the sentence at `index`."""
-        truth_TD = self._truth_TD[index]
+    def compare(self, hidden_TD: Hidden, kind: str, index: int) -> _Comparison:
+        """One computation of the text at `index` of a kind."""
+        truth_TD = self._truth_TD[kind][index]
         difference_TD = np.abs(hidden_TD - truth_TD)
-        own_TD, its_TD = hidden_TD - self._common_D, truth_TD - self._common_D
+        centred_TD, centred_truth_TD = hidden_TD - self._mean_D, truth_TD - self._mean_D
         return _Comparison(
             float(difference_TD.max()),
             float(difference_TD.mean()),
-            _cosine(own_TD, its_TD),
-            float(_cosine(own_TD.mean(axis=0), its_TD.mean(axis=0))),
-            self._first_guesses(hidden_TD) == self._guesses_T[index],
+            _cosine(centred_TD, centred_truth_TD),
+            float(_cosine(centred_TD.mean(axis=0), centred_truth_TD.mean(axis=0))),
+            self._predictions(hidden_TD) == self._predictions_T[kind][index],
         )
 
     @torch.inference_mode()
-    def _first_guesses(self, hidden_TD: Hidden) -> NDArray[np.int64]:
+    def _predictions(self, hidden_TD: Hidden) -> NDArray[np.int64]:
+        """The first prediction of the masked-language head for each token."""
         if self.task == "fill-mask":
             of_file_T: NDArray[np.int64] = np.argmax(hidden_TD, axis=-1)
             return of_file_T
         head = mlm_head_of(self.checkpoint.model)
         logits_TV = head.transform(torch.from_numpy(hidden_TD)) @ head.weight_VD.T + head.bias_V
-        guesses_T: NDArray[np.int64] = logits_TV.argmax(dim=-1).numpy()
-        return guesses_T
+        predictions_T: NDArray[np.int64] = logits_TV.argmax(dim=-1).numpy()
+        return predictions_T
 
 
 def _hidden_states(
-    encoder: Encoder, checkpoint: Checkpoint, sentences: Sequence[str], batch: int, title: str
+    model: OpenModel, checkpoint: Checkpoint, texts: Sequence[str], batch: int, title: str
 ) -> Iterator[tuple[int, Hidden]]:
-    """The index of each sentence and the last hidden state of its tokens (T, D), without padding."""
-    for start in tqdm(range(0, len(sentences), batch), desc=title, unit="batches", disable=None, leave=False):
-        chosen = list(sentences[start : start + batch])
-        inputs: Inputs = dict(checkpoint.tokenizer(chosen, padding=True, truncation=True, return_tensors="np"))
-        (hidden_BLD,) = encoder(inputs)
+    """The index of each text and the output for its tokens (T, D), without padding."""
+    limit = longest_input(checkpoint)
+    for start in tqdm(range(0, len(texts), batch), desc=title, unit="batches", disable=None, leave=False):
+        chosen = list(texts[start : start + batch])
+        inputs = checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="np")
+        (hidden_BLD,) = model(dict(inputs))
         for row, mask_L in enumerate(inputs["attention_mask"]):
             yield start + row, hidden_BLD[row, mask_L == 1]
-
-
-def _mean_over_tokens(hidden_TD: Sequence[Hidden]) -> Hidden:
-    total_D = np.sum([sentence_TD.sum(axis=0) for sentence_TD in hidden_TD], axis=0)
-    mean_D: Hidden = total_D / sum(map(len, hidden_TD))
-    return mean_D
 
 
 def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
@@ -237,6 +258,7 @@ def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
         "maximal_difference": float(np.max([comparison.maximal_difference for comparison in comparisons])),
         "mean_difference": float(np.average(means, weights=tokens)),
         "token_cosine": float(token_cosines.mean()),
+        "token_cosine_p1": float(np.percentile(token_cosines, 1)),
         "minimal_token_cosine": float(token_cosines.min()),
         "pooled_cosine": float(pooled_cosines.mean()),
         "minimal_pooled_cosine": float(pooled_cosines.min()),

@@ -1,24 +1,25 @@
-"""Dynamic int8 ONNX through optimum's ORTQuantizer, in a form for each kind of CPU.
+"""Dynamic int8 ONNX through ONNX Runtime's quantize_dynamic, in a form for each kind of CPU.
 
 What was chosen, and by what measurement (a real 12-layer BERT, 384 wide; mean cosine of the token vectors to fp32):
 
 - The graph of a smoothed model (see smoothing.py): 0.994 instead of 0.981, for a multiplication more before a product.
 - A scale for each output channel; one for each matrix gives 0.87 with seven bits and 0.95 with eight, unsmoothed.
-- Only products with weights. ORTQuantizer alone would also quantise the two products of attention, which is slower
-  by a tenth (base shapes, 512 tokens) and no more exact.
+- Only products with weights. To quantise the two products of attention as well, as optimum's ORTQuantizer does, is
+  slower by a tenth (base shapes, 512 tokens) and no more exact.
 - The embedding tables (Gather) too: half of the file, and no loss that shows.
 - Ranges of activations are taken at run time. Fixed ones (QDQ, calibrated) were no faster: 144 against 136 ms.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING
 
 from distilrubert.common.persistence import atomic_file
 from distilrubert.conversion.onnx import quiet_exporters, require_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,56 +47,44 @@ AVX512_VNNI = ARM64 = Weights()
 
 
 def quantize_onnx(
-    source: Path, target: Path, config: PretrainedConfig, weights: Weights = EVERYWHERE, keep: Sequence[str] = ()
+    graph: "onnx.ModelProto", target: Path, weights: Weights = EVERYWHERE, maps_in_fp32: Sequence[str] = ()
 ) -> None:
     """Write an int8 copy of an fp32 graph: 8-bit activations by their range at run time.
 
     Args:
-        source: the fp32 graph.
+        graph: in fp32.
         target: the file to write.
-        config: of the model, which ORTQuantizer wants to know.
         weights: how they are stored.
-        keep: names of linear maps that stay in fp32, as PyTorch calls the modules.
+        maps_in_fp32: names of linear maps that are not quantised, as PyTorch calls the modules.
 
     Raises:
         UserError: if the packages are missing or the file cannot be written.
     """
     require_onnx()
-    from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
-    from optimum.onnxruntime import ORTQuantizer
-    from optimum.onnxruntime.configuration import QuantizationConfig
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    settings = QuantizationConfig(
-        is_static=False,
-        format=QuantFormat.QOperator,
-        mode=QuantizationMode.IntegerOps,
-        activations_dtype=QuantType.QUInt8,
-        weights_dtype=QuantType.QInt8 if weights.signed else QuantType.QUInt8,
-        weights_symmetric=weights.signed,
-        per_channel=True,
-        reduce_range=weights.seven_bits,
-        operators_to_quantize=["MatMul", "Gather"],
-        nodes_to_exclude=_products_to_keep(source, keep),
-    )
-    # ORTQuantizer also writes two configurations, which have no place in the published folder.
-    with (
-        atomic_file(target) as beside,
-        quiet_exporters(),
-        tempfile.TemporaryDirectory(prefix=".quantization.", dir=target.parent) as work,
-    ):
-        ORTQuantizer(source, config=config).quantize(settings, save_dir=work, file_suffix="")
-        (Path(work) / source.name).replace(beside)
+    # Or it advises to preprocess the graph, through the root logger.
+    add_pre_process_metadata(graph)
+    with atomic_file(target) as beside, quiet_exporters():
+        quantize_dynamic(
+            graph,
+            beside,
+            op_types_to_quantize=["MatMul", "Gather"],
+            per_channel=True,
+            reduce_range=weights.seven_bits,
+            weight_type=QuantType.QInt8 if weights.signed else QuantType.QUInt8,
+            nodes_to_exclude=_products_of(graph, maps_in_fp32),
+            extra_options={"WeightSymmetric": weights.signed},
+        )
 
 
-def _products_to_keep(path: Path, keep: Sequence[str]) -> list[str]:
-    """Names of the matrix products whose second factor is no weight, and of those of the maps in `keep`."""
-    import onnx
-
-    graph = onnx.load(path).graph
-    weights = {weight.name for weight in graph.initializer}
-    kept = {f"/{name.replace('.', '/')}/MatMul" for name in keep}
-    return [
-        node.name
-        for node in graph.node
-        if node.op_type == "MatMul" and (node.input[1] not in weights or node.name.replace(".", "/") in kept)
-    ]
+def _products_of(model: "onnx.ModelProto", maps: Sequence[str]) -> list[str]:
+    """Names of the nodes that multiply with the weights of those linear maps."""
+    names = [node.name for node in model.graph.node if node.op_type == "MatMul"]
+    # The exporter writes the modules' names with slashes, and those of a list of layers with dots.
+    found = {name.replace(".", "/").strip("/"): name for name in names}
+    wanted = dict.fromkeys(f"{name.replace('.', '/')}/MatMul" for name in maps)
+    missing = wanted.keys() - found.keys()
+    assert not missing, f"the ONNX graph has no product for {sorted(missing)}, which must stay in fp32"
+    return [found[path] for path in wanted]

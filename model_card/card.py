@@ -10,12 +10,12 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import atomic_file, read_json, write_json, write_text
 from distilrubert.model_card.card_facts import facts_of
 from distilrubert.model_card.card_pictures import PICTURES, write_pictures
 from distilrubert.model_card.card_settings import CardSettings
-from distilrubert.model_card.cases import FILES
 from distilrubert.model_card.citation import bibliography, describe_method, model_entry
 from distilrubert.model_card.formatting import escape
 from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
@@ -169,7 +169,7 @@ def _view(run: CardInput) -> dict[str, Any]:
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
         "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
-        "has_int8": any("int8" in known.case for path, known in FILES.items() if path in run.files),
+        "has_int8": any(entry.precision == "int8" for entry in FORMATS.values() if entry.path in run.files),
         "sentence_transformers": "modules.json" in run.files,
         "file_table": file_table(run.files),
         "speed_table": run.speed and speed_table(run.speed),

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.model_card.cases import FILES, Case, file_of
+from distilrubert.model_card.cases import Case, file_of
 from distilrubert.model_card.formatting import cosine, escape, number, score
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
@@ -141,9 +142,9 @@ def _ratio(row: Row) -> str:
 def file_table(files: Mapping[str, int]) -> str:
     """The weights in the repository and who should take which."""
     rows = [
-        [f"`{path}`", known.what, known.take_when, number(files[path] / 2**20)]
-        for path, known in FILES.items()
-        if path in files
+        [f"`{entry.path}`", entry.title, entry.take_when, number(files[entry.path] / 2**20)]
+        for entry in FORMATS.values()
+        if entry.path in files
     ]
     return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 

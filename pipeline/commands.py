@@ -11,7 +11,7 @@ from rich.console import Console
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
-from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
@@ -22,7 +22,7 @@ from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS
-from distilrubert.pipeline.recipe import ExportedSettings, overridden, validated
+from distilrubert.pipeline.recipe import overridden, validated
 from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository

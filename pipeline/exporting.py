@@ -6,7 +6,7 @@ from typing import Any
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.finetuned import export_finetuned
-from distilrubert.conversion.formats import FORMATS
+from distilrubert.conversion.writers import VERSION, WRITERS
 from distilrubert.evaluation.tasks.exported import Exporter
 
 
@@ -14,7 +14,7 @@ def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = Non
     """What makes files of fine-tuned models, by case.
 
     Args:
-        cases: keys of :data:`~distilrubert.conversion.formats.FORMATS`.
+        cases: keys of :data:`~distilrubert.common.formats.FORMATS`.
         settings: how int8 is made; the defaults where None.
 
     Raises:
@@ -22,10 +22,12 @@ def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = Non
     """
     how = settings or ConversionSettings()
     for case in cases:
-        FORMATS[case].require()
-    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive_settings(how)) for case in cases}
+        WRITERS[case].require()
+    decisive = decisive_settings(how)
+    return {case: Exporter(functools.partial(export_finetuned, case, how), decisive) for case in cases}
 
 
 def decisive_settings(settings: ConversionSettings) -> dict[str, Any]:
     """What decides an exported file of a fine-tuned model besides the model, as plain JSON values."""
-    return settings.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
+    decisive = settings.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
+    return {**decisive, "conversion_version": VERSION}

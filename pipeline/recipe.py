@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from distilrubert.common.configuration import NameOrPath, Section, load_yaml
 from distilrubert.common.errors import UserError
-from distilrubert.conversion.conversion_settings import ConversionSettings, OnnxFile, OpenvinoFile
+from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
 from distilrubert.distill.losses import losses_for
@@ -46,18 +46,6 @@ class TeacherSettings(Section):
         if (self.model is None) == (self.pretrain is None):
             raise ValueError("give either model (a Hub id or folder) or pretrain")
         return self
-
-
-class ExportedSettings(Section):
-    """As which files each fine-tuned student is scored, too: what the published formats cost in quality."""
-
-    onnx: list[OnnxFile] = Field([], description="ONNX files, as in conversion.onnx.")
-    openvino: list[OpenvinoFile] = Field([], description="OpenVINO files, as in conversion.openvino.")
-
-    @property
-    def cases(self) -> list[str]:
-        """Their names in reports."""
-        return [f"onnx-{name}" for name in self.onnx] + [f"openvino-{name}" for name in self.openvino]
 
 
 class EvaluationSettings(Section):

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.conversion.material import evenly
+from distilrubert.common.sampling import evenly
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.distill.corpus.build import build_corpus

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from distilrubert.conversion.conversion_settings import OnnxFile, OpenvinoFile
-from distilrubert.conversion.formats import FORMATS
-from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.model_card.cases import FILES
+from distilrubert.common.formats import CHECKPOINT, FORMATS
+from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.writers import WRITERS
+from distilrubert.modeling.runtimes import OPENERS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("common", "modeling", "distill", "conversion", "evaluation", "model_card", "pipeline")
@@ -93,14 +92,14 @@ def test_every_package_is_listed():
     assert listed == found
 
 
-def test_every_file_format_has_one_path_in_all_rooms():
-    paths = {case: entry.path for case, entry in FORMATS.items()}
-    # bf16 is computed from the same file as fp32.
-    measured = {case: backend.files[0] for case, backend in BACKENDS.items() if case != "pytorch-bf16"}
-    assert measured == paths
-    assert {known.case: path for path, known in FILES.items()} == paths
-    exported = {f"onnx-{name}" for name in get_args(OnnxFile)} | {f"openvino-{name}" for name in get_args(OpenvinoFile)}
-    assert exported | {"pytorch-fp32"} == paths.keys()
+def test_every_file_format_can_be_written_opened_and_asked_for():
+    assert FORMATS.keys() == WRITERS.keys()
+    assert {entry.runtime for entry in FORMATS.values()} == OPENERS.keys()
+    for entry in FORMATS.values():
+        settings = ConversionSettings(**{"onnx": [], entry.runtime: [entry.name]}) if entry != CHECKPOINT else None
+        assert settings is None or settings.cases == [entry.case]
+    paths = [path for entry in FORMATS.values() for path in entry.paths]
+    assert len(set(paths)) == len(paths)
 
 
 def test_no_folder_shadows_the_namespace():

@@ -16,7 +16,7 @@ from distilrubert.evaluation.speed.speed_process import SpeedProcess
 # Lengths in tokens of 1,024 dialogues and speeches in the order of a shuffle.
 LENGTHS: list[int] = json.loads((Path(__file__).parent / "conversation_lengths.json").read_text())
 # Not CTranslate2, which leaves padding out by itself where it is told of it, and here all tokens are real.
-BACKENDS = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8")
+CASES = ("pytorch-fp32", "onnx-int8", "openvino-int8", "peer-nncf-int8")
 BATCH = 32
 
 
@@ -49,9 +49,7 @@ def measure_conversation(
     with contextlib.ExitStack() as stack:
         processes = {case.name: stack.enter_context(SpeedProcess(case.name, threads, program)) for case in cases}
         for case in cases:
-            processes[case.name].ask(
-                "open", folder=str(case.folder), backend=case.backend, device="cpu", threads=threads
-            )
+            processes[case.name].ask("open", folder=str(case.folder), case=case.case, device="cpu", threads=threads)
         passes = list(itertools.product(range(rounds + 1), processes, orders))
         for turn, name, order in tqdm(passes, desc="conversation", unit="passes", disable=None, leave=False):
             taken = _pass_over(processes[name], orders[order], vocabulary)

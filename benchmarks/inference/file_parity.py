@@ -15,23 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import load_dataset
-from peers import write_peers
+from peers import PEERS, register_peers, write_peers
 from variants import VARIANTS
 
+from distilrubert.common.formats import CASES, FORMATS, FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.formats import FORMATS, Format
-from distilrubert.conversion.material import Material
+from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import measure_parity
+from distilrubert.conversion.writers import write_file
 
 OURS = ("pytorch-fp32", "onnx-int8", "onnx-int8-avx512-vnni", "openvino-int8")
-# A peer's file, and ours that is run as it is.
-PEERS = {
-    "peer-ortquantizer-int8": ("peers/ortquantizer.onnx", "onnx-int8"),
-    "peer-nncf-int8": ("peers/nncf.bin", "openvino-int8"),
-}
-SCORES_IN_FLOAT = "openvino-int8-scores-in-float"
+COMPARED_PEERS = ("peer-ortquantizer-int8", "peer-nncf-int8")
 TEXTS = {"short": 150, "long": 12}
 
 
@@ -42,6 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (data := Path(os.environ.get("DISTILRUBERT_DATA", ""))).joinpath("teacher").is_dir():
         parser.error("DISTILRUBERT_DATA does not name the folder with the reference data")
+    register_peers()
     checkpoint = load_checkpoint(data / "teacher")
     settings = ConversionSettings()
     files = str(data / "corpus/*.parquet")
@@ -50,8 +47,8 @@ def main() -> None:
     texts = {"short": rest[: TEXTS["short"]], "long": _joined(checkpoint, rest[TEXTS["short"] :], TEXTS["long"])}
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        formats = _write(Material.of_text(checkpoint, settings, calibration), folder)
-        measured = {name: measure_parity(checkpoint, folder, formats, chosen) for name, chosen in texts.items()}
+        cases = _write(ExportSource.of_text(checkpoint, settings, calibration), folder)
+        measured = {name: measure_parity(checkpoint, folder, cases, chosen) for name, chosen in texts.items()}
     rows = [Row(f"{name}-{row.case}", row.figures) for name, found in measured.items() for row in found.rows]
     for row in rows:
         print(
@@ -74,24 +71,24 @@ def _joined(checkpoint: Checkpoint, texts: Sequence[str], count: int) -> list[st
     return joined
 
 
-def _write(material: Material, folder: Path) -> list[Format]:
+def _write(source: ExportSource, folder: Path) -> list[FormatCase]:
     for case in OURS:
-        FORMATS[case].write(material, folder)
-    write_peers(material, folder)
-    formats = [FORMATS[case] for case in OURS]
-    for case, (path, alike) in PEERS.items():
-        formats.append(dataclasses.replace(FORMATS[alike], case=case, path=path, companions=()))
-    return [*formats, _scores_in_float(folder)]
+        write_file(case, source, folder)
+    write_peers(source, folder)
+    return [*(CASES[case] for case in OURS), *(PEERS[case] for case in COMPARED_PEERS), _scores_in_float(folder)]
 
 
-def _scores_in_float(folder: Path) -> Format:
+def _scores_in_float(folder: Path) -> FormatCase:
     import openvino
 
     ours = FORMATS["openvino-int8"]
     graph = openvino.Core().read_model((folder / ours.path).with_suffix(".xml"))
     VARIANTS["scores-in-float"].change(graph, 0)
     openvino.save_model(graph, folder / "scores_in_float.xml", compress_to_fp16=False)
-    return dataclasses.replace(ours, case=SCORES_IN_FLOAT, path="scores_in_float.bin", companions=())
+    changed = dataclasses.replace(
+        ours, name="int8-scores-in-float", path="scores_in_float.bin", companions=("scores_in_float.xml",)
+    )
+    return FormatCase(changed)
 
 
 if __name__ == "__main__":

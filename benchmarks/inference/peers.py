@@ -1,72 +1,61 @@
 """What a user would run instead, as it comes: dynamic int8 by PyTorch and optimum, NNCF's defaults, CTranslate2's int8.
 
-One entry for each peer: the file that it runs and how; and more ways to run our own files: OpenVINO's arithmetic
-around int8 held to fp32, where it takes bf16 by itself, and two streams. PyTorch in bf16 is among the package's
-backends already.
+One entry for each peer, in the form of the package's own list of formats; and our own int8 file on two streams.
 """
 
 import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distilrubert.evaluation.speed.backends import CHECKPOINT, Backend, open_onnx, open_openvino
+from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FileFormat, FormatCase
+from distilrubert.modeling.runtimes import OPENERS, Forward, Inputs, OpenModel, PyTorchModel
 
 if TYPE_CHECKING:
-    from distilrubert.conversion.material import Material
+    from distilrubert.conversion.export_source import ExportSource
 
 logger = logging.getLogger("distilrubert.benchmarks")
 
 
-def _open_ctranslate2(folder: Path, device: str, threads: int) -> Callable[[NDArray[np.int64]], Callable[[], object]]:
-    import ctranslate2
+class _Encoder(OpenModel):
+    """CTranslate2's encoder, which takes token ids without padding."""
 
-    encoder = ctranslate2.Encoder(
-        str(folder / "peers/ctranslate2"), compute_type="int8", inter_threads=1, intra_threads=threads
-    )
+    def __init__(self, folder: Path, threads: int) -> None:
+        import ctranslate2
 
-    def prepare(ids_BL: NDArray[np.int64]) -> Callable[[], object]:
-        ids = ids_BL.tolist()
-        return lambda: np.asarray(encoder.forward_batch(ids).last_hidden_state)
+        self._encoder = ctranslate2.Encoder(
+            str(folder / "peers/ctranslate2"), compute_type="int8", inter_threads=1, intra_threads=threads
+        )
 
-    return prepare
-
-
-def _open_pytorch_int8(folder: Path, device: str, threads: int) -> Callable[[NDArray[np.int64]], Callable[[], object]]:
-    import torch
-    from transformers import AutoModel
-
-    torch.set_num_threads(threads)
-    model = torch.ao.quantization.quantize_dynamic(AutoModel.from_pretrained(folder).eval(), {torch.nn.Linear})
-
-    def prepare(ids_BL: NDArray[np.int64]) -> Callable[[], object]:
-        inputs = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.ones(ids_BL.shape, dtype=torch.long)}
-        return torch.inference_mode()(lambda: model(**inputs).last_hidden_state)
-
-    return prepare
+    def prepare(self, inputs: Inputs) -> Forward:
+        ids = inputs["input_ids"].tolist()
+        return lambda: [np.asarray(self._encoder.forward_batch(ids).last_hidden_state)]
 
 
-def _open_two_streams(folder: Path, device: str, threads: int) -> Callable[[NDArray[np.int64]], Callable[[], object]]:
+class _TwoStreams(OpenModel):
     """Our int8 file as a server would run it: half of a batch on each of two streams."""
-    import openvino
 
-    path = folder / "openvino/openvino_model_qint8_quantized.xml"
-    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 2}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
 
-    def prepare(ids_BL: NDArray[np.int64]) -> Callable[[], object]:
-        halves = [half for half in np.array_split(ids_BL, 2) if len(half)]
-        inputs = [{"input_ids": half, "attention_mask": np.ones_like(half)} for half in halves]
-        requests = [compiled.create_infer_request() for _ in halves]
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 2, "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+        self._names = {graph_input.get_any_name() for graph_input in self._compiled.inputs}
 
-        def forward() -> object:
-            for request, given in zip(requests, inputs, strict=True):
+    def prepare(self, inputs: Inputs) -> Forward:
+        known = {name: array for name, array in inputs.items() if name in self._names}
+        streams = min(2, len(known["input_ids"]))
+        halves = [
+            {name: np.array_split(array, streams)[part] for name, array in known.items()} for part in range(streams)
+        ]
+        requests = [self._compiled.create_infer_request() for _ in halves]
+
+        def forward() -> list[Any]:
+            for request, given in zip(requests, halves, strict=True):
                 request.start_async(given, share_inputs=True)
             for request in requests:
                 request.wait()
@@ -74,48 +63,65 @@ def _open_two_streams(folder: Path, device: str, threads: int) -> Callable[[NDAr
 
         return forward
 
-    return prepare
+
+def _open_ctranslate2(folder: Path, entry: FileFormat, task: str, *, threads: int, **_: Any) -> OpenModel:
+    return _Encoder(folder, threads)
 
 
-def _openvino(path: str, precision: str | None = None) -> Backend:
-    return Backend(
-        (f"{path}.bin",),
-        lambda folder, device, threads: open_openvino(folder / f"{path}.xml", threads, precision),
-        companions=(f"{path}.xml",),
+def _open_two_streams(folder: Path, entry: FileFormat, task: str, *, threads: int, **_: Any) -> OpenModel:
+    return _TwoStreams((folder / entry.path).with_suffix(".xml"), threads)
+
+
+def _open_pytorch_int8(folder: Path, entry: FileFormat, task: str, *, threads: int, **_: Any) -> OpenModel:
+    import torch
+    from transformers import AutoModel
+
+    torch.set_num_threads(threads)
+    model = torch.ao.quantization.quantize_dynamic(AutoModel.from_pretrained(folder).eval(), {torch.nn.Linear})
+    return PyTorchModel(model, task)
+
+
+def _peer(runtime: str, path: str, **others: Any) -> FileFormat:
+    return FileFormat(runtime, others.pop("name", "int8"), path, "int8", f"{runtime} int8", "to compare", **others)
+
+
+_INT8 = FORMATS["openvino-int8"]
+_PEERS = (
+    _peer("openvino-int8", _INT8.path, name="two-streams", companions=_INT8.companions),
+    _peer("peer-pytorch", CHECKPOINT.path, alternatives=CHECKPOINT.alternatives),
+    _peer("peer-ortquantizer", "peers/ortquantizer.onnx"),
+    _peer("peer-nncf", "peers/nncf.bin", companions=("peers/nncf.xml",), hints=_INT8.hints),
+    _peer("peer-ctranslate2", "peers/ctranslate2/model.bin"),
+)
+PEERS = {case.name: case for entry in _PEERS for hint in entry.hints for case in [FormatCase(entry, hint)]}
+
+
+def register_peers() -> None:
+    """Add the peers to the cases that can be measured in this process."""
+    CASES.update(PEERS)
+    OPENERS.update(
+        {
+            "openvino-int8": _open_two_streams,
+            "peer-pytorch": _open_pytorch_int8,
+            "peer-ortquantizer": OPENERS["onnx"],
+            "peer-nncf": OPENERS["openvino"],
+            "peer-ctranslate2": _open_ctranslate2,
+        }
     )
 
 
-PEERS = {
-    "openvino-fp32-in-fp32": _openvino("openvino/openvino_model", "f32"),
-    "openvino-int8-in-fp32": _openvino("openvino/openvino_model_qint8_quantized", "f32"),
-    "openvino-int8-two-streams": Backend(
-        ("openvino/openvino_model_qint8_quantized.bin",),
-        _open_two_streams,
-        companions=("openvino/openvino_model_qint8_quantized.xml",),
-    ),
-    "peer-pytorch-int8": Backend(CHECKPOINT, _open_pytorch_int8),
-    "peer-ortquantizer-int8": Backend(
-        ("peers/ortquantizer.onnx",),
-        lambda folder, device, threads: open_onnx(folder / "peers/ortquantizer.onnx", threads),
-    ),
-    "peer-nncf-int8": _openvino("peers/nncf"),
-    "peer-nncf-int8-in-fp32": _openvino("peers/nncf", "f32"),
-    "peer-ctranslate2-int8": Backend(("peers/ctranslate2/model.bin",), _open_ctranslate2),
-}
-
-
-def write_peers(material: "Material", folder: Path) -> None:
+def write_peers(source: "ExportSource", folder: Path) -> None:
     """Make the peers' files of the same model; CTranslate2's only where it is installed."""
     (folder / "peers").mkdir()
-    _write_ortquantizer(material, folder)
-    _write_nncf(material, folder)
+    _write_ortquantizer(source, folder)
+    _write_nncf(source, folder)
     try:
         _write_ctranslate2(folder)
     except ImportError:
         logger.warning("CTranslate2 is not installed and is left out: pip install ctranslate2")
 
 
-def _write_ortquantizer(material: "Material", folder: Path) -> None:
+def _write_ortquantizer(source: "ExportSource", folder: Path) -> None:
     from optimum.exporters.onnx import export
     from optimum.exporters.tasks import TasksManager
     from optimum.onnxruntime import ORTQuantizer
@@ -123,27 +129,27 @@ def _write_ortquantizer(material: "Material", folder: Path) -> None:
 
     from distilrubert.conversion.onnx import quiet_exporters
 
-    config = material.checkpoint.model.config
+    config = source.checkpoint.model.config
     describe = TasksManager.get_exporter_config_constructor(
         "onnx", model_type=config.model_type, task="feature-extraction", library_name="transformers"
     )
     with tempfile.TemporaryDirectory(dir=folder) as work, quiet_exporters():
         plain = Path(work) / "model.onnx"
-        export(material.exported, describe(config), plain)
+        export(source.exported, describe(config), plain)
         settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
         ORTQuantizer(plain, config=config).quantize(settings, save_dir=work, file_suffix="quantized")
         (Path(work) / "model_quantized.onnx").replace(folder / "peers/ortquantizer.onnx")
 
 
-def _write_nncf(material: "Material", folder: Path) -> None:
+def _write_nncf(source: "ExportSource", folder: Path) -> None:
     import nncf
     import openvino
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
     from distilrubert.conversion.openvino import export_openvino
 
-    graph = export_openvino(material.exported, "feature-extraction")
-    inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in material.calibration]
+    graph = export_openvino(source.exported, "feature-extraction")
+    inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in source.calibration]
     with contextlib.redirect_stdout(io.StringIO()):
         quantized = nncf.quantize(
             graph, nncf.Dataset(inputs), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(inputs)

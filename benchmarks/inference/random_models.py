@@ -10,9 +10,9 @@ from peers import write_peers
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, DistilBertTokenizerFast
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.formats import FORMATS
-from distilrubert.conversion.material import Material
+from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import default_sentences
+from distilrubert.conversion.writers import write_file
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.wordpiece import train_wordpiece
 
@@ -64,11 +64,11 @@ def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILE
     sentences = default_sentences()
     tokenizer = _tokenizer(sentences, shape, work)
     settings = ConversionSettings(calibration_sentences=8)
-    material = Material.of_text(Student(_student(shape), tokenizer), settings, sentences)
+    source = ExportSource.of_text(Student(_student(shape), tokenizer), settings, sentences)
     for case in files:
         logger.info("%s: writing %s", name, case)
-        FORMATS[case].write(material, folder)
-    write_peers(material, folder)
+        write_file(case, source, folder)
+    write_peers(source, folder)
     return folder
 
 

@@ -21,23 +21,23 @@ from typing import Any
 
 import torch
 from chart import draw
-from conversation import BACKENDS as CONVERSATION_BACKENDS
+from conversation import CASES as CONVERSATION_CASES
 from conversation import LENGTHS, measure_conversation
-from peers import PEERS
+from peers import PEERS, register_peers
 from random_models import FULL, QUICK, Shape, write_model
 
+from distilrubert.common.formats import FORMATS, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.evaluation.speed.benchmark import PUBLISHED, SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
-from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.evaluation.speed.speed_settings import STARTS, SpeedSettings
 
 HERE = Path(__file__).parent
 WORKER = (str(HERE / "worker.py"),)
 BASELINE = "teacher-pytorch-fp32"
 
-# The worker adds the same to its own copy.
-BACKENDS.update(PEERS)
+# The worker does the same in its own process.
+register_peers()
 
 
 def main() -> None:
@@ -76,12 +76,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
-    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes of each case, one after another")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of each at each batch size")
+    parser.add_argument("--starts", type=int, default=STARTS, metavar="N", help="processes of each case")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="turns of each at each batch size")
     parser.add_argument("--models", nargs="+", choices=[*FULL][1:], metavar="NAME", help=f"of {', '.join([*FULL][1:])}")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the models are made meanwhile; 8 GB")
     parser.add_argument("--quick", action="store_true", help="small shapes, one round")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.quick and options.starts < STARTS:
+        parser.error(f"--starts {options.starts}: results for the documentation need at least {STARTS}; or use --quick")
+    return options
 
 
 def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -95,12 +98,13 @@ def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _cases(name: str, folder: Path, teacher: Path) -> list[SpeedCase]:
-    ours = cases_of(f"student-{name}", folder, [*PUBLISHED, "pytorch-bf16", *PEERS])
-    return [SpeedCase(BASELINE, teacher, "pytorch-fp32"), *{case.name: case for case in ours}.values()]
+    ours = [case.name for case in measured_cases(FORMATS.values(), Environment.capture().instruction_sets)]
+    found = cases_of(f"student-{name}", folder, [*ours, "pytorch-bf16", *PEERS])
+    return [SpeedCase(BASELINE, teacher, "pytorch-fp32"), *found]
 
 
 def _conversation(folder: Path, shapes: Mapping[str, Shape], options: argparse.Namespace) -> dict[str, Any]:
-    cases = [case for case in cases_of(folder.name, folder, [*BACKENDS]) if case.backend in CONVERSATION_BACKENDS]
+    cases = cases_of(folder.name, folder, CONVERSATION_CASES)
     return measure_conversation(
         cases,
         [min(length, 48) for length in LENGTHS[:64]] if options.quick else LENGTHS,
@@ -157,9 +161,7 @@ def _precision(case: str) -> str:
     """In what a case multiplies."""
     if "int8" in case:
         return "int8"
-    in_bf16 = {"amx_bf16", "avx512_bf16"} & set(Environment.capture().instruction_sets)
-    # By itself OpenVINO computes an fp32 file in bf16 where the CPU can.
-    return "bf16" if case.endswith("bf16") or (case.endswith("openvino-fp32") and in_bf16) else "fp32"
+    return "bf16" if case.endswith("bf16") else "fp32"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """The measured process of ``run.py``: that of ``distilrubert benchmark``, which also knows the peers."""
 
-from peers import PEERS
+from peers import register_peers
 
 from distilrubert.evaluation.speed import speed_worker
-from distilrubert.evaluation.speed.backends import BACKENDS
 
 if __name__ == "__main__":
-    BACKENDS.update(PEERS)
+    register_peers()
     speed_worker.serve(speed_worker.Worker())

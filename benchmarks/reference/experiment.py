@@ -25,9 +25,10 @@ from typing import Any
 from models import MODELS, PROBED, Model
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.training.training_report import TrainingReport
-from distilrubert.evaluation.speed.size import count_parameters, find_file
+from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
@@ -176,7 +177,7 @@ def _files(model: Model, run: Run) -> dict[str, float]:
     if model.has_files:
         parity = Measurements.load(run.reports / "parity.json")
         return {row.figures["path"]: row.figures["size_mib"] for row in parity.rows}
-    weights = find_file(run.student)
+    (weights,) = CHECKPOINT.find(run.student)
     return {weights.name: weights.stat().st_size / 2**20}
 
 

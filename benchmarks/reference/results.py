@@ -10,8 +10,8 @@ from typing import Any
 from models import MODELS, Model
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.conversion.formats import FORMATS
 from distilrubert.evaluation.tasks import gain
 from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.significance import critical_value

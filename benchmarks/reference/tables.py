@@ -20,7 +20,7 @@ from results import (
     widest,
 )
 
-from distilrubert.conversion.formats import FORMATS
+from distilrubert.common.formats import FORMATS
 from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.evaluation.tasks.task import known_tasks

@@ -1,12 +1,11 @@
 """Latency and throughput of models on random sequences, as the reference card measures them.
 
-What the figures rest on: each case has a process of its own, so threads, memory and the state of its runtime are its
-own; the cases take turns in rounds, so that a machine that gets slower or faster in the meantime does so for all; and
-the processes begin anew several times, because the passes of one process agree better than processes do: six of an
-int8 file of tiny shapes took from 11.3 to 13.0 ms on one thread, each within a few per cent of its own median. Between
-their turns they stay loaded, which costs memory only: waiting, each took at most 1 % of a core (PyTorch and ONNX
-Runtime, base shapes, with ONNX Runtime's spinning left on as users have it). Passes are timed from the inputs in place
-(on a GPU: on it) to the finished output.
+Each case runs in a process of its own, with its own threads, memory and state of the runtime. The cases take turns, so
+that a machine that becomes slower or faster meanwhile does so for all of them. The processes begin anew several times,
+because the passes of one process agree better than processes do: six processes of an int8 file of tiny shapes took from
+11.3 to 13.0 ms on one thread, each within a few per cent of its own median. Processes that wait for their turn stay
+loaded, which costs memory only: each took at most 1 % of a core (PyTorch and ONNX Runtime, base shapes, with ONNX
+Runtime's spinning left on as users have it). A pass is timed from inputs that are on the device to the finished output.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ import dataclasses
 import itertools
 import logging
 import os
-import platform
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -22,63 +20,58 @@ import torch
 from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import read_json
-from distilrubert.evaluation.speed.backends import BACKENDS, Backend
-from distilrubert.evaluation.speed.size import WEIGHTS_FILES, count_parameters, find_file
+from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.runtimes import devices_of
 
 logger = logging.getLogger(__name__)
-
-# A runtime for each published file; bf16 is computed from the fp32 file, and only where the CPU can.
-PUBLISHED = tuple(name for name in BACKENDS if name != "pytorch-bf16")
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCase:
-    """A model in a runtime.
+    """A model file to measure.
 
     Attributes:
         name: of the row, for example ``student-onnx-int8``.
-        folder: of the model, or its Hub id where the backend is PyTorch.
-        backend: a key of :data:`~distilrubert.evaluation.speed.backends.BACKENDS`.
+        folder: of the model, or its Hub id where the file is the checkpoint.
+        case: a key of :data:`~distilrubert.common.formats.CASES`.
     """
 
     name: str
     folder: str | os.PathLike[str]
-    backend: str
+    case: str
 
 
-def cases_of(
-    name: str,
-    model: str | os.PathLike[str],
-    backends: Sequence[str] = PUBLISHED,
-) -> list[SpeedCase]:
-    """A case for each of the backends whose file the model has, named ``<name>-<backend>``.
+def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | None = None) -> list[SpeedCase]:
+    """A case for each file that a model has, named ``<name>-<case>``.
 
-    Files that are made for another kind of processor than this machine's are passed over.
+    Files that are made for another kind of processor are left out.
 
     Args:
         name: of the model in the report.
-        model: its folder; from a Hub id only the checkpoint is taken.
-        backends: keys of :data:`~distilrubert.evaluation.speed.backends.BACKENDS`.
+        model: its folder; of a Hub id only the checkpoint is used.
+        cases: keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
+            :func:`~distilrubert.common.formats.measured_cases`.
 
     Raises:
-        UserError: if there is no such model or backend, or no file that any of the backends runs.
+        UserError: if there is no such model or case, or no file of any of the cases.
     """
     folder = checkpoint_folder(model)
-    cases = [
-        SpeedCase(f"{name}-{backend}", folder, backend)
-        for backend in backends
-        if any((folder / file).is_file() for file in _backend(backend).files)
-        and (not _backend(backend).machines or platform.machine() in _backend(backend).machines)
-    ]
-    if not cases:
-        raise UserError(f"{model}: holds no file for {', '.join(backends)}")
-    return cases
+    wanted = (
+        measured_cases(FORMATS.values(), Environment.capture().instruction_sets)
+        if cases is None
+        else [_case(case) for case in cases]
+    )
+    found = [case for case in wanted if case.format.runs_here and case.format.is_in(folder)]
+    if not found:
+        raise UserError(f"{model}: has no file for {', '.join(case.name for case in wanted)}")
+    return [SpeedCase(f"{name}-{case.name}", folder, case.name) for case in found]
 
 
 def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: Sequence[str] = WORKER) -> Measurements:
@@ -88,22 +81,21 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: 
         cases: the first one is the baseline (the teacher in PyTorch fp32, in a report for the card). On a GPU only
             those that can run there are measured, as rows ``<name>-cuda``.
         settings: how.
-        program: what Python runs for a case; another one knows backends that are added to the list.
+        program: what Python runs for a case; another one knows cases that are added to the list.
 
     Returns:
-        A row for each, with the figures of :func:`~distilrubert.evaluation.speed.speed_rows.speed_rows`; details hold
-        the settings as they were in effect.
+        A row for each, with the values of :func:`~distilrubert.evaluation.speed.speed_rows.speed_rows`; details hold
+        the settings that were in effect.
 
     Raises:
-        UserError: if a case's model or backend is not there, there is no GPU where one is asked for, or a
-            process dies.
+        UserError: if a case's model or file is missing, there is no GPU where one is asked for, or a process dies.
     """
     if not cases:
         raise UserError("speed: there is nothing to measure")
     threads = settings.threads or torch.get_num_threads()
     runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device))]
     if not runs:
-        raise UserError(f"speed: none of {', '.join(case.backend for case in cases)} runs on {settings.device}")
+        raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
     settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings), "threads": threads})
     total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
     with tqdm(total=total, desc="speed", unit="turns", disable=None, leave=False) as bar:
@@ -124,24 +116,24 @@ def _devices(settings: SpeedSettings) -> list[str]:
 
 
 def _prepare(case: SpeedCase, device: str) -> Run | None:
-    backend = _backend(case.backend)
-    if device not in backend.devices:
+    opened = _case(case.case)
+    if device not in devices_of(opened.format):
         return None
     folder = checkpoint_folder(case.folder)
-    find_file(folder, backend.files)
+    opened.format.find(folder)
     name = case.name if device == "cpu" else f"{case.name}-{device}"
     config = read_json(folder / "config.json")
     for key in ("vocab_size", "max_position_embeddings"):
         if not isinstance(config, dict) or not isinstance(config.get(key), int):
             raise UserError(f"{case.folder}: config.json has no {key}; a BERT-like encoder is needed")
-    # Before anything is measured: a checkpoint that cannot be read is told of now.
-    parameters = count_parameters(folder) if any((folder / name).is_file() for name in WEIGHTS_FILES) else None
+    # A checkpoint that cannot be read is reported before anything is measured.
+    parameters = count_parameters(folder) if CHECKPOINT.is_in(folder) else None
     positions = config["max_position_embeddings"]
-    return Run(name, folder, case.backend, device, config["vocab_size"], positions, parameters)
+    return Run(name, folder, opened, device, config["vocab_size"], positions, parameters)
 
 
 def _sequence_length(runs: Sequence[Run], settings: SpeedSettings) -> int:
-    """One length for all, or their figures could not be compared."""
+    """One length for all, so that their times can be compared."""
     longest = min(run.positions for run in runs)
     if settings.sequence_length > longest:
         logger.warning(
@@ -157,9 +149,11 @@ def _measure(
 ) -> None:
     # Loading overlaps, measuring never does.
     for run, process in zip(runs, processes, strict=True):
-        process.send("open", folder=str(run.folder), backend=run.backend, device=run.device, threads=settings.threads)
+        process.send("open", folder=str(run.folder), case=run.case.name, device=run.device, threads=settings.threads)
     for process in processes:
         process.receive()
+    for run, size in itertools.product(runs, settings.batch_sizes):
+        run.seconds[size].append([])
     for size, turn in itertools.product(settings.batch_sizes, range(settings.rounds)):
         # There and back, so that no case always follows the same other one.
         for run, process in list(zip(runs, processes, strict=True))[:: 1 if (start + turn) % 2 == 0 else -1]:
@@ -170,17 +164,17 @@ def _measure(
                 sequence_length=settings.sequence_length,
                 vocabulary=run.vocabulary,
                 seed=settings.seed,
-                warmup=settings.warmup if turn == 0 else 0,
+                warmup=settings.warmup,
                 minimum_time_s=settings.minimum_time_s,
             )
-            run.seconds[size] += answer["seconds"]
+            run.seconds[size][-1] += answer["seconds"]
             bar.update()
     for run, process in zip(runs, processes, strict=True):
-        for figure, peak in process.ask("memory").items():
-            run.memory[figure] = max(peak, run.memory.get(figure, 0.0))
+        for kind, peak in process.ask("memory").items():
+            run.memory[kind] = max(peak, run.memory.get(kind, 0.0))
 
 
-def _backend(name: str) -> Backend:
-    if name not in BACKENDS:
-        raise UserError(f"speed: no such backend: {name}; {', '.join(BACKENDS)} are known")
-    return BACKENDS[name]
+def _case(name: str) -> FormatCase:
+    if name not in CASES:
+        raise UserError(f"speed: no such file format: {name}; {', '.join(CASES)} are known")
+    return CASES[name]

@@ -1,17 +1,20 @@
-"""From the seconds of single passes to the rows of a speed report."""
+"""From the times of single passes to the rows of a speed report.
+
+A start is one process of a case. Its time is the median of its passes, so that a fast start, which makes more passes,
+has no more weight than a slow one. What a row says of a case is the median over the starts. Start k of a case is
+compared with start k of the baseline: both took turns, so a machine that was slower then was slower for both.
+"""
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Row
-from distilrubert.evaluation.speed.backends import BACKENDS
-from distilrubert.evaluation.speed.size import size_mib
 
 
 @dataclasses.dataclass
@@ -21,78 +24,114 @@ class Run:
     Attributes:
         name: of its row.
         folder: of the model.
-        backend: a key of :data:`~distilrubert.evaluation.speed.backends.BACKENDS`.
+        case: the file and its arithmetic.
         device: cpu or cuda.
         vocabulary: number of token ids.
         positions: longest sequence that the model takes.
         parameters: of its checkpoint; None where the folder has none.
-        seconds: of each pass, by batch size.
-        memory: figures of the process, the most of all starts.
+        seconds: of each pass of each start, by batch size.
+        memory: peaks of the process, the largest of all starts.
     """
 
     name: str
     folder: Path
-    backend: str
+    case: FormatCase
     device: str
     vocabulary: int
     positions: int
     parameters: int | None
-    seconds: dict[int, list[float]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    seconds: dict[int, list[list[float]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     memory: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def speed_rows(runs: Sequence[Run], threads: int) -> list[Row]:
     """A row for each run, against the first one.
 
-    Figures: latency_s (median of a pass at the smallest batch), samples_per_s (sequences a second at the largest
-    batch, median over passes), latency_spread_s and samples_spread_per_s (their interquartile ranges), batches (for
-    each size median_s, spread_s, minimum_s, maximum_s and passes), device, threads, parameters (None without a
-    checkpoint), size_mib of the file that is run, peak_memory_mib of the process, gpu_peak_memory_mib of its tensors.
-    `ratio` is the first run's latency over this one's. latency_ratio and throughput_ratio, better above 1, are against
-    ratio_to, the first run on the same device.
+    The raw values of a row are in ``batches``: for each batch size ``starts_s``, the median time of a pass in each
+    start, and ``passes``, their number in each start. The rest is derived from them: ``median_s`` in ``batches`` and
+    the values of :func:`times_of` and, against the first run on the same device, of :func:`ratios_of`. That run's name
+    is ``ratio_to``. ``ratio`` is the latency ratio to the first run of all.
+
+    Besides a row has starts, device, threads, hint (the number format of the arithmetic), parameters (None without a
+    checkpoint), size_mib of the files, peak_memory_mib of the process, gpu_peak_memory_mib of its tensors.
     """
-    figures = [_figures(run, threads) for run in runs]
-    return [_row(run, own, runs, figures) for run, own in zip(runs, figures, strict=True)]
+    batches = [_batches(run) for run in runs]
+    rows = []
+    for run, own in zip(runs, batches, strict=True):
+        index = [other.device for other in runs].index(run.device)
+        values = {
+            **times_of(own),
+            **ratios_of(own, batches[index]),
+            "ratio_to": runs[index].name,
+            "batches": own,
+            "device": run.device,
+            "threads": threads,
+            "hint": run.case.hint,
+            "parameters": run.parameters,
+            "size_mib": run.case.format.size_mib(run.folder),
+            **run.memory,
+        }
+        rows.append(Row(run.name, values, ratios_of(own, batches[0])["latency_ratio"]))
+    return rows
 
 
-def _row(run: Run, own: dict[str, Any], runs: Sequence[Run], figures: Sequence[dict[str, Any]]) -> Row:
-    index = [other.device for other in runs].index(run.device)
-    relative = {
-        "latency_ratio": figures[index]["latency_s"] / own["latency_s"],
-        "throughput_ratio": own["samples_per_s"] / figures[index]["samples_per_s"],
-        "ratio_to": runs[index].name,
-    }
-    return Row(run.name, {**own, **relative}, figures[0]["latency_s"] / own["latency_s"])
+def times_of(batches: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the times of a row's starts come to.
 
+    Args:
+        batches: of a row, see :func:`speed_rows`.
 
-def _figures(run: Run, threads: int) -> dict[str, Any]:
-    seconds = {size: np.array(values) for size, values in sorted(run.seconds.items())}
-    smallest, largest = min(seconds), max(seconds)
+    Returns:
+        latency_s, of a pass at the smallest batch size, and samples_per_s, sequences a second at the largest one, each
+        the median over the starts; their interquartile ranges latency_spread_s and samples_spread_per_s; starts.
+    """
+    smallest, largest = (size_of(batches) for size_of in (_smallest, _largest))
+    latencies = np.array(batches[smallest]["starts_s"])
+    rates = int(largest) / np.array(batches[largest]["starts_s"])
     return {
-        "latency_s": float(np.median(seconds[smallest])),
-        "latency_spread_s": _spread(seconds[smallest]),
-        "samples_per_s": float(np.median(largest / seconds[largest])),
-        "samples_spread_per_s": _spread(largest / seconds[largest]),
-        "batches": {str(size): _distribution(values) for size, values in seconds.items()},
-        "device": run.device,
-        "threads": threads,
-        "parameters": run.parameters,
-        "size_mib": size_mib(run.folder, BACKENDS[run.backend]),
-        **run.memory,
+        "latency_s": float(np.median(latencies)),
+        "latency_spread_s": float(np.subtract(*np.percentile(latencies, [75, 25]))),
+        "samples_per_s": float(np.median(rates)),
+        "samples_spread_per_s": float(np.subtract(*np.percentile(rates, [75, 25]))),
+        "starts": len(latencies),
     }
 
 
-def _distribution(seconds: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        "median_s": float(np.median(seconds)),
-        "spread_s": _spread(seconds),
-        "minimum_s": float(seconds.min()),
-        "maximum_s": float(seconds.max()),
-        "passes": len(seconds),
-    }
+def ratios_of(batches: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How many times faster a case is than a baseline, start by start; better above 1.
+
+    Args:
+        batches: of the case's row, see :func:`speed_rows`.
+        baseline: the same of the baseline's row, with as many starts.
+
+    Returns:
+        latency_ratio and throughput_ratio, the medians over the starts; latency_ratio_range and throughput_ratio_range,
+        the least and the largest of a start.
+    """
+    found: dict[str, Any] = {}
+    for name, size_of in (("latency_ratio", _smallest), ("throughput_ratio", _largest)):
+        size = size_of(batches)
+        ratios = np.array(baseline[size]["starts_s"]) / np.array(batches[size]["starts_s"])
+        found[name] = float(np.median(ratios))
+        found[f"{name}_range"] = [float(ratios.min()), float(ratios.max())]
+    return found
 
 
-def _spread(values: NDArray[np.float64]) -> float:
-    """Interquartile range."""
-    low, high = np.percentile(values, [25, 75])
-    return float(high - low)
+def _smallest(batches: Mapping[str, Any]) -> str:
+    return min(batches, key=int)
+
+
+def _largest(batches: Mapping[str, Any]) -> str:
+    return max(batches, key=int)
+
+
+def _batches(run: Run) -> dict[str, dict[str, Any]]:
+    found = {}
+    for size, starts in sorted(run.seconds.items()):
+        medians = [float(np.median(seconds)) for seconds in starts]
+        found[str(size)] = {
+            "median_s": float(np.median(medians)),
+            "starts_s": medians,
+            "passes": [len(seconds) for seconds in starts],
+        }
+    return found

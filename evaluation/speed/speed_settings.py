@@ -6,6 +6,9 @@ from pydantic import Field, field_validator
 
 from distilrubert.common.configuration import Section
 
+STARTS = 5
+"""Starts of each case by default, and at least as many for results that the documentation shows."""
+
 
 class SpeedSettings(Section):
     """How speed is measured."""
@@ -27,13 +30,14 @@ class SpeedSettings(Section):
         description="Threads on the CPU; where it is not given as many as PyTorch takes by itself, the physical cores.",
     )
     starts: int = Field(
-        default=3,
+        default=STARTS,
         ge=1,
-        description="How often the process of each case begins anew: where its memory comes to lie changes the times "
-        "of small models by a tenth or two.",
+        description="How often the process of each case begins anew. The place of its memory changes the times of "
+        f"small models by a tenth or two. With fewer than {STARTS} the reported spread says little; each row names "
+        "its number of starts.",
     )
-    rounds: int = Field(default=2, ge=1, description="Turns of each case at each batch size, after each start.")
-    warmup: int = Field(default=2, ge=0, description="Passes before the first turn after a start; they do not count.")
+    rounds: int = Field(default=1, ge=1, description="Turns of each case at each batch size, after each start.")
+    warmup: int = Field(default=2, ge=0, description="Passes at the beginning of each turn that do not count.")
     minimum_time_s: float = Field(
         default=0.5, ge=0, description="A turn is as many passes as fill this time, at least one; seconds."
     )

@@ -1,9 +1,9 @@
-"""The process that one case of a speed measurement has for itself.
+"""The process in which one case of a speed measurement runs alone.
 
 ``python -m distilrubert.evaluation.speed.speed_worker``
 
 It reads a command a line on standard input and answers each with a line on standard output, both JSON:
-``{"open": {folder, backend, device, threads}}``, ``{"measure": {batch_size, sequence_length, vocabulary, seed, warmup,
+``{"open": {folder, case, device, threads}}``, ``{"measure": {batch_size, sequence_length, vocabulary, seed, warmup,
 minimum_time_s}}``, ``{"memory": {}}``. It ends when its input does.
 """
 
@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from distilrubert.common.formats import CASES
 from distilrubert.common.memory import peak_memory_mib
-from distilrubert.evaluation.speed.backends import BACKENDS, Session
+from distilrubert.modeling.runtimes import Inputs, OpenModel, open_model
 
 
 class Worker:
     """Answers the commands; a method for each."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
+        self._model: OpenModel | None = None
         self._device = "cpu"
 
-    def open(self, *, folder: str, backend: str, device: str, threads: int) -> dict[str, Any]:
+    def open(self, *, folder: str, case: str, device: str, threads: int) -> dict[str, Any]:
         """Load the model."""
-        self._session = BACKENDS[backend].open(Path(folder), device, threads)
+        opened = CASES[case]
+        self._model = open_model(Path(folder), opened.format, device=device, threads=threads, hint=opened.hint)
         self._device = device
         return {}
 
@@ -37,9 +40,9 @@ class Worker:
         self, *, batch_size: int, sequence_length: int, vocabulary: int, seed: int, warmup: int, minimum_time_s: float
     ) -> dict[str, Any]:
         """Seconds of each of as many passes as fill the time, at least one, after `warmup` passes that do not count."""
-        assert self._session is not None
+        assert self._model is not None
         ids_BL = np.random.default_rng(seed).integers(0, vocabulary, (batch_size, sequence_length), dtype=np.int64)
-        forward = self._session(ids_BL)
+        forward = self._model.prepare(whole_sequences(ids_BL))
         for _ in range(warmup):
             forward()
         seconds: list[float] = []
@@ -57,6 +60,11 @@ class Worker:
 
             peaks["gpu_peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
         return peaks
+
+
+def whole_sequences(ids_BL: NDArray[np.int64]) -> Inputs:
+    """The inputs of a model for token ids without padding."""
+    return {"input_ids": ids_BL, "attention_mask": np.ones_like(ids_BL), "token_type_ids": np.zeros_like(ids_BL)}
 
 
 def serve(worker: object) -> None:

@@ -17,16 +17,19 @@ from transformers.trainer_pt_utils import nested_concat
 
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.modeling.runtimes import Inputs
 
 # As many rows at once, of similar length: int8 files find the range of their activations in the whole batch.
 BATCH_SIZE = 32
 
-Inputs = dict[str, NDArray[np.int64]]
 RunFile = Callable[[Inputs], tuple[NDArray[np.float32], ...]]
 """From a model's inputs, each (B, L), to its outputs: the logits, of which question answering has two kinds."""
-Export = Callable[[PreTrainedModel, PreTrainedTokenizerBase, str, Sequence[Inputs], Path], RunFile]
-"""From a fine-tuned model in fp32 on the CPU, its tokenizer, the exporters' name for its kind of task, inputs (1, L)
-to calibrate on and an empty folder to what runs the file that was written there."""
+Export = Callable[
+    [PreTrainedModel, PreTrainedTokenizerBase, str, Sequence[Mapping[str, Sequence[int]]], Path],
+    RunFile,
+]
+"""Writes a file of a fine-tuned model in fp32 on the CPU and opens it. Its arguments are the model, its tokenizer, the
+exporters' name for its kind of task, inputs to calibrate on and an empty folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Exporter:
     """A kind of file to score.
 
     Attributes:
-        export: makes one of a model.
+        export: writes one of a model and opens it.
         settings: what decides the file besides the model, as plain JSON values.
     """
 
@@ -54,7 +57,7 @@ def score_exported(
     """Export a fine-tuned model and score the file.
 
     Args:
-        exporter: makes the file.
+        exporter: writes the file and opens it.
         model: fine-tuned on the task; it is moved to the CPU.
         tokenizer: its own.
         task: the task.
@@ -66,13 +69,9 @@ def score_exported(
         The task's metrics, and ``rows``: see :func:`.row_results.score_test`.
     """
     names = [name for name in tokenizer.model_input_names if name in features["test"].column_names]
-    # Evenly out of the rows, which are sorted by length.
-    spread = np.linspace(0, len(features["train"]) - 1, min(len(features["train"]), 1024), dtype=int)
-    calibration = [
-        {name: np.array([row[name]], dtype=np.int64) for name in names} for row in features["train"].select(spread)
-    ]
     folder.mkdir()
-    run = exporter.export(model.eval().cpu(), tokenizer, task.task_kind.export_task, calibration, folder)
+    export_task = task.task_kind.export_task
+    run = exporter.export(model.eval().cpu(), tokenizer, export_task, features["train"].select_columns(names), folder)
     batches = _batches(features["test"].select_columns(names), tokenizer)
     outputs = reduce(nested_concat, (run(batch) for batch in batches))
     logits = outputs if len(outputs) > 1 else outputs[0]

@@ -3,27 +3,22 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilrubert.evaluation.tasks.exported import Exporter, Inputs, RunFile
+from distilrubert.evaluation.tasks.exported import Exporter, RunFile
+from distilrubert.modeling.runtimes import PyTorchModel
 
 CASE = "pytorch-fp32"
 
 
 def _keep(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: str, calibration: Sequence[Inputs], folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: str,
+    calibration: Sequence[Mapping[str, Sequence[int]]],
+    folder: Path,
 ) -> RunFile:
-    names = ("start_logits", "end_logits") if task == "question-answering" else ("logits",)
-
-    @torch.inference_mode()
-    def run(inputs: Inputs) -> tuple[NDArray[np.float32], ...]:
-        output = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        return tuple(output[name].float().numpy() for name in names)
-
-    return run
+    return PyTorchModel(model, task)
 
 
 def with_pytorch(exporters: Mapping[str, Exporter]) -> dict[str, Exporter]:

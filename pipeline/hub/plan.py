@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
-from distilrubert.conversion.formats import FORMATS
-from distilrubert.conversion.model_folder import CONVERTED_FILES
+from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
@@ -114,10 +113,10 @@ class PushPlan:
 
 # What a run makes with the weights, and what belongs to another model once they are replaced: exports, files of the
 # tokenizer, reports, and the shards into which transformers splits large weights.
-WEIGHTS = FORMATS["pytorch-fp32"].path
+WEIGHTS = CHECKPOINT.path
 MADE_WITH_WEIGHTS = frozenset({
-    *(path for entry in FORMATS.values() for path in (entry.path, *entry.companions)),
-    *CONVERTED_FILES,
+    *(path for entry in FORMATS.values() for path in entry.paths),
+    *SHARED_FILES,
     *(f"reports/{name}.json" for name in REPORTS),
     "model.safetensors.index.json",
 })  # fmt: skip

@@ -8,13 +8,13 @@ from typing import Any
 
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CASES, FORMATS, SHARED_FILES, FileFormat, FormatCase
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import Tolerances
-from distilrubert.conversion.formats import FORMATS, Format
-from distilrubert.conversion.model_folder import CONVERTED_FILES
-from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity
+from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity, tolerance_name, worst_of
+from distilrubert.conversion.writers import WRITERS
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 TASKS = ("feature-extraction", "fill-mask")
@@ -52,24 +52,25 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     rows = parity.rows if parity else []
     yield from _check_others(folder, details.get("sha256", {}))
     for row in rows:
-        entry = FORMATS.get(row.case)
-        if entry is None:
-            yield unchecked(row.case, "file", None, f"no such format is known; known: {', '.join(FORMATS)}")
-        elif lost := [path for path in (entry.path, *entry.companions) if not (folder / path).is_file()]:
+        if row.case not in CASES:
+            yield unchecked(row.case, "file", None, f"no such format is known; known: {', '.join(CASES)}")
+            continue
+        entry = CASES[row.case].format
+        if lost := [path for path in entry.paths if not (folder / path).is_file()]:
             yield checked(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, entry, row)
             yield _check_summary(entry, row)
-            yield from agreement(entry)
+            yield from agreement(CASES[row.case])
     stated = {row.case for row in rows}
     for entry in FORMATS.values():
         if entry.case not in stated and (folder / entry.path).is_file():
-            yield from agreement(entry, UNSTATED)
+            yield from agreement(FormatCase(entry), UNSTATED)
     yield from _name_unknown(folder)
 
 
 def _name_unknown(folder: Path) -> Iterator[Statement]:
-    known = {path for entry in FORMATS.values() for path in (entry.path, *entry.companions)}
+    known = {path for entry in FORMATS.values() for path in entry.paths}
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES)
     for path in files:
         if path not in known:
@@ -80,7 +81,7 @@ def _check_others(folder: Path, stated: Any) -> Iterator[Statement]:
     """What the files of all formats are used with; of other paths a report that anybody wrote has nothing to say."""
     if not isinstance(stated, Mapping):
         raise UserError(f"{folder / 'reports' / 'parity.json'}: details.sha256: a checksum by file is needed")
-    for path in (path for path in CONVERTED_FILES if path in stated):
+    for path in (path for path in SHARED_FILES if path in stated):
         claimed, found = stated[path], sha256_of(folder / path) if (folder / path).is_file() else None
         yield checked(path, "sha256", str(claimed), found, "" if found else "is missing", holds=found == claimed)
 
@@ -92,28 +93,31 @@ def _load(folder: Path) -> Checkpoint | UserError:
         return error
 
 
-def _check_bytes(folder: Path, entry: Format, row: Row) -> Iterator[Statement]:
-    found: dict[str, float | str] = {"size_mib": entry.size_mib(folder), "sha256": sha256_of(folder / entry.path)}
-    for figure, value in found.items():
-        if (claimed := row.figures.get(figure)) is not None:
-            yield checked(entry.path, figure, claimed, value, holds=claimed == value)
+def _check_bytes(folder: Path, entry: FileFormat, row: Row) -> Iterator[Statement]:
+    if (stated_size := row.figures.get("size_mib")) is not None:
+        size = entry.size_mib(folder)
+        yield checked(entry.path, "size_mib", stated_size, size, holds=stated_size == size)
+    digests = row.figures.get("sha256", {})
+    # Older reports have the checksum of the main file alone.
+    stated = digests if isinstance(digests, Mapping) else {entry.path: digests}
+    found = entry.digests(folder)
+    for path in found.keys() & stated.keys():
+        yield checked(path, "sha256", stated[path], found[path], holds=stated[path] == found[path])
 
 
-def _check_summary(entry: Format, row: Row) -> Statement:
+def _check_summary(entry: FileFormat, row: Row) -> Statement:
     """Whether what the row states of the file, and a card after it, is what it lists of single and padded sentences."""
     ways = [row.figures[way] for way in WAYS if row.figures.get(way)]
-    if len(ways) < len(WAYS):
-        return unchecked(entry.path, "summary", None, f"the report does not list {' and '.join(WAYS)} sentences")
+    if len(ways) < 2:
+        return unchecked(entry.path, "summary", None, f"the report does not list {' and '.join(WAYS)} texts")
     wrong = []
     for figure in ways[0]:
         found, claimed = [way[figure] for way in ways], row.figures[figure]
-        # Of all sentences a largest and a least are those of one way, and a mean lies between the two.
-        if figure.startswith("maximal"):
-            holds = claimed == max(found)
-        elif figure.startswith("minimal"):
-            holds = claimed == min(found)
-        else:
+        # Older reports have means over all sentences, and these lie between the means of the ways.
+        if "hint" not in row.figures and not figure.startswith(("maximal", "minimal")):
             holds = min(found) <= claimed <= max(found) or math.isclose(claimed, found[0], rel_tol=1e-6)
+        else:
+            holds = claimed == worst_of(figure, found)
         if not holds:
             wrong.append(figure)
     stated = len(ways[0])
@@ -126,21 +130,22 @@ def _check_agreement(
     tolerances: Tolerances,
     sentences: Sequence[str],
     tasks: Sequence[str],
-    entry: Format,
+    case: FormatCase,
     reason: str = "",
 ) -> Iterator[Statement]:
+    entry = case.format
     if isinstance(checkpoint, UserError):
         yield checked(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
         return
-    bounds = bounds_of(getattr(tolerances, entry.precision))
+    bounds = bounds_of(getattr(tolerances, tolerance_name(case)))
     try:
-        entry.require()
+        WRITERS[entry.case].require()
     except UserError as error:
         yield unchecked(entry.path, "agreement", ", ".join(bound.sign for bound in bounds), str(error))
         return
     for task in tasks:
         try:
-            figures = measure_parity(checkpoint, folder, [entry], sentences, task).rows[0].figures
+            figures = measure_parity(checkpoint, folder, [case], sentences, task).rows[0].figures
             break
         # What a damaged file makes the runtimes raise is not one family.
         except Exception as error:
@@ -148,7 +153,7 @@ def _check_agreement(
     else:
         yield checked(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
         return
-    usual = {bound.figure: bound for bound in bounds_of(getattr(Tolerances(), entry.precision))}
+    usual = {bound.figure: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)))}
     for bound in bounds:
         value = bound.worst(figures)
         # A report does not say itself what is good enough.

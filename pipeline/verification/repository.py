@@ -7,9 +7,9 @@ from pathlib import Path
 
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.formats import FORMATS
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -98,5 +98,6 @@ def _exporters_of(reports: Mapping[str, Measurements], extent: Extent) -> dict[s
 
 def _conversion_of(quality: Measurements, case: str) -> ConversionSettings:
     """How the files that were scored had been made; the defaults where a report does not say."""
-    stated = quality.details.get("exported", {}).get(case, {})
+    stated = dict(quality.details.get("exported", {}).get(case, {}))
+    stated.pop("conversion_version", None)
     return stated_settings(ConversionSettings, stated, "reports/quality.json", f"details.exported.{case}")

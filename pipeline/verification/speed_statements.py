@@ -2,16 +2,16 @@
 
 import dataclasses
 import math
-import platform
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CASES
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.evaluation.speed.backends import BACKENDS
 from distilrubert.evaluation.speed.benchmark import SpeedCase, measure_speed
-from distilrubert.evaluation.speed.size import count_parameters, size_mib
+from distilrubert.evaluation.speed.parameter_count import count_parameters
+from distilrubert.evaluation.speed.speed_rows import ratios_of, times_of
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
@@ -36,7 +36,7 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Statement]:
                 continue
             folder = Path(case.folder)
             try:
-                size = size_mib(folder, BACKENDS[case.backend])
+                size = CASES[case.case].format.size_mib(folder)
                 value = count_parameters(folder) if figure == "parameters" else size
                 yield checked(row.case, figure, claimed, value, holds=value == claimed)
             except UserError as error:
@@ -61,6 +61,9 @@ def _summaries(row: Row) -> dict[str, tuple[float, float]]:
     batches = {int(size): times for size, times in row.figures.get("batches", {}).items()}
     if not batches:
         return {}
+    if _has_starts(row):
+        found = times_of(row.figures["batches"])
+        return {name: (row.figures[name], value) for name, value in found.items()}
     smallest, largest = batches[min(batches)], batches[max(batches)]
     return {
         "latency_s": (row.figures["latency_s"], smallest["median_s"]),
@@ -71,6 +74,8 @@ def _summaries(row: Row) -> dict[str, tuple[float, float]]:
 def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
     """What the row states and what its times come to, of each ratio that it has."""
     figures, found = row.figures, {}
+    if _has_starts(row):
+        return _ratios_of_starts(row, speed)
     if row.ratio is not None and speed.baseline is not None:
         found["ratio"] = row.ratio, speed[speed.baseline].figures["latency_s"] / figures["latency_s"]
     if figures.keys() & {"latency_ratio", "throughput_ratio"}:
@@ -78,6 +83,23 @@ def _ratios(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
         other = speed[str(figures.get("ratio_to", speed.baseline))].figures
         found["latency_ratio"] = figures["latency_ratio"], other["latency_s"] / figures["latency_s"]
         found["throughput_ratio"] = figures["throughput_ratio"], figures["samples_per_s"] / other["samples_per_s"]
+    return found
+
+
+def _has_starts(row: Row) -> bool:
+    """Whether the row lists the time of each start; older reports do not."""
+    return any("starts_s" in times for times in row.figures.get("batches", {}).values())
+
+
+def _ratios_of_starts(row: Row, speed: Measurements) -> dict[str, tuple[float, float]]:
+    own = row.figures["batches"]
+    derived = ratios_of(own, speed[row.figures["ratio_to"]].figures["batches"])
+    found = {name: (row.figures[name], derived[name]) for name in ("latency_ratio", "throughput_ratio")}
+    for name in found.copy():
+        ends = zip(("least", "largest"), row.figures[f"{name}_range"], derived[f"{name}_range"], strict=True)
+        found.update({f"{end} {name}": (stated, value) for end, stated, value in ends})
+    if row.ratio is not None and speed.baseline is not None:
+        found["ratio"] = row.ratio, ratios_of(own, speed[speed.baseline].figures["batches"])["latency_ratio"]
     return found
 
 
@@ -152,8 +174,8 @@ def _gains(row: Row, baseline: Row) -> dict[str, _Gain]:
 
 def _case_of(row: Row, models: Models) -> SpeedCase | None:
     """The case that a row was measured on, where its model is at hand and its runtime known."""
-    model, _, backend = row.case.removesuffix("-cuda").partition("-")
-    return SpeedCase(row.case, models[model], backend) if model in models and backend in BACKENDS else None
+    model, _, name = row.case.removesuffix("-cuda").partition("-")
+    return SpeedCase(row.case, models[model], name) if model in models and name in CASES else None
 
 
 def _runnable(row: Row, models: Models) -> SpeedCase | None:
@@ -165,13 +187,13 @@ def _why_not(row: Row, models: Models) -> str:
     case = _case_of(row, models)
     if case is None:
         return _not_at_hand(row)
-    backend = BACKENDS[case.backend]
+    entry = CASES[case.case].format
     if row.case.endswith("-cuda"):
         return "only the CPU is measured"
-    if backend.machines and platform.machine() not in backend.machines:
-        return f"its file is for {' or '.join(backend.machines)}, this machine is {platform.machine()}"
-    if not any((Path(case.folder) / file).is_file() for file in backend.files):
-        return f"there is no {' or '.join(backend.files)}"
+    if not entry.runs_here:
+        return f"its file is for {' or '.join(entry.machines)}, this machine is another one"
+    if not entry.is_in(Path(case.folder)):
+        return f"there is no {' or '.join((entry.path, *entry.alternatives))}"
     return ""
 
 

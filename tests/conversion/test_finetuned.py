@@ -38,10 +38,11 @@ def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_t
         encoding = tokenizer(first, second, padding=True, truncation=True, return_tensors="np")
         return {name: encoding[name].astype(np.int64) for name in names}
 
-    calibration = [inputs([one], [two]) for one, two in zip(sentences[:10], sentences[10:20], strict=True)]
+    pairs = [inputs([one], [two]) for one, two in zip(sentences[:10], sentences[10:20], strict=True)]
+    examples = [{name: array[0].tolist() for name, array in pair.items()} for pair in pairs]
     settings = ConversionSettings(calibration_sentences=8)
     (tmp_path / "file").mkdir()
-    run = export_finetuned(case, settings, model, tokenizer, task, calibration, tmp_path / "file")
+    run = export_finetuned(case, settings, model, tokenizer, task, examples, tmp_path / "file")
     batch = inputs(sentences[20:25], sentences[25:30])
     with torch.inference_mode():
         output = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
@@ -61,10 +62,10 @@ def test_a_head_that_int8_hurts_stays(tiny_teacher_folder, tiny_teacher, sentenc
     openvino = pytest.importorskip("openvino")
     # BERT's has a pooler before its classifier.
     model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_folder, num_labels=3).eval()
-    calibration = [dict(tiny_teacher.tokenizer(text, return_tensors="np")) for text in sentences[:4]]
+    examples = [dict(tiny_teacher.tokenizer(text)) for text in sentences[:4]]
     settings = ConversionSettings(largest_layer_error=1e-6)
     export_finetuned(
-        "openvino-int8", settings, model, tiny_teacher.tokenizer, "text-classification", calibration, tmp_path
+        "openvino-int8", settings, model, tiny_teacher.tokenizer, "text-classification", examples, tmp_path
     )
     graph = openvino.Core().read_model(next(tmp_path.rglob("*.xml")))
     quantised = [node for node in graph.get_ops() if node.get_type_name() == "FakeQuantize"]

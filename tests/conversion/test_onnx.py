@@ -127,7 +127,7 @@ def test_the_mask_hides_what_is_padded(converted):
 
 
 def test_a_bert_keeps_its_token_types(tiny_teacher, tmp_path):
-    export_onnx(tiny_teacher.model.base_model, tmp_path / "model.onnx")
+    export_onnx(tiny_teacher.model.base_model, tmp_path / "model.onnx", "feature-extraction")
     run = session(tmp_path / "model.onnx").run
     inputs = tiny_teacher.tokenizer("Кто там?", "Это я.", return_tensors="pt")
     assert inputs["token_type_ids"].sum() > 0
@@ -142,7 +142,7 @@ def test_export_leaves_warnings_and_logging_as_they_were(tiny_student, tmp_path,
     import logging
 
     handlers = list(logging.getLogger().handlers)
-    export_onnx(tiny_student.model.base_model, tmp_path / "model.onnx")
+    export_onnx(tiny_student.model.base_model, tmp_path / "model.onnx", "feature-extraction")
     assert logging.getLogger().handlers == handlers
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -47,7 +46,7 @@ def test_the_files_are_scored_on_the_test_part(student_folder: Path, noun_task: 
     assert result.test["accuracy"] > 0.6
     assert len(calibration) == len(rows.train)
     assert all(inputs.keys() == {"input_ids", "attention_mask"} for inputs in calibration)
-    assert {inputs["input_ids"].dtype for inputs in calibration} == {np.dtype("int64")}
+    assert all(isinstance(inputs["input_ids"], list) for inputs in calibration)
 
 
 def test_each_kind_of_file_has_a_row(

@@ -1,45 +1,33 @@
-"""What files are made of: the checkpoint, and what is worked out of it once for all of them."""
+"""What files are made of: the checkpoint, and what is derived from it once for all of them."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilrubert.conversion.checkpoint import Checkpoint, FineTuned
+from distilrubert.common.sampling import evenly
+from distilrubert.conversion.checkpoint import Checkpoint, FineTuned, full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.onnx import graph_of
 from distilrubert.conversion.sensitivity import output_errors
 from distilrubert.conversion.smoothing import smooth
 
-Item = TypeVar("Item")
-
-# What the exporters' graphs return, by the task as optimum names it.
-OUTPUTS = {
-    "feature-extraction": ("last_hidden_state",),
-    "fill-mask": ("logits",),
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-}
-
-
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, or all if there are no more, at even distances from the first to the last."""
-    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int)]
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
+class ExportSource:
     """A checkpoint on its way to files.
 
     Attributes:
         checkpoint: in fp32.
         settings: what is wanted.
-        calibration: the model's inputs for some real text, one at a time, to see the ranges of activations on.
-        task: what the files return: a key of :data:`OUTPUTS`.
+        calibration: the model's inputs for real text, one at a time, to observe the ranges of activations on.
+        task: what the files return: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
     """
 
     checkpoint: Checkpoint | FineTuned
@@ -49,10 +37,14 @@ class Material:
 
     @classmethod
     def of_text(cls, checkpoint: Checkpoint, settings: ConversionSettings, sentences: Sequence[str]) -> Self:
-        """A masked language model and sentences to calibrate on."""
+        """A masked language model and sentences to calibrate on, as they are and joined to texts of full length."""
         chosen = evenly(sentences, settings.calibration_sentences)
+        limit = longest_input(checkpoint)
         # One at a time: padding would count as text.
-        inputs = [dict(checkpoint.tokenizer(text, truncation=True, return_tensors="pt")) for text in chosen]
+        inputs = [
+            dict(checkpoint.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt"))
+            for text in [*chosen, *full_length_texts(checkpoint, chosen)]
+        ]
         return cls(checkpoint, settings, inputs, settings.task)
 
     @property
@@ -68,12 +60,17 @@ class Material:
         return smooth(self.exported, self.calibration)
 
     @functools.cached_property
+    def smoothed_graph(self) -> "onnx.ModelProto":
+        """The ONNX graph of :attr:`smoothed`, from which all int8 files of ONNX are made."""
+        return graph_of(self.smoothed, self.task, mask_in_keys=True)
+
+    @functools.cached_property
     def errors(self) -> dict[str, float]:
         """How much int8 changes the output of each linear map of :attr:`smoothed`."""
         return output_errors(self.smoothed, self.calibration)
 
     @property
-    def kept(self) -> list[str]:
+    def maps_in_fp32(self) -> list[str]:
         """Names of the linear maps that int8 would change too much."""
         return [name for name, error in self.errors.items() if not error <= self.settings.largest_layer_error]
 
@@ -83,6 +80,6 @@ class Material:
         return {
             "calibration_sentences": len(self.calibration),
             "largest_layer_error": self.settings.largest_layer_error,
-            "kept_in_fp32": [name.removesuffix(".linear") for name in self.kept],
+            "kept_in_fp32": [name.removesuffix(".linear") for name in self.maps_in_fp32],
             "layer_errors": plain,
         }
