@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.batching import Collator
-from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_run import TrainingRun
@@ -23,7 +22,7 @@ from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
 from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
-from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
@@ -62,13 +61,13 @@ def distill(
     origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
     weights = settings.weights
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
-    objective: LossModule
     collator: Collator[Any]
     if is_paired:
-        objective = PairedObjective(student, teacher, settings)
+        tokenizers = Tokenizers(teacher.tokenizer, student.tokenizer)
+        objective = Objective(student.model, teacher.model, settings, tokenizers)
         pairs = _pairs_of(corpus, teacher, student)
         corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
-        # A batch has room for the longer side of each example; what the student reads is its own.
+        # A batch has room for the longer side of each example; the student reads its side alone.
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
         collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
@@ -100,9 +99,7 @@ def distill(
                 origin={"corpus": _identity_of(corpus), **origin},
                 epoch_tokens=epoch_tokens,
                 project=project,
-                find_unused_parameters=not any(
-                    getattr(weights, name) for name in ("kl", "mlm", "first_piece", "match", "reduce_map")
-                ),
+                find_unused_parameters=not objective.uses_head,
             )
         )
     finally:
@@ -157,7 +154,7 @@ def pretrain_teacher(
 def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: MaskedTrainingSettings, seed: int) -> Masker:
     if len(corpus.token_counts) != len(tokenizer):
         raise UserError(
-            f"corpus: it was tokenised with {len(corpus.token_counts)} pieces, and the model has {len(tokenizer)}"
+            f"corpus: it was tokenised with {len(corpus.token_counts)} tokens, and the model has {len(tokenizer)}"
         )
     _check_tokenizer(corpus, "tokenizer", tokenizer)
     return Masker(
@@ -171,11 +168,11 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Masked
 
 
 def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:
-    pieces = len(corpus.pairs.token_counts) if corpus.pairs else 0
-    if corpus.pairs is None or pieces != len(student.tokenizer):
+    size = len(corpus.pairs.token_counts) if corpus.pairs else 0
+    if corpus.pairs is None or size != len(student.tokenizer):
         raise UserError(
-            f"corpus: the student has a vocabulary of its own, {len(student.tokenizer)} pieces, and the corpus "
-            f"{'was not tokenised with it' if not pieces else f'was tokenised with one of {pieces}'}"
+            f"corpus: the student has a vocabulary of its own, {len(student.tokenizer)} tokens, and the corpus "
+            f"{'was not tokenised with it' if not size else f'was tokenised with one of {size}'}"
         )
     _check_tokenizer(corpus, "tokenizer", teacher.tokenizer)
     _check_tokenizer(corpus, "student_tokenizer", student.tokenizer)
@@ -183,7 +180,7 @@ def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpu
 
 
 def _check_tokenizer(corpus: Corpus, key: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Refuse ids of another tokenizer; a corpus that was made by hand need not say what its own was."""
+    """Refuse ids of another tokenizer; a corpus that was made by hand need not name its tokenizer."""
     made_with = corpus.manifest.get(key, {}).get("sha256")
     if made_with and made_with != tokenizer_sha256(tokenizer):
         raise UserError(

@@ -19,16 +19,16 @@ class DistillationSettings(ObjectiveSettings, MaskedTrainingSettings):
     freeze_embeddings: bool = Field(
         default=False,
         description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
-        "(as LightMBERT does): what it knows of pieces that the corpus seldom has is kept, and updates cost less.",
+        "(as LightMBERT does): what it knows of tokens that are rare in the corpus is kept, and updates cost less.",
     )
 
 
 class PretrainingSettings(MaskedTrainingSettings):
     """A teacher of the recipe's own: its size and how it is trained on the recipe's corpus."""
 
-    layers: int = Field(12, ge=1, description="Transformer blocks.")
+    layers: int = Field(12, ge=1, description="Transformer layers.")
     dim: int = Field(384, ge=1, description="Width of the hidden states.")
-    heads: int = Field(6, ge=1, description="Attention heads of a block; they divide dim.")
+    heads: int = Field(6, ge=1, description="Attention heads of a layer; they divide dim.")
     hidden_dim: int = Field(1536, ge=1, description="Width inside the feed-forward networks.")
     vocabulary_size: int = Field(8000, ge=100, description="Most WordPiece tokens of the vocabulary trained for it.")
     max_positions: int = Field(512, ge=8, description="Longest sequence in tokens, [CLS] and [SEP] included.")

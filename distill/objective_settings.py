@@ -1,4 +1,4 @@
-"""The settings of the objective: which losses are minimised, and how student and teacher are compared."""
+"""The losses of a recipe: which are minimised, and how student and teacher are compared."""
 
 from typing import Literal, Self
 
@@ -39,13 +39,14 @@ class ObjectiveSettings(Section):
     )
     match_rest: bool = Field(
         default=True,
-        description="In the match loss, keep what a model predicts outside the common pieces as one class; false "
-        "renormalises both models over the common pieces.",
+        description="In the match loss, keep what a model predicts outside the common tokens as one class; false "
+        "renormalises both models over the common tokens.",
     )
     vocabulary_chunk: int = Field(
         default=512,
         ge=1,
-        description="Tokens whose predictions are held at a time; each takes 4 bytes (bf16) or 8 (fp32) per piece.",
+        description="Rows whose predictions are held at a time; each takes 4 bytes (bf16) or 8 (fp32) per token of the "
+        "vocabulary.",
     )
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from distilrubert.conversion.onnx import require_onnx
 from distilrubert.conversion.openvino import require_openvino
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
-from distilrubert.distill.losses.objective import LAYER_LOSSES, PAIRED_LAYER_LOSSES, build_layer_losses
+from distilrubert.distill.losses.objective import check_layers
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.teacher import load_teacher
@@ -74,8 +74,7 @@ def _check_models(run: Run) -> None:
         config = teacher_config(run)
         longest = config.max_position_embeddings
     check_max_length(recipe.corpus.max_length, longest)
-    losses = PAIRED_LAYER_LOSSES if own and own.train else LAYER_LOSSES
-    build_layer_losses(losses, student_config(recipe.student, config), config, recipe.distillation)
+    check_layers(recipe.distillation, student_config(recipe.student, config), config)
 
 
 def _check_sources(run: Run) -> None:

@@ -19,7 +19,7 @@ from distilrubert.common.memory import peak_memory_mib
 from distilrubert.common.training.optimizer import build_optimizer
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks
+from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.evaluation.speed.speed_worker import serve
@@ -165,7 +165,7 @@ def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
     weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
     positions = "masked" if form == "masked" else "all"
     if form.startswith("recomputed"):
-        recompute_blocks(student, training=True)
+        recompute_layers(student, training=True)
     objective = Objective(student, teacher, ObjectiveSettings(weights=weights, kl_positions=positions))
     objective.to(next(student.parameters()).device)
 

@@ -38,7 +38,7 @@ from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
-from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_worker import serve
@@ -119,11 +119,8 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, float]:
     masker = SpanMasker(MaskingSettings(), teacher_tokenizer, student_tokenizer, counts, 0)
     layer_map = "all-mean" if "reduce" in CASES[case] else "block-mean"
     settings = ObjectiveSettings(weights=LossWeights(**CASES[case]), layer_map=layer_map)
-    objective: Objective | PairedObjective = (
-        Objective(student.model, teacher.model, settings)
-        if case == ONE
-        else PairedObjective(student, teacher, settings)
-    )
+    tokenizers = None if case == ONE else Tokenizers(teacher.tokenizer, student.tokenizer)
+    objective = Objective(student.model, teacher.model, settings, tokenizers)
     optimizer = build_optimizer(objective, OptimizationSettings())
     seconds = []
     for step in range(1 + arguments.steps):

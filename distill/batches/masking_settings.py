@@ -10,8 +10,8 @@ from distilrubert.common.configuration import Section
 class MaskingSettings(Section):
     """Masked-language modelling as in BERT; rare tokens can be preferred, as in XLM and DistilBERT.
 
-    Whoever learns where rare pieces are hidden more often learns to expect them; under even masks, as a teacher has
-    learnt from and as a user has them, it predicts worse, with and without a teacher (docs/results.md).
+    A student that sees rare tokens masked more often learns to expect them. Its teacher and its users mask evenly, and
+    there it predicts worse, with and without a teacher (docs/results.md).
     """
 
     probability: float = Field(

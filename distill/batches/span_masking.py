@@ -1,4 +1,4 @@
-"""Targets drawn on text, not on tokens: teacher and student cannot see the same characters.
+"""Targets drawn on text, not on tokens: the same characters are masked for teacher and student.
 
 Axes: B examples, L tokens of one side of an example, N tokens of all on one side, S spans of all.
 """
@@ -28,7 +28,7 @@ class Masked:
     Attributes:
         teacher: what the teacher sees.
         student: what the student sees.
-        labels_N: the student's original ids in hidden spans and -100 elsewhere.
+        labels_N: the student's original ids in masked spans and -100 elsewhere.
     """
 
     teacher: Side
@@ -57,11 +57,11 @@ class _Whole:
 
 
 class SpanMasker:
-    """Draws the hidden spans of an example: a pure function of (seed, epoch, index), the same on any rank or worker.
+    """Draws the masked spans of an example: a pure function of (seed, epoch, index), the same on any rank or worker.
 
     Spans are drawn without replacement, with the mean weight of their student tokens, until a share of the student's
-    tokens is hidden; the last one is taken at random such that the share is right on average. What happens to a span
-    (hidden behind [MASK], kept, replaced by random tokens) happens to all its tokens on both sides, so that the teacher
+    tokens is masked; the last one is taken at random such that the share is right on average. What happens to a span
+    (replaced by [MASK], kept, replaced by random tokens) happens to all its tokens on both sides, so that the teacher
     predicts from what the student sees. Spans with a special token on either side are never drawn: a teacher that
     reads [UNK] has nothing to teach of what it stands for.
 
@@ -92,8 +92,8 @@ class SpanMasker:
         self._is_special_T = np.isin(np.arange(len(teacher)), teacher.all_special_ids)
         self._characters = [_characters_of(tokenizer) for tokenizer in (teacher, student)]
         self._student_id_T = np.full(len(teacher), -1)
-        its, own = shared_tokens(teacher, student)
-        self._student_id_T[its] = own
+        teacher_ids, student_ids = shared_tokens(teacher, student)
+        self._student_id_T[teacher_ids] = student_ids
 
     def collate(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
         """Mask and pad examples.
@@ -106,10 +106,13 @@ class SpanMasker:
         """
         whole = _joined(examples)
         masked = self._masked(whole, epoch, indices)
-        its, own = whole.lengths
-        student = collate(masked.student.ids_L, masked.labels_N, own, self._pad_ids[1])
-        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, its, self._pad_ids[0])
-        for batch, side, lengths in ((teacher, masked.teacher, its), (student, masked.student, own)):
+        teacher_lengths, student_lengths = whole.lengths
+        student = collate(masked.student.ids_L, masked.labels_N, student_lengths, self._pad_ids[1])
+        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, teacher_lengths, self._pad_ids[0])
+        for batch, side, lengths in (
+            (teacher, masked.teacher, teacher_lengths),
+            (student, masked.student, student_lengths),
+        ):
             spans_N = side.spans_L - np.repeat(whole.first_B, lengths)
             batch["spans"] = torch.zeros_like(batch["input_ids"])
             batch["spans"][batch["attention_mask"].bool()] = torch.from_numpy(spans_N.astype(np.int64))
@@ -143,18 +146,18 @@ class SpanMasker:
 
     def _masked(self, whole: _Whole, epoch: int, indices: Sequence[int]) -> Masked:
         rounding_B, rows = draw_uniform(self._seed, whole.spans_B + sum(whole.lengths), epoch, indices)
-        span_S3, *own = _distribute(rows, (whole.spans_B, *whole.lengths))
+        span_S3, *tokens_N3 = _distribute(rows, (whole.spans_B, *whole.lengths))
         teacher, student = whole.sides
-        hidden_S = self._hidden(teacher, student, whole.spans_B, span_S3[:, 0], rounding_B)
-        action_S = np.where(hidden_S, span_S3[:, 1], np.inf)
+        masked_S = self._draw_spans(teacher, student, whole.spans_B, span_S3[:, 0], rounding_B)
+        action_S = np.where(masked_S, span_S3[:, 1], np.inf)
         sides = [
             self._applied(i, side, action_S, uniform_N3[:, 0])
-            for i, (side, uniform_N3) in enumerate(zip(whole.sides, own, strict=True))
+            for i, (side, uniform_N3) in enumerate(zip(whole.sides, tokens_N3, strict=True))
         ]
-        labels_N = np.where(hidden_S[student.spans_L], student.ids_L, IGNORED).astype(np.int32)
+        labels_N = np.where(masked_S[student.spans_L], student.ids_L, IGNORED).astype(np.int32)
         return Masked(sides[0], sides[1], labels_N)
 
-    def _hidden(
+    def _draw_spans(
         self,
         teacher: Side,
         student: Side,
@@ -174,9 +177,9 @@ class SpanMasker:
         before_S = np.cumsum(size_S[order_S]) - size_S[order_S]
         before_S = before_S - (np.cumsum(tokens_B) - tokens_B)[example_S]
         reach_S = before_S + rounding_B[example_S] * size_S[order_S]
-        hidden_S = np.zeros(number, dtype=bool)
-        hidden_S[order_S] = reach_S < self._settings.probability * tokens_B[example_S]
-        return hidden_S & (weight_S > 0)
+        masked_S = np.zeros(number, dtype=bool)
+        masked_S[order_S] = reach_S < self._settings.probability * tokens_B[example_S]
+        return masked_S & (weight_S > 0)
 
     def _applied(self, i: int, side: Side, action_S: NDArray[np.float64], substitute_N: NDArray[np.float64]) -> Side:
         ids_N, action_N = side.ids_L.copy(), action_S[side.spans_L]
@@ -197,15 +200,15 @@ class SpanMasker:
         return (reach[1] > 0) & (reach[1] <= reach[0])
 
     def _is_matched(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
-        """Which spans are a single token on either side, and the same piece."""
+        """Which spans are a single token on either side, and the same one."""
         number = 1 + max(int(side.spans_L.max()) for side in sides)
         single_S = np.ones(number, dtype=bool)
-        piece = []
+        tokens = []
         for side in sides:
             single_S &= np.bincount(side.spans_L, minlength=number) == 1
-            piece.append(np.full(number, -1))
-            piece[-1][side.spans_L] = side.ids_L
-        return cast("NDArray[np.bool_]", single_S & (self._student_id_T[piece[0]] == piece[1]))
+            tokens.append(np.full(number, -1))
+            tokens[-1][side.spans_L] = side.ids_L
+        return cast("NDArray[np.bool_]", single_S & (self._student_id_T[tokens[0]] == tokens[1]))
 
 
 def _characters_of(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
@@ -221,10 +224,10 @@ def _joined(examples: Sequence[Pair]) -> _Whole:
     spans_B = np.array([int(pair.teacher.spans_L[-1]) + 1 for pair in examples])
     first_B = np.cumsum(spans_B) - spans_B
     sides, lengths = [], []
-    for own in ([pair.teacher for pair in examples], [pair.student for pair in examples]):
-        lengths.append(np.array([len(side.ids_L) for side in own]))
-        ids_N = np.concatenate([side.ids_L for side in own])
-        sides.append(Side(ids_N, np.concatenate([side.spans_L for side in own]) + np.repeat(first_B, lengths[-1])))
+    for one_side in ([pair.teacher for pair in examples], [pair.student for pair in examples]):
+        lengths.append(np.array([len(side.ids_L) for side in one_side]))
+        ids_N = np.concatenate([side.ids_L for side in one_side])
+        sides.append(Side(ids_N, np.concatenate([side.spans_L for side in one_side]) + np.repeat(first_B, lengths[-1])))
     return _Whole((sides[0], sides[1]), (lengths[0], lengths[1]), spans_B)
 
 

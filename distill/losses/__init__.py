@@ -8,7 +8,8 @@ A command starts with this module, so it imports neither torch nor transformers.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -27,86 +28,106 @@ class Loss:
         meaning: what it compares, for the table on the card. ``{temperature}``, ``{positions}``, ``{hidden_states}``
             and ``{attention_maps}`` stand for what the settings say.
         vocabularies: whether student and teacher may have ``one`` vocabulary, or ``two``.
+        term: module and class of its :class:`~distilrubert.distill.losses.term.Term`.
+        options: further arguments of the class.
+        group: losses of one group are computed together, by one term.
+        needs_teacher: whether it compares with a teacher.
     """
 
     weight: str
     title: str
     meaning: str
-    vocabularies: frozenset[Vocabularies]
-
-
-def _loss(weight: str, title: str, meaning: str, *vocabularies: Vocabularies) -> Loss:
-    return Loss(weight, title, meaning, frozenset(vocabularies))
+    vocabularies: tuple[Vocabularies, ...]
+    term: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    group: str | None = None
+    needs_teacher: bool = True
 
 
 LOSSES: dict[str, Loss] = {
-    "kl": _loss(
+    "kl": Loss(
         "Divergence from the teacher's predictions; nats times temperature².",
         "KL to the teacher",
         "KL divergence from the teacher's to the student's predictions at temperature {temperature:g}, over "
         "{positions} positions",
-        "one",
+        ("one",),
+        "predictions.VocabularyTerm",
+        group="vocabulary",
     ),
-    "mlm": _loss(
+    "mlm": Loss(
         "Cross-entropy of the masked tokens, nats.",
         "Masked-token loss",
         "Masked-language-modelling cross-entropy of the student at the masked positions",
-        "one",
-        "two",
+        ("one", "two"),
+        "predictions.VocabularyTerm",
+        group="vocabulary",
+        needs_teacher=False,
     ),
-    "cosine": _loss(
+    "cosine": Loss(
         "Cosine distance of hidden states, 0 to 2.",
         "Cosine distance of hidden states",
         "Cosine distance between {hidden_states}",
-        "one",
+        ("one", "two"),
+        "states.StateTerm",
+        {"distance": "cosine", "projected": False},
     ),
-    "attention": _loss(
+    "attention": Loss(
         "Squared distance of attention maps, summed over keys, 0 to 2.",
         "Squared distance of attention maps",
         "Squared distance between {attention_maps}",
-        "one",
+        ("one",),
+        "attention.AttentionTerm",
     ),
-    "hidden": _loss(
+    "hidden": Loss(
         "Squared distance of hidden states, summed over dimensions.",
         "Squared distance of hidden states",
         "Squared distance between {hidden_states}",
-        "one",
+        ("one", "two"),
+        "states.StateTerm",
+        {"distance": "squared", "projected": True},
     ),
-    "first_piece": _loss(
+    "first_piece": Loss(
         "Two vocabularies: divergence over the student's tokens, each with all that the teacher predicts of what "
         "begins with it; nats times temperature².",
         "KL over the student's tokens",
         "KL divergence at temperature {temperature:g} over the student's vocabulary, each token with all that the "
         "teacher predicts of what begins with it",
-        "two",
+        ("two",),
+        "first_piece.FirstPieceTerm",
     ),
-    "match": _loss(
+    "match": Loss(
         "Two vocabularies: divergence over the tokens of both, where both texts have the same token; nats times "
         "temperature².",
         "KL over the common tokens",
         "KL divergence at temperature {temperature:g} over the tokens of both vocabularies, where both texts have the "
         "same token",
-        "two",
+        ("two",),
+        "match.MatchTerm",
     ),
-    "reduce_map": _loss(
+    "reduce_map": Loss(
         "Two vocabularies: divergence over the teacher's whole vocabulary, each of its tokens predicted through those "
         "that spell it; nats times temperature².",
         "KL over the teacher's tokens",
         "KL divergence at temperature {temperature:g} over the teacher's whole vocabulary, each token predicted "
         "through those of the student that spell it",
-        "two",
+        ("two",),
+        "reduce_map.ReduceMapTerm",
     ),
-    "reduce": _loss(
+    "reduce": Loss(
         "Two vocabularies: squared distance of the mean hidden states of a span of text, summed over dimensions.",
         "Squared distance of spans",
-        "Squared distance between {hidden_states}, each the mean over a span of text",
-        "two",
+        "Squared distance between {hidden_states}",
+        ("two",),
+        "states.StateTerm",
+        {"distance": "squared", "projected": True},
     ),
-    "reduce_cosine": _loss(
+    "reduce_cosine": Loss(
         "Two vocabularies: cosine distance of the mean hidden states of a span of text, 0 to 2.",
         "Cosine distance of spans",
-        "Cosine distance between {hidden_states}, each the mean over a span of text",
-        "two",
+        "Cosine distance between {hidden_states}",
+        ("two",),
+        "states.StateTerm",
+        {"distance": "cosine", "projected": True},
     ),
 }
 

@@ -14,15 +14,15 @@ Axes: B batch, L tokens, Q queries, K keys, D width, H heads.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import BertModel, DistilBertModel, PretrainedConfig
+from transformers import BertModel, DistilBertModel
 
 from distilrubert.common.errors import UserError
-from distilrubert.distill.losses.layer import Activations, LayerLoss, QueryKey, sum_selected
-from distilrubert.distill.losses.layer_map import LayerPair
+from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.term import Outputs, QueryKey, Setup, Term, TermSums, sum_selected
 
 _FIELD = "distillation.weights.attention"
 
@@ -43,49 +43,62 @@ def map_distance(student_BHQK: Tensor, teacher_BHQK: Tensor, mask_BL: Tensor) ->
     return sum_selected((student_BHQK - teacher_BHQK).square().sum(-1), mask_BL[:, None, :])
 
 
-class AttentionLoss(LayerLoss):
+class AttentionTerm(Term):
     """:func:`map_distance`, averaged over the pairs; the pair of the embeddings has no map and is left out.
 
     Raises:
-        UserError: if the numbers of heads differ, there is no pair of blocks, or one names the embeddings.
+        UserError: if the numbers of heads differ, no layers are paired, or a pair names the embeddings.
     """
 
-    needs = "queries_keys"
+    needs = frozenset({"queries_keys"})
 
-    def __init__(self, student: PretrainedConfig, teacher: PretrainedConfig, pairs: Sequence[LayerPair]) -> None:
-        super().__init__(student, teacher, [pair for pair in pairs if pair.student > 0])
-        if student.num_attention_heads != teacher.num_attention_heads:
+    def __init__(self, names: Sequence[str], setup: Setup) -> None:
+        super().__init__(names, setup)
+        assert setup.teacher is not None
+        self.pairs = [pair for pair in setup.pairs if 0 not in pair.student]
+        heads = setup.student.num_attention_heads, setup.teacher.num_attention_heads
+        if heads[0] != heads[1]:
             raise UserError(
-                f"{_FIELD}: compares maps head by head, but the student has {student.num_attention_heads} heads and "
-                f"the teacher {teacher.num_attention_heads}; set it to 0 or student.heads to the teacher's"
+                f"{_FIELD}: compares maps head by head, but the student has {heads[0]} heads and the teacher "
+                f"{heads[1]}; set it to 0 or student.heads to the teacher's"
             )
         if not self.pairs:
-            raise UserError(f"{_FIELD}: distillation.layer_map pairs no blocks, whose maps could be compared")
+            raise UserError(f"{_FIELD}: distillation.layer_map pairs no layers, whose maps could be compared")
         if any(0 in pair.teacher for pair in self.pairs):
             raise UserError(f"{_FIELD}: the embeddings, layer 0 in distillation.layer_map, have no attention map")
-        self.heads: int = student.num_attention_heads
+        self.heads: int = heads[0]
 
-    def count(self, mask_BL: Tensor) -> Tensor:
+    def counts(self, rows: Rows) -> dict[str, Tensor]:
         """Heads times real tokens."""
-        return self.heads * mask_BL.sum()
+        return {self.names[0]: self.heads * rows.student.mask_BL.sum()}
 
-    def forward(self, student: Activations, teacher: Activations, mask_BL: Tensor) -> Tensor:
-        """See :class:`LayerLoss`."""
-        distances = []
-        for pair in self.pairs:
-            maps = (attention_map(*teacher.queries_keys[layer - 1], self.heads, mask_BL) for layer in pair.teacher)
-            teacher_BHQK = sum(maps, start=torch.zeros((), device=mask_BL.device)) / len(pair.teacher)
-            student_BHQK = attention_map(*student.queries_keys[pair.student - 1], self.heads, mask_BL)
-            distances.append(map_distance(student_BHQK, teacher_BHQK, mask_BL))
-        return torch.stack(distances).mean()
+    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
+        """See :class:`Term`."""
+        assert teacher is not None
+        mask_BL = rows.student.mask_BL
+        with torch.autocast(mask_BL.device.type, enabled=False):
+            distances = []
+            for pair in self.pairs:
+                student_BHQK = self._mean_map(student, pair.student, mask_BL)
+                teacher_BHQK = self._mean_map(teacher, pair.teacher, mask_BL)
+                distances.append(map_distance(student_BHQK, teacher_BHQK, mask_BL))
+            found = torch.stack(distances).mean()
+            return TermSums(scales[self.names[0]] * found, {self.names[0]: found})
+
+    def _mean_map(self, outputs: Outputs, layers: Sequence[int], mask_BL: Tensor) -> Tensor:
+        first, *others = layers
+        mean_BHQK = attention_map(*outputs.queries_keys[first - 1], self.heads, mask_BL) / len(layers)
+        for layer in others:
+            mean_BHQK = mean_BHQK + attention_map(*outputs.queries_keys[layer - 1], self.heads, mask_BL) / len(layers)
+        return mean_BHQK
 
 
 @contextlib.contextmanager
 def record_queries_keys(encoder: nn.Module) -> Iterator[list[QueryKey]]:
-    """Collect the queries and keys of every block of a forward pass of `encoder` inside the block.
+    """Collect the queries and keys of every layer in a forward pass of `encoder` inside the context.
 
     Yields:
-        a list that is filled, in the order of the blocks, when the block ends.
+        a list that is filled, in the order of the layers, when the context ends.
     """
     recorded: list[QueryKey] = []
     outputs: dict[nn.Module, Tensor] = {}
@@ -105,8 +118,8 @@ def record_queries_keys(encoder: nn.Module) -> Iterator[list[QueryKey]]:
 
 def _query_key_projections(encoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     if isinstance(encoder, BertModel):
-        attentions = [block.attention.self for block in encoder.encoder.layer]
+        attentions = [layer.attention.self for layer in encoder.encoder.layer]
         return [(attention.query, attention.key) for attention in attentions]
     if isinstance(encoder, DistilBertModel):
-        return [(block.attention.q_lin, block.attention.k_lin) for block in encoder.transformer.layer]
+        return [(layer.attention.q_lin, layer.attention.k_lin) for layer in encoder.transformer.layer]
     raise TypeError(f"{type(encoder).__name__} is neither BertModel nor DistilBertModel")

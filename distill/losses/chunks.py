@@ -1,12 +1,18 @@
-"""Losses over two vocabularies, for a chunk of rows at a time, their gradients made in the forward pass.
+"""Losses over the vocabulary for a chunk of rows at a time, their gradients made in the forward pass.
 
-As in :mod:`.vocabulary`, nothing of rows × vocabulary outlives its chunk. What is compared differs from loss to loss,
-so each gives a :class:`Comparison`; the products with the student's vocabulary are here.
+The gradient of a chunk is made while its logits are there. So nothing of rows x vocabulary outlives its chunk, and each
+product with the vocabulary (for the logits, and for the gradients) is done once. Nothing is kept for the backward pass
+but the results.
 
-Axes: N rows, C rows of a chunk, V pieces of the student, T pieces of the teacher, D width.
+One autograd function serves all these losses. A :class:`ChunkedLoss` does the work: that of this module compares whole
+logits with any :class:`Comparison`; :mod:`.vocabulary` is the fast path for KL and MLM over one vocabulary.
+
+Axes: N rows, C rows of a chunk, V tokens of the student, T tokens of the teacher, D width.
 """
 
+import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,11 +20,92 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distilrubert.distill.losses.vocabulary import Predictor
+from distilrubert.distill.losses.tied import TiedWeight
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadInput:
+    """``logits_NV = hidden_ND @ weight_VD.T + bias_V``, not computed yet.
+
+    Attributes:
+        hidden_ND: rows that are to predict a token of the vocabulary, after the head's transform.
+        weight_VD: output embeddings, tied or not.
+        bias_V: output bias, or None.
+        tied: holder of the weight, where the embeddings share it.
+    """
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+    tied: TiedWeight | None = None
+
+
+class ChunkedLoss(abc.ABC):
+    """The work of one call: sums and gradients, chunk by chunk."""
+
+    @abc.abstractmethod
+    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
+        """Start, with the rows that learn, and which of their hidden rows, weight and bias need a gradient."""
+
+    @abc.abstractmethod
+    def add_rows(self, rows: slice) -> None:
+        """Add the losses and gradients of a chunk of rows."""
+
+    @abc.abstractmethod
+    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
+        """The total with its scales, the sum of each loss, and the gradients of hidden rows, weight and bias."""
+
+
+def run_in_chunks(loss: ChunkedLoss, student: HeadInput, chunk: int) -> tuple[Tensor, ...]:
+    """The total, the only one with a gradient, and the sum of each loss.
+
+    Args:
+        loss: does the work.
+        student: rows that learn.
+        chunk: rows that are worked on at a time; memory is proportional to it times the vocabulary.
+    """
+    with_gradient = torch.is_grad_enabled()
+    tensors = student.hidden_ND, student.weight_VD, student.bias_V
+    results: tuple[Tensor, ...] = _Chunked.apply(*tensors, student.tied, loss, chunk, with_gradient)  # type: ignore[no-untyped-call]
+    return results
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        tied: TiedWeight | None,
+        loss: ChunkedLoss,
+        chunk: int,
+        with_gradient: bool,
+    ) -> tuple[Tensor, ...]:
+        needs = [needed and with_gradient for needed in ctx.needs_input_grad[:3]]
+        loss.begin(HeadInput(hidden_ND, weight_VD, bias_V), needs)
+        for start in range(0, len(hidden_ND), chunk):
+            loss.add_rows(slice(start, start + chunk))
+        total, sums, gradients = loss.results()
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(*sums)
+        ctx.tied = tied
+        return total, *sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: tuple[Tensor | None, ...] = ctx.saved_tensors
+        # Spares a pass over the weight's gradient. A GPU is not asked: it would have to be waited for.
+        if gradient.device.type != "cpu" or gradient != 1:
+            gradients = tuple(each if each is None else each * gradient for each in gradients)
+        if ctx.tied is not None:
+            ctx.tied.put_gradient(gradients[1])
+        return *gradients, None, None, None, None
 
 
 class Comparison(Protocol):
-    """Compares the predictions of some rows."""
+    """Compares the predictions of some rows, over two vocabularies or one."""
 
     def __call__(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The loss summed over the rows, and its gradient with respect to the student's logits (C, V), from logits.
@@ -40,8 +127,8 @@ class ChunkedSum(NamedTuple):
     sum: Tensor
 
 
-def sum_in_chunks(
-    comparison: Comparison, student: Predictor, teacher: Predictor, scale: float, chunk: int
+def compare_in_chunks(
+    comparison: Comparison, student: HeadInput, teacher: HeadInput, scale: float, chunk: int
 ) -> ChunkedSum:
     """Compare row by row, `chunk` of them at a time.
 
@@ -54,59 +141,47 @@ def sum_in_chunks(
         scale: weight / number of rows.
         chunk: C.
     """
-    task = _Task(comparison, teacher, scale, chunk, torch.is_grad_enabled())
-    return ChunkedSum(*_Chunked.apply(student.hidden_ND, student.weight_VD, student.bias_V, task))  # type: ignore[no-untyped-call]
+    total, found = run_in_chunks(_WholeLogits(comparison, teacher, scale), student, chunk)
+    return ChunkedSum(total, found)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    comparison: Comparison
-    teacher: Predictor
-    scale: float
-    chunk: int
-    with_gradient: bool
+class _WholeLogits(ChunkedLoss):
+    """Compares the logits of a chunk as they are."""
 
+    def __init__(self, comparison: Comparison, teacher: HeadInput, scale: float) -> None:
+        self._comparison, self._teacher, self._scale = comparison, teacher, scale
 
-class _Chunked(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, task: _Task
-    ) -> tuple[Tensor, Tensor]:
-        student, teacher = Predictor(hidden_ND, weight_VD, bias_V), task.teacher
-        needs = [needed and task.with_gradient for needed in ctx.needs_input_grad[:3]]
-        gradients = [
+    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
+        self._student = student
+        tensors = student.hidden_ND, student.weight_VD, student.bias_V
+        self._gradients = [
             torch.zeros_like(tensor) if tensor is not None and needed else None
-            for tensor, needed in zip((hidden_ND, weight_VD, bias_V), needs, strict=True)
+            for tensor, needed in zip(tensors, needs, strict=True)
         ]
-        total = torch.zeros((), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
-        for start in range(0, len(hidden_ND), task.chunk):
-            rows = slice(start, start + task.chunk)
-            logits = _logits(student, rows), _logits(teacher, rows)
-            with torch.autocast(hidden_ND.device.type, enabled=False):
-                loss, gradient_CV = task.comparison(*logits)
-            total += loss
-            if any(needs):
-                _add_gradients(gradients, gradient_CV.mul_(task.scale), student, rows)
-        ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(total)
-        return task.scale * total, total
+        self._sum = student.hidden_ND.new_zeros((), dtype=_wide(student.hidden_ND))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return *(each if each is None else each * gradient for each in ctx.saved_tensors), None
+    def add_rows(self, rows: slice) -> None:
+        logits = _logits(self._student, rows), _logits(self._teacher, rows)
+        with torch.autocast(self._sum.device.type, enabled=False):
+            loss, gradient_CV = self._comparison(*logits)
+        self._sum += loss
+        hidden_ND, weight_VD, bias_V = self._gradients
+        gradient_CV.mul_(self._scale)
+        if hidden_ND is not None:
+            hidden_ND[rows] = torch.mm(gradient_CV, self._student.weight_VD)
+        if weight_VD is not None:
+            weight_VD += torch.mm(gradient_CV.t(), self._student.hidden_ND[rows])
+        if bias_V is not None:
+            bias_V += gradient_CV.sum(dim=0)
 
-
-def _logits(predictor: Predictor, rows: slice) -> Tensor:
-    logits_CV = F.linear(predictor.hidden_ND[rows], predictor.weight_VD, predictor.bias_V)
-    return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
+        return self._scale * self._sum, [self._sum], self._gradients
 
 
-def _add_gradients(gradients: list[Tensor | None], gradient_CV: Tensor, student: Predictor, rows: slice) -> None:
-    hidden_ND, weight_VD, bias_V = gradients
-    if hidden_ND is not None:
-        hidden_ND[rows] = torch.mm(gradient_CV, student.weight_VD)
-    if weight_VD is not None:
-        weight_VD += torch.mm(gradient_CV.t(), student.hidden_ND[rows])
-    if bias_V is not None:
-        bias_V += gradient_CV.sum(dim=0)
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _logits(rows_of: HeadInput, rows: slice) -> Tensor:
+    logits_CV = F.linear(rows_of.hidden_ND[rows], rows_of.weight_VD, rows_of.bias_V)
+    return logits_CV.to(_wide(logits_CV))

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from distilrubert.distill.losses.attention import record_queries_keys
-from distilrubert.distill.losses.layer import Activations, QueryKey
+from distilrubert.distill.losses.term import Need, Outputs, QueryKey
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.modeling.heads import MlmHead, encoder_of, layers_of, mlm_head_of
 
@@ -23,14 +23,20 @@ _PLAIN_ATTENTION_TOKENS = 256
 
 
 def encode(
-    model: PreTrainedModel, batch: Mapping[str, Tensor], needs: Collection[str], tied: TiedWeight | None = None
-) -> Activations:
+    model: PreTrainedModel,
+    batch: Mapping[str, Tensor],
+    needs: Collection[Need] = (),
+    *,
+    head: MlmHead | None = None,
+    tied: TiedWeight | None = None,
+) -> Outputs:
     """Run the encoder of `model` on a batch and keep what is needed, and nothing else.
 
     Args:
         model: a masked language model; its head is not run.
         batch: ``input_ids`` and ``attention_mask``.
-        needs: which of the optional fields of :class:`Activations` are wanted.
+        needs: which of the optional fields of :class:`Outputs` are wanted.
+        head: of the model, where it is not the model's own.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
     """
     encoder = encoder_of(model)
@@ -48,7 +54,9 @@ def encode(
             attention_mask=batch["attention_mask"],
             output_hidden_states="hidden_states" in needs,
         )
-    return Activations(output.last_hidden_state, output.hidden_states or (), tuple(queries_keys))
+    if "head" in needs and head is None:
+        head = mlm_head_of(model)
+    return Outputs(output.last_hidden_state, output.hidden_states or (), tuple(queries_keys), head, tied)
 
 
 def word_embeddings_of(model: PreTrainedModel) -> nn.Embedding:
@@ -63,14 +71,14 @@ def _is_plain_attention_faster(ids_BL: Tensor) -> bool:
     return kind == "cpu" and in_bf16 and torch.is_grad_enabled() and ids_BL.shape[1] <= _PLAIN_ATTENTION_TOKENS
 
 
-def recompute_blocks(model: PreTrainedModel, *, training: bool) -> None:
-    """Let `model` keep the input of each block alone for the backward pass, and compute the rest there once more.
+def recompute_layers(model: PreTrainedModel, *, training: bool) -> None:
+    """Let `model` keep the input of each layer alone for the backward pass, and compute the rest there once more.
 
     What transformers calls gradient checkpointing, which it leaves out in evaluation mode; here dropout and this have
     nothing to do with each other. The numbers are the same, bit for bit, also with dropout.
 
     Args:
-        model: what is trained. Its blocks alone are put into training mode, not what they consist of.
+        model: what is trained. Its layers alone are put into training mode, not what they consist of.
         training: the mode that their parts are in.
     """
     if not model.is_gradient_checkpointing:
@@ -81,7 +89,7 @@ def recompute_blocks(model: PreTrainedModel, *, training: bool) -> None:
 
 
 def _same_attention() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:
-    """The contexts of a block's two forward passes: the second is made by the backward pass, outside :func:`encode`."""
+    """The contexts of a layer's two forward passes: the second is made by the backward pass, outside :func:`encode`."""
     return contextlib.nullcontext(), _PlainAttention() if _PlainAttention.is_active else contextlib.nullcontext()
 
 

@@ -1,9 +1,9 @@
 """Divergence over the student's vocabulary, on which the teacher's predictions are folded.
 
     T² · Σ_n Σ_j p_nj · (log p_nj - log q_nj),   p = softmax(y / T),   q = softmax(student / T),
-    y_nj = log Σ_v [piece j begins the spelling of v] exp(teacher_nv)
+    y_nj = log Σ_v [token j begins the spelling of v] exp(teacher_nv)
 
-The student does not predict a word that it has no piece for; it predicts the piece that the word begins with. Its
+The student does not predict a word that it has no token for; it predicts the token that the word begins with. Its
 probability is that of all the teacher's tokens which begin with it: no part of what the teacher predicts is lost, where
 :mod:`.match` has to lay it all on the few tokens that the teacher does not have, or to leave it out.
 
@@ -11,24 +11,27 @@ Rows are the first tokens of the spans: both models predict there what begins at
 token in the student reaches beyond the teacher's first token is left out: for teacher ``привет ##ик`` and student
 ``приветик`` the folded target would lie on ``привет``, while ``приветик`` is what stands there.
 
-Axes: C rows, V pieces of the student, T pieces of the teacher.
+Axes: C rows, V tokens of the student, T tokens of the teacher.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distilrubert.distill.losses.match import LOWEST
-from distilrubert.distill.losses.sparse import SparseComparison
-from distilrubert.modeling.splitting import SplitMap
+from distilrubert.distill.losses.predictions import ComparisonTerm
+from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.sparse import LOWEST, SparseComparison
+from distilrubert.distill.losses.term import Tokenizers
+from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.modeling.splitting import SplitMap, split_vocabulary
 
 
 class FirstPieceComparison(SparseComparison):
     """The divergence and its gradient, for rows that fit into memory.
 
-    Pieces of the teacher that the student cannot spell are left out.
+    Tokens of the teacher that the student cannot spell are left out.
 
     Args:
-        split: how the teacher's pieces are spelt.
+        split: how the teacher's tokens are spelt.
         temperature: T.
     """
 
@@ -55,3 +58,17 @@ class FirstPieceComparison(SparseComparison):
         p_CV = log_p_CV.exp()
         loss = torch.sum(p_CV * log_p_CV.sub_(log_q_CV))
         return temperature**2 * loss, log_q_CV.exp_().sub_(p_CV).mul_(temperature)
+
+
+class FirstPieceTerm(ComparisonTerm):
+    """``first_piece``: see the module."""
+
+    @staticmethod
+    def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
+        """See :class:`ComparisonTerm`."""
+        return FirstPieceComparison(split_vocabulary(*tokenizers), settings.temperature)
+
+    @staticmethod
+    def comparable(rows: Rows) -> Tensor:
+        """Spans in which the student's first token does not reach beyond the teacher's."""
+        return rows.begins_inside_BS

@@ -1,6 +1,6 @@
 """Which layers of the teacher each layer of the student learns from.
 
-Layers are counted as in ``hidden_states``: 0 is the output of the embeddings, k that of the k-th block.
+Layers are counted as in ``hidden_states``: 0 is the output of the embeddings, k that of the k-th layer.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ FIELD = "distillation.layer_map"
 
 @dataclasses.dataclass(frozen=True)
 class LayerPair:
-    """A layer of the student and the layers of the teacher whose mean it learns.
+    """Layers of the student and of the teacher whose means are compared.
 
     Attributes:
-        student: index into the student's hidden states.
+        student: indices into the student's hidden states; one, but in ``all-mean``.
         teacher: indices into the teacher's hidden states.
     """
 
-    student: int
+    student: tuple[int, ...]
     teacher: tuple[int, ...]
 
 
@@ -31,35 +31,34 @@ def pair_layers(
 ) -> list[LayerPair]:
     """The pairs that `layer_map` names.
 
-    With K student and L teacher layers, student layer k has the block of teacher layers ⌊(k-1)·L/K⌋+1 … ⌊k·L/K⌋.
-    The blocks follow each other and hold every teacher layer once; where K does not divide L they differ by one
+    With K student and L teacher layers, student layer k has the group of teacher layers ⌊(k-1)·L/K⌋+1 … ⌊k·L/K⌋.
+    The groups follow each other and hold every teacher layer once; where K does not divide L they differ by one
     layer in length, and the last one always ends with the teacher's last layer.
 
     Args:
-        layer_map: ``block-mean`` (the mean of the block, as the cards of DistilRuBERT base and small describe),
-            ``last-of-block`` (its last layer, as in TinyBERT, arXiv 1909.10351), ``all-mean`` (one pair: the mean of
-            all states on either side, embeddings included, which then stands in the place of the states), or for
-            each student layer a list of teacher layers to average, 0 being the embeddings; an empty list leaves the
-            student layer without a pair.
+        layer_map: ``block-mean`` (the mean of the group, as the cards of DistilRuBERT base and small describe),
+            ``last-of-block`` (its last layer, as in TinyBERT, arXiv 1909.10351), ``all-mean`` (one pair, of
+            all layers on either side, embeddings included), or for each student layer a list of teacher layers to
+            average, 0 being the embeddings; an empty list leaves the student layer without a pair.
         student_layers: K.
         teacher_layers: L.
         embeddings_pair: pair the embeddings' outputs too.
 
     Raises:
-        UserError: if there are fewer teacher than student layers to make blocks of, or the lists do not fit.
+        UserError: if there are fewer teacher than student layers to make groups of, or the lists do not fit.
     """
     if layer_map == "all-mean":
-        return [LayerPair(0, (0,))]
+        return [LayerPair(tuple(range(student_layers + 1)), tuple(range(teacher_layers + 1)))]
     if isinstance(layer_map, str):
-        teachers = _blocks(layer_map, student_layers, teacher_layers)
+        teachers = _groups(layer_map, student_layers, teacher_layers)
     else:
         _check(layer_map, student_layers, teacher_layers)
         teachers = [tuple(layers) for layers in layer_map]
-    pairs = [LayerPair(0, (0,))] if embeddings_pair else []
-    return pairs + [LayerPair(k, layers) for k, layers in enumerate(teachers, start=1) if layers]
+    pairs = [LayerPair((0,), (0,))] if embeddings_pair else []
+    return pairs + [LayerPair((k,), layers) for k, layers in enumerate(teachers, start=1) if layers]
 
 
-def _blocks(kind: str, student_layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
+def _groups(kind: str, student_layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
     if student_layers > teacher_layers:
         raise UserError(
             f"{FIELD}: {kind} needs at least as many teacher layers as student layers, but there are {teacher_layers} "
@@ -104,6 +103,6 @@ def compared_layers(what: str, layer_map: LayerMap, student_layers: int, teacher
     elif teacher_layers == student_layers:
         target = "the teacher's at the same depth"
     else:
-        lengths = sorted({len(layers) for layers in _blocks(layer_map, student_layers, teacher_layers)})
+        lengths = sorted({len(layers) for layers in _groups(layer_map, student_layers, teacher_layers)})
         target = f"the mean of {' or '.join(map(str, lengths))} consecutive {what}s of the teacher"
     return f"each {what} of the student and {target}"

@@ -1,15 +1,15 @@
-"""Divergence of predictions over the pieces that both vocabularies have.
+"""Divergence of predictions over the tokens that both vocabularies have.
 
     T² · Σ_n Σ_m p_nm · (log p_nm - log q_nm),   p = softmax(teacher / T),   q = softmax(student / T)
 
-where m runs over the pieces of both and one class more, "rest": what either model gives to pieces that the other does
+where m runs over the tokens of both and one class more, "rest": what either model gives to tokens that the other does
 not have. With it the probabilities are those of the whole vocabularies, and a student learns how much of them lies
-elsewhere. Without it both are renormalised over the common pieces, as in the code of "Knowledge Distillation of
-Russian Language Models with Reduction of Vocabulary" (arXiv 2205.02340), and the rest is lost without a word.
+elsewhere. Without it both are renormalised over the common tokens, as in the code of "Knowledge Distillation of
+Russian Language Models with Reduction of Vocabulary" (arXiv 2205.02340), and the rest is lost.
 
-Rows are the positions where both tokenisations have the same piece, by their place in the text.
+Rows are the positions where both tokenisations have the same token, by their place in the text.
 
-Axes: C rows, V pieces of the student, T pieces of the teacher, M common pieces, R other pieces of the student.
+Axes: C rows, V tokens of the student, T tokens of the teacher, M common tokens, R other tokens of the student.
 """
 
 import numpy as np
@@ -17,20 +17,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# In place of the logarithm of 0, where its product with 0 is wanted.
-LOWEST = -1e4
+from distilrubert.distill.losses.predictions import ComparisonTerm
+from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.sparse import LOWEST
+from distilrubert.distill.losses.term import Tokenizers
+from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.modeling.splitting import shared_tokens
 
 
 class MatchComparison(nn.Module):
     """The divergence and its gradient, for rows that fit into memory.
 
-    Where the student has no piece of its own, nothing that it could predict is the rest, and the teacher's predictions
+    Where the student has no token of its own, nothing that it could predict is the rest, and the teacher's predictions
     are renormalised.
 
     Args:
-        teacher_ids: ids of the common pieces in the teacher's vocabulary, (M,).
-        student_ids: the same pieces in the student's, (M,).
-        sizes: pieces of the teacher and of the student.
+        teacher_ids: ids of the common tokens in the teacher's vocabulary, (M,).
+        student_ids: the same tokens in the student's, (M,).
+        sizes: tokens of the teacher and of the student.
         temperature: T.
         with_rest: whether there is a class for the rest.
     """
@@ -66,7 +70,7 @@ class MatchComparison(nn.Module):
         common = len(self.student_common)
         gradient_CV[:, self.student_common] = difference_CM[:, :common]
         if self._with_rest:
-            # Within the rest nothing is compared: its gradient goes to each piece by its share.
+            # Within the rest nothing is compared: its gradient goes to each token by its share.
             gradient_CV[:, self.student_rest] = rest_CR.softmax(dim=1) * difference_CM[:, common:]
         return self._temperature**2 * loss, gradient_CV
 
@@ -78,3 +82,19 @@ class MatchComparison(nn.Module):
         rest = logits[:, rest_ids] / self._temperature
         other = rest.logsumexp(dim=1, keepdim=True).clamp_min(LOWEST)
         return torch.cat((common, other), dim=1).log_softmax(dim=1), rest
+
+
+class MatchTerm(ComparisonTerm):
+    """``match``: see the module."""
+
+    @staticmethod
+    def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
+        """See :class:`ComparisonTerm`."""
+        ids = shared_tokens(*tokenizers)
+        sizes = len(tokenizers.teacher), len(tokenizers.student)
+        return MatchComparison(*ids, sizes, settings.temperature, settings.match_rest)
+
+    @staticmethod
+    def comparable(rows: Rows) -> Tensor:
+        """Spans that are one and the same token on both sides."""
+        return rows.matched_BS

@@ -1,32 +1,35 @@
-"""Divergence over the whole vocabulary of the teacher, whose pieces are predicted through those that spell them.
+"""Divergence over the whole vocabulary of the teacher, whose tokens are predicted through those that spell them.
 
     T² · Σ_n Σ_v p_nv · (log p_nv - log q_nv),   p = softmax(teacher / T),   q = softmax(z / T),
     z_nv = log Σ_j M_vj exp(a_nj)
 
-where M_vj counts how often piece j of the student stands in the spelling of the teacher's piece v, and a_n are the
-student's logits, averaged over the pieces that face the teacher's token n in the text. That is the `reduce-map` of
+where M_vj counts how often token j of the student stands in the spelling of the teacher's token v, and a_n are the
+student's logits, averaged over the tokens that face the teacher's token n in the text. That is the `reduce-map` of
 "Knowledge Distillation of Russian Language Models with Reduction of Vocabulary" (arXiv 2205.02340) in its form with
-summed probabilities. There the gradient went through thirty sampled pieces; M is a sparse matrix, and a product with
-it and one with its transpose give sum and gradient exactly, with nothing of rows × vocabulary × pieces.
+summed probabilities. There the gradient went through thirty sampled tokens; M is a sparse matrix, and a product with
+it and one with its transpose give sum and gradient exactly, with nothing of rows × vocabulary × tokens.
 
-Pieces that the student cannot spell are left out on both sides.
+Tokens that the student cannot spell are left out on both sides.
 
-Axes: C rows, V pieces of the student, T pieces of the teacher.
+Axes: C rows, V tokens of the student, T tokens of the teacher.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distilrubert.distill.losses.match import LOWEST
-from distilrubert.distill.losses.sparse import SparseComparison
-from distilrubert.modeling.splitting import SplitMap
+from distilrubert.distill.losses.predictions import ComparisonTerm
+from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.sparse import LOWEST, SparseComparison
+from distilrubert.distill.losses.term import Tokenizers
+from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.modeling.splitting import SplitMap, split_vocabulary
 
 
 class ReduceMapComparison(SparseComparison):
     """The divergence and its gradient, for rows that fit into memory.
 
     Args:
-        split: how the teacher's pieces are spelt.
+        split: how the teacher's tokens are spelt.
         temperature: T.
     """
 
@@ -58,3 +61,19 @@ class ReduceMapComparison(SparseComparison):
         gradient_TC = log_q_TC.exp_().sub_(p_TC).div_(sums_TC)
         gradient_VC = torch.mm(self.matrix_VT.to(powers_VC.dtype), gradient_TC).mul_(powers_VC)
         return temperature**2 * loss, gradient_VC.t().mul(temperature)
+
+
+class ReduceMapTerm(ComparisonTerm):
+    """``reduce_map``: see the module."""
+
+    averages = True
+
+    @staticmethod
+    def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
+        """See :class:`ComparisonTerm`."""
+        return ReduceMapComparison(split_vocabulary(*tokenizers), settings.temperature)
+
+    @staticmethod
+    def comparable(rows: Rows) -> Tensor:
+        """Spans that are one token of the teacher, and at least one of the student."""
+        return (rows.teacher.counts_BS == 1) & (rows.student.counts_BS > 0)

@@ -5,6 +5,9 @@ from typing import Self
 
 from torch import Tensor, nn
 
+# In place of the logarithm of 0, where its product with 0 is wanted.
+LOWEST = -1e4
+
 
 class SparseComparison(nn.Module):
     """A comparison that holds sparse matrices, which nothing changes.

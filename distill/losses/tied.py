@@ -1,7 +1,7 @@
 """Embeddings that the output layer shares: one gradient for both uses.
 
-The loss over the vocabulary makes a gradient for every piece. The lookup's own would be a second tensor of that size,
-filled with zeros but for the pieces of the batch, only to be added to the first. Here it is added in place.
+The loss over the vocabulary makes a gradient for every token. The lookup's own would be a second tensor of that size,
+filled with zeros but for the tokens of the batch, only to be added to the first. Here it is added in place.
 
 Axes: B batch, L tokens, D width, V vocabulary.
 """
@@ -32,11 +32,11 @@ class TiedWeight:
         self.weight_VD = weight_VD.view_as(weight_VD)
         self._gradient_VD: Tensor | None = None
 
-    def offer(self, gradient_VD: Tensor | None) -> None:
+    def put_gradient(self, gradient_VD: Tensor | None) -> None:
         """Leave the output layer's gradient, which is about to be returned to autograd."""
         self._gradient_VD = gradient_VD
 
-    def take(self) -> Tensor | None:
+    def pop_gradient(self) -> Tensor | None:
         """The gradient that was left, once: autograd copies a gradient that somebody else holds."""
         gradient_VD, self._gradient_VD = self._gradient_VD, None
         return gradient_VD
@@ -51,19 +51,19 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_VD: Tensor, ids_BL: Tensor, padding_id: int | None, tied: TiedWeight) -> Tensor:
         ctx.save_for_backward(ids_BL)
-        ctx.pieces, ctx.padding_id, ctx.tied = len(weight_VD), -1 if padding_id is None else padding_id, tied
+        ctx.size, ctx.padding_id, ctx.tied = len(weight_VD), -1 if padding_id is None else padding_id, tied
         return F.embedding(ids_BL, weight_VD, padding_id)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BLD: Tensor) -> tuple[Tensor | None, None, None, None]:
         (ids_BL,) = ctx.saved_tensors
-        shared_VD = ctx.tied.take()
+        shared_VD = ctx.tied.pop_gradient()
         # On a GPU adding in place depends on the order of threads, and the second tensor costs little.
         if shared_VD is None or shared_VD.device.type != "cpu":
-            pieces, padding = ctx.pieces, ctx.padding_id
+            size, padding = ctx.size, ctx.padding_id
             return (
-                torch.ops.aten.embedding_dense_backward(gradient_BLD, ids_BL, pieces, padding, False),
+                torch.ops.aten.embedding_dense_backward(gradient_BLD, ids_BL, size, padding, False),
                 None,
                 None,
                 None,

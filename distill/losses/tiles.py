@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-# Pieces of the vocabulary in a tile on a CPU: some megabytes, so that what is made from a tile is found in the cache,
+# Tokens of the vocabulary in a tile on a CPU: some megabytes, so that what is made from a tile is found in the cache,
 # and products large enough to run at full speed. A GPU takes the vocabulary whole.
 CPU_TILE = 4096
 

@@ -1,8 +1,11 @@
-"""Both losses over the vocabulary at once, from hidden rows, without a tensor of rows × vocabulary.
+"""KL and MLM at once: the fast path of :mod:`.chunks` over one vocabulary.
 
-The sums of :mod:`.kl` and :mod:`.mlm` and their gradients are computed for a chunk of rows at a time. The gradient is
-made in the forward pass, while the chunk's logits are there, so each of the four products with the vocabulary (two for
-the logits, two for the gradients) is done once and nothing is kept for the backward pass but the results.
+    KL = T² Σ p (log p - log q),   p = softmax(teacher / T),   q = softmax(student / T)
+    MLM = -log r[label],   r = softmax(student)
+
+KL is the forward divergence, teacher first. T² keeps its gradient of the order of the cross-entropy's (Hinton et al.,
+"Distilling the Knowledge in a Neural Network", arXiv 1503.02531; DistilBERT, arXiv 1910.01108). MLM is the
+cross-entropy of the masked tokens (Devlin et al., arXiv 1810.04805).
 
 Inside a chunk the vocabulary is walked in tiles that stay in the processor's caches, twice: first for the logits and
 their normalisers, then for the gradient. With x = z/T for the student's logits z and y = z'/T for the teacher's,
@@ -20,13 +23,12 @@ Axes: N rows, C rows of a chunk, M labelled rows, V vocabulary, D width.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from distilrubert.distill.losses.tied import TiedWeight
+from distilrubert.distill.losses.chunks import ChunkedLoss, HeadInput, run_in_chunks
 from distilrubert.distill.losses.tiles import (
     Arithmetic,
     Buffers,
@@ -38,28 +40,13 @@ from distilrubert.distill.losses.tiles import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Predictor:
-    """``logits_NV = hidden_ND @ weight_VD.T + bias_V``, not computed yet.
-
-    Attributes:
-        hidden_ND: rows that are to predict a piece of the vocabulary, after the head's transform.
-        weight_VD: output embeddings, tied or not.
-        bias_V: output bias, or None.
-    """
-
-    hidden_ND: Tensor
-    weight_VD: Tensor
-    bias_V: Tensor | None
-
-
 class VocabularyLosses(NamedTuple):
     """What :class:`VocabularyLoss` returns.
 
     Attributes:
         total: the weighted sum of both, the only one with a gradient.
-        kl: the divergence summed over all rows, as in :func:`.kl.kl_divergence`.
-        mlm: the cross-entropy summed over the labelled rows, as in :func:`.mlm.masked_cross_entropy`.
+        kl: the divergence summed over all rows, nats times T².
+        mlm: the cross-entropy summed over the labelled rows, nats.
     """
 
     total: Tensor
@@ -82,12 +69,11 @@ class VocabularyLoss:
 
     def __call__(
         self,
-        student: Predictor,
-        teacher: Predictor | None,
+        student: HeadInput,
+        teacher: HeadInput | None,
         labels_M: Tensor,
         kl_scale: float,
         mlm_scale: float,
-        tied: TiedWeight | None = None,
     ) -> VocabularyLosses:
         """Both sums, and their total with the gradient.
 
@@ -96,10 +82,9 @@ class VocabularyLoss:
         Args:
             student: its first M rows have the labels, all of them are compared with the teacher's.
             teacher: the same rows; None leaves out the divergence. Receives no gradient.
-            labels_M: piece that each of the first M rows should predict.
+            labels_M: token that each of the first M rows should predict.
             kl_scale: factor of the divergence in the total.
             mlm_scale: factor of the cross-entropy in the total.
-            tied: holder of the student's weight, where the embeddings share it.
         """
         temperature = self._temperature
         labels_M = labels_M if mlm_scale else labels_M[:0]
@@ -107,61 +92,34 @@ class VocabularyLoss:
             # What is left are the labelled rows, at their own temperature.
             teacher, temperature, kl_scale = None, 1.0, 0.0
             student = dataclasses.replace(student, hidden_ND=student.hidden_ND[: len(labels_M)])
-        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._chunk, self._buffers, tied)
-        return VocabularyLosses(*_Fused.apply(student.hidden_ND, student.weight_VD, student.bias_V, task))  # type: ignore[no-untyped-call]
+        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
+        return VocabularyLosses(*run_in_chunks(_Tiles(task), student, self._chunk))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
     """The arguments of one call that are not differentiated."""
 
-    teacher: Predictor | None
+    teacher: HeadInput | None
     labels_M: Tensor
     temperature: float
     kl_scale: float
     mlm_scale: float
-    chunk: int
     buffers: Buffers
-    tied: TiedWeight | None
-    with_gradient: bool = dataclasses.field(default_factory=torch.is_grad_enabled)
 
 
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, task: _Task
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        needs = [needed and task.with_gradient for needed in ctx.needs_input_grad[:3]]
-        work = _Work(Predictor(hidden_ND, weight_VD, bias_V), task, needs)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            for start in range(0, len(hidden_ND), task.chunk):
-                work.add_rows(slice(start, start + task.chunk))
-            ctx.save_for_backward(*work.gradients())
-        ctx.mark_non_differentiable(work.kl, work.mlm)
-        ctx.tied = task.tied
-        return task.kl_scale * work.kl + task.mlm_scale * work.mlm, work.kl, work.mlm
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: tuple[Tensor | None, ...] = ctx.saved_tensors
-        # Spares a pass over the weight's gradient. A GPU is not asked: it would have to be waited for.
-        if gradient.device.type != "cpu" or gradient != 1:
-            gradients = tuple(each if each is None else each * gradient for each in gradients)
-        if ctx.tied is not None:
-            ctx.tied.offer(gradients[1])
-        return *gradients, None
-
-
-class _Work:
-    """The sums and gradients of one call, chunk by chunk.
+class _Tiles(ChunkedLoss):
+    """The sums and gradients of one call, tile by tile of each chunk.
 
     The gradient with respect to the logits is held in units of the divergence's, where there is one: what is small,
     rows and results, is multiplied by the unit, and not the logits.
     """
 
-    def __init__(self, student: Predictor, task: _Task, needs: Sequence[bool]) -> None:
-        self.student, self.task = student, task
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+
+    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
+        task, self.student = self.task, student
         self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), task.buffers)
         self.unit = task.kl_scale * task.temperature if task.teacher else task.mlm_scale
         self.student_VD = a.narrowed("student weight", student.weight_VD)
@@ -176,16 +134,19 @@ class _Work:
             for tensor, needed in zip((student.hidden_ND, student.weight_VD, student.bias_V), needs, strict=True)
         )
 
-    def gradients(self) -> list[Tensor | None]:
-        """Of hidden rows, weight and bias, each in the type of what it belongs to; None where not needed."""
+    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
         wholes = self.student.hidden_ND, self.student.weight_VD, self.student.bias_V
-        return [
+        gradients = [
             None if gradient is None or whole is None else gradient.to(whole.dtype)
             for gradient, whole in zip((self.hidden_ND, self.weight_VD, self.bias_V), wholes, strict=True)
         ]
+        return self.task.kl_scale * self.kl + self.task.mlm_scale * self.mlm, [self.kl, self.mlm], gradients
 
     def add_rows(self, rows: slice) -> None:
-        """Add the losses and gradients of a chunk of rows."""
+        with torch.autocast(self.arithmetic.device.type, enabled=False):
+            self._add_rows(rows)
+
+    def _add_rows(self, rows: slice) -> None:
         a, task, labels_M = self.arithmetic, self.task, self.task.labels_M[rows]
         student = self._logits("student", self.student, self.student_VD, rows, len(labels_M))
         teacher = self._logits("teacher", task.teacher, self.teacher_VD, rows, 0) if task.teacher else None
@@ -204,7 +165,7 @@ class _Work:
         if self.hidden_ND is not None:
             self.hidden_ND[rows] *= self.unit
 
-    def _logits(self, name: str, of: Predictor, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
+    def _logits(self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
         return chunk_logits(
             self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.task.temperature, labelled
         )

@@ -1,11 +1,12 @@
 import pytest
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PretrainedConfig, PreTrainedModel
 
 from distilrubert.common.errors import UserError
-from distilrubert.distill.losses.attention import AttentionLoss, attention_map, map_distance, record_queries_keys
-from distilrubert.distill.losses.layer import Activations
-from distilrubert.distill.losses.layer_map import LayerPair
+from distilrubert.distill.losses.attention import AttentionTerm, attention_map, map_distance, record_queries_keys
+from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.term import Outputs, Setup
+from distilrubert.distill.objective_settings import LayerMap, ObjectiveSettings
 
 HEADS, LAYERS = 4, 3
 IDS = torch.arange(12).view(2, 6)
@@ -85,25 +86,35 @@ def test_pairs_compare_with_the_mean_of_maps_and_rows_are_heads_times_queries() 
     torch.manual_seed(0)
     student, teacher = distilbert().eval(), bert().eval()
     student_maps, teacher_maps = recorded_maps(student), recorded_maps(teacher)
-    pairs = [LayerPair(0, (0,)), LayerPair(1, (1, 2)), LayerPair(3, (3,))]
-    loss = AttentionLoss(student.config, teacher.config, pairs)
+    term = attention_term(student.config, teacher.config, [[1, 2], [], [3]])
     both = []
     for model in (student, teacher):
         with record_queries_keys(model) as queries_keys:
             model(input_ids=IDS, attention_mask=MASK)
-        both.append(Activations(torch.empty(0), (), tuple(queries_keys)))
+        both.append(Outputs(torch.empty(0), (), tuple(queries_keys)))
     mask = MASK.bool()
     expected = (
         map_distance(student_maps[0], (teacher_maps[0] + teacher_maps[1]) / 2, mask)
         + map_distance(student_maps[2], teacher_maps[2], mask)
     ) / 2
-    torch.testing.assert_close(loss(*both, mask), expected)
-    assert loss.count(mask) == HEADS * 9
+    rows = Rows.of({"attention_mask": mask, "labels": IDS})
+    torch.testing.assert_close(term(*both, rows, {"attention": 1.0}).sums["attention"], expected)
+    assert term.counts(rows) == {"attention": HEADS * 9}
+
+
+def attention_term(student: PretrainedConfig, teacher: PretrainedConfig, layer_map: LayerMap) -> AttentionTerm:
+    settings = ObjectiveSettings(layer_map=layer_map, embeddings_pair=layer_map != "all-mean")
+    return AttentionTerm(["attention"], Setup(settings, student, teacher, None))
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    student = DistilBertConfig(dim=16, n_heads=4)
+    student, teacher = (
+        DistilBertConfig(dim=16, n_heads=4, n_layers=1),
+        BertConfig(hidden_size=16, num_attention_heads=4),
+    )
     with pytest.raises(UserError, match=r"distillation\.weights\.attention: .*4 heads and the teacher 2"):
-        AttentionLoss(student, BertConfig(hidden_size=16, num_attention_heads=2), [LayerPair(1, (1,))])
+        attention_term(student, BertConfig(hidden_size=16, num_attention_heads=2), [[1]])
     with pytest.raises(UserError, match=r"embeddings, layer 0 in distillation\.layer_map"):
-        AttentionLoss(student, BertConfig(hidden_size=16, num_attention_heads=4), [LayerPair(1, (0, 1))])
+        attention_term(student, teacher, [[0, 1]])
+    with pytest.raises(UserError, match="pairs no layers"):
+        attention_term(student, teacher, "all-mean")

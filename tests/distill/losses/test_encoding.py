@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
 from distilrubert.distill.losses import encoding
-from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_blocks
+from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 
 BATCH = {
     "input_ids": torch.arange(14).view(2, 7),
@@ -144,7 +144,7 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less(
     model.train(training)
     expected, all_kept = run()
     step_by_step = len(calls)
-    recompute_blocks(model, training=training)
+    recompute_layers(model, training=training)
     gradients, kept = run()
     for gradient, usual in zip(gradients, expected, strict=True):
         assert torch.equal(gradient, usual)

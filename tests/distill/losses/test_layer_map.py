@@ -9,7 +9,7 @@ from distilrubert.distill.losses.layer_map import LayerPair, compared_layers, pa
 def teachers(*arguments: object, **options: bool) -> list[tuple[int, ...]]:
     pairs = pair_layers(*arguments, **options)
     first = 0 if options.get("embeddings_pair") else 1
-    assert [pair.student for pair in pairs] == list(range(first, first + len(pairs)))
+    assert [pair.student for pair in pairs] == [(k,) for k in range(first, first + len(pairs))]
     return [pair.teacher for pair in pairs]
 
 
@@ -34,7 +34,7 @@ def test_last_of_block_is_the_map_of_tinybert() -> None:
 
 def test_lists_are_taken_as_they_are_and_empty_ones_left_out() -> None:
     pairs = pair_layers([[0, 4], [], [12]], 3, 12)
-    assert pairs == [LayerPair(1, (0, 4)), LayerPair(3, (12,))]
+    assert pairs == [LayerPair((1,), (0, 4)), LayerPair((3,), (12,))]
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,7 @@ def test_a_layer_map_in_words(layer_map: Any, teacher: int, target: str) -> None
 def test_all_layers_in_words() -> None:
     said = compared_layers("attention map", "all-mean", 6, 12)
     assert said == "the mean of all attention maps of the student and that of the teacher's"
+
+
+def test_all_mean_is_one_pair_of_all_layers() -> None:
+    assert pair_layers("all-mean", 2, 4) == [LayerPair((0, 1, 2), (0, 1, 2, 3, 4))]

@@ -10,14 +10,13 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedMode
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.distill.losses import LossWeights
-from distilrubert.distill.losses.cosine import cosine_distance
-from distilrubert.distill.losses.kl import kl_divergence
-from distilrubert.distill.losses.mlm import masked_cross_entropy
 from distilrubert.distill.losses.objective import Objective
+from distilrubert.distill.losses.states import cosine_distance
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
+from tests.distill.losses.reference_formulas import kl_divergence, masked_cross_entropy
 
 ALL = {"kl": 5.0, "mlm": 2.0, "cosine": 1.0, "attention": 0.5, "hidden": 0.1}
 Batch = dict[str, Tensor]
@@ -169,7 +168,7 @@ def test_a_narrower_student_learns_projections_with_it(tiny_teacher: Teacher, ba
     objective = Objective(student, tiny_teacher.model, settings(weights={"mlm": 1, "hidden": 0.1, "attention": 1}))
     losses = objective(batch, objective.counts(batch))
     found = gradients(objective, losses["loss"])
-    projections = [name for name in found if name.startswith("layer_losses.hidden.projections.")]
+    projections = [name for name in found if name.startswith("terms.hidden.projections.")]
     assert len(projections) == 4
     assert all(found[name].abs().max() > 0 for name in projections)
     with pytest.raises(UserError, match=r"distillation\.weights\.cosine"):
@@ -351,7 +350,7 @@ def test_what_cannot_be_is_refused(student: DistilBertForMaskedLM, tiny_teacher:
     with pytest.raises(UserError, match=r"^distillation\.layer_map: 1 lists for 2 student layers"):
         Objective(student, tiny_teacher.model, settings(layer_map=[[1]]))
     smaller = DistilBertForMaskedLM(type(student.config)(**{**student.config.to_dict(), "vocab_size": 30}))
-    with pytest.raises(UserError, match=r"^student\.vocabulary: .*30 pieces"):
+    with pytest.raises(UserError, match=r"^student\.vocabulary: .*30 tokens"):
         Objective(smaller, tiny_teacher.model, settings())
 
 

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilrubert.distill.losses.chunks import sum_in_chunks
+from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
-from distilrubert.distill.losses.kl import kl_divergence
 from distilrubert.distill.losses.match import MatchComparison
-from distilrubert.distill.losses.reduce import span_counts, span_means
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
-from distilrubert.distill.losses.vocabulary import Predictor
+from distilrubert.distill.losses.rows import span_counts, span_means
 from distilrubert.modeling.splitting import SplitMap
+from tests.distill.losses.reference_formulas import kl_divergence
 
 T = 2.0
 
@@ -159,8 +158,8 @@ def test_chunks_are_the_whole(name: str, chunk: int) -> None:
     comparison = COMPARISONS[name]
     shapes = [(9, 3), (5, 3), (5,)]
     hidden_ND, weight_VD, bias_V = (drawn(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes))
-    teacher = Predictor(drawn(9, 4, seed=5), drawn(7, 4, seed=6), drawn(7, seed=7))
-    found = sum_in_chunks(comparison, Predictor(hidden_ND, weight_VD, bias_V), teacher, 0.3, chunk)
+    teacher = HeadInput(drawn(9, 4, seed=5), drawn(7, 4, seed=6), drawn(7, seed=7))
+    found = compare_in_chunks(comparison, HeadInput(hidden_ND, weight_VD, bias_V), teacher, 0.3, chunk)
     (2 * found.scaled).backward()
     logits_NV = F.linear(hidden_ND, weight_VD, bias_V)
     loss, gradient_NV = comparison(logits_NV.detach(), F.linear(teacher.hidden_ND, teacher.weight_VD, teacher.bias_V))
@@ -174,8 +173,8 @@ def test_chunks_are_the_whole(name: str, chunk: int) -> None:
 
 def test_no_rows_are_no_loss() -> None:
     comparison = MatchComparison(ids(0), ids(1), (7, 5), T)
-    student = Predictor(drawn(0, 3).requires_grad_(), drawn(5, 3).requires_grad_(), None)
-    found = sum_in_chunks(comparison, student, Predictor(drawn(0, 4), drawn(7, 4), None), 0.0, 8)
+    student = HeadInput(drawn(0, 3).requires_grad_(), drawn(5, 3).requires_grad_(), None)
+    found = compare_in_chunks(comparison, student, HeadInput(drawn(0, 4), drawn(7, 4), None), 0.0, 8)
     found.scaled.backward()
     assert found.sum == 0
     assert not student.weight_VD.grad.any()
@@ -198,12 +197,12 @@ def test_states_are_means_over_real_tokens() -> None:
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_bf16_is_for_the_products_alone(name: str) -> None:
     comparison = COMPARISONS[name]
-    teacher = Predictor(drawn(9, 4, seed=5).float(), drawn(7, 4, seed=6, scale=1.0).float(), None)
+    teacher = HeadInput(drawn(9, 4, seed=5).float(), drawn(7, 4, seed=6, scale=1.0).float(), None)
     found = []
     for enabled in (False, True):
-        student = Predictor(drawn(9, 3).float().requires_grad_(), drawn(5, 3, seed=1).float().requires_grad_(), None)
+        student = HeadInput(drawn(9, 3).float().requires_grad_(), drawn(5, 3, seed=1).float().requires_grad_(), None)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            sums = sum_in_chunks(comparison, student, teacher, 0.1, 4)
+            sums = compare_in_chunks(comparison, student, teacher, 0.1, 4)
         sums.scaled.backward()
         assert student.weight_VD.grad.dtype == torch.float32
         found.append((sums.sum, student.weight_VD.grad))

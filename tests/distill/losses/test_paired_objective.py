@@ -19,7 +19,7 @@ from distilrubert.distill.distillation import distill
 from distilrubert.distill.distillation_settings import DistillationSettings
 from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
-from distilrubert.distill.losses.paired_objective import PairedObjective
+from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student
@@ -43,7 +43,11 @@ def batch_of(teacher: Teacher, student: PreTrainedTokenizerFast, texts: list[str
     return masker.collate(pairs, 0, range(len(pairs)))
 
 
-def losses(objective: Objective | PairedObjective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def paired_objective(student: Student, teacher: Teacher, settings: ObjectiveSettings) -> Objective:
+    return Objective(student.model, teacher.model, settings, Tokenizers(teacher.tokenizer, student.tokenizer))
+
+
+def losses(objective: Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return objective(batch, count_rows(objective, [batch]))
 
 
@@ -61,12 +65,14 @@ def test_over_one_vocabulary_the_losses_are_the_usual_ones(
         ("kl", "match"),
         ("kl", "reduce_map"),
         ("hidden", "reduce"),
+        ("hidden", "hidden"),
         ("cosine", "reduce_cosine"),
+        ("cosine", "cosine"),
     ):
         usual = Objective(
             student.model, tiny_teacher.model, ObjectiveSettings(weights=LossWeights(**{one: 1.5, "mlm": 1}), **common)
         )
-        paired = PairedObjective(
+        paired = paired_objective(
             student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**{other: 1.5, "mlm": 1}), **common)
         )
         found = []
@@ -90,7 +96,7 @@ def test_all_mean_compares_the_means_of_all_states(tiny_teacher: Teacher, senten
         batch,
     )["hidden"]
     paired = losses(
-        PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(reduce=1.0), **settings)), batch
+        paired_objective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(reduce=1.0), **settings)), batch
     )["reduce"]
     with torch.no_grad():
         real_BL = batch["attention_mask"].bool()
@@ -109,7 +115,7 @@ def test_two_vocabularies_train_everything(
 ) -> None:
     """Traps 1 and 12: every parameter, projections among them, is in the optimiser and gets a gradient."""
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
-    objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL)))
+    objective = paired_objective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL)))
     before = [parameter.clone() for parameter in tiny_teacher.model.parameters()]
     result = losses(objective.train(), batch_of(tiny_teacher, small, sentences[:12]))
     assert set(result) == {*ALL, "loss"}
@@ -118,7 +124,7 @@ def test_two_vocabularies_train_everything(
     torch.testing.assert_close(result["loss"].detach(), expected)
     result["loss"].backward()
     names = dict(objective.named_parameters())
-    assert {"layer_losses.reduce.projections.0.weight", "layer_losses.reduce_cosine.projections.1.bias"} <= set(names)
+    assert {"terms.reduce.projections.0.weight", "terms.reduce_cosine.projections.1.bias"} <= set(names)
     # The bias of the keys moves all scores of a query alike, so its gradient is rounding.
     untouched = [name for name, each in names.items() if each.grad is None or not each.grad.any()]
     assert [name for name in untouched if "k_lin.bias" not in name] == []
@@ -131,7 +137,7 @@ def test_two_vocabularies_train_everything(
 
 def test_padding_reaches_no_loss(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]) -> None:
     """Trap 11, of a loss that we do not have: its mean over tokens took padding in."""
-    objective = PairedObjective(
+    objective = paired_objective(
         build_student(tiny_teacher, NARROW, tokenizer=small),
         tiny_teacher,
         ObjectiveSettings(weights=LossWeights(**ALL)),
@@ -158,7 +164,7 @@ def test_every_pair_of_layers_counts(
     found = []
     for layer_map in ([[1, 2], [4]], [[1, 2], []], [[], [4]]):
         weights = LossWeights(reduce=1.0, reduce_cosine=1.0)
-        objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=weights, layer_map=layer_map))
+        objective = paired_objective(student, tiny_teacher, ObjectiveSettings(weights=weights, layer_map=layer_map))
         found.append(losses(objective, batch))
     for name in ("reduce", "reduce_cosine"):
         both, *alone = (result[name] for result in found)
@@ -169,7 +175,7 @@ def test_every_pair_of_layers_counts(
 def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str]) -> None:
     """Divided by the rows of both, two batches have the losses of one."""
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
-    objective = PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL))).eval()
+    objective = paired_objective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**ALL))).eval()
     pairs = [text[0] for text in PairEncoder(tiny_teacher.tokenizer, small, 64).encode(sentences[:10])]
     masker = SpanMasker(MaskingSettings(), tiny_teacher.tokenizer, small, count_needed(small, sentences), 1)
     whole = masker.collate(pairs, 0, range(10))
@@ -196,7 +202,7 @@ def test_losses_of_one_vocabulary_are_refused(
 ) -> None:
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
     with pytest.raises(UserError, match=message):
-        PairedObjective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**weights)))
+        paired_objective(student, tiny_teacher, ObjectiveSettings(weights=LossWeights(**weights)))
 
 
 def test_losses_of_two_vocabularies_are_refused_for_one(tiny_teacher: Teacher) -> None:
@@ -270,6 +276,6 @@ def test_a_corpus_without_the_students_tokens_is_refused(
 ) -> None:
     corpus = build_corpus(corpus_settings(sentences, tmp_path), tiny_teacher.tokenizer, tmp_path / "corpus", 0)
     student = build_student(tiny_teacher, NARROW, tokenizer=small)
-    with pytest.raises(UserError, match=r"corpus: the student has a vocabulary of its own, 150 pieces, and .* was not"):
+    with pytest.raises(UserError, match=r"corpus: the student has a vocabulary of its own, 150 tokens, and .* was not"):
         distill(tiny_teacher, student, corpus, settings, tmp_path / "run", 0)
     assert np.all(corpus.token_counts >= 0)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distilrubert.distill.losses import tiles
-from distilrubert.distill.losses.kl import kl_divergence
-from distilrubert.distill.losses.mlm import masked_cross_entropy
-from distilrubert.distill.losses.vocabulary import Predictor, VocabularyLoss, VocabularyLosses
+from distilrubert.distill.losses.chunks import HeadInput
+from distilrubert.distill.losses.vocabulary import VocabularyLoss, VocabularyLosses
+from tests.distill.losses.reference_formulas import kl_divergence, masked_cross_entropy
 
 SCALES = 0.3, 0.7
 
@@ -20,8 +20,8 @@ SCALES = 0.3, 0.7
 class Problem:
     """Random rows, weights and labels."""
 
-    student: Predictor
-    teacher: Predictor
+    student: HeadInput
+    teacher: HeadInput
     labels_M: Tensor
     temperature: float = 2.0
 
@@ -36,8 +36,8 @@ class Problem:
             # Drawn in float64 whatever the type, so that problems of two types are the same.
             return (spread * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype)
 
-        student = Predictor(draw(rows, 6), draw(vocabulary, 6), draw(vocabulary) if bias else None)
-        teacher = Predictor(draw(rows, 9), draw(vocabulary, 9), draw(vocabulary) if bias else None)
+        student = HeadInput(draw(rows, 6), draw(vocabulary, 6), draw(vocabulary) if bias else None)
+        teacher = HeadInput(draw(rows, 9), draw(vocabulary, 9), draw(vocabulary) if bias else None)
         for tensor in tensors_of(student):
             tensor.requires_grad_()
         labels_M = torch.randint(vocabulary, (labelled,), generator=generator)
@@ -55,11 +55,11 @@ class Problem:
         return list(torch.autograd.grad(losses.total, tensors_of(self.student)))
 
 
-def tensors_of(predictor: Predictor) -> list[Tensor]:
+def tensors_of(predictor: HeadInput) -> list[Tensor]:
     return [tensor for tensor in (predictor.hidden_ND, predictor.weight_VD, predictor.bias_V) if tensor is not None]
 
 
-def logits(predictor: Predictor) -> Tensor:
+def logits(predictor: HeadInput) -> Tensor:
     logits_NV = predictor.hidden_ND @ predictor.weight_VD.T
     return logits_NV if predictor.bias_V is None else logits_NV + predictor.bias_V
 
@@ -141,7 +141,7 @@ def test_gradcheck(with_teacher: bool) -> None:
     teacher = problem.teacher if with_teacher else None
 
     def total(*tensors: Tensor) -> Tensor:
-        return loss(Predictor(*tensors), teacher, problem.labels_M, *SCALES).total
+        return loss(HeadInput(*tensors), teacher, problem.labels_M, *SCALES).total
 
     assert torch.autograd.gradcheck(total, tensors_of(problem.student), check_undefined_grad=False)
 
@@ -152,7 +152,7 @@ def test_float32_is_exact_to_a_millionth(rows: int, vocabulary: int) -> None:
     double = Problem.random(rows, rows // 5, vocabulary, dtype=torch.float64)
     # Both start from numbers that float32 holds.
     double.student, double.teacher = (
-        Predictor(*(tensor.detach().double().requires_grad_() for tensor in tensors_of(predictor)))
+        HeadInput(*(tensor.detach().double().requires_grad_() for tensor in tensors_of(predictor)))
         for predictor in (single.student, single.teacher)
     )
     fused, exact = single.fused(64), double.plain()

@@ -1,12 +1,15 @@
+"""What the fast path is compared with, worked by hand."""
+
 import math
 
 import pytest
 import torch
 
-from distilrubert.distill.losses.kl import kl_divergence
+from distilrubert.common.training.padding import IGNORED
+from tests.distill.losses.reference_formulas import kl_divergence, masked_cross_entropy
 
 
-def test_worked_by_hand() -> None:
+def test_divergence_by_hand() -> None:
     teacher = torch.tensor([[0.0, 0.0]])
     student = torch.tensor([[0.0, math.log(3.0)]])
     # p = (1/2, 1/2), q = (1/4, 3/4)
@@ -37,3 +40,24 @@ def test_equal_predictions_and_no_rows_give_zero() -> None:
     logits = torch.randn(3, 7, dtype=torch.float64)
     assert kl_divergence(logits + 5, logits, 2.0).item() == pytest.approx(0, abs=1e-12)
     assert kl_divergence(logits[:0], logits[:0], 2.0).item() == 0
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 5.0], [0.0, math.log(3.0)]])
+    labels = torch.tensor([0, IGNORED, 1])
+    assert masked_cross_entropy(logits, labels).item() == pytest.approx(math.log(4) + math.log(4 / 3), rel=1e-6)
+
+
+def test_rows_that_are_ignored_have_no_gradient() -> None:
+    logits = torch.randn(3, 5, requires_grad=True)
+    masked_cross_entropy(logits, torch.tensor([1, IGNORED, 4])).backward()
+    assert logits.grad[1].count_nonzero() == 0
+    assert logits.grad[[0, 2]].count_nonzero() == 10
+
+
+def test_nothing_to_predict_gives_zero() -> None:
+    logits = torch.randn(2, 5, requires_grad=True)
+    loss = masked_cross_entropy(logits, torch.tensor([IGNORED, IGNORED]))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.count_nonzero() == 0

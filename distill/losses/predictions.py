@@ -1,0 +1,123 @@
+"""Terms that compare predictions: KL and MLM over one vocabulary, and the base of those over two.
+
+Axes: B batch, L tokens, N rows, M labelled rows, S spans, D width.
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
+from distilrubert.distill.losses.rows import Rows, places_of
+from distilrubert.distill.losses.term import Outputs, Setup, Term, TermSums, Tokenizers
+from distilrubert.distill.losses.vocabulary import VocabularyLoss
+from distilrubert.distill.objective_settings import ObjectiveSettings
+
+
+class VocabularyTerm(Term):
+    """``kl`` and ``mlm``, or one of them: both are made from the same logits."""
+
+    needs = frozenset({"head"})
+
+    def __init__(self, names: Sequence[str], setup: Setup) -> None:
+        super().__init__(names, setup)
+        settings = setup.settings
+        self._everywhere = "kl" in names and settings.kl_positions == "all"
+        self._loss = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
+
+    def counts(self, rows: Rows) -> dict[str, Tensor]:
+        """Of ``mlm`` the labelled tokens, of ``kl`` these or all tokens."""
+        labelled = rows.labelled_BL.sum()
+        counts = {"kl": rows.student.mask_BL.sum() if self._everywhere else labelled, "mlm": labelled}
+        return {name: counts[name] for name in self.names}
+
+    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
+        """See :class:`~distilrubert.distill.losses.term.Term`."""
+        # The labelled rows come first.
+        places_N = places_of(rows.labelled_BL)
+        labels_M = rows.labels_BL.flatten()[places_N]
+        if self._everywhere:
+            places_N = torch.cat([places_N, places_of(rows.student.mask_BL & ~rows.labelled_BL)])
+        teacher_rows = None
+        if "kl" in self.names:
+            assert teacher is not None
+            with torch.no_grad():
+                teacher_rows = teacher.head_input(places_N)
+        student_rows = student.head_input(places_N)
+        scale = (scales.get(name, 0.0) for name in ("kl", "mlm"))
+        found = self._loss(student_rows, teacher_rows, labels_M, *scale)
+        sums = {"kl": found.kl, "mlm": found.mlm}
+        return TermSums(found.total, {name: sums[name] for name in self.names})
+
+
+class ComparisonTerm(Term):
+    """A comparison of predictions over two vocabularies, on spans of text.
+
+    Attributes:
+        averages: whether the student's prediction for a span is the mean over its tokens, and not that of the first.
+    """
+
+    needs = frozenset({"head"})
+    averages: ClassVar[bool] = False
+
+    def __init__(self, names: Sequence[str], setup: Setup) -> None:
+        super().__init__(names, setup)
+        assert setup.tokenizers is not None
+        self._settings = setup.settings
+        self._teacher_tokens = len(setup.tokenizers.teacher)
+        # In a tuple and so not registered: it holds tables, which DDP would send around at every step.
+        self._comparison = (self.build(setup.tokenizers, setup.settings),)
+
+    @staticmethod
+    @abc.abstractmethod
+    def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
+        """The :class:`~distilrubert.distill.losses.chunks.Comparison`."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def comparable(rows: Rows) -> Tensor:
+        """The spans (B, S) whose predictions can be compared."""
+
+    def counts(self, rows: Rows) -> dict[str, Tensor]:
+        """The spans that are compared."""
+        return {self.names[0]: self._spans(rows).sum()}
+
+    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
+        """See :class:`~distilrubert.distill.losses.term.Term`."""
+        assert teacher is not None
+        (name,) = self.names
+        spans_BS = self._spans(rows)
+        with torch.no_grad():
+            places_N = places_of(rows.teacher.first_tokens_of(spans_BS))
+            teacher_rows = teacher.head_input(places_N, self._teacher_tokens)
+        if self.averages:
+            student_rows = _mean_rows(student, rows, spans_BS)
+        else:
+            student_rows = student.head_input(places_of(rows.student.first_tokens_of(spans_BS)))
+        (comparison,) = self._comparison
+        found = compare_in_chunks(comparison, student_rows, teacher_rows, scales[name], self._settings.vocabulary_chunk)
+        return TermSums(found.scaled, {name: found.sum})
+
+    def _spans(self, rows: Rows) -> Tensor:
+        spans_BS = self.comparable(rows)
+        return spans_BS & rows.labelled_BS if self._settings.kl_positions == "masked" else spans_BS
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._comparison[0]._apply(fn)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _mean_rows(student: Outputs, rows: Rows, spans_BS: Tensor) -> HeadInput:
+    """The mean over the tokens of each of these spans: of their logits, as these are linear in what is averaged."""
+    tokens_BL = rows.student.tokens_of(spans_BS)
+    every = student.head_input(places_of(tokens_BL))
+    counts_N = rows.student.count(tokens_BL)[spans_BS]
+    span_of_token = torch.repeat_interleave(counts_N)
+    sums_ND = every.hidden_ND.new_zeros(len(counts_N), every.hidden_ND.shape[1])
+    sums_ND = sums_ND.index_add(0, span_of_token, every.hidden_ND)
+    means_ND = sums_ND / counts_N[:, None].to(every.hidden_ND.dtype)
+    return HeadInput(means_ND, every.weight_VD, every.bias_V, every.tied)

@@ -1,0 +1,131 @@
+"""The rows that terms compare: tokens, and spans of text.
+
+A span is the shortest stretch of text that begins and ends with a token on either side. With one vocabulary each token
+is a span: the trivial alignment. So every term works on spans, whatever the vocabularies are.
+
+Axes: B batch, L tokens of one side, S spans, D width.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from distilrubert.common.training.padding import IGNORED
+
+
+@dataclasses.dataclass(frozen=True)
+class SideRows:
+    """Tokens and spans of the student or of the teacher.
+
+    The tokens of a span are consecutive, and spans come in the order of the text.
+
+    Attributes:
+        mask_BL: true for real tokens.
+        spans_BL: the span of each token; None where each token is a span of its own.
+        number: S.
+    """
+
+    mask_BL: Tensor
+    spans_BL: Tensor | None
+    number: int
+
+    @functools.cached_property
+    def counts_BS(self) -> Tensor:
+        """How many tokens each span has; padding is in none."""
+        return self.count(self.mask_BL)
+
+    def count(self, selected_BL: Tensor) -> Tensor:
+        """How many of these tokens each span has, (B, S)."""
+        if self.spans_BL is None:
+            return selected_BL.long()
+        return span_counts(self.spans_BL, selected_BL, self.number)
+
+    def tokens_of(self, selected_BS: Tensor) -> Tensor:
+        """The real tokens of these spans, (B, L)."""
+        if self.spans_BL is None:
+            return self.mask_BL & selected_BS
+        return self.mask_BL & selected_BS.gather(1, self.spans_BL)
+
+    def first_tokens_of(self, selected_BS: Tensor) -> Tensor:
+        """The first token of each of these spans, (B, L)."""
+        tokens_BL = self.tokens_of(selected_BS)
+        if self.spans_BL is not None:
+            tokens_BL[:, 1:] &= self.spans_BL[:, 1:] != self.spans_BL[:, :-1]
+        return tokens_BL
+
+    def pooled(self, states_BLD: Tensor) -> Tensor:
+        """The mean state of each span, (B, S, D)."""
+        if self.spans_BL is None:
+            return states_BLD
+        return span_means(states_BLD, self.spans_BL, self.mask_BL, self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Tokens and spans of a batch.
+
+    Attributes:
+        student: of the student.
+        teacher: of the teacher.
+        labels_BL: the token to predict at each place of the student, or -100.
+        matched_BS: spans that are one and the same token on both sides.
+        begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's.
+    """
+
+    student: SideRows
+    teacher: SideRows
+    labels_BL: Tensor
+    matched_BS: Tensor
+    begins_inside_BS: Tensor
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> Self:
+        """The rows of a batch of :class:`~distilrubert.distill.batches.masking.Masker` or ``SpanMasker``."""
+        mask_BL = batch["attention_mask"].bool()
+        if "spans" not in batch:
+            side = SideRows(mask_BL, None, mask_BL.shape[1])
+            return cls(side, side, batch["labels"], mask_BL, mask_BL)
+        number = batch["matched"].shape[1]
+        student = SideRows(mask_BL, batch["spans"], number)
+        teacher = SideRows(batch["teacher_attention_mask"].bool(), batch["teacher_spans"], number)
+        return cls(student, teacher, batch["labels"], batch["matched"], batch["begins_inside"])
+
+    @functools.cached_property
+    def both_BS(self) -> Tensor:
+        """Spans that have tokens on both sides."""
+        return (self.student.counts_BS > 0) & (self.teacher.counts_BS > 0)
+
+    @functools.cached_property
+    def labelled_BL(self) -> Tensor:
+        """Tokens of the student that are to be predicted. Padding is not, whatever its label."""
+        return self.student.mask_BL & (self.labels_BL != IGNORED)
+
+    @functools.cached_property
+    def labelled_BS(self) -> Tensor:
+        """Spans with such tokens."""
+        return self.student.count(self.labelled_BL) > 0
+
+
+def places_of(selected: Tensor) -> Tensor:
+    """Where a mask is true, as places in the flattened batch, (N,)."""
+    return selected.flatten().nonzero().squeeze(1)
+
+
+def span_counts(spans_BL: Tensor, mask_BL: Tensor, number: int) -> Tensor:
+    """How many of the tokens in `mask_BL` each span has, (B, S)."""
+    counts_BS = torch.zeros(len(spans_BL), number, dtype=torch.long, device=spans_BL.device)
+    return counts_BS.scatter_add_(1, spans_BL, mask_BL.long())
+
+
+def span_means(states_BLD: Tensor, spans_BL: Tensor, mask_BL: Tensor, number: int) -> Tensor:
+    """The mean state of each span, (B, S, D) in float32; 0 where it has no token."""
+    rows = len(spans_BL)
+    counts_BS = span_counts(spans_BL, mask_BL, number)
+    place_N = (spans_BL + number * torch.arange(rows, device=spans_BL.device)[:, None])[mask_BL]
+    states_ND = states_BLD[mask_BL].float()
+    sums = states_ND.new_zeros(rows * number, states_ND.shape[1]).index_add(0, place_N, states_ND)
+    return sums.view(rows, number, -1) / counts_BS.clamp(min=1)[:, :, None]
