@@ -42,18 +42,18 @@ def measure_quality(
 ) -> Measurements:
     """Measure models on held-out text and on tasks, all in the same way.
 
-    What has been measured is kept in the cache folder, one file for each run of a (model, task, learning rate,
-    seed), named by the content of what went in: an interrupted measurement goes on where it stopped.
+    Each run of a (model, task, learning rate, seed) is kept in a file of the cache folder, named by a hash of its
+    inputs: an interrupted measurement resumes.
 
     Args:
         models: folder of a masked language model by the name of its case; the first is the baseline, the teacher.
         tasks: the labelled tasks; none is allowed.
-        settings: what is measured and how.
+        settings: the protocol.
         held_out: sequences of ids, with special tokens, in the baseline's vocabulary; may be empty. Models with
             another vocabulary are not measured on them.
         cache_folder: where finished runs are kept.
-        own_held_out: the same text by case, for models with a vocabulary of their own: in their ids. They are then
-            measured on it, but not compared with the teacher piece by piece.
+        own_held_out: the same text by case, in the ids of models with a vocabulary of their own. They are measured on
+            it, but not compared with the teacher token by token.
         exporters: by case, kinds of files by name: each fine-tuned model of that case is also scored as such a file,
             and in PyTorch in fp32, with which the files are compared.
         processes: fine-tuning runs at once, each with its share of PyTorch's threads.
@@ -71,7 +71,7 @@ def measure_quality(
         ``gain_over_majority`` is given for each task that the teacher has learnt: see :mod:`.gain`.
 
     Raises:
-        UserError: if a folder holds no model, a task's data is no good, or it cannot be probed.
+        UserError: if a folder holds no model, a task's data is invalid, or it cannot be probed.
     """
     exporters = {case: with_pytorch(kinds) for case, kinds in (exporters or {}).items() if kinds}
     _refuse_what_cannot_be_measured(models, probed)
@@ -81,7 +81,7 @@ def measure_quality(
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
-    # What takes seconds first: rows that are no good for it are told before hours of fine-tuning.
+    # The baselines take seconds and come first: bad rows are found before hours of fine-tuning.
     baselines = baseline_figures(everything, data, cache)
     frozen = [task for task in everything if linear_probe.applies_to(task)]
     probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
@@ -106,7 +106,7 @@ def _refuse_what_cannot_be_measured(
             raise UserError(f"{folder}: holds no model: there is no config.json")
     for task in probed:
         if not linear_probe.applies_to(task):
-            raise UserError(f"task {task.name}: has no classes, so that there is no linear probe of it")
+            raise UserError(f"task {task.name}: has no classes, so there is no linear probe of it")
 
 
 def _task_figures(
@@ -170,13 +170,13 @@ def _details(
             }
             for task in tasks
         },
-        # What decides each kind of file that was scored.
+        # The settings of each kind of file that was scored.
         **({"exported": exported} if exported else {}),
     }
 
 
 def ratio_of(values: Mapping[str, Any], baseline: Mapping[str, Any], main_metrics: Mapping[str, str]) -> float | None:
-    """Mean main score over that of the baseline; None without tasks, where one was not measured, or of a zero.
+    """Mean main score over that of the baseline; None without tasks, if one was not measured, or if it is zero.
 
     Args:
         values: figures of a row.
@@ -240,6 +240,6 @@ def _measure_folder(
         model, tokenizer = load_to_predict(folder)
         teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)
     if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
-        logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out pieces", folder)
+        logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out tokens", folder)
         return {}
     return measure_intrinsic(model, tokenizer, held_out, settings, teacher)

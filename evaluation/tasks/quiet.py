@@ -1,4 +1,4 @@
-"""Silence for what libraries say on their own account."""
+"""Silence for the messages and progress bars of libraries."""
 
 import contextlib
 import warnings
@@ -10,7 +10,7 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep `datasets` from drawing its progress bars, which it does even where there is no terminal."""
+    """Without the progress bars of `datasets`, which it draws even without a terminal."""
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:

@@ -13,12 +13,12 @@ from distilrubert.common.persistence import read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
-# The files of a folder that decide what a model computes.
+# The files of a folder on which a model's outputs depend.
 MODEL_FILES = (
     "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
 )  # fmt: skip
-# Raised by whoever changes this room so that the same inputs come to another result.
+# To be raised by a change after which the same inputs give another result.
 VERSION = 5
 
 
@@ -29,12 +29,12 @@ class ResultCache:
     folder: Path
 
     def __call__(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result for these inputs, computed where there is none yet.
+        """The result for these inputs, computed if it is not kept yet.
 
         Args:
-            name: for people: the beginning of the file's name.
-            inputs: everything that decides the result, as plain JSON values.
-            compute: makes the result, plain JSON values too.
+            name: the beginning of the file's name, for readers.
+            inputs: everything that the result depends on, as plain JSON values.
+            compute: returns the result, as plain JSON values.
         """
         inputs = {"version": VERSION, **inputs}
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -48,6 +48,6 @@ class ResultCache:
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """A hash of the files that decide what a model computes."""
+    """A hash of the files on which a model's outputs depend."""
     files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
     return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()

@@ -37,7 +37,7 @@ class TaskDataset(Section):
 
 
 class TaskDefinition(Section):
-    """One labelled task: where its rows are, what they hold, how it is scored."""
+    """One labelled task: its data, its columns and classes, its metrics."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: small letters, digits, '-'.")
     title: str = Field(description="Name for a table.")
@@ -112,7 +112,7 @@ class TaskDefinition(Section):
 
     @property
     def task_kind(self) -> TaskKind:
-        """What the kind of task has to say."""
+        """The description of the kind of task."""
         return KINDS[self.kind]
 
     @property
@@ -122,7 +122,7 @@ class TaskDefinition(Section):
 
     @property
     def reported_split(self) -> str:
-        """The split of the data set that scores are of."""
+        """The split of the data set that is scored."""
         if self.test_split:
             return self.test_split
         if self.data.test is None:
@@ -207,7 +207,7 @@ def _parse(path: Path) -> TaskDefinition:
 
 
 def _first_problem(error: ValidationError) -> str:
-    # A misspelt key often causes a missing one too: the misspelling is the better thing to say.
+    # A misspelt key often causes a missing one too; the misspelling is the better message.
     problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":

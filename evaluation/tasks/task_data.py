@@ -49,7 +49,7 @@ class TaskRows:
 
 
 def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
-    """Read the rows of a task and split off what has no file of its own, always in the same way.
+    """Read the rows of a task and split off the parts that have no file, always in the same way.
 
     Args:
         task: the definition.
@@ -57,7 +57,7 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
             part is split off.
 
     Raises:
-        UserError: if data cannot be read, a column or label is not what the definition says, a part is empty, or the
+        UserError: if data cannot be read, a column or label differs from the definition, a part is empty, or the
             rows to train on are all of one class.
     """
     train, groups = _read_part(task, "train")
@@ -117,7 +117,7 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
 
 
 def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: str) -> Dataset:
-    # `datasets` copies what it reads into a cache; these are small, and nothing is to stay in the user's home.
+    # `datasets` copies what it reads into a cache. The data is small, and nothing must stay in the user's home.
     try:
         with without_bars(), tempfile.TemporaryDirectory() as cache:
             if task.dataset:
@@ -129,12 +129,12 @@ def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: st
                 )
             path = Path(getattr(task.files, part))
             options = _reader(path, columns, where)
-            # By its name alone: brackets in it are no pattern.
+            # The name is not a pattern, even with brackets in it.
             return load_dataset(
                 **options, data_files=glob.escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True
             )
     except (OSError, ValueError, DatasetsError) as error:
-        # Not from the error: a traceback would show what is taken out here.
+        # Not from the error: a traceback would show the token that is removed here.
         raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None
 
 
@@ -143,14 +143,14 @@ def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:
     suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
     if suffix not in READERS:
         known = f"{', '.join(READERS)}, also followed by {', '.join(COMPRESSIONS)}"
-        raise UserError(f"{where}: is no kind of file that can be read; known: {known}")
+        raise UserError(f"{where}: is not a kind of file that can be read; known: {known}")
     # A csv cell is text, also one that reads "NA" or "007".
     as_text = {"keep_default_na": False, "converters": dict.fromkeys(columns, str)}
     return {"path": READERS[suffix], **(as_text if suffix == ".csv" else {})}
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause, which says more than the chain of wrappers above it."""
+    """The first cause: it says more than its wrappers."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""How well a masked language model predicts hidden pieces of held-out text, and how close it is to its teacher.
+"""How well a masked language model predicts masked tokens of held-out text, and how close it is to its teacher.
 
 Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
 """
@@ -22,17 +22,17 @@ from distilrubert.modeling.heads import encoder_of, mlm_head_of
 
 Ids = np.ndarray[Any, Any]
 
-# Parts of the text of which figures are also given one by one: models that saw the same text are told apart by them.
+# Parts of the text whose values are also reported one by one: models are compared on them in pairs.
 FOLDS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedSequence:
-    """A sequence with some pieces hidden.
+    """A sequence with some tokens masked.
 
     Attributes:
         ids_L: its ids, special ones included.
-        positions_N: where pieces are hidden.
+        positions_N: the positions of the masked tokens.
         fold: the part of the text that it belongs to.
     """
 
@@ -58,25 +58,25 @@ def measure_intrinsic(
         teacher: a model with the same vocabulary to compare with.
 
     Returns:
-        ``masked_accuracy`` (share of hidden pieces that are the model's first choice), ``masked_cross_entropy_nats``,
-        ``pseudo_perplexity`` (exp of the mean of −log p of each piece masked in turn: Salazar et al., "Masked
+        ``masked_accuracy`` (share of masked tokens that are the model's first choice), ``masked_cross_entropy_nats``,
+        ``pseudo_perplexity`` (exp of the mean of −log p of each token masked in turn: Salazar et al., "Masked
         Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
-        KL(teacher‖model) at the hidden pieces), ``teacher_agreement`` (share of them with the same first choice) and,
+        KL(teacher‖model) at the masked tokens), ``teacher_agreement`` (share of them with the same first choice) and,
         where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
-        with the mean of the teacher's block (k−1)·L/K+1 … k·L/K, over all real positions, and
+        with the mean of the teacher's layers (k−1)·L/K+1 … k·L/K, over all real positions, and
         ``mean_hidden_cosine``, over the layers. ``by_fold`` has all these for each of :data:`FOLDS` parts of the text,
         of the cosines the mean over the layers.
     """
     order = np.random.default_rng(settings.seed).permutation(len(sequences))
     special = set(tokenizer.all_special_ids)
-    hidden = list(random_masks(sequences, order[: settings.sequences], special, settings))
+    masked = list(random_masks(sequences, order[: settings.sequences], special, settings))
     singly = list(single_masks(sequences, order[: settings.sentences], special))
-    if not hidden:
+    if not masked:
         return {}
     batches = _Batches(tokenizer, settings.batch_size, next(model.parameters()).device)
-    pieces, states = _predict(model, teacher, batches, hidden)
-    figures, by_fold = pieces.means(), pieces.means_by_fold()
-    figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in hidden)
+    predictions, states = _predict(model, teacher, batches, masked)
+    figures, by_fold = predictions.means(), predictions.means_by_fold()
+    figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in masked)
     if cosine_K := list(states.means().values()):
         figures |= {"hidden_cosine": cosine_K, "mean_hidden_cosine": statistics.fmean(cosine_K)}
         by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()
@@ -90,7 +90,7 @@ def measure_intrinsic(
 def random_masks(
     sequences: Sequence[Ids], chosen: Ids, special: set[int], settings: IntrinsicSettings
 ) -> Iterator[MaskedSequence]:
-    """Hide a share of each chosen sequence's pieces, at least one, uniformly: a function of the seed and the index."""
+    """Mask a share of each chosen sequence's tokens, at least one, uniformly: a function of the seed and the index."""
     for rank, index in enumerate(chosen.tolist()):
         ids_L = np.asarray(sequences[index])
         candidates = _ordinary(ids_L, special)
@@ -102,7 +102,7 @@ def random_masks(
 
 
 def single_masks(sequences: Sequence[Ids], chosen: Ids, special: set[int]) -> Iterator[MaskedSequence]:
-    """Each ordinary piece of each chosen sequence, hidden alone."""
+    """Each ordinary token of each chosen sequence, masked alone."""
     for rank, index in enumerate(chosen.tolist()):
         ids_L = np.asarray(sequences[index])
         for position in _ordinary(ids_L, special):
@@ -117,10 +117,10 @@ def _ordinary(ids_L: Ids, special: set[int]) -> Ids:
 class _Batch:
     input_ids_BL: Tensor
     attention_mask_BL: Tensor
-    hidden_BL: Tensor  # where a piece is hidden
-    labels_N: Tensor  # the hidden pieces, row by row
+    masked_BL: Tensor  # where a token is masked
+    labels_N: Tensor  # the masked tokens, row by row
     folds_B: Tensor  # the part of the text that each sequence belongs to
-    pieces: int  # of the vocabulary
+    vocabulary: int  # number of tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,21 +140,21 @@ class _Batches:
     def _pad(self, masked: Sequence[MaskedSequence]) -> _Batch:
         shape = len(masked), max(len(sequence.ids_L) for sequence in masked)
         ids_BL = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
-        real_BL, hidden_BL = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+        real_BL, masked_BL = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
         for row, sequence in enumerate(masked):
             ids_BL[row, : len(sequence.ids_L)] = sequence.ids_L
             real_BL[row, : len(sequence.ids_L)] = 1
-            hidden_BL[row, sequence.positions_N] = True
-        labels_N = ids_BL[hidden_BL]
-        ids_BL[hidden_BL] = self.tokenizer.mask_token_id
+            masked_BL[row, sequence.positions_N] = True
+        labels_N = ids_BL[masked_BL]
+        ids_BL[masked_BL] = self.tokenizer.mask_token_id
         folds_B = np.array([sequence.fold for sequence in masked])
-        arrays = (ids_BL, real_BL, hidden_BL, labels_N, folds_B)
-        ids, real, hidden, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return _Batch(ids, real, hidden, labels, folds, len(self.tokenizer))
+        arrays = (ids_BL, real_BL, masked_BL, labels_N, folds_B)
+        ids, real, masked_at, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return _Batch(ids, real, masked_at, labels, folds, len(self.tokenizer))
 
 
 class _Sums:
-    """Sums of what was found at some of the positions, fold by fold."""
+    """Sums of values at some of the positions, fold by fold."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, Ids] = defaultdict(lambda: np.zeros(FOLDS))
@@ -171,31 +171,31 @@ class _Sums:
         return {name: float(sums.sum() / self._positions.sum()) for name, sums in self._sums.items()}
 
     def means_by_fold(self) -> dict[str, list[float]]:
-        """Without the folds that no sequence came to."""
+        """Without the folds that have no sequence."""
         used = self._positions > 0
         return {name: (sums[used] / self._positions[used]).tolist() for name, sums in self._sums.items()}
 
 
 def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Log-probabilities at the hidden pieces, (N, V), and the states of all layers, each (B, L, D)."""
+    """Log-probabilities at the masked tokens, (N, V), and the states of all layers, each (B, L, D)."""
     output = encoder_of(model)(
         input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, output_hidden_states=True
     )
     head = mlm_head_of(model)
-    hidden_ND = output.last_hidden_state[batch.hidden_BL]
-    # A model may have rows that no piece of its tokenizer uses.
-    weight_VD, bias_V = head.weight_VD[: batch.pieces], head.bias_V[: batch.pieces]
-    # Only the rows that are asked for meet the vocabulary: the product is the largest of the model.
+    hidden_ND = output.last_hidden_state[batch.masked_BL]
+    # A model may have rows that no token of its tokenizer uses.
+    weight_VD, bias_V = head.weight_VD[: batch.vocabulary], head.bias_V[: batch.vocabulary]
+    # The product with the vocabulary is the largest of the model, so only the masked rows take part in it.
     return F.log_softmax(F.linear(head.transform(hidden_ND), weight_VD, bias_V), -1), output.hidden_states
 
 
 @torch.inference_mode()
 def _predict(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, hidden: Sequence[MaskedSequence]
+    model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, masked: Sequence[MaskedSequence]
 ) -> tuple[_Sums, _Sums]:
-    """What the model makes of hidden pieces; and the cosine of each layer with a comparable teacher's."""
-    pieces, cosines = _Sums(), _Sums()
-    for batch in batches(hidden):
+    """The model's predictions of masked tokens, and the cosine of each layer with a comparable teacher's."""
+    predictions, cosines = _Sums(), _Sums()
+    for batch in batches(masked):
         log_p_NV, states = _run(model, batch)
         first_N = log_p_NV.argmax(-1)
         found = {
@@ -209,8 +209,8 @@ def _predict(
             if _comparable(states, teacher_states):
                 real_BL = batch.attention_mask_BL.bool()
                 cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
-        pieces.add(batch.folds_B, batch.hidden_BL, found)
-    return pieces, cosines
+        predictions.add(batch.folds_B, batch.masked_BL, found)
+    return predictions, cosines
 
 
 def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> bool:
@@ -219,7 +219,7 @@ def _comparable(states: Sequence[Tensor], teacher_states: Sequence[Tensor]) -> b
 
 
 def _cosines(states: Sequence[Tensor], teacher_states: Sequence[Tensor], real_BL: Tensor) -> dict[str, Tensor]:
-    """For each layer the cosine with the mean of its block of teacher layers at every real position."""
+    """For each layer the cosine with the mean of its teacher layers at every real position."""
     block = (len(teacher_states) - 1) // (len(states) - 1)
     return {
         f"layer {layer + 1}": F.cosine_similarity(

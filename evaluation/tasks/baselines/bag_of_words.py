@@ -16,7 +16,7 @@ from distilrubert.evaluation.tasks.task_data import TaskRows
 
 REGULARISATION = 3.0  # scikit-learn's C: the best of 1, 3 and 10 on the validation part of RuSentiment
 WORD = r"(?u)\b\w+\b"  # also one letter: «я», «в», «и» are words
-MANY_ROWS = 1000  # from here on, terms of a single text are left out: they make most of the features
+MANY_ROWS = 1000  # from here on, terms of a single text are left out: most features are such terms
 
 
 def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _finds_terms(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> bool:
 
 
 def _features(vectorizer: FeatureUnion, rows: Dataset) -> Any:
-    """The vector of a sentence; of a pair, what its two vectors share and where they differ."""
+    """The vector of a sentence; for a pair the product and the absolute difference of its two vectors."""
     first = vectorizer.transform(rows["text"][:])
     if "text_pair" not in rows.column_names:
         return first

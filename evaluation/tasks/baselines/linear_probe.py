@@ -1,4 +1,4 @@
-"""What a model's vectors hold without any fine-tuning: a linear classifier on top of them.
+"""A linear classifier on a model's frozen vectors.
 
 Axes: N sentences or words, B of a batch, L positions, D width.
 """
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
-from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_pieces, tags_of
+from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_positions, tags_of
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
@@ -36,16 +36,16 @@ BATCH_SIZE = 64
 
 
 def applies_to(task: TaskDefinition) -> bool:
-    """Whether a task can be probed: where it has classes, of sentences, of pairs or of words."""
+    """Whether a task can be probed: it has classes, of sentences, of pairs or of words."""
     return task.task_kind.labelled
 
 
 def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
     """Score a logistic regression on frozen vectors of the last layer. There is no randomness in it.
 
-    A sentence is described by the mean over its tokens; a pair by the product of its two vectors and the size of their
-    difference, as SentEval (Conneau and Kiela, 2018) does it; a word by its first piece. Features are standardised by
-    the training part.
+    The features of a sentence are the mean over its tokens; those of a pair the product of its two vectors and the
+    absolute difference, as in SentEval (Conneau and Kiela, 2018); those of a word its first token. Features are
+    standardised with the training part.
 
     Args:
         model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
@@ -79,7 +79,7 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A part of the rows: N vectors, their classes, and what makes answers, row by row, of N predicted classes."""
+    """A part of the rows: N vectors, their classes, and a function from N predicted classes to answers row by row."""
 
     vectors_ND: NDArray[np.float32]
     labels_N: Sequence[int]
@@ -93,7 +93,7 @@ class _Part:
 def _fit(part: _Part, strength: float) -> Pipeline:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3))
     with warnings.catch_warnings():
-        # The last steps towards the optimum change no prediction that matters.
+        # The last steps towards the optimum hardly change predictions.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return classifier.fit(part.vectors_ND, part.labels_N)
 
@@ -111,7 +111,7 @@ def _sentences(
 
 def _words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset) -> _Part:
     features = task.task_kind.encode(rows, tokenizer, longest_input(model, tokenizer, task.max_length))
-    scored = scored_pieces(features)
+    scored = scored_positions(features)
     labels_N = [labels[place] for labels, own in zip(features["labels"][:], scored, strict=True) for place in own]
 
     def decode(predictions: Sequence[int]) -> tuple[list[Any], list[Any]]:

@@ -62,7 +62,7 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
 
 
 def _check_room(rows: Dataset, tokenizer: PreTrainedTokenizerBase, room: int) -> None:
-    """Refuse what the tokenizer would abort on: a question that leaves no window for its passage."""
+    """Refuse a question that leaves no room for its passage: the tokenizer would abort."""
     longest = max(len(ids) for ids in tokenizer(rows["question"][:], add_special_tokens=False)["input_ids"])
     special = tokenizer.num_special_tokens_to_add(pair=True)
     if longest + special >= room:

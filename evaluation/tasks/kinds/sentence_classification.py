@@ -1,4 +1,4 @@
-"""Tasks that give a class to a sentence, or to a pair of sentences."""
+"""Tasks with one class for each sentence, or for each pair of sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a kind of task has to say about itself."""
+"""The description of a kind of task."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ Logits = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class TaskKind:
-    """How tasks of one kind are read, put into a model, and read out of it again.
+    """How the tasks of one kind are read, encoded for a model and decoded from its outputs.
 
     Attributes:
         columns: the columns that a task's definition must name.
@@ -25,8 +25,8 @@ class TaskKind:
         model_class: the `Auto` class of transformers with the right head.
         collator: makes the padding of a batch from the tokenizer.
         read_row: from one raw row (keys: `columns`) and the labels to a row of plain values in standard form;
-            raises ValueError, with the reason, for a row that is no good. Where `labelled`, the standard form has
-            ``label``: what a stratified split keeps in proportion (None: nothing).
+            raises ValueError, with the reason, for a bad row. Where `labelled`, the standard form has
+            ``label``, which a stratified split keeps in proportion, or ``tags``.
         encode: from rows in standard form, the tokenizer and the largest length in tokens to features: the model's
             inputs and labels, and for every feature ``row``, the index of its row, and ``length`` in tokens.
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
@@ -48,7 +48,7 @@ class TaskKind:
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:
-    """The text of a column; ValueError where there is none."""
+    """The text of a column; ValueError if it holds none."""
     value = row[column]
     if value is None or isinstance(value, list | dict):
         raise ValueError(f"{column} holds {value!r}, expected text")
@@ -56,7 +56,7 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
 
 
 def class_of(value: Any, labels: Labels) -> int:
-    """The class of a raw label; ValueError where it is unknown."""
+    """The class of a raw label; ValueError if it is unknown."""
     if str(value) not in labels:
         raise ValueError(f"unknown label {str(value)!r}; known: {', '.join(labels)}")
     return labels[str(value)]

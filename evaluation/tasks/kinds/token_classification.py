@@ -27,7 +27,7 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 
 def _check_classes(classes: Sequence[str]) -> None:
-    """Spans are told by their tags; of other names the metric would make spans of its own."""
+    """Spans are read from BIO tags; the metric would read spans from other names too, wrongly."""
     strange = [name for name in classes if name != OUTSIDE and not re.fullmatch(r"[BI]-.+", name)]
     if strange or OUTSIDE not in classes:
         found = ", ".join(strange) or f"no {OUTSIDE}"
@@ -37,20 +37,20 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """The first piece of a word carries its tag; the other pieces are not scored."""
+    """The first token of a word carries its tag; the other tokens are not scored."""
     encoding = tokenizer(rows["tokens"][:], is_split_into_words=True, truncation=True, max_length=max_length)
-    words = [_first_pieces(encoding.word_ids(index)) for index in range(len(rows))]
+    words = [_first_tokens(encoding.word_ids(index)) for index in range(len(rows))]
     labels = [
         [IGNORED if word is None else tags[word] for word in begun]
         for begun, tags in zip(words, rows["tags"], strict=True)
     ]
-    # Not all words of a sentence: some are cut off, and a tokenizer makes nothing of a zero-width space.
+    # Not all words of a sentence: some are cut off, and a zero-width space has no token.
     scored = [[word for word in begun if word is not None] for begun in words]
     return with_lengths(encoding, labels=labels, scored_words=scored)
 
 
-def _first_pieces(words: Sequence[int | None]) -> list[int | None]:
-    """The word that begins at each piece."""
+def _first_tokens(words: Sequence[int | None]) -> list[int | None]:
+    """The word that begins at each token."""
     previous = [None, *words[:-1]]
     return [None if word == before else word for word, before in zip(words, previous, strict=True)]
 
@@ -59,14 +59,14 @@ def _decode(
     rows: Dataset, features: Dataset, logits: Logits, classes: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     assert isinstance(logits, np.ndarray)
-    scored = scored_pieces(features)
+    scored = scored_positions(features)
     return tags_of(
         rows, features, [scores[own].argmax(-1) for own, scores in zip(scored, logits, strict=True)], classes
     )
 
 
-def scored_pieces(features: Dataset) -> list[NDArray[np.intp]]:
-    """Of each feature the positions that carry a tag."""
+def scored_positions(features: Dataset) -> list[NDArray[np.intp]]:
+    """The positions that carry a tag, for each feature."""
     return [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"][:]]
 
 
@@ -78,12 +78,12 @@ def tags_of(
     Args:
         rows: in standard form.
         features: of these rows.
-        predicted: for each feature the class of each of its scored pieces.
+        predicted: for each feature the class of each of its scored positions.
         classes: by their ids.
     """
     tags, predictions, references = rows["tags"][:], [], []
     for row, words, own in zip(features["row"], features["scored_words"], predicted, strict=True):
-        # Words that the model does not see, such as those beyond the largest length, count as not found.
+        # Words beyond the largest length count as not found.
         found = [OUTSIDE] * len(tags[row])
         for word, index in zip(words, own, strict=True):
             found[word] = classes[index]

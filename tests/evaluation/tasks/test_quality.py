@@ -103,7 +103,7 @@ def test_what_is_probed_only_is_not_fine_tuned(
         (case, "holds") for case in ("student", "bag-of-words", "majority-class")
     }
     answers = noun_task.model_copy(update={"kind": "question-answering"})
-    with pytest.raises(UserError, match="task nouns: has no classes, so that there is no linear probe of it"):
+    with pytest.raises(UserError, match="task nouns: has no classes, so there is no linear probe of it"):
         measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[answers])
 
 

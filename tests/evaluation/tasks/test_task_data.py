@@ -163,7 +163,7 @@ def test_unreadable_files_are_told(tmp_path: Path, name: str, content: bytes) ->
 
 
 def test_an_unknown_kind_of_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"rows\.txt: is no kind of file that can be read; known: \.parquet, "):
+    with pytest.raises(UserError, match=r"rows\.txt: is not a kind of file that can be read; known: \.parquet, "):
         load_rows(make(tmp_path, forty(), "rows.txt"))
 
 
