@@ -180,6 +180,10 @@ def test_the_shipped_tasks_read_the_reference_data(data_folder: Path, name: str)
         "xquad-ru": (836, 354),
     }
     assert (len(rows.train) + len(rows.validation), len(rows.test)) == expected[name]
+    # docs/results.md says so.
+    assert load_rows(load_task(name), train_limit=2000).count_test_rows_in_train() == (
+        4 if name == "rusentiment" else 0
+    )
 
 
 def test_test_rows_that_are_training_rows_are_counted() -> None:
