@@ -50,8 +50,11 @@ class Case:
 
 
 def file_of(case: str) -> str:
-    """The path of the file that a report calls `case`; the case itself if it is not known."""
+    """The path of the file that a report calls `case`, as code, and the arithmetic if it is not fp32.
+
+    A case that is not known stands for itself.
+    """
     known = CASES.get(case)
     if known is None:
-        return case
-    return known.format.path if known.hint == "fp32" else f"{known.format.path} in {known.hint}"
+        return f"`{case}`"
+    return f"`{known.format.path}`" if known.hint == "fp32" else f"`{known.format.path}` in {known.hint}"

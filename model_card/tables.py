@@ -81,7 +81,7 @@ def _speed_cells(row: Row) -> dict[str, str]:
 def parity_table(parity: Measurements) -> str:
     """How far each exported file's outputs are from PyTorch's."""
     columns = _measured(PARITY_COLUMNS, [row.figures for row in parity.rows])
-    rows = [[f"`{file_of(row.case)}`", *(_parity_cell(row.figures, key) for key in columns)] for row in parity.rows]
+    rows = [[file_of(row.case), *(_parity_cell(row.figures, key) for key in columns)] for row in parity.rows]
     return markdown_table(["File", *columns.values()], rows)
 
 

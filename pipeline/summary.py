@@ -23,9 +23,14 @@ def print_tables(run: Run) -> None:
 
 
 def speed_table(speed: Measurements) -> Table:
-    """A row for each measured file; times and throughput with their ratio to the baseline."""
+    """A row for each measured file: times and throughput with their ratios to the baseline.
+
+    The values are medians over the starts. Brackets have the least and the largest ratio of a start.
+    """
     environment = speed.environment
-    table = Table(title=f"Speed on {environment.cpu}, {environment.threads} threads", title_justify="left")
+    starts = min(row.figures.get("starts", 1) for row in speed.rows)
+    title = f"Speed on {environment.cpu}, {environment.threads} threads, {starts} start{'s' if starts > 1 else ''}"
+    table = Table(title=title, title_justify="left")
     table.add_column("model, runtime")
     for heading in ("size, MiB", "latency, ms", "×", "samples/s", "×"):
         table.add_column(heading, justify="right")
@@ -35,11 +40,17 @@ def speed_table(speed: Measurements) -> Table:
             row.case,
             f"{figures['size_mib']:.1f}",
             f"{1000 * figures['latency_s']:.1f}",
-            f"{figures['latency_ratio']:.1f}",
+            _ratio(figures, "latency_ratio"),
             f"{figures['samples_per_s']:.1f}",
-            f"{figures['throughput_ratio']:.1f}",
+            _ratio(figures, "throughput_ratio"),
         )
     return table
+
+
+def _ratio(values: Mapping[str, Any], name: str) -> str:
+    low, high = values.get(f"{name}_range", (None, None))
+    spread = "" if low in (None, high) else f" ({low:.1f}–{high:.1f})"
+    return f"{values[name]:.1f}{spread}"
 
 
 def quality_table(quality: Measurements) -> Table:
@@ -76,17 +87,19 @@ def parity_table(parity: Measurements) -> Table:
         "size, MiB",
         "largest difference",
         "mean token cosine",
+        "1st percentile",
         "least token cosine",
-        "same first guess",
+        "same first prediction, %",
     ):
         table.add_column(heading, justify="right")
     for row in parity.rows:
         figures = row.figures
         table.add_row(
-            figures["path"],
+            figures["path"] if figures["hint"] == "fp32" else f"{figures['path']} in {figures['hint']}",
             f"{figures['size_mib']:.1f}",
             f"{figures['maximal_difference']:.2g}",
             f"{figures['token_cosine']:.5f}",
+            f"{figures['token_cosine_p1']:.5f}",
             f"{figures['minimal_token_cosine']:.5f}",
             _percent(figures.get("top1_agreement")),
         )

@@ -11,6 +11,7 @@ import torch
 from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerances
 from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.openvino import quantize_openvino
 
 LAYERS = 2
 
@@ -89,6 +90,14 @@ def test_a_map_that_int8_hurts_stays_and_is_named(task, of_head, tiny_student_fo
     assert operators(openvino.Core().read_model(next((tmp_path / "hub").rglob("*.xml"))))["FakeQuantize"] == 2 * LAYERS
     graph = onnx.load(tmp_path / "hub/onnx/model_quantized.onnx").graph
     assert "MatMulInteger" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.export
+def test_a_map_that_the_graph_does_not_have_is_not_passed_over(converted):
+    openvino = pytest.importorskip("openvino")
+    graph = openvino.Core().read_model(converted[0] / "openvino/openvino_model.xml")
+    with pytest.raises(AssertionError, match=r"transformer\.layer\.7\.ffn\.lin1"):
+        quantize_openvino(graph, [], ["transformer.layer.7.ffn.lin1"])
 
 
 @pytest.mark.export

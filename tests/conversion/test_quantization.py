@@ -3,6 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.export_source import ExportSource
+from distilrubert.conversion.quantization import quantize_onnx
+
 pytestmark = pytest.mark.export
 
 onnx = pytest.importorskip("onnx")
@@ -75,3 +79,19 @@ def test_files_for_one_kind_of_cpu_use_its_bytes(name, dtype, least, largest, co
         assert weight.max() <= largest
         # Eight bits: more than the seven of the file for every CPU.
         assert int(weight.max()) - int(weight.min()) > 200
+
+
+def test_a_map_that_the_graph_does_not_have_is_not_passed_over(tiny_student, sentences, tmp_path):
+    # Or it would be quantised, though it must stay in fp32.
+    source = ExportSource.of_text(tiny_student, ConversionSettings(), sentences[:4])
+    with pytest.raises(AssertionError, match="transformer/layer/7/ffn/lin1"):
+        quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", maps_in_fp32=["transformer.layer.7.ffn.lin1"])
+
+
+def test_maps_in_fp32_are_found_by_their_names(tiny_student, sentences, tmp_path):
+    source = ExportSource.of_text(tiny_student, ConversionSettings(), sentences[:4])
+    names = [name for name in source.errors if "layer.1" in name]
+    assert len(names) == 6
+    quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", maps_in_fp32=names)
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    assert operators["MatMulInteger"] == 6 * (LAYERS - 1)
