@@ -119,7 +119,7 @@ def test_the_reports_say_what_was_done(run_dir):
     assert row["tokens"] > 0
     assert set(row["losses"]) >= {"kl", "mlm", "cosine"}
     quality = json.loads((run_dir / "reports/quality.json").read_text())
-    files = ["student-onnx-int8"] if CAN_EXPORT else []
+    files = ["student-pytorch-fp32", "student-onnx-int8"] if CAN_EXPORT else []
     assert [row["case"] for row in quality["rows"]] == ["teacher", "student", *files, "bag-of-words", "majority-class"]
     speed = json.loads((run_dir / "reports/speed.json").read_text())
     assert speed["baseline"] == speed["rows"][0]["case"] == "teacher-pytorch-fp32"
