@@ -61,8 +61,9 @@ def publish(options: argparse.Namespace) -> int:
         run.launch.go_on_alone()
     # Locked up to the end: what is published has to be what was checked before.
     with locked(run.folder):
-        bring_up_to_date(run, stages_of(run))
-        if not options.json:
+        performed = bring_up_to_date(run, stages_of(run))
+        # A repeat that only publishes has shown them before.
+        if not options.json and (performed or settings.repo_id is None):
             print_tables(run)
         if settings.repo_id is not None:
             return _push(run.hub, settings, options)

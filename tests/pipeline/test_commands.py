@@ -180,6 +180,23 @@ def test_the_folder_is_checked_also_without_a_repository(monkeypatch, capsys, mo
     assert "notes.txt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("performed", "target", "shown"),
+    [(["speed"], ["--repo-id", "me/x"], 1), ([], ["--repo-id", "me/x"], 0), ([], [], 1)],
+)
+def test_tables_are_shown_once(monkeypatch, model_folder, tmp_path, performed, target, shown):  # noqa: F811
+    monkeypatch.setattr(run_commands, "check_before_work", lambda *_, **__: None)
+    monkeypatch.setattr(run_commands, "with_commits", lambda run, **_: run)
+    monkeypatch.setattr(run_commands, "bring_up_to_date", lambda *_: performed)
+    monkeypatch.setattr(run_commands, "_push", lambda *_: 0)
+    tables = []
+    monkeypatch.setattr(run_commands, "print_tables", tables.append)
+    shutil.copytree(model_folder, tmp_path / "run" / "hub")
+    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert main(["publish", str(tmp_path / "recipe.yaml"), "--run-dir", str(tmp_path / "run"), *target]) == 0
+    assert len(tables) == shown
+
+
 def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder, tmp_path):  # noqa: F811
     """What goes public is what was looked into, and nothing that another command has put there meanwhile."""
     folder = tmp_path / "run"
