@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from distilrubert.common.errors import UserError
+from distilrubert.common.errors import UserError, printable
 
 LONGEST_MESSAGE = 300
 
@@ -128,7 +128,7 @@ def cause(error: BaseException, token: str | None) -> str:
 def clean(text: str, token: str | None) -> str:
     """Another's words as one short line, without the token and control characters, which could drive a terminal."""
     # The token goes first: shortened, it would no longer be found.
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in redact(text, token)).split())
+    line = printable(" ".join(redact(text, token).split()))
     return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + "…"
 
 

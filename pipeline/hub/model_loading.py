@@ -8,6 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.pipeline.hub.problems import first_line
 
 # What from_pretrained reads; `*` also matches a slash, so a folder's own config comes along, which is small.
 LOADED_FILES = ("config.json", "*.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json")
@@ -25,7 +26,7 @@ def loading_problems(folder: Path) -> list[str]:
             model, info = _load_model(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # a broken file makes the loaders raise errors of any kind
-            return [f"cannot be loaded: {_line(error)}"]
+            return [f"cannot be loaded: {first_line(error)}"]
         problems = [f"{name}: missing from the weights" for name in sorted(info["missing_keys"])]
         problems += [f"{name}: in the weights, but not in the model" for name in sorted(info["unexpected_keys"])]
         problems += [f"{item!s}: has another shape in the weights" for item in info["mismatched_keys"]]
@@ -33,7 +34,7 @@ def loading_problems(folder: Path) -> list[str]:
             with torch.inference_mode():
                 outputs = model(**tokenizer(PROBE, return_tensors="pt"))
         except Exception as error:  # as above
-            return [*problems, f"model(**tokenizer(text)) fails: {_line(error)}"]
+            return [*problems, f"model(**tokenizer(text)) fails: {first_line(error)}"]
     if not torch.isfinite(outputs[0]).all():
         problems.append("model(**tokenizer(text)) gives values that are not finite")
     return problems
@@ -52,7 +53,3 @@ def _load_model(folder: Path) -> tuple[Any, dict[str, Any]]:
         trust_remote_code=False,
     )
     return model.eval(), info
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

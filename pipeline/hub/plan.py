@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from huggingface_hub.hf_api import RepoFile
 
+from distilrubert.common.errors import printable
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.pipeline.hub.connection import HubConnection
@@ -45,7 +46,6 @@ class PushPlan:
         settings: where to and how.
         endpoint: URL of the Hub.
         parent: the commit to publish on; None where the repository has to be created.
-        creates_repository: whether the repository has to be created.
         creates_branch: whether the branch has to be created, from `parent`.
         creates_tag: whether a tag has to be created.
         pull_request: number of the open pull request that proposes the same already, if any.
@@ -56,7 +56,6 @@ class PushPlan:
     settings: PublishSettings
     endpoint: str
     parent: str | None
-    creates_repository: bool
     creates_branch: bool
     creates_tag: bool
     pull_request: int | None
@@ -67,6 +66,11 @@ class PushPlan:
         """The repository, OWNER/NAME."""
         assert self.settings.repo_id is not None, "a plan is made for a target"
         return self.settings.repo_id
+
+    @property
+    def creates_repository(self) -> bool:
+        """Whether the repository has to be created."""
+        return self.parent is None
 
     @property
     def changes(self) -> list[PlannedFile]:
@@ -132,31 +136,17 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
     """
     digests = local_files(folder)
     remote = read_target(settings, connection)
-    if remote is None:
-        return PushPlan(
-            folder=folder,
-            settings=settings,
-            endpoint=connection.endpoint,
-            parent=None,
-            creates_repository=True,
-            creates_branch=settings.revision != "main",
-            creates_tag=settings.tag is not None,
-            pull_request=None,
-            files=_planned_files(digests, {}, settings),
-        )
-    creates_branch = settings.revision not in remote.branches
-    parent = parent_of(settings, remote)
-    files = _planned_files(digests, read_tree(connection, parent), settings)
+    branches = {"main"} if remote is None else remote.branches.keys()
+    parent = None if remote is None else parent_of(settings, remote)
     plan = PushPlan(
         folder,
         settings,
         connection.endpoint,
         parent,
-        creates_repository=False,
-        creates_branch=creates_branch,
+        creates_branch=settings.revision not in branches,
         creates_tag=False,
         pull_request=None,
-        files=files,
+        files=_planned_files(digests, {} if parent is None else read_tree(connection, parent), settings),
     )
     if settings.create_pr and plan.changes:
         plan = dataclasses.replace(plan, pull_request=find_same_pull_request(plan, connection))
@@ -199,7 +189,7 @@ def render_plan(plan: PushPlan) -> str:
         lines.append(f"Pull request {plan.pull_request} proposes this already.")
     elif plan.is_empty:
         lines.append("Nothing to do: the repository has exactly these files.")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _origin(plan: PushPlan) -> str:
@@ -235,11 +225,11 @@ def _is_made_with_weights(path: str) -> bool:
     return path in MADE_WITH_WEIGHTS or WEIGHTS_SHARD.fullmatch(path) is not None
 
 
-def _creates_tag(plan: PushPlan, remote: RemoteState) -> bool:
+def _creates_tag(plan: PushPlan, remote: RemoteState | None) -> bool:
     tag = plan.settings.tag
     if tag is None:
         return False
-    if tag not in remote.tags:
+    if remote is None or tag not in remote.tags:
         return True
     if remote.tags[tag] == plan.parent and not plan.needs_commit:
         return False

@@ -141,7 +141,7 @@ def _create_repository(plan: PushPlan, connection: HubConnection) -> PushPlan:
     parent = remote.branches["main"]
     if read_tree(connection, parent).keys() - HUB_FILES:
         raise _conflict(plan)
-    return dataclasses.replace(plan, parent=parent, creates_repository=False)
+    return dataclasses.replace(plan, parent=parent)
 
 
 def _create_branch(plan: PushPlan, connection: HubConnection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.errors import UserError
+from distilrubert.common.errors import UserError, printable
 from distilrubert.common.hub_address import repository_url
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
@@ -97,7 +97,7 @@ def render_verification(verification: Verification) -> str:
     """The result for a person."""
     loaded = {True: ", and the model loads from an empty cache", False: "", None: ""}[verification.loads]
     others = f" It also holds: {', '.join(verification.others)}." if verification.others else ""
-    return (
+    return printable(
         f"Verified: all {verification.files} files of {verification.repo_id} at {verification.revision[:8]} are those "
         f"of the folder{loaded}.{others}"
     )

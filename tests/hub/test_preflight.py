@@ -109,6 +109,11 @@ def test_a_link(folder: Path, tmp_path: Path) -> None:
     assert "assets: is a link" in found(folder)
 
 
+def test_a_name_cannot_control_the_terminal(folder: Path) -> None:
+    (folder / "a\x1b[2J.txt").write_text("x")
+    assert r"a\x1b[2J.txt: has a name that some systems refuse" in found(folder)
+
+
 def test_the_token_in_use_is_found_and_not_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "canary-of-no-known-form")
     (folder / "reports" / "log.txt").write_text("first\nheader: canary-of-no-known-form\n")

@@ -15,10 +15,11 @@ from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.plan import plan_push, render_plan
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push, push_folder, render_publication
+from distilrubert.pipeline.hub.verify import render_verification, verify_push
 
 from .conftest import HASTY
 from .server import LocalHub
-from .storage import Commit
+from .storage import Commit, Entry
 
 
 def with_changes(settings: PublishSettings, **changes: object) -> PublishSettings:
@@ -85,6 +86,20 @@ def test_deleted_only_with_prune(local_hub: LocalHub, target: PublishSettings, f
     tree = local_hub.storage.repositories["me/demo"].tree()
     assert "reports/speed.json" not in tree
     assert ".gitattributes" in tree
+
+
+def test_names_in_a_repository_cannot_control_the_terminal(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    push_folder(folder, target, local_hub.endpoint, HASTY)
+    repository = local_hub.storage.repositories["me/demo"]
+    tree = repository.tree() | {"a\x1b[2J.txt": Entry(b"theirs")}
+    repository.commit("main", tree, repository.branches["main"], "theirs", "colleague")
+    connection = connect(target, local_hub.endpoint, HASTY)
+    plan = plan_push(folder, with_changes(target, prune=True), connection)
+    assert r"- a\x1b[2J.txt" in render_plan(plan)
+    verification = verify_push(plan.digests, connection, "main", download=False)
+    assert r"It also holds: a\x1b[2J.txt." in render_verification(verification)
 
 
 def test_what_was_made_with_other_weights_goes_with_them(
