@@ -59,7 +59,6 @@ def distill(
         UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
     """
     origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
-    weights = settings.weights
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
     collator: Collator[Any]
     if is_paired:
@@ -71,13 +70,8 @@ def distill(
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
         collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
-        if weights.first_piece and len(pairs.train):
-            left_out = collator.share_beginning_outside([pairs.train[i] for i in range(min(len(pairs.train), 1000))])
-            logger.info(
-                "first_piece compares %.1f %% of the spans; in the others the student's first token is longer than the "
-                "teacher's",
-                100 * (1 - left_out),
-            )
+        if settings.weights.first_piece:
+            _log_left_out(collator, pairs)
     else:
         objective = Objective(student.model, teacher.model, settings)
         epoch_tokens = int(corpus.train.lengths.sum())
@@ -177,6 +171,16 @@ def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpu
     _check_tokenizer(corpus, "tokenizer", teacher.tokenizer)
     _check_tokenizer(corpus, "student_tokenizer", student.tokenizer)
     return corpus.pairs
+
+
+def _log_left_out(masker: SpanMasker, pairs: PairedCorpus) -> None:
+    """Say which share of the spans ``first_piece`` leaves out, from the first thousand examples."""
+    examples = [pairs.train[i] for i in range(min(len(pairs.train), 1000))]
+    if examples:
+        share = masker.share_beginning_outside(examples)
+        logger.info(
+            "first_piece leaves out %.1f %% of the spans: their first token is longer in the student", 100 * share
+        )
 
 
 def _check_tokenizer(corpus: Corpus, key: str, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -5,15 +5,15 @@ product with the vocabulary (for the logits, and for the gradients) is done once
 but the results.
 
 One autograd function serves all these losses. A :class:`ChunkedLoss` does the work: that of this module compares whole
-logits with any :class:`Comparison`; :mod:`.vocabulary` is the fast path for KL and MLM over one vocabulary.
+logits with any comparison; :mod:`.vocabulary` is the fast path for KL and MLM over one vocabulary.
 
 Axes: N rows, C rows of a chunk, V tokens of the student, T tokens of the teacher, D width.
 """
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distilrubert.distill.losses.tied import TiedWeight
+
+# Compares the predictions of some rows. From the logits of student (C, V) and teacher (C, T), which it may overwrite,
+# it makes the loss summed over the rows, and its gradient with respect to the student's logits.
+Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,33 +108,10 @@ class _Chunked(torch.autograd.Function):
         return *gradients, None, None, None, None
 
 
-class Comparison(Protocol):
-    """Compares the predictions of some rows, over two vocabularies or one."""
-
-    def __call__(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss summed over the rows, and its gradient with respect to the student's logits (C, V), from logits.
-
-        `teacher_CT` may be overwritten.
-        """
-        ...
-
-
-class ChunkedSum(NamedTuple):
-    """A loss over all rows.
-
-    Attributes:
-        scaled: the sum over rows times the scale, the only one with a gradient.
-        sum: the sum over rows.
-    """
-
-    scaled: Tensor
-    sum: Tensor
-
-
 def compare_in_chunks(
     comparison: Comparison, student: HeadInput, teacher: HeadInput, scale: float, chunk: int
-) -> ChunkedSum:
-    """Compare row by row, `chunk` of them at a time.
+) -> tuple[Tensor, Tensor]:
+    """The sum over rows times the scale, the only one with a gradient, and the sum over rows.
 
     Under bf16 autocast the products are made in bf16; the comparison and all sums are float32 all the same.
 
@@ -142,7 +123,7 @@ def compare_in_chunks(
         chunk: C.
     """
     total, found = run_in_chunks(_WholeLogits(comparison, teacher, scale), student, chunk)
-    return ChunkedSum(total, found)
+    return total, found
 
 
 class _WholeLogits(ChunkedLoss):

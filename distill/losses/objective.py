@@ -91,7 +91,7 @@ class Objective(LossModule):
         teacher = self._run_teacher(batch)
         student = encode(self.model, batch, self._needs, tied=self._tied_weight())
         student = student.compared([pair.student for pair in self._pairs])
-        total = torch.zeros((), device=rows.labels_BL.device)
+        total = torch.zeros((), device=rows.student.mask_BL.device)
         losses: dict[str, Tensor] = {}
         for term in self._terms.values():
             found = term(student, teacher, rows, scales)

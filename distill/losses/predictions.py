@@ -74,7 +74,7 @@ class ComparisonTerm(Term):
     @staticmethod
     @abc.abstractmethod
     def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
-        """The :class:`~distilrubert.distill.losses.chunks.Comparison`."""
+        """The :data:`~distilrubert.distill.losses.chunks.Comparison`."""
 
     @staticmethod
     @abc.abstractmethod
@@ -98,8 +98,10 @@ class ComparisonTerm(Term):
         else:
             student_rows = student.head_input(places_of(rows.student.first_tokens_of(spans_BS)))
         (comparison,) = self._comparison
-        found = compare_in_chunks(comparison, student_rows, teacher_rows, scales[name], self._settings.vocabulary_chunk)
-        return TermSums(found.scaled, {name: found.sum})
+        total, found = compare_in_chunks(
+            comparison, student_rows, teacher_rows, scales[name], self._settings.vocabulary_chunk
+        )
+        return TermSums(total, {name: found})
 
     def _spans(self, rows: Rows) -> Tensor:
         spans_BS = self.comparable(rows)

@@ -90,7 +90,7 @@ class StateTerm(Term):
         """See :class:`Term`."""
         assert teacher is not None
         distances = []
-        with torch.autocast(rows.labels_BL.device.type, enabled=False):
+        with torch.autocast(rows.student.mask_BL.device.type, enabled=False):
             states = zip(self.projections, student.hidden_states, teacher.hidden_states, strict=True)
             for project, student_BLD, teacher_BLD in states:
                 student_BRD = project(rows.student.pooled(student_BLD).float())

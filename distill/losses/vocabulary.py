@@ -92,13 +92,17 @@ class VocabularyLoss:
             # What is left are the labelled rows, at their own temperature.
             teacher, temperature, kl_scale = None, 1.0, 0.0
             student = dataclasses.replace(student, hidden_ND=student.hidden_ND[: len(labels_M)])
-        task = _Task(teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
-        return VocabularyLosses(*run_in_chunks(_Tiles(task), student, self._chunk))
+        loss = _Tiles(teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
+        return VocabularyLosses(*run_in_chunks(loss, student, self._chunk))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """The arguments of one call that are not differentiated."""
+@dataclasses.dataclass(eq=False)
+class _Tiles(ChunkedLoss):
+    """The sums and gradients of one call, tile by tile of each chunk.
+
+    The gradient with respect to the logits is held in units of the divergence's, where there is one: what is small,
+    rows and results, is multiplied by the unit, and not the logits.
+    """
 
     teacher: HeadInput | None
     labels_M: Tensor
@@ -107,24 +111,13 @@ class _Task:
     mlm_scale: float
     buffers: Buffers
 
-
-class _Tiles(ChunkedLoss):
-    """The sums and gradients of one call, tile by tile of each chunk.
-
-    The gradient with respect to the logits is held in units of the divergence's, where there is one: what is small,
-    rows and results, is multiplied by the unit, and not the logits.
-    """
-
-    def __init__(self, task: _Task) -> None:
-        self.task = task
-
     def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
-        task, self.student = self.task, student
-        self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), task.buffers)
-        self.unit = task.kl_scale * task.temperature if task.teacher else task.mlm_scale
+        self.student = student
+        self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), self.buffers)
+        self.unit = self.kl_scale * self.temperature if self.teacher else self.mlm_scale
         self.student_VD = a.narrowed("student weight", student.weight_VD)
-        if task.teacher:
-            self.teacher_VD = a.narrowed("teacher weight", task.teacher.weight_VD)
+        if self.teacher:
+            self.teacher_VD = a.narrowed("teacher weight", self.teacher.weight_VD)
         self.kl = torch.zeros((), dtype=a.wide, device=a.device)
         self.mlm = torch.zeros_like(self.kl)
         # The first chunk writes every entry, so only a call without rows has anything to clear.
@@ -140,18 +133,18 @@ class _Tiles(ChunkedLoss):
             None if gradient is None or whole is None else gradient.to(whole.dtype)
             for gradient, whole in zip((self.hidden_ND, self.weight_VD, self.bias_V), wholes, strict=True)
         ]
-        return self.task.kl_scale * self.kl + self.task.mlm_scale * self.mlm, [self.kl, self.mlm], gradients
+        return self.kl_scale * self.kl + self.mlm_scale * self.mlm, [self.kl, self.mlm], gradients
 
     def add_rows(self, rows: slice) -> None:
         with torch.autocast(self.arithmetic.device.type, enabled=False):
             self._add_rows(rows)
 
     def _add_rows(self, rows: slice) -> None:
-        a, task, labels_M = self.arithmetic, self.task, self.task.labels_M[rows]
+        a, labels_M = self.arithmetic, self.labels_M[rows]
         student = self._logits("student", self.student, self.student_VD, rows, len(labels_M))
-        teacher = self._logits("teacher", task.teacher, self.teacher_VD, rows, 0) if task.teacher else None
+        teacher = self._logits("teacher", self.teacher, self.teacher_VD, rows, 0) if self.teacher else None
         columns_M = torch.arange(len(labels_M), device=a.device)
-        label_logits_M = task.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
+        label_logits_M = self.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
         self.mlm += (student.label_normaliser_M - label_logits_M).sum()
         with_gradient = any(each is not None for each in (self.hidden_ND, self.weight_VD, self.bias_V))
         if teacher is None and not with_gradient:
@@ -160,15 +153,13 @@ class _Tiles(ChunkedLoss):
         for tile, labels in zip(a.tiles, labels_of_tiles(labels_M, a.tiles), strict=True):
             gradient_VC = self._compare(tile, student, teacher)
             if with_gradient:
-                gradient_VC[labels] -= task.mlm_scale / self.unit
+                gradient_VC[labels] -= self.mlm_scale / self.unit
                 self._add_gradients(tile, rows, gradient_VC, scaled_CD)
         if self.hidden_ND is not None:
             self.hidden_ND[rows] *= self.unit
 
     def _logits(self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
-        return chunk_logits(
-            self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.task.temperature, labelled
-        )
+        return chunk_logits(self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.temperature, labelled)
 
     def _compare(self, tile: slice, student: ChunkLogits, teacher: ChunkLogits | None) -> Tensor:
         """Add a tile's part of the divergence; the gradient of both losses, but for the labels' own term, in units."""
@@ -179,15 +170,15 @@ class _Tiles(ChunkedLoss):
         log_p_VC = a.widened("teacher tile", teacher.scaled_VC[tile]).sub_(teacher.normaliser_C)
         p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
         ratio_VC = log_p_VC.sub_(log_q_VC)
-        self.kl += self.task.temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
+        self.kl += self.temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
         q_VC = log_q_VC.exp_()
         labelled = len(student.label_normaliser_M)
         if not labelled:
             return q_VC.sub_(p_VC)
-        temperature = self.task.temperature
+        temperature = self.temperature
         # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
         factor_M = (student.normaliser_C[:labelled] - student.label_normaliser_M / temperature).exp_()
-        factor_M *= (self.task.mlm_scale / self.unit) ** (1 / temperature)
+        factor_M *= (self.mlm_scale / self.unit) ** (1 / temperature)
         r_VM = raised(q_VC[:, :labelled] * factor_M, temperature)
         q_VC.sub_(p_VC)
         q_VC[:, :labelled] += r_VM

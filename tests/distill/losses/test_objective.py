@@ -9,9 +9,10 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedMode
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.distill.losses import LossWeights
+from distilrubert.distill.losses import LOSSES, LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.states import cosine_distance
+from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student
@@ -364,6 +365,16 @@ def test_each_loss_is_described_as_the_settings_have_it(student: DistilBertForMa
     last = Objective(student, tiny_teacher.model, settings(weights=weights, layer_map="last-of-block")).describe()
     assert "and the last of its group of consecutive attention maps" in last["attention"]["meaning"]
     assert Objective(student, None, settings(weights={"mlm": 1})).describe().keys() == {"mlm"}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss_has_a_term_a_weight_and_a_sentence(tiny_teacher: Teacher, name: str) -> None:
+    student = build_student(tiny_teacher, StudentArchitecture(layers=2))
+    tokenizers = None if "one" in LOSSES[name].vocabularies else Tokenizers(tiny_teacher.tokenizer, student.tokenizer)
+    objective = Objective(student.model, tiny_teacher.model, settings(weights={name: 1}), tokenizers)
+    (term,) = objective.terms.values()
+    assert term.names == (name,)
+    assert "{" not in objective.describe()[name]["meaning"]
 
 
 def test_losses_that_are_not_named_have_no_weight() -> None:

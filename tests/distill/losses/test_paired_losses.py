@@ -159,12 +159,12 @@ def test_chunks_are_the_whole(name: str, chunk: int) -> None:
     shapes = [(9, 3), (5, 3), (5,)]
     hidden_ND, weight_VD, bias_V = (drawn(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes))
     teacher = HeadInput(drawn(9, 4, seed=5), drawn(7, 4, seed=6), drawn(7, seed=7))
-    found = compare_in_chunks(comparison, HeadInput(hidden_ND, weight_VD, bias_V), teacher, 0.3, chunk)
-    (2 * found.scaled).backward()
+    scaled, found = compare_in_chunks(comparison, HeadInput(hidden_ND, weight_VD, bias_V), teacher, 0.3, chunk)
+    (2 * scaled).backward()
     logits_NV = F.linear(hidden_ND, weight_VD, bias_V)
     loss, gradient_NV = comparison(logits_NV.detach(), F.linear(teacher.hidden_ND, teacher.weight_VD, teacher.bias_V))
-    torch.testing.assert_close(found.sum, loss)
-    torch.testing.assert_close(found.scaled.detach(), 0.3 * loss)
+    torch.testing.assert_close(found, loss)
+    torch.testing.assert_close(scaled.detach(), 0.3 * loss)
     expected = torch.autograd.grad(logits_NV, (hidden_ND, weight_VD, bias_V), 0.6 * gradient_NV)
     for tensor, gradient in zip((hidden_ND, weight_VD, bias_V), expected, strict=True):
         assert tensor.grad is not None
@@ -174,9 +174,9 @@ def test_chunks_are_the_whole(name: str, chunk: int) -> None:
 def test_no_rows_are_no_loss() -> None:
     comparison = MatchComparison(ids(0), ids(1), (7, 5), T)
     student = HeadInput(drawn(0, 3).requires_grad_(), drawn(5, 3).requires_grad_(), None)
-    found = compare_in_chunks(comparison, student, HeadInput(drawn(0, 4), drawn(7, 4), None), 0.0, 8)
-    found.scaled.backward()
-    assert found.sum == 0
+    scaled, found = compare_in_chunks(comparison, student, HeadInput(drawn(0, 4), drawn(7, 4), None), 0.0, 8)
+    scaled.backward()
+    assert found == 0
     assert not student.weight_VD.grad.any()
 
 
@@ -202,9 +202,9 @@ def test_bf16_is_for_the_products_alone(name: str) -> None:
     for enabled in (False, True):
         student = HeadInput(drawn(9, 3).float().requires_grad_(), drawn(5, 3, seed=1).float().requires_grad_(), None)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            sums = compare_in_chunks(comparison, student, teacher, 0.1, 4)
-        sums.scaled.backward()
+            scaled, value = compare_in_chunks(comparison, student, teacher, 0.1, 4)
+        scaled.backward()
         assert student.weight_VD.grad.dtype == torch.float32
-        found.append((sums.sum, student.weight_VD.grad))
+        found.append((value, student.weight_VD.grad))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=0.05, atol=0.1)
     torch.testing.assert_close(found[1][1], found[0][1], rtol=0.1, atol=0.1)

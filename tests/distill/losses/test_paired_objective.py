@@ -231,10 +231,12 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     sentences: list[str],
     settings: DistillationSettings,
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     corpus = build_corpus(
         corpus_settings(sentences, tmp_path), tiny_teacher.tokenizer, tmp_path / "corpus", 0, student_tokenizer=small
     )
+    caplog.set_level("INFO", "distilrubert")
 
     def trained(folder: str) -> Student:
         student = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=corpus.token_counts)
@@ -246,6 +248,7 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     start = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=corpus.token_counts).model.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["vocab_transform.weight"], start["vocab_transform.weight"])
+    assert any("first_piece leaves out" in message for message in caplog.messages)
 
 
 def test_epochs_are_counted_in_the_tokens_of_the_student(
