@@ -182,7 +182,7 @@ class StudentArchitecture(Section):
     def describe_initialisation(self, teacher: "BertConfig") -> dict[str, Any]:
         """For the training report: ``layers`` of the teacher that the student starts from, and ``teacher_layers``.
 
-        Layers are counted from 0; None stands for random weights.
+        Layers are counted from 0; None means random weights.
         """
         layers = self.resolve(teacher).initialise_from
         return {"layers": None if layers is None else list(layers), "teacher_layers": teacher.num_hidden_layers}

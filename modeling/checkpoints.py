@@ -62,7 +62,7 @@ def repository_folder(model: str | os.PathLike[str], revision: str | None = None
     """
     if folder := _local_folder(model):
         return folder
-    with _download_errors_told(str(model), revision or "main"):
+    with _download_errors_reported(str(model), revision or "main"):
         return Path(snapshot_download(str(model), revision=revision))
 
 
@@ -195,7 +195,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _download(model: str, revision: str) -> Path:
-    with _download_errors_told(model, revision):
+    with _download_errors_reported(model, revision):
         # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
         folder = Path(_snapshot(model, revision, ["*.json", "vocab.txt", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
@@ -204,19 +204,19 @@ def _download(model: str, revision: str) -> Path:
 
 
 @contextlib.contextmanager
-def _download_errors_told(model: str, revision: str) -> Iterator[None]:
+def _download_errors_reported(model: str, revision: str) -> Iterator[None]:
     """Turn what the Hub's client raises into one line for the user."""
     try:
         yield
     except Exception as error:
-        told = _told(error, model, revision)
-        if told is None:
+        reported = _user_error(error, model, revision)
+        if reported is None:
             raise
         # The client's own error may quote the server's answer, and a server may quote the token.
-        raise told from None
+        raise reported from None
 
 
-def _told(error: Exception, model: str, revision: str) -> UserError | None:
+def _user_error(error: Exception, model: str, revision: str) -> UserError | None:
     try:
         token = None if is_offline(error) else token_in_use()
     except UserError as unusable:

@@ -12,10 +12,10 @@ Documents = Literal["lines", "blank-line"]
 class CorpusSource(Section):
     """Texts from files, or from one split of a data set on the Hub.
 
-    The weight says how often each text stands in the training part: `floor(weight)` times, and once more with the
+    The weight says how often each text occurs in the training split: `floor(weight)` times, and once more with the
     probability `weight - floor(weight)`, which a hash of text and seed decides. Exact duplicates are dropped before:
-    the first source that has a text keeps it, and this source's weight counts. The validation part holds a text at
-    most once, and thinned alike where the weight is below 1.
+    the first source that has a text keeps it, and the weight of this source counts. The validation split has a text
+    at most once; a weight below 1 leaves out the same share of its texts.
     """
 
     path: RecipePath | None = Field(
