@@ -15,13 +15,15 @@ from distilrubert.common.measurements import Measurements, Row
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32")
-CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-fp32|openvino-int8|openvino-int8-in-fp32)")
+SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32|-in-bf16")
+# Older results have OpenVINO's default arithmetic without a mark; newer ones have fp32 without one.
+CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)")
 # From how many starts on a median is trusted.
 ENOUGH_STARTS = 5
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
     "nncf-int8": ("openvino-int8",),
+    "nncf-int8-in-bf16": ("openvino-int8-in-bf16",),
     "nncf-int8-in-fp32": ("openvino-int8-in-fp32", "openvino-int8"),
     "ortquantizer-int8": ("onnx-int8-avx512-vnni", "onnx-int8"),
     "pytorch-int8": ("openvino-int8",),
