@@ -47,7 +47,13 @@ class RunLog:
             if is_shown:
                 stack.enter_context(logging_redirect_tqdm([logging.getLogger("distilrubert")]))
             bar: tqdm[NoReturn] = tqdm(
-                total=total, initial=done, desc=self._case, unit="update", leave=False, disable=not is_shown
+                total=total,
+                initial=done,
+                desc=self._case,
+                unit="update",
+                dynamic_ncols=True,
+                leave=False,
+                disable=not is_shown,
             )
             yield stack.enter_context(bar)
 

@@ -199,7 +199,7 @@ class _Loop:
         except AbandonedUpdate:
             self._stop()
         progress.add_update(done)
-        progress.wall_time_s = time.monotonic() - self.began
+        self._read_clock()
         if done.is_skipped:
             self._report_skipped(done)
         advance(bar, done, progress)
@@ -237,6 +237,7 @@ class _Loop:
         if evaluation.best(evaluations) == len(evaluations) - 1:
             with self.progress.timed("checkpoint"):
                 on_main(self.accelerator, lambda: save_weights(self.best_weights, self.run.objective))
+        self._read_clock()
 
     def _report_skipped(self, update: Update) -> None:
         """Log a skipped update, or give up."""
@@ -250,6 +251,9 @@ class _Loop:
                 f"a lower {section}.learning_rate or a longer {section}.warmup"
             )
         self.log.warning("%s; the update is skipped", found)
+
+    def _read_clock(self) -> None:
+        self.progress.wall_time_s = time.monotonic() - self.began
 
     def _should_abandon(self) -> bool:
         # Several processes would have to agree before each batch, so they finish the update.
@@ -304,7 +308,7 @@ class _Loop:
     def _save(self) -> dict[str, Any]:
         """Write a checkpoint, if any are kept, and return its state."""
         progress, accelerator = self.progress, self.accelerator
-        progress.wall_time_s = time.monotonic() - self.began
+        self._read_clock()
         progress.peak_memory_mib = max(progress.peak_memory_mib, largest(accelerator, peak_memory_mib()))
         gpu_peak = largest(accelerator, peak_gpu_memory_mib(accelerator.device))
         progress.peak_gpu_memory_mib = max(progress.peak_gpu_memory_mib, gpu_peak)

@@ -1,7 +1,6 @@
 """Silence for the messages and progress bars of libraries."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 
 import transformers
@@ -28,9 +27,7 @@ def quiet_libraries() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        with without_bars(), warnings.catch_warnings():
-            # Of a checkpoint's age, which plays no part where only one is kept.
-            warnings.filterwarnings("ignore", message="mtime may not be reliable")
+        with without_bars():
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)

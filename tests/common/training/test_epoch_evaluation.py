@@ -1,6 +1,5 @@
 """The best epoch: chosen, kept, and found again after a stop; runs without checkpoints."""
 
-import functools
 import runpy
 import signal
 from collections.abc import Callable, Iterator
@@ -33,26 +32,18 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[bytes, bool]]]:
     """Gives the distillations of a test an evaluation; what it returns gets the weights and the mode at each call."""
-    objectives: list[Objective] = []
-    initialise = Objective.__init__
-
-    def noting(self: Objective, *arguments: Any) -> None:
-        initialise(self, *arguments)
-        objectives.append(self)
-
-    monkeypatch.setattr(Objective, "__init__", noting)
 
     def evaluate(score: Callable[[torch.nn.Module], float], patience: int) -> list[tuple[bytes, bool]]:
         seen: list[tuple[bytes, bool]] = []
 
-        def measure() -> dict[str, float]:
-            module = objectives[-1]
-            weights = torch.cat([weight.detach().flatten() for weight in module.parameters()])
-            seen.append((weights.numpy().tobytes(), module.training))
-            return {"score": score(module), "other": 0.0}
+        def build(*, objective: Objective, **options: Any) -> TrainingRun:
+            def measure() -> dict[str, float]:
+                seen.append((weights_of(objective), objective.training))
+                return {"score": score(objective), "other": 0.0}
 
-        evaluation = EpochEvaluation(measure, "score", patience)
-        monkeypatch.setattr(distillation, "TrainingRun", functools.partial(TrainingRun, evaluation=evaluation))
+            return TrainingRun(objective=objective, **options, evaluation=EpochEvaluation(measure, "score", patience))
+
+        monkeypatch.setattr(distillation, "TrainingRun", build)
         return seen
 
     return evaluate
@@ -102,7 +93,6 @@ def test_training_stops_without_progress_and_ends_with_the_best_weights(tmp_path
 
 
 def test_a_killed_run_chooses_the_same_epoch(tmp_path: Path, evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Any function of the weights that is not monotone.
     evaluated(
         lambda module: float(torch.cat([weight.detach().flatten() for weight in module.parameters()]).sin().sum()), 5
     )

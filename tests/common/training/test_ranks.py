@@ -43,6 +43,13 @@ def test_all_skip_the_updates_that_are_not_finite_on_one(results: dict[str, Any]
         assert [rank[key] for rank in two] == [one[key], one[key]]
 
 
+def test_two_choose_the_same_epoch_as_one(results: dict[str, Any]) -> None:
+    one, two = results["evaluated"]["one"], results["evaluated"]["two"]
+    assert len(one["evaluations"]) >= 2
+    for key in ("digest", "evaluations", "steps"):
+        assert [rank[key] for rank in two] == [one[key], one[key]]
+
+
 def test_three_that_were_stopped_add_their_gradients_as_before(results: dict[str, Any]) -> None:
     three = results["three"]
     assert three["statuses"] == [130, 130, 130]

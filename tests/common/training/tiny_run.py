@@ -97,6 +97,11 @@ def poison(objective: Any, divisor: int = 5) -> None:
     objective.forward = poisoned
 
 
+def sine_of_weights(module: torch.nn.Module) -> float:
+    """A score that changes with every update."""
+    return sum(float(weight.detach().sin().sum()) for weight in module.parameters())
+
+
 def digest(student: Student) -> str:
     state = student.model.state_dict()
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()

@@ -20,12 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny_run import digest, poison, run, weights_of
+from tiny_run import digest, poison, run, sine_of_weights, weights_of
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training import run_checkpoints as checkpoints
 from distilrubert.common.training import trainer
+from distilrubert.common.training.epoch_evaluation import EpochEvaluation
+from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.update import Updater
+from distilrubert.distill import distillation
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.losses.objective import Objective
 
@@ -94,13 +97,20 @@ def record(folder: Path, rank: int = 0, **overrides: Any) -> None:
     visits = _note_visits()
     if overrides.pop("poisoned", False):
         poison(Objective)
+    if overrides.pop("evaluated", False):
+        distillation.TrainingRun = _evaluated_run
     student, report = run(folder, **overrides)
     figures = {key: report.figures[key] for key in ("resumes", "tokens", "steps", "skipped_updates")}
-    curves = {"curves": report.curves, "validation": report.validation}
+    curves = {"curves": report.curves, "validation": report.validation, "evaluations": report.evaluations}
     (folder / f"outcome-{rank}.json").write_text(
         json.dumps({"digest": digest(student), **curves, **figures, "visits": visits})
     )
     np.save(folder / f"weights-{rank}.npy", weights_of(student))
+
+
+def _evaluated_run(*, objective: Objective, **options: Any) -> TrainingRun:
+    evaluation = EpochEvaluation(lambda: {"score": sine_of_weights(objective)}, "score", patience=1)
+    return TrainingRun(objective=objective, **options, evaluation=evaluation)
 
 
 def _note_visits() -> list[tuple[int, int]]:
@@ -274,6 +284,11 @@ def ranks(folder: Path) -> dict[str, Any]:
     assert alone(partial(record, one, poisoned=True)) == 0
     assert together(partial(record, two, poisoned=True)) == [0, 0]
     results["poisoned"] = {"one": outcome(one), "two": [outcome(two, rank) for rank in (0, 1)]}
+
+    one, two = folder / "evaluated-one", folder / "evaluated-two"
+    assert alone(partial(record, one, evaluated=True, epochs=4)) == 0
+    assert together(partial(record, two, evaluated=True, epochs=4)) == [0, 0]
+    results["evaluated"] = {"one": outcome(one), "two": [outcome(two, rank) for rank in (0, 1)]}
 
     straight = folder / "straight"
     assert together(partial(record, straight)) == [0, 0]
