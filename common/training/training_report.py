@@ -9,6 +9,12 @@ from typing import Any, Self
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.training.progress import Progress
 
+# Values of the same name and meaning in both.
+_FROM_PROGRESS = (
+    "skipped_updates", "tokens", "wall_time_s", "training_time_s", "validation_time_s", "checkpoint_time_s",
+    "tokens_per_s", "peak_memory_mib", "resumes",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingReport:
@@ -17,14 +23,10 @@ class TrainingReport:
     Attributes:
         case: what was trained: ``distillation`` or ``pretraining``.
         environment: where.
-        figures: ``steps`` (updates), of which ``skipped_updates`` (a loss was not finite), ``epochs``, ``tokens`` (real
-            ones that the trained model has read, with repetition), ``padded_share`` (of all positions),
-            ``wall_time_s`` (all calls together, from the first update to the last checkpoint), of which
-            ``training_time_s``, ``validation_time_s`` and ``checkpoint_time_s``; ``tokens_per_s`` (of the training
-            time), ``peak_memory_mib`` (largest process), ``peak_gpu_memory_mib`` (None without one), ``resumes``,
-            ``precision``, ``processes``, ``parameters`` (of the trained model, frozen ones included), ``losses``
-            (means up to the last point of the curves), ``validation_losses`` (at the end; None where no text is held
-            out).
+        figures: the counters and clocks of :class:`~.progress.Progress`, and ``steps`` (updates), ``epochs``,
+            ``padded_share`` (of all positions), ``precision``, ``processes``, ``parameters`` (of the trained model,
+            frozen ones included), ``losses`` (at the last point of the curves), ``validation_losses`` (at the end; None
+            without held-out text).
         settings: all settings and the seed.
         curves: one point each `log_every` updates: ``step``, ``tokens``, the mean of each loss since the last point,
             ``gradient_norm`` (mean, before clipping), ``learning_rate`` of its last update.
@@ -56,19 +58,11 @@ class TrainingReport:
         """
         progress = Progress.from_dict(state["progress"])
         figures = {
+            **{name: getattr(progress, name) for name in _FROM_PROGRESS},
             "steps": progress.step,
-            "skipped_updates": progress.skipped_updates,
             "epochs": progress.tokens / epoch_tokens,
-            "tokens": progress.tokens,
             "padded_share": 1 - progress.tokens / progress.positions,
-            "wall_time_s": progress.wall_time_s,
-            "training_time_s": progress.training_time_s,
-            "validation_time_s": progress.validation_time_s,
-            "checkpoint_time_s": progress.checkpoint_time_s,
-            "tokens_per_s": progress.tokens_per_s,
-            "peak_memory_mib": progress.peak_memory_mib,
             "peak_gpu_memory_mib": progress.peak_gpu_memory_mib or None,
-            "resumes": progress.resumes,
             "precision": state["precision"],
             "processes": state["processes"],
             "parameters": sum(

@@ -41,7 +41,7 @@ START_AND_END = 2
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningResult:
-    """What one run gave.
+    """The result of one run.
 
     Attributes:
         validation: the task's metrics on the validation part, at the best epoch.
@@ -167,7 +167,7 @@ def _load(
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
 
     def adapt(config: PretrainedConfig) -> None:
-        # What an earlier task may have left: the loss of a kind that this one is not of, a head of another size.
+        # An earlier task may have left another kind of loss or another number of labels.
         config.problem_type = None
         config.num_labels = len(task.classes) or START_AND_END
         if task.classes:
@@ -192,7 +192,7 @@ def _set_dropout(config: Any, probability: float) -> None:
 
 
 def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Features, shortest first: neighbours that are alike in length waste no time on padding."""
+    """Features, sorted by length, so that batches of predictions have little padding."""
     longest = longest_input(model, tokenizer, task.max_length)
     try:
         features = task.task_kind.encode(rows, tokenizer, longest)
@@ -202,5 +202,5 @@ def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokeniz
 
 
 def chosen_precision(settings: FinetuningSettings) -> Precision:
-    """In what runs with these settings compute matrix products on this machine."""
+    """The arithmetic of runs with these settings on this machine."""
     return choose_precision(settings.precision, torch.device(measuring_device()))

@@ -1,4 +1,4 @@
-"""Models to measure or to fine-tune, with every weight that they have in common with their checkpoint."""
+"""Loading of models to measure or to fine-tune."""
 
 import os
 from collections.abc import Callable
@@ -25,18 +25,18 @@ def load_encoder(
     what: str,
     adapt: Callable[[PretrainedConfig], None] = lambda config: None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
-    """A model in fp32 and evaluation mode, its tokenizer, and the names of the weights that its checkpoint has not.
+    """A model in fp32 and evaluation mode, its tokenizer, and the names of the weights missing in its checkpoint.
 
-    Those are of a head, or of the pooler: an encoder of which the checkpoint lacks a part is refused.
+    Only weights of a head or of the pooler may be missing.
 
     Args:
-        model_class: the `Auto` class of transformers that gives it a head, or none.
+        model_class: an `Auto` class of transformers, with a head or without.
         folder: a checkpoint.
-        what: it is to be, for messages.
-        adapt: changes the checkpoint's configuration first.
+        what: what the model is used as, for messages.
+        adapt: changes the configuration before the model is built.
 
     Raises:
-        UserError: if the folder holds no such model.
+        UserError: if the model cannot be loaded, or weights of the encoder are missing.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -51,7 +51,7 @@ def load_encoder(
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # What a damaged file makes the readers raise is not one family: OSError, SafetensorError, a plain Exception.
+    # Damaged files raise errors of many classes: OSError, SafetensorError, a plain Exception.
     except Exception as error:
         raise UserError(f"{folder}: cannot be loaded as {what}: {error}") from error
     missing = missing_weights(model, loading)
@@ -59,14 +59,12 @@ def load_encoder(
     if lost := [name for name, weight in model.named_parameters() if name in missing and id(weight) in encoder]:
         raise UserError(f"{folder}: cannot be loaded as {what}: weights are missing: {shortened(lost)}")
     if tokenizer.pad_token is None:
-        raise UserError(f"{folder}: cannot be loaded as {what}: its tokenizer has no piece to pad with")
+        raise UserError(f"{folder}: cannot be loaded as {what}: its tokenizer has no padding token")
     return model.eval(), tokenizer, missing
 
 
 def load_to_predict(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A masked language model with its trained head, in fp32 and evaluation mode, on the GPU where there is one.
-
-    Its tokenizer, too.
+    """A masked language model with its trained head and its tokenizer; in fp32, evaluation mode, on the GPU if any.
 
     Raises:
         UserError: if the folder holds no such model.
@@ -77,13 +75,13 @@ def load_to_predict(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, Pr
 
 
 def measuring_device() -> str:
-    """The GPU where there is one."""
+    """The GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    """How many tokens of a text a model takes, at most `max_length`.
+    """The longest input of a model in tokens, at most `max_length`.
 
-    The tokenizer may know better than the model: RoBERTa begins to count its positions behind that of the padding.
+    The tokenizer's limit counts too: RoBERTa's positions start after the padding id, so it takes fewer than it has.
     """
     return int(min(max_length, model.config.max_position_embeddings, tokenizer.model_max_length))

@@ -1,4 +1,4 @@
-"""Finished measurements, kept by the content of what they were made from."""
+"""A cache of finished measurements, keyed by the content of their inputs."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ MODEL_FILES = (
     "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
 )  # fmt: skip
-# To be raised by a change after which the same inputs give another result.
+# Version of the protocol. Raise it with every change after which the same inputs give another result.
 VERSION = 5
 
 
@@ -29,7 +29,7 @@ class ResultCache:
     folder: Path
 
     def __call__(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result for these inputs, computed if it is not kept yet.
+        """The result for these inputs, from the cache or computed.
 
         Args:
             name: the beginning of the file's name, for readers.

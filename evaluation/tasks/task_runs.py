@@ -1,4 +1,4 @@
-"""Scores of models on tasks: run by run, each kept as soon as it is there."""
+"""Scores of models on tasks, run by run; each finished run is kept in the cache."""
 
 import dataclasses
 import functools
@@ -21,9 +21,9 @@ from distilrubert.evaluation.tasks.task_data import TaskRows
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-"""What one fine-tuning run gave, as a plain FinetuningResult."""
+"""The result of one fine-tuning run: a FinetuningResult as a dictionary."""
 Summaries = tuple[dict[str, Any], dict[str, dict[str, Any]]]
-"""The figures of a model over its runs on a task, and those of each kind of file by its name."""
+"""The scores of a model over its runs on a task, and those of each kind of file by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,12 @@ class TaskRunner:
     cache: ResultCache
     exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
+    def _model_fingerprint(self) -> str:
+        return fingerprint(self.model_folder)
+
     def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
-        """The figures over the runs with the chosen learning rate."""
+        """The scores over the runs with the chosen learning rate."""
         summary = _summary(task, [run["test"] for run in runs])
         logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, summary[task.main_metric]["mean"])
         how = {"learning_rate": rate, "seeds": self.settings.seeds, **_row_counts(rows)}
@@ -58,8 +62,8 @@ class TaskRunner:
         return {**summary, "run": how | training}, {name: {**file, "run": how} for name, file in files.items()}
 
     def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-        """The figures of a linear probe."""
-        inputs = {"model": fingerprint(self.model_folder), "task": _task_inputs(task, rows)}
+        """The scores of a linear probe."""
+        inputs = {"model": self._model_fingerprint, "task": _task_inputs(task, rows)}
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
@@ -69,7 +73,7 @@ class TaskRunner:
         """One fine-tuning run, in any process."""
         settings = self.settings.finetuning
         inputs = {
-            "model": fingerprint(self.model_folder),
+            "model": self._model_fingerprint,
             "task": _task_inputs(task, rows),
             "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
             "learning_rate": rate,
@@ -86,8 +90,8 @@ class TaskRunner:
         return self.cache(task.name, inputs, compute)
 
 
-class Run(NamedTuple):
-    """One fine-tuning run of all that are to be done."""
+class FinetuningRun(NamedTuple):
+    """A model, a task and what differs between the runs of both."""
 
     case: str
     task: str
@@ -110,13 +114,13 @@ def fine_tune(
         The figures by case and task.
     """
     by_case, by_name = {runner.case: runner for runner in runners}, {task.name: task for task in tasks}
-    results: dict[Run, Result] = {}
+    results: dict[FinetuningRun, Result] = {}
 
-    def score(run: Run) -> float:
+    def score(run: FinetuningRun) -> float:
         reached: float = results[run]["validation"][by_name[run.task].main_metric]
         return reached
 
-    def perform(runs: Sequence[Run], title: str) -> None:
+    def perform(runs: Sequence[FinetuningRun], title: str) -> None:
         jobs = {
             run: functools.partial(
                 by_case[run.case].run, by_name[run.task], data[run.task], run.learning_rate, run.seed
@@ -130,15 +134,15 @@ def fine_tune(
 
     rates, (first, *others) = runners[0].settings.finetuning.learning_rates, runners[0].settings.seeds
     cells = [(case, name) for case in by_case for name in by_name]
-    perform([Run(*cell, rate, first) for cell in cells for rate in rates], "learning rates")
-    best = {cell: max((Run(*cell, rate, first) for rate in rates), key=score).learning_rate for cell in cells}
-    perform([Run(*cell, best[cell], seed) for cell in cells for seed in others], "seeds")
+    perform([FinetuningRun(*cell, rate, first) for cell in cells for rate in rates], "learning rates")
+    best = {cell: max((FinetuningRun(*cell, rate, first) for rate in rates), key=score).learning_rate for cell in cells}
+    perform([FinetuningRun(*cell, best[cell], seed) for cell in cells for seed in others], "seeds")
     return {
         (case, name): by_case[case].summary(
             by_name[name],
             data[name],
             best[case, name],
-            [results[Run(case, name, best[case, name], seed)] for seed in (first, *others)],
+            [results[FinetuningRun(case, name, best[case, name], seed)] for seed in (first, *others)],
         )
         for case, name in cells
     }

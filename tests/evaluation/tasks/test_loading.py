@@ -68,7 +68,7 @@ def without_padding(folder: Path) -> None:
         (lambda folder: halve(folder / "model.safetensors"), "Error while deserializing"),
         (lambda folder: halve(folder / "tokenizer.json"), ""),
         (lambda folder: halve(folder / "config.json"), "config"),
-        (without_padding, "its tokenizer has no piece to pad with"),
+        (without_padding, "its tokenizer has no padding token"),
     ],
 )
 def test_what_is_damaged_is_told(copied: Path, damage: Callable[[Path], None], said: str) -> None:

@@ -57,7 +57,7 @@ def test_a_mistake_ends_the_others() -> None:
 def test_a_process_ended_from_outside_is_told_of(order: list[str]) -> None:
     work = {"killed": kill_itself, "other": partial(time.sleep, PATIENCE_S)}
     started = time.monotonic()
-    with pytest.raises(UserError, match="one of 2 processes was ended from outside"):
+    with pytest.raises(UserError, match="one of 2 processes was killed"):
         dict(run_all({name: work[name] for name in order}, 2, "jobs"))
     assert time.monotonic() - started < PATIENCE_S / 2
 
