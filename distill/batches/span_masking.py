@@ -5,7 +5,6 @@ Axes: B examples, L tokens of one side of an example, N tokens of all on one sid
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -119,10 +118,7 @@ class SpanMasker:
         most = whole.spans_B.max()
         is_span_BS = np.arange(most) < whole.spans_B[:, None]
         selections = {}
-        for name, selected_S in (
-            ("matched", self._is_matched(whole.sides)),
-            ("begins_inside", self._begins_inside(whole.sides)),
-        ):
+        for name, selected_S in self._comparable(whole.sides).items():
             selections[name] = torch.zeros(is_span_BS.shape, dtype=torch.bool)
             selections[name][torch.from_numpy(is_span_BS)] = torch.from_numpy(selected_S)
         renamed = {f"teacher_{name}": tensor for name, tensor in teacher.items() if name != "labels"}
@@ -132,7 +128,7 @@ class SpanMasker:
         """Of the spans with tokens on both sides, those in which the student's first token reaches beyond the other."""
         whole = _joined(examples)
         teacher, student = (side.spans_L for side in whole.sides)
-        return 1 - float(self._begins_inside(whole.sides).sum() / len(np.intersect1d(teacher, student)))
+        return 1 - float(self._comparable(whole.sides)["begins_inside"].sum() / len(np.intersect1d(teacher, student)))
 
     def mask_batch(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> Masked:
         """Mask examples, each as if it were alone.
@@ -189,26 +185,20 @@ class SpanMasker:
         ids_N[is_random_N] = self._ordinary[i][choice]
         return Side(ids_N, side.spans_L)
 
-    def _begins_inside(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
-        """In which spans the student's first token does not reach beyond the teacher's; false without one of them."""
+    def _comparable(self, sides: tuple[Side, Side]) -> dict[str, NDArray[np.bool_]]:
+        """The spans that are `matched`, and those that have the property `begins_inside`: see :meth:`collate`."""
         number = 1 + max(int(side.spans_L.max()) for side in sides)
-        reach = []
-        for side, characters in zip(sides, self._characters, strict=True):
-            reach.append(np.zeros(number, dtype=np.int64))
+        first_S = [np.full(number, -1) for _ in sides]
+        is_single_S = np.ones(number, dtype=bool)
+        for side, first in zip(sides, first_S, strict=True):
             # Backwards, so that the first token of a span is the last to be written.
-            reach[-1][side.spans_L[::-1]] = characters[side.ids_L[::-1]]
-        return (reach[1] > 0) & (reach[1] <= reach[0])
-
-    def _is_matched(self, sides: tuple[Side, Side]) -> NDArray[np.bool_]:
-        """Which spans are a single token on either side, and the same one."""
-        number = 1 + max(int(side.spans_L.max()) for side in sides)
-        single_S = np.ones(number, dtype=bool)
-        tokens = []
-        for side in sides:
-            single_S &= np.bincount(side.spans_L, minlength=number) == 1
-            tokens.append(np.full(number, -1))
-            tokens[-1][side.spans_L] = side.ids_L
-        return cast("NDArray[np.bool_]", single_S & (self._student_id_T[tokens[0]] == tokens[1]))
+            first[side.spans_L[::-1]] = side.ids_L[::-1]
+            is_single_S &= np.bincount(side.spans_L, minlength=number) == 1
+        reach_S = [characters[first] for characters, first in zip(self._characters, first_S, strict=True)]
+        return {
+            "matched": is_single_S & (self._student_id_T[first_S[0]] == first_S[1]),
+            "begins_inside": (first_S[0] >= 0) & (first_S[1] >= 0) & (reach_S[1] <= reach_S[0]),
+        }
 
 
 def _characters_of(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:

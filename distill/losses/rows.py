@@ -42,7 +42,8 @@ class SideRows:
         """How many of these tokens each span has, (B, S)."""
         if self.spans_BL is None:
             return selected_BL.long()
-        return span_counts(self.spans_BL, selected_BL, self.number)
+        counts_BS = torch.zeros(len(selected_BL), self.number, dtype=torch.long, device=selected_BL.device)
+        return counts_BS.scatter_add_(1, self.spans_BL, selected_BL.long())
 
     def tokens_of(self, selected_BS: Tensor) -> Tensor:
         """The real tokens of these spans, (B, L)."""
@@ -58,10 +59,15 @@ class SideRows:
         return tokens_BL
 
     def pooled(self, states_BLD: Tensor) -> Tensor:
-        """The mean state of each span, (B, S, D)."""
+        """The mean state of each span, (B, S, D); across two vocabularies in float32, and 0 where it has no token."""
         if self.spans_BL is None:
             return states_BLD
-        return span_means(states_BLD, self.spans_BL, self.mask_BL, self.number)
+        examples = len(self.mask_BL)
+        first_B1 = self.number * torch.arange(examples, device=states_BLD.device)[:, None]
+        places_N = (self.spans_BL + first_B1)[self.mask_BL]
+        states_ND = states_BLD[self.mask_BL].float()
+        sums = states_ND.new_zeros(examples * self.number, states_ND.shape[1]).index_add(0, places_N, states_ND)
+        return sums.view(examples, self.number, -1) / self.counts_BS.clamp(min=1)[:, :, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,19 +119,3 @@ class Rows:
 def places_of(selected: Tensor) -> Tensor:
     """Where a mask is true, as places in the flattened batch, (N,)."""
     return selected.flatten().nonzero().squeeze(1)
-
-
-def span_counts(spans_BL: Tensor, mask_BL: Tensor, number: int) -> Tensor:
-    """How many of the tokens in `mask_BL` each span has, (B, S)."""
-    counts_BS = torch.zeros(len(spans_BL), number, dtype=torch.long, device=spans_BL.device)
-    return counts_BS.scatter_add_(1, spans_BL, mask_BL.long())
-
-
-def span_means(states_BLD: Tensor, spans_BL: Tensor, mask_BL: Tensor, number: int) -> Tensor:
-    """The mean state of each span, (B, S, D) in float32; 0 where it has no token."""
-    rows = len(spans_BL)
-    counts_BS = span_counts(spans_BL, mask_BL, number)
-    place_N = (spans_BL + number * torch.arange(rows, device=spans_BL.device)[:, None])[mask_BL]
-    states_ND = states_BLD[mask_BL].float()
-    sums = states_ND.new_zeros(rows * number, states_ND.shape[1]).index_add(0, place_N, states_ND)
-    return sums.view(rows, number, -1) / counts_BS.clamp(min=1)[:, :, None]

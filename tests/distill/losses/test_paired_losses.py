@@ -10,7 +10,7 @@ from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
 from distilrubert.distill.losses.first_piece import FirstPieceComparison
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
-from distilrubert.distill.losses.rows import span_counts, span_means
+from distilrubert.distill.losses.rows import SideRows
 from distilrubert.modeling.splitting import SplitMap
 from tests.distill.losses.reference_formulas import kl_divergence
 
@@ -186,12 +186,12 @@ def test_states_are_means_over_real_tokens() -> None:
     mask_BL = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
     states_BLD = drawn(2, 5, 3).float()
     states_BLD[1, 2:] = float("nan")  # what stands at padding reaches nothing
-    means_BSD = span_means(states_BLD, spans_BL, mask_BL, 4)
+    side = SideRows(mask_BL, spans_BL, 4)
     expected = torch.zeros(2, 4, 3)
     expected[0, 0], expected[0, 1], expected[0, 3] = states_BLD[0, 0], states_BLD[0, 1:4].mean(0), states_BLD[0, 4]
     expected[1, 0], expected[1, 2] = states_BLD[1, 0], states_BLD[1, 1]
-    torch.testing.assert_close(means_BSD, expected)
-    assert span_counts(spans_BL, mask_BL, 4).tolist() == [[1, 3, 0, 1], [1, 0, 1, 0]]
+    torch.testing.assert_close(side.pooled(states_BLD), expected)
+    assert side.counts_BS.tolist() == [[1, 3, 0, 1], [1, 0, 1, 0]]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
