@@ -7,7 +7,9 @@ from typing import Any
 from distilrubert.common.contents import content_of, model_contents
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
+from distilrubert.conversion.writers import VERSION as CONVERSION_VERSION
 from distilrubert.distill.corpus.sources import identities_of
+from distilrubert.evaluation.speed.speed_rows import VERSION as SPEED_VERSION
 from distilrubert.evaluation.tasks.result_cache import VERSION
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.model_card.card_facts import renderer_version
@@ -61,13 +63,14 @@ def of_student(run: Run) -> Mapping[str, Any]:
 
 
 def of_conversion(run: Run) -> Mapping[str, Any]:
-    """What decides the exported files."""
-    return {"conversion": recorded(run.recipe.conversion)}
+    """What decides the exported files, and how they are compared."""
+    return {"conversion": recorded(run.recipe.conversion), "version": CONVERSION_VERSION}
 
 
 def of_speed(run: Run) -> Mapping[str, Any]:
     """What decides how speed is measured."""
-    return {"evaluation": {"speed": recorded(run.recipe.evaluation.speed)}, **_named_teacher(run)}
+    speed = recorded(run.recipe.evaluation.speed)
+    return {"evaluation": {"speed": speed}, **_named_teacher(run), "version": SPEED_VERSION}
 
 
 def of_quality(run: Run) -> Mapping[str, Any]:

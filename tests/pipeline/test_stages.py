@@ -67,6 +67,16 @@ def test_a_new_version_of_the_program_writes_the_card_anew(folder: Path, monkeyp
     assert [name for name in before if before[name] != after[name]] == ["card"]
 
 
+@pytest.mark.parametrize(("version", "stage"), [("CONVERSION_VERSION", "conversion"), ("SPEED_VERSION", "speed")])
+def test_what_is_written_or_measured_otherwise_is_done_again(
+    folder: Path, version: str, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = inputs(folder)
+    monkeypatch.setattr(stage_inputs, version, 99)
+    after = inputs(folder)
+    assert [name for name in before if before[name] != after[name]] == [stage]
+
+
 def test_a_setting_of_the_bookkeeping_redoes_nothing(folder: Path) -> None:
     changes = ["distillation.log_every=1", "teacher.pretrain.keep_checkpoints=5", "distillation.trackers=[tensorboard]"]
     assert inputs(folder, *changes) == inputs(folder)
