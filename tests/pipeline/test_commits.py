@@ -21,6 +21,7 @@ name: small-one
 teacher: {{model: {model}}}
 corpus: {{sources: [{source}]}}
 student: {{layers: 2}}
+conversion: {{onnx: []}}
 evaluation: {{probed_tasks: {tasks}}}
 card: {{language: ru, license: apache-2.0}}
 """
