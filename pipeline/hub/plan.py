@@ -149,19 +149,20 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
         files=_planned_files(digests, {} if parent is None else read_tree(connection, parent), settings),
     )
     if settings.create_pr and plan.changes:
-        plan = dataclasses.replace(plan, pull_request=find_same_pull_request(plan, connection))
+        number, _ = find_same_pull_request(plan, connection) or (None, None)
+        plan = dataclasses.replace(plan, pull_request=number)
     return dataclasses.replace(plan, creates_tag=_creates_tag(plan, remote))
 
 
-def find_same_pull_request(plan: PushPlan, connection: HubConnection) -> int | None:
-    """The open pull request that proposes exactly what the plan would, None where there is none.
+def find_same_pull_request(plan: PushPlan, connection: HubConnection) -> tuple[int, str] | None:
+    """Number and commit of the open pull request that proposes what the plan would, None where there is none.
 
     Raises:
         UserError: if the Hub cannot be reached or refuses.
     """
     for number, commit in open_pull_requests(connection).items():
         if is_carried_out(plan, read_tree(connection, commit)):
-            return number
+            return number, commit
     return None
 
 

@@ -205,11 +205,12 @@ def _find_made_commit(plan: PushPlan, connection: HubConnection, failure: Except
         return None
     was_made = isinstance(failure, ValueError) and str(failure).startswith(UNREADABLE_ANSWER)
     if plan.settings.create_pr:
-        number = find_same_pull_request(plan, connection)
-        if number is not None:
-            return number, open_pull_requests(connection)[number]
-    elif (commit := _commit_after_parent(plan, connection, was_made=was_made)) is not None:
-        return None, commit
+        found: tuple[int | None, str] | None = find_same_pull_request(plan, connection)
+    else:
+        commit = _commit_after_parent(plan, connection, was_made=was_made)
+        found = None if commit is None else (None, commit)
+    if found is not None:
+        return found
     if status in CONFLICT_STATUSES:
         raise _conflict(plan)
     if was_made:
