@@ -30,7 +30,13 @@ def gain_over_majority(metric: str, figures: Figures, teacher: Figures, majority
     Returns:
         ``value`` and ``standard_error``.
     """
-    own, other, base = (figures[metric]["mean"] for figures in (figures, teacher, majority))
     own_B, other_B, base_B = (resampled_scores(metric, figures["rows"]) for figures in (figures, teacher, majority))
     resampled = (own_B - base_B) / (other_B - base_B)
-    return {"value": (own - base) / (other - base), "standard_error": float(resampled.std(ddof=1))}
+    value = share_of_lead(metric, figures, teacher, majority)
+    return {"value": value, "standard_error": float(resampled.std(ddof=1))}
+
+
+def share_of_lead(metric: str, figures: Figures, teacher: Figures, majority: Figures) -> float:
+    """(score - majority) / (teacher - majority), of the means over the runs."""
+    own, other, base = (figures[metric]["mean"] for figures in (figures, teacher, majority))
+    return float((own - base) / (other - base))

@@ -178,13 +178,11 @@ def _row_counts(rows: TaskRows) -> dict[str, int]:
 
 def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean, standard deviation and raw values of each metric over the runs, and ``rows``, the row results of each."""
-    columns = {metric: [values[metric] for values in scores] for metric in task.metrics}
-    summaries = {
-        metric: {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
-        for metric, values in columns.items()
-    }
+    summaries = {metric: summarise([values[metric] for values in scores]) for metric in task.metrics}
     return {**summaries, "rows": [values["rows"] for values in scores]}
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation of the sample (None of one value) and raw values of a metric over the runs."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}

@@ -1,7 +1,6 @@
 """Exported files against the checkpoint, and their sizes and checksums against the parity report."""
 
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,38 @@ from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import Tolerances
-from distilrubert.conversion.parity import WAYS, bounds_of, measure_parity, tolerance_name, worst_of
+from distilrubert.conversion.parity import bounds_of, measure_parity, tolerance_name
 from distilrubert.conversion.writers import WRITERS
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 TASKS = ("feature-extraction", "fill-mask")
-UNSTATED = "reports/parity.json has no row of it"
-# In which anybody keeps weights or graphs.
+UNSTATED = "reports/parity.json has no row for it"
+# Of files that may hold weights or graphs.
 MODEL_SUFFIXES = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".xml", ".tflite", ".gguf"}
 )
 
 
 def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[str]) -> Iterator[Statement]:
-    """Look at each file of a parity report again, and at each file of a known format that it passes over.
+    """Check each file of the parity report, and each file of a known format that the report does not have.
 
-    Model files of other formats are named, so that none stands in a repository unmentioned.
-
-    Size and SHA-256 must be the stated ones, the latter also of what belongs to all of them, as the tokenizer. The
-    sentences of the report are not published, so agreement is measured on others, and has to be within the tolerances
-    that the report states, or the usual ones where it states none.
+    Size and SHA-256 must be the stated ones, SHA-256 also for shared files such as the tokenizer. The sentences of the
+    report are not published, so agreement is measured on others. It must be within the tolerances of the report, or
+    the default ones if it has none. Model files of other formats are listed.
 
     Args:
         folder: the model repository.
-        parity: its report; None where it has none.
+        parity: its report; None if there is none.
         sentences: real text to compare on.
 
     Raises:
-        UserError: if the report states tolerances or checksums that are none.
+        UserError: if the report's tolerances or checksums are not valid.
     """
     details = parity.details if parity else {}
     tolerances = stated_settings(
         Tolerances, details.get("tolerance", {}), folder / "reports" / "parity.json", "details.tolerance"
     )
-    # Reports of before there was a choice say nothing of it; without a report it is what a file can be run for.
+    # Older reports do not have the task. Without a report a file may be for either.
     tasks = [details.get("task", TASKS[0])] if parity else TASKS
     agreement = functools.partial(_check_agreement, folder, _load(folder), tolerances, sentences, tasks)
     rows = parity.rows if parity else []
@@ -60,7 +57,6 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
             yield checked(entry.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, entry, row)
-            yield _check_summary(entry, row)
             yield from agreement(CASES[row.case])
     stated = {row.case for row in rows}
     for entry in FORMATS.values():
@@ -74,16 +70,18 @@ def _name_unknown(folder: Path) -> Iterator[Statement]:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES)
     for path in files:
         if path not in known:
-            yield unchecked(path, "file", None, "a model file of no known format")
+            yield unchecked(path, "file", None, "a model file of an unknown format")
 
 
 def _check_others(folder: Path, stated: Any) -> Iterator[Statement]:
-    """What the files of all formats are used with; of other paths a report that anybody wrote has nothing to say."""
+    """The shared files. Other paths of the report, which may lead out of the folder, are ignored."""
     if not isinstance(stated, Mapping):
         raise UserError(f"{folder / 'reports' / 'parity.json'}: details.sha256: a checksum by file is needed")
     for path in (path for path in SHARED_FILES if path in stated):
-        claimed, found = stated[path], sha256_of(folder / path) if (folder / path).is_file() else None
-        yield checked(path, "sha256", str(claimed), found, "" if found else "is missing", holds=found == claimed)
+        found = sha256_of(folder / path) if (folder / path).is_file() else None
+        yield checked(
+            path, "sha256", str(stated[path]), found, "" if found else "is missing", holds=found == stated[path]
+        )
 
 
 def _load(folder: Path) -> Checkpoint | UserError:
@@ -103,25 +101,6 @@ def _check_bytes(folder: Path, entry: FileFormat, row: Row) -> Iterator[Statemen
     found = entry.digests(folder)
     for path in found.keys() & stated.keys():
         yield checked(path, "sha256", stated[path], found[path], holds=stated[path] == found[path])
-
-
-def _check_summary(entry: FileFormat, row: Row) -> Statement:
-    """Whether what the row states of the file, and a card after it, is what it lists of single and padded sentences."""
-    ways = [row.figures[way] for way in WAYS if row.figures.get(way)]
-    if len(ways) < (len(WAYS) if "hint" in row.figures else 2):
-        return unchecked(entry.path, "summary", None, f"the report does not list {' and '.join(WAYS)} texts")
-    wrong = []
-    for figure in ways[0]:
-        found, claimed = [way[figure] for way in ways], row.figures[figure]
-        # Older reports have means over all sentences, and these lie between the means of the ways.
-        if "hint" not in row.figures and not figure.startswith(("maximal", "minimal")):
-            holds = min(found) <= claimed <= max(found) or math.isclose(claimed, found[0], rel_tol=1e-6)
-        else:
-            holds = claimed == worst_of(figure, found)
-        if not holds:
-            wrong.append(figure)
-    stated = len(ways[0])
-    return checked(entry.path, "summary", stated, stated - len(wrong), ", ".join(wrong), holds=not wrong)
 
 
 def _check_agreement(
@@ -147,7 +126,7 @@ def _check_agreement(
         try:
             figures = measure_parity(checkpoint, folder, [case], sentences, task).rows[0].figures
             break
-        # What a damaged file makes the runtimes raise is not one family.
+        # A damaged file can make a runtime raise anything.
         except Exception as error:
             failure = f"cannot be run: {error}"
     else:
@@ -156,9 +135,9 @@ def _check_agreement(
     usual = {bound.figure: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)))}
     for bound in bounds:
         value = bound.worst(figures)
-        # A report does not say itself what is good enough.
+        # A report cannot widen its own tolerances.
         if bound.holds(value) and bound.figure in usual and not usual[bound.figure].holds(value):
-            lenient = f"within what the report allows, but not within the usual {usual[bound.figure].sign}"
+            lenient = f"within what the report allows, but not within the default {usual[bound.figure].sign}"
             yield unchecked(entry.path, bound.figure, bound.sign, lenient, value)
         else:
             yield checked(entry.path, bound.figure, bound.sign, value, reason, holds=bound.holds(value))

@@ -149,7 +149,7 @@ class _Lead(_Form):
     standard_error: float
 
 
-Scores = dict[str, dict[str, _Score | dict[str, Any] | list[Any] | float]]
+Scores = dict[str, dict[str, _Score | dict[str, Any] | list[Any]]]
 
 
 class _QualityRow(_Form):

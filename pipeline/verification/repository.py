@@ -17,10 +17,11 @@ from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.model_card.inputs import REPORTS, read_reports
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.verification.card_statements import check_card
+from distilrubert.pipeline.verification.derived_values import check_derived
 from distilrubert.pipeline.verification.file_statements import check_files
 from distilrubert.pipeline.verification.report_forms import require_forms
-from distilrubert.pipeline.verification.score_statements import check_means, check_scores, list_scores, require_scores
-from distilrubert.pipeline.verification.speed_statements import check_ratios, check_sizes, check_speed, list_speed
+from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
+from distilrubert.pipeline.verification.speed_statements import check_sizes, check_speed, list_speed
 from distilrubert.pipeline.verification.statement import Statement
 
 
@@ -63,13 +64,12 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
     exporters = _exporters_of(reports, extent)
     models = {"student": folder} | ({"teacher": extent.teacher} if extent.teacher else {})
     yield from check_card(folder, reports)
+    yield from check_derived(reports)
     yield from check_files(folder, reports.get("parity"), default_sentences())
     if speed := reports.get("speed"):
-        yield from check_ratios(speed)
         yield from check_sizes(models, speed)
         yield from check_speed(models, speed, extent.tolerance) if extent.speed else list_speed(speed)
     if quality := reports.get("quality"):
-        yield from check_means(quality)
         with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
             for task in extent.tasks:
                 yield from check_scores(models, quality, task, extent.seeds, cache, exporters, extent.processes)

@@ -1,8 +1,7 @@
-"""A quality report against this machine: the models are fine-tuned on a task again, in the report's own way."""
+"""A quality report against this machine: the models are fine-tuned on a task again, with the report's settings."""
 
 import math
 import os
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,20 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.tasks.exported import Exporter
-from distilrubert.evaluation.tasks.quality import measure_quality, ratio_of
+from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.significance import critical_value
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
-# By how much a score may always differ: the same seed rounds differently on another processor.
+# The same seed gives another score on another processor, because it rounds differently.
 SMALLEST_MARGIN = 0.02
-# Where runs spread so far, any mean could be held to be near enough.
+# With a larger margin almost any mean would agree.
 LARGEST_MARGIN = 0.05
-# How far runs of one model on one task may be thought to spread where too few tell.
+# Standard deviation over seeds that is assumed if there are too few runs to estimate it.
 PLAUSIBLE_DEVIATION = 0.05
 SLOW = "takes long; ask for it with --task"
 UNPUBLISHED = "the held-out text is not published"
-# The parts of a row that hold scores, by what they are called in a claim.
+# The parts of a row that hold scores, by their name in a statement.
 PARTS = {"tasks": "", "linear_probe": "linear probe, "}
 
 
@@ -40,9 +39,9 @@ def check_scores(
 ) -> Iterator[Statement]:
     """Score the models that are at hand on a task again and compare with the report.
 
-    Each is fine-tuned at the learning rate that the report says was chosen. Means over seeds agree where they differ
-    by no more than :func:`margin_of`, as the new runs spread. Where that is more than :data:`LARGEST_MARGIN` and
-    decides, nothing is said. What has no seeds (a linear probe, the bag of words) agrees within
+    Each is fine-tuned at the learning rate that the report gives. Two means over seeds agree if they differ by at most
+    :func:`margin_of`, with the deviation of the new runs. If that margin is above :data:`LARGEST_MARGIN` and decides,
+    the statement is not checked. Scores without seeds (a linear probe, the bag of words) agree within
     :data:`SMALLEST_MARGIN`.
 
     Args:
@@ -55,7 +54,7 @@ def check_scores(
         processes: fine-tuning runs at once.
 
     Raises:
-        UserError: if the report has no scores on the task, its settings are none, or the data is no good.
+        UserError: if the report has no scores on the task, its settings are not valid, or the data cannot be used.
     """
     require_scores(quality, task)
     measured: dict[str, Row] = {}
@@ -81,7 +80,7 @@ def check_scores(
 
 
 def require_scores(quality: Measurements, task: TaskDefinition) -> None:
-    """Refuse a task of which a report says nothing.
+    """Refuse a task that a report has no scores on.
 
     Raises:
         UserError: if the report has no scores on it.
@@ -91,12 +90,12 @@ def require_scores(quality: Measurements, task: TaskDefinition) -> None:
         raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
 
 
-def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[Statement]:
-    """What is stated and was not looked into.
+def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Statement]:
+    """The scores that were not measured again.
 
     Args:
         quality: the report.
-        checked: names of the tasks that :func:`check_scores` has dealt with.
+        done: names of the tasks that :func:`check_scores` has checked.
     """
     for row in quality.rows:
         if measures := [
@@ -104,7 +103,7 @@ def list_scores(quality: Measurements, checked: Sequence[str] = ()) -> Iterator[
         ]:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
-        for row, part, figures in _stated(quality, name) if name not in checked else ():
+        for row, part, figures in _stated(quality, name) if name not in done else ():
             metric = about.get("main_metric", next(iter(figures)))
             yield unchecked(row.case, f"{PARTS[part]}{name}: {metric}", _scores_in(figures)[metric]["mean"], SLOW)
 
@@ -114,7 +113,7 @@ def _has(quality: Measurements, case: str) -> bool:
 
 
 def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mapping[str, Any]]]:
-    """The figures of a task, with their row and its part."""
+    """The scores of a task, with their row and its part."""
     for row in quality.rows:
         for part in PARTS:
             if figures := row.figures.get(part, {}).get(task):
@@ -135,38 +134,35 @@ def _compare(
     task: TaskDefinition, case: str, part: str, stated: Mapping[str, Any], measured: Row | None
 ) -> Iterator[Statement]:
     figures = measured.figures.get(part, {}).get(task.name) if measured else None
-    for metric, claimed in _scores_in(stated).items():
+    for metric, score in _scores_in(stated).items():
         name = f"{PARTS[part]}{task.name}: {metric}"
         if figures is None:
-            yield unchecked(case, name, claimed["mean"], "the model is not at hand (--teacher names the teacher)")
+            yield unchecked(case, name, score["mean"], "the model is not at hand (--teacher names the teacher)")
         elif metric not in figures:
-            yield unchecked(case, name, claimed["mean"], "the task's definition does not list this metric")
+            yield unchecked(case, name, score["mean"], "the task's definition does not list this metric")
         else:
-            # The measured run says so: a report could claim seeds for anything.
-            yield _compare_means(case, name, claimed, figures[metric], seeded="seeds" in figures["run"])
+            # Only the new run is trusted to say whether there are seeds.
+            yield _compare_means(case, name, score, figures[metric], seeded="seeds" in figures["run"])
 
 
 def _compare_means(
-    case: str, name: str, claimed: Mapping[str, Any], found: Mapping[str, Any], *, seeded: bool
+    case: str, name: str, score: Mapping[str, Any], found: Mapping[str, Any], *, seeded: bool
 ) -> Statement:
-    # By what was measured, where it can be: a report could claim any spread.
-    source = claimed if found["std"] is None else found
-    stated, measured = max(1, len(claimed["values"])), len(found["values"])
+    # The new deviation is preferred: a report could state any.
+    source = score if found["std"] is None else found
+    stated, measured = max(1, len(score["values"])), len(found["values"])
     margin = margin_of(source["std"], len(source["values"]), stated, measured) if seeded else SMALLEST_MARGIN
-    difference = abs(found["mean"] - claimed["mean"])
+    difference = abs(found["mean"] - score["mean"])
     if SMALLEST_MARGIN < difference <= margin and margin > LARGEST_MARGIN:
-        noise = "is not known" if source["std"] is None else f"is {source['std']:.3f}, too much"
-        reason = f"the spread of the runs {noise}; more --seeds tell more"
-        return unchecked(case, name, claimed["mean"], reason, found["mean"])
+        noise = "is not known" if source["std"] is None else f"of {source['std']:.3f} is too large"
+        reason = f"the standard deviation of the runs {noise}; use more --seeds"
+        return unchecked(case, name, score["mean"], reason, found["mean"])
     margin = min(margin, LARGEST_MARGIN)
-    return checked(case, name, claimed["mean"], found["mean"], f"± {margin:.3f}", holds=difference <= margin)
+    return checked(case, name, score["mean"], found["mean"], f"± {margin:.3f}", holds=difference <= margin)
 
 
 def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The stated scores by metric; ``run`` says how they came about.
-
-    A plain number is a mean that no run is listed of.
-    """
+    """The stated scores by metric. A plain number is a mean without runs."""
     numbers = {name: figure for name, figure in stated.items() if isinstance(figure, int | float)}
     return {
         **{name: figure for name, figure in stated.items() if isinstance(figure, Mapping) and "mean" in figure},
@@ -175,54 +171,15 @@ def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def margin_of(deviation: float | None, runs: int, stated: int, measured: int) -> float:
-    """By how much a mean over seeds may differ from the stated one: as means of the same runs do in 19 of 20 cases.
+    """How far two means over seeds of one model differ in at most 1 of 20 cases.
 
     Args:
-        deviation: the sample's standard deviation over seeds; None where there was one run.
-        runs: of how many it is.
-        stated: seeds of the stated mean.
-        measured: seeds of the new one.
-
-    Few runs tell little of how far they spread, one nothing; but seldom further than :data:`PLAUSIBLE_DEVIATION`.
+        deviation: the sample's standard deviation over seeds; None for one run. An estimate from few runs is
+            uncertain, so the margin is at most what :data:`PLAUSIBLE_DEVIATION` gives.
+        runs: number of runs that it is estimated from.
+        stated: number of seeds of the stated mean.
+        measured: number of seeds of the new mean.
     """
     known = math.inf if deviation is None else critical_value(runs - 1) * deviation
     plausible = critical_value(math.inf) * max(deviation or 0.0, PLAUSIBLE_DEVIATION)
     return max(SMALLEST_MARGIN, min(known, plausible) * math.sqrt(1 / stated + 1 / measured))
-
-
-def check_means(quality: Measurements) -> Iterator[Statement]:
-    """Whether every stated mean, deviation and ratio is that of the runs that the report lists."""
-    for row in quality.rows:
-        scores = {
-            f"{PARTS[part]}{task}: {metric}": claimed
-            for part in PARTS
-            for task, stated in row.figures.get(part, {}).items()
-            for metric, claimed in _scores_in(stated).items()
-        }
-        if scores:
-            wrong = [name for name, claimed in scores.items() if not _follows(claimed)]
-            # It is made of the means.
-            if not wrong and not _ratio_follows(row, quality):
-                wrong.append("ratio")
-            stated = len(scores) + (row.ratio is not None)
-            found = stated - len(wrong)
-            yield checked(row.case, "means over the runs", stated, found, ", ".join(wrong), holds=not wrong)
-
-
-def _ratio_follows(row: Row, quality: Measurements) -> bool:
-    """Whether a row's ratio, where it has one, is that of the mean main scores."""
-    if row.ratio is None or quality.baseline is None:
-        return True
-    baseline = quality[quality.baseline].figures
-    mains = {task: quality.details["tasks"][task]["main_metric"] for task in baseline["tasks"]}
-    found = ratio_of(row.figures, baseline, mains)
-    return found is not None and math.isclose(row.ratio, found, abs_tol=1e-9)
-
-
-def _follows(claimed: Mapping[str, Any]) -> bool:
-    values, deviation = claimed["values"], claimed["std"]
-    if not values or not math.isclose(claimed["mean"], statistics.fmean(values), abs_tol=1e-9):
-        return False
-    if len(values) < 2:
-        return deviation is None
-    return deviation is not None and math.isclose(deviation, statistics.stdev(values), abs_tol=1e-9)

@@ -98,8 +98,8 @@ def test_what_is_probed_only_is_not_fine_tuned(
     assert report["bag-of-words"].figures["tasks"]["nouns"]["accuracy"]["mean"] == 1.0
     assert report["student"].ratio is None
     assert report.details["tasks"]["nouns"]["split"] == "train"
-    claims = check_scores({"student": student_folder}, report, noun_task, None, tmp_path / "again", {})
-    assert {(claim.subject, claim.verdict) for claim in claims} == {
+    statements = check_scores({"student": student_folder}, report, noun_task, None, tmp_path / "again", {})
+    assert {(statement.subject, statement.verdict) for statement in statements} == {
         (case, "holds") for case in ("student", "bag-of-words", "majority-class")
     }
     answers = noun_task.model_copy(update={"kind": "question-answering"})
