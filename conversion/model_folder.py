@@ -85,12 +85,6 @@ def _wanted(settings: ConversionSettings) -> list[FileFormat]:
     return [CHECKPOINT, *(FORMATS[case] for case in settings.cases)]
 
 
-def files_of(settings: ConversionSettings) -> list[str]:
-    """The paths that :func:`convert` writes for these settings, but for those that not every model has."""
-    models = [path for entry in _wanted(settings) for path in entry.paths]
-    return [*models, "config.json", "tokenizer.json", "tokenizer_config.json"]
-
-
 @contextlib.contextmanager
 def _folder_beside(output: Path) -> Iterator[Path]:
     # Beside and not inside: what a SIGKILL leaves must never lie in a folder that is published.

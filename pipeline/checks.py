@@ -1,4 +1,4 @@
-"""What can be known to be wrong before any work is done or anything is written."""
+"""The checks before any work is done or anything is written."""
 
 import itertools
 

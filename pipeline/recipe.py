@@ -111,8 +111,8 @@ class Recipe(Section):
         own = self.student.own_vocabulary()
         if own and own.trim and self.teacher.pretrain:
             raise ValueError(
-                "student.vocabulary.trim is for a teacher that is loaded; one that is trained here gets as few pieces "
-                "as teacher.pretrain.vocabulary_size says"
+                "student.vocabulary.trim is for a teacher that is loaded; one that is trained here has "
+                "teacher.pretrain.vocabulary_size tokens"
             )
         is_paired = own is not None and own.train is not None
         allowed = losses_for("two" if is_paired else "one")
@@ -145,7 +145,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: ``key=value`` with a dotted key and a YAML value, for example ``distillation.max_steps=200``.
 
     Raises:
-        UserError: if the file cannot be read, is no YAML, or a field is missing, unknown or of the wrong kind.
+        UserError: if the file cannot be read, is not YAML, or a field is missing, unknown or of the wrong kind.
     """
     values = overridden(_read_yaml(path), overrides)
     try:

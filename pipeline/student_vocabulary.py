@@ -62,8 +62,8 @@ def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedToke
 def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast | None]:
     """The teacher to distil, trimmed where its student is, and the student's tokenizer where it is a new one.
 
-    Some teachers have more rows than pieces, up to a multiple of 64, say: a student of the same vocabulary gets none of
-    these, which could only be predicted by mistake.
+    Some teachers have more rows than tokens, for example up to a multiple of 64. A student of the same vocabulary does
+    not get these rows: they could only be predicted by mistake.
     """
     if not has_own_vocabulary(run):
         is_padded = teacher.model.config.vocab_size > len(teacher.tokenizer)
@@ -128,13 +128,13 @@ def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
 def _measure(
     run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizerFast, counts_T: NDArray[np.int64] | None
 ) -> Measurements:
-    """Pieces and bytes of both vocabularies, how the held-out text is tokenised with them, and what trimming changes.
+    """Tokens and bytes of both vocabularies, how the held-out text is tokenised with them, and what trimming changes.
 
     Args:
         run: the run.
         whole: the teacher's tokenizer.
         made: the student's.
-        counts_T: how often the training text needs each of the teacher's pieces, where `made` is a part of them.
+        counts_T: how often the training text needs each of the teacher's tokens, where `made` is a part of them.
     """
     texts = list(_texts(run, is_held_out=True))
     teacher = teacher_config(run)

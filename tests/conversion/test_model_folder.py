@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.model_folder import convert, files_of
+from distilrubert.conversion.model_folder import convert
 
 SAFETENSORS_ONLY = ConversionSettings(onnx=[])
 CHECKPOINT_FILES = {
@@ -54,14 +54,6 @@ def test_checkpoint_files_load_and_compute_the_same(tiny_student_folder, tiny_st
         torch.testing.assert_close(logits_BLV, tiny_student.model(**inputs).logits)
     assert [row.case for row in measurements.rows] == ["pytorch-fp32"]
     assert measurements["pytorch-fp32"].figures["maximal_difference"] < 1e-5
-
-
-def test_what_every_model_has_is_among_the_files_that_are_written():
-    everything = ConversionSettings(
-        onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "fp16", "int8"]
-    )
-    assert EXPORTED_FILES < set(files_of(everything)) < CHECKPOINT_FILES | EXPORTED_FILES
-    assert set(files_of(SAFETENSORS_ONLY)) == set(files_of(everything)) - EXPORTED_FILES
 
 
 def test_a_teacher_is_converted_too(tiny_teacher_folder, tiny_teacher, sentences, tmp_path):
