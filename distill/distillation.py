@@ -70,7 +70,7 @@ def distill(
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
         collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
-        if settings.weights.first_piece:
+        if settings.weights.first_piece and os.environ.get("RANK", "0") == "0":
             _log_left_out(collator, pairs)
     else:
         objective = Objective(student.model, teacher.model, settings)
