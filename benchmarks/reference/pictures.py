@@ -142,6 +142,8 @@ def draw_size(points: Sequence[Point]) -> Figure | None:
     places = [(point.size_mib, gain.mean) for point, gain in zip(points, gains, strict=True)]
     scale(axes, places)
     _zoom(axes, gains)
+    # Room for the label of the teacher, the largest.
+    axes.set_xlim(right=4 * max(point.size_mib for point in points))
     axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
     axes.set_xlabel("Weights, MiB (fewer is better)")
     axes.set_ylabel("Share of the teacher's gain over the majority class, %")

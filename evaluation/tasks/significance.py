@@ -1,5 +1,6 @@
 """Which differences between models are significant: a paired bootstrap over test rows, and Holm's correction."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,13 @@ def resampled_scores(metric: str, runs: Sequence[RowResults], resamples: int = R
     Returns:
         (resamples,).
     """
-    parsed = [parse_rows(rows) for rows in runs]
+    return _resample(metric, tuple(tuple(rows.items()) for rows in runs), resamples)
+
+
+# The teacher and the majority class are compared with every model.
+@functools.lru_cache(maxsize=64)
+def _resample(metric: str, runs: tuple[tuple[tuple[str, str], ...], ...], resamples: int) -> NDArray[np.float64]:
+    parsed = [parse_rows(dict(rows)) for rows in runs]
     rows = len(next(iter(parsed[0].values())))
     generator = np.random.default_rng(0)
     draws = (generator.integers(rows, size=rows) for _ in range(resamples))

@@ -1,5 +1,21 @@
-"""Fixtures of the benchmarks that change published files."""
+from pathlib import Path
 
-from tests.conversion.conftest import converted, tiny_student, tiny_student_folder
+import pytest
 
-__all__ = ["converted", "tiny_student", "tiny_student_folder"]
+from distilrubert.conversion.checkpoint import load_checkpoint
+from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.export_source import ExportSource
+from distilrubert.conversion.writers import write_file
+from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.student import build_student, save_student
+
+
+@pytest.fixture(scope="session")
+def converted(tiny_teacher, sentences, tmp_path_factory) -> Path:
+    """A student of two layers with its int8 files; tests do not write to it."""
+    folder = tmp_path_factory.mktemp("converted")
+    save_student(build_student(tiny_teacher, StudentArchitecture(layers=2)), folder)
+    source = ExportSource.of_text(load_checkpoint(folder), ConversionSettings(), sentences)
+    for case in ("onnx-int8", "openvino-int8"):
+        write_file(case, source, folder)
+    return folder

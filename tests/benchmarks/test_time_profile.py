@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime")
 def test_each_pass_of_each_runtime_is_split_into_its_kinds(converted, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks/inference"))
     module = importlib.import_module("time_profile")
-    hub, _ = converted
+    hub = converted
     before = sorted(hub.rglob("*"))
     ids_BL = np.full((1, 32), 7)
     inputs = {"input_ids": ids_BL, "attention_mask": np.ones_like(ids_BL)}

@@ -20,7 +20,7 @@ def variants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def changed(variants, converted):
     def change(name: str):
-        graph = openvino.Core().read_model(converted[0] / variants.FILE)
+        graph = openvino.Core().read_model(converted / variants.FILE)
         variants.VARIANTS[name].change(graph, 7)
         graph.validate_nodes_and_infer_types()
         return graph
@@ -40,19 +40,6 @@ def test_without_the_mask_padding_is_seen(changed):
     np.testing.assert_array_equal(hidden_of(changed("no-mask"), whole), hidden_of(changed("as-published"), whole))
 
 
-def test_shapes_are_fixed(changed):
-    assert [list(entry.shape) for entry in changed("fixed-shapes").inputs] == [[1, 7], [1, 7]]
-
-
-def test_activations_are_replaced_in_each_layer(changed):
-    def count(name: str, operator: str) -> int:
-        return sum(node.get_type_name() == operator for node in changed(name).get_ops())
-
-    assert (count("as-published", "Gelu"), count("relu-for-gelu", "Gelu"), count("relu-for-gelu", "Relu")) == (2, 0, 2)
-    gelus = [node for node in changed("gelu-by-tanh").get_ops() if node.get_type_name() == "Gelu"]
-    assert [node.get_attributes()["approximation_mode"] for node in gelus] == ["TANH", "TANH"]
-
-
 def test_what_attention_quantises(changed):
     def quantised(name: str) -> int:
         return sum(node.get_type_name() == "FakeQuantize" for node in changed(name).get_ops())
@@ -63,7 +50,7 @@ def test_what_attention_quantises(changed):
 
 
 def test_times_are_relative_to_the_published_file(variants, converted):
-    found = variants.compare(converted[0] / variants.FILE, length=7, passes=2)
+    found = variants.compare(converted / variants.FILE, length=7, passes=2)
     assert list(found) == list(variants.VARIANTS)
     assert found["as-published"]["time_ratio"] == 1
     assert all(figures["time_ms"] > 0 for figures in found.values())

@@ -3,12 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
 
 import pytest
 
 from distilrubert.common.measurements import Measurements
-from distilrubert.evaluation.speed.benchmark import SpeedCase
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "inference"
 
@@ -29,48 +27,6 @@ def test_figures_of_a_conversation_by_hand(conversation: ModuleType) -> None:
         "sorted_spread_tokens_per_s": 90,
         "sorted_over_arrival": 2,
     }
-
-
-class Clock:
-    """In place of the measuring process: a pass takes a second for each token, padding too, and its first 1000 more."""
-
-    asked: ClassVar[list[tuple[str, int, int, int]]] = []
-
-    def __init__(self, name: str, threads: int, program: tuple[str, ...]) -> None:
-        self.name = name
-        self.seen: set[tuple[int, int]] = set()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def ask(self, command: str, **given):
-        if command == "open":
-            return {}
-        shape = given["batch_size"], given["sequence_length"]
-        self.asked.append((self.name, *shape, given["warmup"]))
-        first = shape not in self.seen
-        self.seen.add(shape)
-        return {"seconds": [shape[0] * shape[1] + 1000.0 * first]}
-
-
-def test_the_pass_that_prepares_is_made_once_and_does_not_count(conversation, monkeypatch, tmp_path):
-    monkeypatch.setattr(conversation, "SpeedProcess", Clock)
-    monkeypatch.setattr(conversation, "BATCH", 2)
-    monkeypatch.setattr(Clock, "asked", [])
-    cases = [SpeedCase(name, tmp_path, "pytorch-fp32") for name in ("a", "b")]
-    found = conversation.measure_conversation(
-        cases, [5, 1, 4, 2, 3], vocabulary=9, threads=1, rounds=2, program=("program",)
-    )
-    assert (found["texts"], found["tokens"], found["batch"]) == (5, 15, 2)
-    arrival, ordered = [(2, 5), (2, 4), (1, 3)], [(2, 2), (2, 4), (1, 5)]
-    assert [(name, *shape, 0) for _ in range(3) for name in "ab" for shape in arrival + ordered] == Clock.asked
-    for name in ("a", "b"):
-        assert found[name]["arrival_tokens_per_s"] == pytest.approx(15 / (10 + 8 + 3))
-        assert found[name]["sorted_tokens_per_s"] == pytest.approx(15 / (4 + 8 + 5))
-        assert found[name]["arrival_spread_tokens_per_s"] == 0
 
 
 @pytest.mark.export
