@@ -58,7 +58,10 @@ def _missing_permission(
     token = (account.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         return f"HF_TOKEN: is a read token; {token_advice(connection.endpoint)}"
-    if token.get("role") == "fineGrained" and not _is_granted(token.get("fineGrained") or {}, settings):
+    if token.get("role") == "fineGrained":
+        # Its scopes decide; it may not see every organisation.
+        if _is_granted(token.get("fineGrained") or {}, settings):
+            return None
         permission = "permission for pull requests on" if settings.is_proposal else "write access to"
         place = owner if is_new else connection.repo_id
         return f"HF_TOKEN: the token has no {permission} {place}; add it at {connection.endpoint}/settings/tokens"

@@ -83,6 +83,19 @@ def test_missing_permission_is_found_beforehand(
             "orgs": [{"name": "team", "roleInOrg": "read", "resourceGroups": [{"name": "nlp", "role": "write"}]}],
         },
         {"type": "org", "name": "team"},
+        # A fine-grained token need not see the organisation that it writes to.
+        {
+            "name": "me",
+            "orgs": [],
+            "auth": {
+                "accessToken": {
+                    "role": "fineGrained",
+                    "fineGrained": {
+                        "scoped": [{"entity": {"type": "org", "name": "team"}, "permissions": ["repo.write"]}]
+                    },
+                }
+            },
+        },
     ],
 )
 def test_answers_that_leave_it_open(
