@@ -62,7 +62,7 @@ def test_a_change_concerns_stages_from_the_one_that_it_decides_on(
 
 def test_a_new_version_of_the_program_writes_the_card_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = inputs(folder)
-    monkeypatch.setattr(stage_inputs.importlib.metadata, "version", lambda _: "99.0")
+    monkeypatch.setattr(stage_inputs, "renderer_version", lambda: "99.0")
     after = inputs(folder)
     assert [name for name in before if before[name] != after[name]] == ["card"]
 
