@@ -28,24 +28,27 @@ class ExportSource:
         settings: what is wanted.
         calibration: the model's inputs for real text, one at a time, to observe the ranges of activations on.
         task: what the files return: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        full_length_texts: how many at the end of `calibration` are texts of full length, joined from the others.
     """
 
     checkpoint: Checkpoint | FineTuned
     settings: ConversionSettings
     calibration: Sequence[dict[str, Tensor]]
     task: str
+    full_length_texts: int = 0
 
     @classmethod
     def of_text(cls, checkpoint: Checkpoint, settings: ConversionSettings, sentences: Sequence[str]) -> Self:
         """A masked language model and sentences to calibrate on, as they are and joined to texts of full length."""
         chosen = evenly(sentences, settings.calibration_sentences)
         limit = longest_input(checkpoint)
+        joined = full_length_texts(checkpoint, chosen)
         # One at a time: padding would count as text.
         inputs = [
             dict(checkpoint.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt"))
-            for text in [*chosen, *full_length_texts(checkpoint, chosen)]
+            for text in [*chosen, *joined]
         ]
-        return cls(checkpoint, settings, inputs, settings.task)
+        return cls(checkpoint, settings, inputs, settings.task, len(joined))
 
     @property
     def exported(self) -> PreTrainedModel:
@@ -78,7 +81,8 @@ class ExportSource:
         """What the parity report says about the int8 files."""
         plain = {name.removesuffix(".linear"): error for name, error in self.errors.items()}
         return {
-            "calibration_sentences": len(self.calibration),
+            "calibration_sentences": len(self.calibration) - self.full_length_texts,
+            "calibration_full_length_texts": self.full_length_texts,
             "largest_layer_error": self.settings.largest_layer_error,
             "kept_in_fp32": [name.removesuffix(".linear") for name in self.maps_in_fp32],
             "layer_errors": plain,
