@@ -44,7 +44,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """What the card and the figures call it."""
+        """What the card and its pictures call it."""
         what = " ".join(filter(None, (BACKENDS.get(self.backend, self.backend), self.variant.replace("-in-", " in "))))
         return ", ".join(filter(None, (self.model.capitalize(), what)))
 

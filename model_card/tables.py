@@ -65,16 +65,16 @@ def speed_table(speed: Measurements) -> str:
 
 def _speed_cells(row: Row) -> dict[str, str]:
     """The cells of a row by column. A report with several starts has a spread for each."""
-    values, has_starts = row.figures, row.figures.get("starts", 0) > 1
+    values = row.figures
     cells = {key: number(values[key]) for key in SPEED_COLUMNS if values.get(key) is not None}
     if stored_in_16_bits(row):
         cells["size_mib"] += " (16-bit)"
-    if has_starts:
-        for key, spread in SPREADS.items():
-            cells[key] += f" ± {number(values[spread], 2)}"
-        for key in ("latency_ratio", "throughput_ratio"):
-            low, high = values[f"{key}_range"]
-            cells[key] += f" ({number(low)}–{number(high)})"
+    if values.get("starts", 0) > 1:
+        for key in cells:
+            if spread := values.get(SPREADS.get(key, "")):
+                cells[key] += f" ± {number(spread, 2)}"
+            if ends := values.get(f"{key}_range"):
+                cells[key] += f" ({'–'.join(map(number, ends))})"
     return cells
 
 
@@ -122,7 +122,7 @@ def _leads(quality: Measurements) -> Iterator[list[str]]:
     """For each task that the teacher has learnt, which share of its lead over the majority class each model has."""
     gains = [row.figures.get("gain_over_majority", {}) for row in quality.rows]
     for task in dict.fromkeys(task for gain in gains for task in gain):
-        title = escape(quality.details["tasks"][task]["title"])
+        title = escape(quality.details.get("tasks", {}).get(task, {}).get("title", task))
         cells = [score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else "–" for gain in gains]
         yield [f"{title}: share of the teacher's lead over the majority class", *cells]
 

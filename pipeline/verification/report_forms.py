@@ -116,6 +116,8 @@ class _SpeedRow(_Form):
     case: str
     latency_s: Positive
     samples_per_s: Positive
+    latency_spread_s: float = 0.0
+    samples_spread_per_s: float = 0.0
     size_mib: Positive | None = None
     parameters: int | None = None
     latency_ratio: Positive | None = None

@@ -59,7 +59,7 @@ def check_scores(
     require_scores(quality, task)
     measured: dict[str, Row] = {}
     for case, folder in models.items():
-        parts = {part: figures for row, part, figures in _stated(quality, task.name) if row.case == case}
+        parts = {part: scores for row, part, scores in _stated(quality, task.name) if row.case == case}
         if not parts:
             continue
         is_fine_tuned = "tasks" in parts
@@ -75,8 +75,8 @@ def check_scores(
             probed=[] if is_fine_tuned else [task],
         )
         measured |= {row.case: row for row in found.rows}
-    for row, part, figures in _stated(quality, task.name):
-        yield from _compare(task, row.case, part, figures, measured.get(row.case))
+    for row, part, scores in _stated(quality, task.name):
+        yield from _compare(task, row.case, part, scores, measured.get(row.case))
 
 
 def require_scores(quality: Measurements, task: TaskDefinition) -> None:
@@ -103,9 +103,11 @@ def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Sta
         ]:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
-        for row, part, figures in _stated(quality, name) if name not in done else ():
-            metric = about.get("main_metric", next(iter(figures)))
-            yield unchecked(row.case, f"{PARTS[part]}{name}: {metric}", _scores_in(figures)[metric]["mean"], SLOW)
+        for row, part, scores in _stated(quality, name) if name not in done else ():
+            found = _scores_in(scores)
+            metric = about.get("main_metric")
+            for shown in [metric] if metric in found else list(found)[:1]:
+                yield unchecked(row.case, f"{PARTS[part]}{name}: {shown}", found[shown]["mean"], SLOW)
 
 
 def _has(quality: Measurements, case: str) -> bool:
@@ -116,33 +118,34 @@ def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mappin
     """The scores of a task, with their row and its part."""
     for row in quality.rows:
         for part in PARTS:
-            if figures := row.figures.get(part, {}).get(task):
-                yield row, part, figures
+            if scores := row.figures.get(part, {}).get(task):
+                yield row, part, scores
 
 
 def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[int] | None) -> QualitySettings:
     details = quality.details
     stated = details["settings"]
-    protocol = {**stated["finetuning"]} | ({"learning_rates": [run["learning_rate"]]} if run else {})
+    protocol = {**stated["finetuning"]} | ({"learning_rates": [run.get("learning_rate")]} if run else {})
     # The arithmetic that "auto" stood for on the other machine.
-    protocol["precision"] = details.get("precision", protocol["precision"])
-    values = {"finetuning": protocol, "seeds": list(seeds or (run or stated)["seeds"])}
+    if "precision" in details:
+        protocol["precision"] = details["precision"]
+    values = {"finetuning": protocol, "seeds": list(seeds or run.get("seeds") or stated["seeds"])}
     return stated_settings(QualitySettings, values, "reports/quality.json", "details.settings")
 
 
 def _compare(
     task: TaskDefinition, case: str, part: str, stated: Mapping[str, Any], measured: Row | None
 ) -> Iterator[Statement]:
-    figures = measured.figures.get(part, {}).get(task.name) if measured else None
+    scores = measured.figures.get(part, {}).get(task.name) if measured else None
     for metric, score in _scores_in(stated).items():
         name = f"{PARTS[part]}{task.name}: {metric}"
-        if figures is None:
+        if scores is None:
             yield unchecked(case, name, score["mean"], "the model is not at hand (--teacher names the teacher)")
-        elif metric not in figures:
+        elif metric not in scores:
             yield unchecked(case, name, score["mean"], "the task's definition does not list this metric")
         else:
             # Only the new run is trusted to say whether there are seeds.
-            yield _compare_means(case, name, score, figures[metric], seeded="seeds" in figures["run"])
+            yield _compare_means(case, name, score, scores[metric], seeded="seeds" in scores["run"])
 
 
 def _compare_means(
@@ -163,9 +166,9 @@ def _compare_means(
 
 def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The stated scores by metric. A plain number is a mean without runs."""
-    numbers = {name: figure for name, figure in stated.items() if isinstance(figure, int | float)}
+    numbers = {name: value for name, value in stated.items() if isinstance(value, int | float)}
     return {
-        **{name: figure for name, figure in stated.items() if isinstance(figure, Mapping) and "mean" in figure},
+        **{name: value for name, value in stated.items() if isinstance(value, Mapping) and "mean" in value},
         **{name: {"mean": number, "std": None, "values": []} for name, number in numbers.items()},
     }
 

@@ -65,23 +65,23 @@ def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterat
     stranger = _stranger(speed)
     for row in rows[1:]:
         stated, found = _ratios(row, rows[0]), _ratios(measured[row.case], measured[rows[0].case])
-        for figure, ratio in stated.items():
+        for quantity, ratio in stated.items():
             # The spread of the new times: a report could state any.
-            noise, value = found[figure].noise, found[figure].value
+            noise, value = found[quantity].noise, found[quantity].value
             if stranger or noise > LARGEST_NOISE:
                 reason = stranger or f"too much noise: the times spread by {100 * noise:.0f} %"
-                yield unchecked(row.case, figure, ratio.value, reason, value)
+                yield unchecked(row.case, quantity, ratio.value, reason, value)
             else:
                 share = tolerance + noise
                 holds = value * (1 + share) >= ratio.value
-                yield checked(row.case, figure, ratio.value, value, f"within {100 * share:.0f} %", holds=holds)
+                yield checked(row.case, quantity, ratio.value, value, f"within {100 * share:.0f} %", holds=holds)
 
 
 def list_speed(speed: Measurements) -> Iterator[Statement]:
     """The ratios that :func:`check_speed` would check, unchecked."""
     for row in speed.rows[1:]:
-        for figure, ratio in _ratios(row, speed.rows[0]).items():
-            yield unchecked(row.case, figure, ratio.value, SLOW)
+        for quantity, ratio in _ratios(row, speed.rows[0]).items():
+            yield unchecked(row.case, quantity, ratio.value, SLOW)
 
 
 @dataclasses.dataclass(frozen=True)
