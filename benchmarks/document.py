@@ -113,10 +113,17 @@ def _gains(row: Row) -> list[str]:
     """The cells below :data:`GAINS`."""
     return [
         f"{1000 * row.figures['latency_s']:.1f}",
-        f"{row.figures['latency_ratio']:.1f}",
+        _ratio(row, "latency_ratio"),
         f"{row.figures['samples_per_s']:.1f}",
-        f"{row.figures['throughput_ratio']:.1f}",
+        _ratio(row, "throughput_ratio"),
     ]
+
+
+def _ratio(row: Row, name: str) -> str:
+    """A ratio and, where the file has it, its range over the starts."""
+    low, high = row.figures.get(f"{name}_range", (None, None))
+    spread = "" if low is None else f" ({low:.1f} to {high:.1f})"
+    return f"{row.figures[name]:.1f}{spread}"
 
 
 def inference_conversation(report: Measurements) -> str:

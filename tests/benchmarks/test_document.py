@@ -46,3 +46,9 @@ def test_few_starts_are_told(document: ModuleType, starts: dict[str, int], detai
     case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, **values})
     text = document.inference_rows(Measurements(MACHINE, [case], case.case, details))
     assert text.strip().splitlines()[-1].startswith(note or "| teacher")
+
+
+def test_the_range_over_the_starts_is_shown(document: ModuleType) -> None:
+    values = {"size_mib": 1.0, "latency_ratio": 2.0, "latency_ratio_range": [1.9, 2.25], "throughput_ratio": 3.0}
+    case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, "share_of_ceiling": None, **values})
+    assert "| 100.0 | 2.0 (1.9 to 2.2) | 10.0 | 3.0 |" in document.inference_rows(Measurements(MACHINE, [case]))
