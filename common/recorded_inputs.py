@@ -56,7 +56,8 @@ def agrees(record: Any, now: Any) -> bool:
     if isinstance(now, list):
         same_length = isinstance(record, list) and len(record) == len(now)
         return same_length and all(agrees(old, new) for old, new in zip(record, now, strict=True))
-    return bool(record == now)
+    # As JSON holds it: a tuple is a list there.
+    return bool(record == json.loads(json.dumps(now)))
 
 
 def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -118,8 +118,9 @@ class StageFolders:
             folder = dataclasses.replace(found, files=None)
         else:
             path = self.folder / f"{stage}-{fingerprint(inputs)[:12]}"
-            # What `clean` was removing when it was stopped.
-            shutil.rmtree(path, ignore_errors=True)
+            if StageFolder.read(path) is None:
+                # What `clean` was removing when it was stopped.
+                shutil.rmtree(path, ignore_errors=True)
             folder = StageFolder(path, stage, dict(inputs))
         folder.write()
         return folder

@@ -64,6 +64,11 @@ def test_a_changed_default_is_a_change() -> None:
     assert agrees(record(Settings()), now(new_settings(rate=0.1)))
 
 
+def test_values_that_json_holds_otherwise_agree() -> None:
+    values = {"betas": (0.9, 0.98), "none": None}
+    assert agrees(json.loads(json.dumps(values)), values)
+
+
 def test_what_is_left_out_does_not_count() -> None:
     assert recorded(Settings(), exclude=("parts", "inner")) == {"rate": 0.1}
 
