@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline.options import parser_for
@@ -136,3 +137,26 @@ def test_the_tables_are_those_of_the_committed_results(monkeypatch: pytest.Monke
     for page in document.PAGES:
         text = page.read_text(encoding="utf-8")
         assert document.with_tables(text) == text, f"{page.name}: run python benchmarks/document.py"
+
+
+def _readme_row(name: str) -> list[str]:
+    """The cells of README's table that the committed results decide, in its own rounding."""
+    results = Measurements.load(ROOT / f"benchmarks/results/reference/{name}.json")
+    model = results[name].figures
+    ratios = [model["throughput_ratio"].get(case) for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")]
+    scores = [
+        model["tasks"][task][metric] for task, metric in (("rusentiment", "f1_weighted"), ("factrueval", "span_f1"))
+    ]
+    return [
+        f"{model['parameters'] / 1e6:.1f}",
+        f"{model['files_mib']['onnx/model_quantized.onnx']:.1f}",
+        *(f"{ratio:.1f}" if ratio else "–" for ratio in ratios),
+        *(f"{100 * score['mean']:.1f}" for score in scores),
+    ]
+
+
+@pytest.mark.parametrize("name", ["base", "small", "tiny", "tiny-5k"])
+def test_the_table_of_the_readme_is_that_of_the_committed_results(name: str) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| {name}, [^|]*\|(.*)\|$", page, re.MULTILINE)
+    assert [cell.strip() for cell in row.split("|")] == _readme_row(name)

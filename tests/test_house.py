@@ -92,6 +92,11 @@ def test_every_package_is_listed():
     assert listed == found
 
 
+def test_no_two_modules_have_one_name():
+    names = [path.name for room in ROOMS for path in modules(room) if not path.name.startswith("__")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 def test_every_file_format_can_be_written_opened_and_asked_for():
     assert FORMATS.keys() == WRITERS.keys()
     assert {entry.runtime for entry in FORMATS.values()} == OPENERS.keys()
