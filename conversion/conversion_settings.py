@@ -46,8 +46,7 @@ class Tolerances(Section):
     The numbers were chosen from all files of a real 12-layer BERT, 384 wide, of a 6-layer student that was cut from it,
     and of the demo's student, on 150 to 200 real texts and eight of full length. The descriptions state the worst
     values of these files, and the allowed error is about twice the worst one or more. The hidden states end in a
-    LayerNorm, so their components are of
-    the order of 1.
+    LayerNorm, so their components are of the order of 1.
     """
 
     fp32: Tolerance = Field(
