@@ -176,7 +176,7 @@ def _load(
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
 
