@@ -108,7 +108,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         load_model(module, path)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: the weights cannot be read: {error}; remove {path.parent} to start anew") from error
+        raise UserError(f"{path}: the weights cannot be read: {error}; remove {path.parent} to start again") from error
 
 
 def restore(checkpoint: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

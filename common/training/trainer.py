@@ -48,7 +48,7 @@ MEMORY_SECONDS = 60.0
 
 
 def train(run: TrainingRun) -> TrainingReport:
-    """Train the run's model in place, going on from its newest checkpoint; it ends on the device where it began.
+    """Train the run's model in place, resuming from its newest checkpoint. It ends on the device where it began.
 
     Under torchrun or ``accelerate launch`` every process makes this call, and all see the same folder.
 
@@ -138,21 +138,21 @@ class _Loop:
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{checkpoint}: was written by another version of distilrubert; remove {checkpoint.parent} to start "
-                "anew, or go on with that version"
+                "again, or use that version"
             ) from error
         now = self.run.identity()
         if not agrees(identity, now):
             raise UserError(
                 f"{checkpoint}: belongs to another run: {difference(identity, now)}; remove "
-                f"{checkpoint.parent} to start anew, or go back to what it was made with"
+                f"{checkpoint.parent} to start again, or undo the change"
             )
         restore(checkpoint, self.run.objective, self.update.optimizer)
         self.progress = progress
         self.saved_step = progress.step
-        self.log.info("going on from %s", checkpoint)
+        self.log.info("resuming from %s", checkpoint)
         if (here := self.update.precision) != was:
             self.update.precision = was
-            self.log.info("goes on in %s, as it began; %s is faster on this machine", was, here)
+            self.log.info("computes in %s as before; %s is faster on this machine", was, here)
         return state
 
     def _begin(self) -> None:

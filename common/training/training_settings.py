@@ -23,7 +23,7 @@ class BookkeepingSettings(Section):
         15.0, gt=0, description="Minutes between checkpoints; null leaves it to checkpoint_every."
     )
     keep_checkpoints: int = Field(
-        2, ge=0, description="Newest checkpoints that are kept; 0: none is written, and a stopped run begins anew."
+        2, ge=0, description="Newest checkpoints that are kept; 0: none is written, and a stopped run starts again."
     )
     validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
     validation_tokens: int = Field(
