@@ -96,7 +96,7 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["push", "."], "publish.repo_id: is missing"),
         (["push", ".", "--public", "--private"], "not allowed with argument"),
         (["verify", "./none"], "./none: there is no such folder"),
-        (["verify", "."], "holds none of the reports"),
+        (["verify", "."], "has none of the reports"),
         (["verify", ".", "--tolerance", "0"], "--tolerance 0: a share above 0 is needed"),
         (["verify", ".", "--task", "rusentimen"], "rusentiment"),
         (["verify", "--task", "rusentiment"], "the following arguments are required: MODEL"),
