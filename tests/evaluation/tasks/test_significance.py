@@ -104,3 +104,16 @@ def test_a_task_is_learnt_only_against_a_baseline() -> None:
     assert not is_learnt("accuracy", POOR, MAJORITY)
     assert not is_learnt("accuracy", MAJORITY, MAJORITY)
     assert not is_learnt("accuracy", TEACHER, None)
+
+
+def test_the_gain_on_few_rows_has_a_finite_error() -> None:
+    """Of six rows a draw may have none on which the teacher is better than the majority class."""
+    references = [0, 0, 0, 1, 1, 1]
+    gain = gain_over_majority(
+        "accuracy",
+        figures([0, 0, 0, 1, 0, 0], references),
+        figures(references, references),
+        figures([0] * 6, references),
+    )
+    assert gain["value"] == pytest.approx(1 / 3)
+    assert 0 < gain["standard_error"] < 1
