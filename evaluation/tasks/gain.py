@@ -31,7 +31,14 @@ def gain_over_majority(metric: str, figures: Figures, teacher: Figures, majority
         ``value`` and ``standard_error``.
     """
     own_B, other_B, base_B = (resampled_scores(metric, figures["rows"]) for figures in (figures, teacher, majority))
-    value = (own - base) / (other - base)
+    value = share_of_lead(metric, figures, teacher, majority)
     # To the first order: on few rows the teacher's own lead can vanish in a draw.
     errors_B = own_B - base_B - value * (other_B - base_B)
-    return {"value": value, "standard_error": float(errors_B.std(ddof=1) / (other - base))}
+    lead = teacher[metric]["mean"] - majority[metric]["mean"]
+    return {"value": value, "standard_error": float(errors_B.std(ddof=1) / lead)}
+
+
+def share_of_lead(metric: str, figures: Figures, teacher: Figures, majority: Figures) -> float:
+    """(score - majority) / (teacher - majority), of the means over the runs."""
+    own, other, base = (figures[metric]["mean"] for figures in (figures, teacher, majority))
+    return float((own - base) / (other - base))
