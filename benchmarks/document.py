@@ -55,8 +55,8 @@ def inference_files(report: Measurements) -> str:
     lines = [
         [
             row.case.removeprefix("student-"),
-            f"{row.figures['size_mib']:.0f}",
-            f"{row.figures['peak_memory_mib']:,.0f}",
+            f"{row.values['size_mib']:.0f}",
+            f"{row.values['peak_memory_mib']:,.0f}",
             *_gains(row),
         ]
         for row in rows
@@ -71,15 +71,15 @@ def _is_of_base(row: Row) -> bool:
 def _speeds(report: Measurements, rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        share = row.figures["share_of_ceiling"]
+        share = row.values["share_of_ceiling"]
         case = f"{row.case} (latency of a pair)" if row.case.endswith("two-streams") else row.case
-        lines.append([case, f"{row.figures['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
+        lines.append([case, f"{row.values['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
     return table(["case", "MiB", *GAINS, "of the ceiling"], lines) + _note_on_starts(report)
 
 
 def _note_on_starts(report: Measurements) -> str:
     """A warning below values that rest on few starts; they are also medians over all passes of all starts."""
-    starts = min(row.figures.get("starts", report.details.get("starts", 1)) for row in report.rows)
+    starts = min(row.values.get("starts", report.details.get("starts", 1)) for row in report.rows)
     if starts >= ENOUGH_STARTS:
         return ""
     number = "One start" if starts == 1 else f"{starts} starts"
@@ -88,7 +88,7 @@ def _note_on_starts(report: Measurements) -> str:
 
 def inference_peers(report: Measurements) -> str:
     """Each peer against our file of the same kind, and the cases in which the peer is ahead."""
-    cases = {row.case: row.figures for row in report.rows}
+    cases = {row.case: row.values for row in report.rows}
     lines, ahead = [], []
     for case, peer in cases.items():
         model, _, name = case.partition("-peer-")
@@ -112,18 +112,18 @@ def inference_peers(report: Measurements) -> str:
 def _gains(row: Row) -> list[str]:
     """The cells below :data:`GAINS`."""
     return [
-        f"{1000 * row.figures['latency_s']:.1f}",
+        f"{1000 * row.values['latency_s']:.1f}",
         _ratio(row, "latency_ratio"),
-        f"{row.figures['samples_per_s']:.1f}",
+        f"{row.values['samples_per_s']:.1f}",
         _ratio(row, "throughput_ratio"),
     ]
 
 
 def _ratio(row: Row, name: str) -> str:
     """A ratio and, where the file has it, its range over the starts."""
-    low, high = row.figures.get(f"{name}_range", (None, None))
+    low, high = row.values.get(f"{name}_range", (None, None))
     spread = "" if low is None else f" ({low:.1f} to {high:.1f})"
-    return f"{row.figures[name]:.1f}{spread}"
+    return f"{row.values[name]:.1f}{spread}"
 
 
 def inference_conversation(report: Measurements) -> str:
@@ -146,8 +146,8 @@ def inference_profile_rows(report: Measurements) -> str:
     kinds = ("products_with_weights_ms", "attention_ms", "rest_ms")
     rows = []
     for row in report.rows:
-        total = sum(row.figures[kind] for kind in kinds)
-        rows.append([row.case, *(f"{row.figures[kind]:.1f} ({row.figures[kind] / total:.0%})" for kind in kinds)])
+        total = sum(row.values[kind] for kind in kinds)
+        rows.append([row.case, *(f"{row.values[kind]:.1f} ({row.values[kind] / total:.0%})" for kind in kinds)])
     return table(["ms of a pass", "products with weights", "attention", "rest"], rows)
 
 
@@ -156,7 +156,7 @@ def inference_variants_rows(report: Measurements) -> str:
     changes = [row.case.partition("-")[2] for row in report.rows]
     models = dict.fromkeys(row.case.partition("-")[0] for row in report.rows)
     rows = [
-        [change, *(f"{report[f'{model}-{change}'].figures['time_ratio']:.2f}" for model in models)]
+        [change, *(f"{report[f'{model}-{change}'].values['time_ratio']:.2f}" for model in models)]
         for change in dict.fromkeys(changes)
     ]
     return table(["time over the published file's", *models], rows)
@@ -168,7 +168,7 @@ def inference_parity_rows(report: Measurements) -> str:
     files = dict.fromkeys(row.case.partition("-")[2] for row in report.rows)
     figures = ("token_cosine", "minimal_token_cosine")
     rows = [
-        [file, *(f"{report[f'{kind}-{file}'].figures[figure]:.4f}" for kind in kinds for figure in figures)]
+        [file, *(f"{report[f'{kind}-{file}'].values[figure]:.4f}" for kind in kinds for figure in figures)]
         for file in files
     ]
     tokens = [report.details[kind]["tokens"] / report.details[kind]["sentences"] for kind in kinds]
@@ -182,11 +182,11 @@ def distillation_rows(report: Measurements) -> str:
     rows = [
         [
             row.case,
-            f"{row.figures['tokens_per_s']:.0f}",
+            f"{row.values['tokens_per_s']:.0f}",
             f"{row.ratio:.2f}",
-            f"{row.figures['floor_share']:.0%}",
-            *(f"{row.figures[part]:.2f}" for part in ("forward_s", "backward_s", "optimizer_s")),
-            f"{row.figures['peak_memory_mib'] / 1024:.1f}",
+            f"{row.values['floor_share']:.0%}",
+            *(f"{row.values[part]:.2f}" for part in ("forward_s", "backward_s", "optimizer_s")),
+            f"{row.values['peak_memory_mib'] / 1024:.1f}",
         ]
         for row in report.rows
     ]
@@ -229,13 +229,13 @@ def distillation_largest(report: Measurements) -> str:
 
 def vocabulary_rows(report: Measurements) -> str:
     """A step of each loss over two vocabularies."""
-    base = report[report.baseline or ""].figures["step_s"]
+    base = report[report.baseline or ""].values["step_s"]
     rows = [
         [
             row.case,
-            f"{row.figures['step_s']:.2f}",
-            f"{row.figures['step_s'] / base:.2f}",
-            f"{row.figures['peak_memory_mib'] / 1024:.1f}",
+            f"{row.values['step_s']:.2f}",
+            f"{row.values['step_s'] / base:.2f}",
+            f"{row.values['peak_memory_mib'] / 1024:.1f}",
         ]
         for row in report.rows
     ]

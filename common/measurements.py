@@ -73,26 +73,26 @@ class Row:
 
     Attributes:
         case: its name, for example ``student-onnx-int8``.
-        figures: raw values, the unit in the key (``latency_s``, ``samples_per_s``); values may be nested.
-        ratio: the headline figure relative to the baseline's, better above 1; None where the file has no baseline.
+        values: raw values, the unit in the key (``latency_s``, ``samples_per_s``); values may be nested.
+        ratio: the headline value relative to the baseline's, better above 1; None where the file has no baseline.
     """
 
     case: str
-    figures: dict[str, Any]
+    values: dict[str, Any]
     ratio: float | None = None
 
     def __post_init__(self) -> None:
-        assert self.figures.keys().isdisjoint(("case", "ratio")), f"{self.case}: figures named like the row's own keys"
+        assert self.values.keys().isdisjoint(("case", "ratio")), f"{self.case}: values named like the row's own keys"
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form in the file."""
-        return {"case": self.case, **self.figures, "ratio": self.ratio}
+        return {"case": self.case, **self.values, "ratio": self.ratio}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        figures = {key: value for key, value in values.items() if key not in ("case", "ratio")}
-        return cls(values["case"], figures, values.get("ratio"))
+        measured = {key: value for key, value in values.items() if key not in ("case", "ratio")}
+        return cls(values["case"], measured, values.get("ratio"))
 
 
 @dataclasses.dataclass(frozen=True)

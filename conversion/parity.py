@@ -115,14 +115,14 @@ def check_parity(measurements: Measurements, cases: Sequence[FormatCase], tolera
         UserError: naming the file, the metric, what was found and what is allowed.
     """
     for case in cases:
-        values = measurements[case.name].figures
+        values = measurements[case.name].values
         setting = tolerance_name(case)
         for bound in bounds_of(getattr(tolerances, setting)):
             worst = bound.worst(values)
             if not bound.holds(worst):
                 raise UserError(
-                    f"{case.format.path}: differs too much from the checkpoint: {bound.figure} "
-                    f"{bound.complaint(worst)} (conversion.tolerance.{setting}.{bound.figure})"
+                    f"{case.format.path}: differs too much from the checkpoint: {bound.metric} "
+                    f"{bound.complaint(worst)} (conversion.tolerance.{setting}.{bound.metric})"
                 )
 
 
@@ -136,37 +136,37 @@ class Bound:
     """What a tolerance says about one metric.
 
     Attributes:
-        figure: the name of a metric in the rows of :func:`measure_parity`.
+        metric: its name in the rows of :func:`measure_parity`.
         limit: the largest difference, or the least value of any other metric.
     """
 
-    figure: str
+    metric: str
     limit: float
 
     def worst(self, figures: Mapping[str, Any]) -> float:
         """The worst value of a row over the ways: an error in padded batches is not made up for by single texts."""
-        return worst_of(self.figure, [figures[way][self.figure] for way in WAYS if way in figures])
+        return worst_of(self.metric, [figures[way][self.metric] for way in WAYS if way in figures])
 
     def holds(self, value: float) -> bool:
         """Whether a value is within the bound; a NaN never is."""
-        return value <= self.limit if _is_difference(self.figure) else value >= self.limit
+        return value <= self.limit if _is_difference(self.metric) else value >= self.limit
 
     def complaint(self, value: float) -> str:
         """What a message says of a value that is not within the bound."""
-        if _is_difference(self.figure):
+        if _is_difference(self.metric):
             return f"{value:.3g}, at most {self.limit:g} is allowed"
         return f"{value:.5f}, at least {self.limit:g} is needed"
 
     @property
     def sign(self) -> str:
         """As a table says it."""
-        return f"{'≤' if _is_difference(self.figure) else '≥'} {self.limit:g}"
+        return f"{'≤' if _is_difference(self.metric) else '≥'} {self.limit:g}"
 
 
 def bounds_of(tolerance: Tolerance) -> list[Bound]:
     """The bounds of a tolerance."""
     limits: dict[str, float | None] = tolerance.model_dump()
-    return [Bound(figure, limit) for figure, limit in limits.items() if limit is not None]
+    return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None]
 
 
 def worst_of(metric: str, values: Sequence[float]) -> float:

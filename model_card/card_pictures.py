@@ -63,7 +63,7 @@ def draw_speed(speed: Measurements | None) -> Figure | None:
     if not rows:
         return None
     picture, (axes,) = canvas(4.2)
-    points = [(row.figures["size_mib"], row.figures["samples_per_s"]) for row in rows]
+    points = [(row.values["size_mib"], row.values["samples_per_s"]) for row in rows]
     for row, (size, throughput) in zip(rows, points, strict=True):
         marker = "s" if Case.parse(row.case).model == "teacher" else "o"
         axes.scatter(size, throughput, s=110, color=_colour(row), edgecolor="white", marker=marker, zorder=3)
@@ -81,13 +81,13 @@ def _colour(row: Row) -> str:
 
 
 def _on_cpu(row: Row) -> bool:
-    return not Case.parse(row.case).cuda and {"size_mib", "samples_per_s"} <= row.figures.keys()
+    return not Case.parse(row.case).cuda and {"size_mib", "samples_per_s"} <= row.values.keys()
 
 
 def _speed_label(row: Row) -> str:
     name = Case.parse(row.case).label.removeprefix("Student, ")
     stored = " (file in 16 bits)" if stored_in_16_bits(row) else ""
-    return f"{name}{stored}\n{number(row.figures['samples_per_s'])} samples/s"
+    return f"{name}{stored}\n{number(row.values['samples_per_s'])} samples/s"
 
 
 def draw_training(training: Measurements | None) -> Figure | None:

@@ -46,7 +46,7 @@ def _pretraining(training: Measurements) -> str:
 
 def _distillation(training: Measurements) -> str:
     """What it took to train the student, on what."""
-    values, where = training.rows[0].figures, training.environment
+    values, where = training.rows[0].values, training.environment
     processes, hardware = values.get("processes", 1), escape(where.gpu) if where.gpu else machine_of(where)
     machines = f"{processes} × {hardware}" if processes > 1 else hardware
     return (
@@ -56,7 +56,7 @@ def _distillation(training: Measurements) -> str:
 
 
 def _effort(training: Measurements) -> str:
-    values = training.rows[0].figures
+    values = training.rows[0].values
     return (
         f"{duration(values['wall_time_s'])} ({count(values['steps'])} updates, {short_count(values['tokens'])} tokens)"
     )
@@ -99,7 +99,7 @@ def _energy(run: CardInput) -> dict[str, str] | None:
     if run.settings.watts is None or run.training is None:
         return None
     reports = filter(None, (run.pretraining, run.training))
-    seconds = sum(report.rows[0].figures["wall_time_s"] for report in reports)
+    seconds = sum(report.rows[0].values["wall_time_s"] for report in reports)
     return {
         "what": "training of the teacher and of the student" if run.pretraining else "distillation",
         "left_out": "" if run.pretraining else "the training of the teacher, ",

@@ -49,13 +49,13 @@ def _reach(run: CardInput) -> str:
 def _parameters(speed: Measurements | None, training: Measurements | None) -> str | None:
     """Parameters of the student, against the teacher's if both were counted in the same way."""
     counted = {
-        Case.parse(row.case).model: row.figures["parameters"]
+        Case.parse(row.case).model: row.values["parameters"]
         for row in (speed.rows if speed else [])
-        if Case.parse(row.case).backend == "pytorch" and row.figures.get("parameters")
+        if Case.parse(row.case).backend == "pytorch" and row.values.get("parameters")
     }
     student, teacher = counted.get("student"), counted.get("teacher")
     if student is None and training:
-        student = training.rows[0].figures.get("parameters")
+        student = training.rows[0].values.get("parameters")
     if not student:
         return None
     fewer = f", {number(teacher / student)} times fewer than the teacher ({short_count(teacher)})" if teacher else ""
@@ -64,11 +64,11 @@ def _parameters(speed: Measurements | None, training: Measurements | None) -> st
 
 def _fastest(speed: Measurements) -> str | None:
     """The student's file with the lowest latency on the CPU, if that is lower than the teacher's."""
-    rows = [row for row in speed.rows if row.figures.get("latency_ratio", 0) > 1 and _is_students_on_cpu(row)]
+    rows = [row for row in speed.rows if row.values.get("latency_ratio", 0) > 1 and _is_students_on_cpu(row)]
     if not rows:
         return None
-    best = max(rows, key=lambda row: row.figures["latency_ratio"])
-    values = best.figures
+    best = max(rows, key=lambda row: row.values["latency_ratio"])
+    values = best.values
     throughput = values["throughput_ratio"]
     also = f", and its throughput is {number(throughput)} times higher" if throughput > 1 else ""
     return (
@@ -106,7 +106,7 @@ def describe_speed(speed: Measurements) -> str:
 
 def _statistics(speed: Measurements) -> str:
     """What the numbers of the table are, over how many starts."""
-    starts = max((row.figures.get("starts", 0) for row in speed.rows), default=0)
+    starts = max((row.values.get("starts", 0) for row in speed.rows), default=0)
     if starts < 2:
         return "The values are medians."
     return (
@@ -117,7 +117,7 @@ def _statistics(speed: Measurements) -> str:
 
 def _default_precision(speed: Measurements) -> str:
     """In which number format OpenVINO computed, in reports that have one case for each of its files."""
-    if not any(Case.parse(row.case).follows_cpu and "hint" not in row.figures for row in speed.rows):
+    if not any(Case.parse(row.case).follows_cpu and "hint" not in row.values for row in speed.rows):
         return ""
     in_bf16 = any("bf16" in name for name in speed.environment.instruction_sets)
     found = "bf16 for all that is not int8" if in_bf16 else "fp32"
@@ -143,7 +143,7 @@ def describe_quality(quality: Measurements) -> str:
         else "",
         "The lead over the majority class is the score minus that of a model that always answers the most frequent "
         "class. The table gives the share of the teacher's lead, ± its standard error over the test rows."
-        if any(row.figures.get("gain_over_majority") for row in quality.rows)
+        if any(row.values.get("gain_over_majority") for row in quality.rows)
         else "",
         f"Measured on {machine_of(where)}{_gpu(where)}, {where.date}.",
         "All values and the single runs: [reports/quality.json](reports/quality.json).",
@@ -175,7 +175,7 @@ def _file_protocol(quality: Measurements) -> str:
 def describe_parity(parity: Measurements) -> str:
     """On how much text the files were compared, and in which arithmetic."""
     details = parity.details
-    is_fp32 = any(Case.parse(f"student-{row.case}").follows_cpu and "hint" not in row.figures for row in parity.rows)
+    is_fp32 = any(Case.parse(f"student-{row.case}").follows_cpu and "hint" not in row.values for row in parity.rows)
     what = "logits" if details.get("task") == "fill-mask" else "hidden states"
     full = details.get("full_length_texts")
     sentences = [

@@ -90,7 +90,7 @@ def task_scores(quality: Measurements, part: str = "tasks") -> list[Score]:
     about = quality.details.get("tasks", {})
     found: dict[tuple[str, str], dict[str, Value]] = {}
     for row in quality.rows:
-        for task, metrics in row.figures.get(part, {}).items():
+        for task, metrics in row.values.get(part, {}).items():
             for metric, reported in metrics.items():
                 if _is_score(reported):
                     found.setdefault((task, metric), {})[row.case] = Value.of(reported)
@@ -111,7 +111,7 @@ def intrinsic_scores(quality: Measurements) -> list[tuple[str, dict[str, Value]]
     return [
         (name, values)
         for name in INTRINSIC_TITLES
-        if (values := {row.case: Value.of(row.figures[name]) for row in quality.rows if name in row.figures})
+        if (values := {row.case: Value.of(row.values[name]) for row in quality.rows if name in row.values})
     ]
 
 
@@ -121,7 +121,7 @@ def have_vocabularies_of_their_own(quality: Measurements) -> bool:
     Such a model is not compared with the baseline token by token, so the report has no divergence from it.
     """
     return any(
-        row.case != quality.baseline and "masked_accuracy" in row.figures and "kl_to_teacher_nats" not in row.figures
+        row.case != quality.baseline and "masked_accuracy" in row.values and "kl_to_teacher_nats" not in row.values
         for row in quality.rows
     )
 

@@ -65,7 +65,7 @@ def speed_table(speed: Measurements) -> str:
 
 def _speed_cells(row: Row) -> dict[str, str]:
     """The cells of a row by column. A report with several starts has a spread for each."""
-    values = row.figures
+    values = row.values
     cells = {key: number(values[key]) for key in SPEED_COLUMNS if values.get(key) is not None}
     if stored_in_16_bits(row):
         cells["size_mib"] += " (16-bit)"
@@ -80,8 +80,8 @@ def _speed_cells(row: Row) -> dict[str, str]:
 
 def parity_table(parity: Measurements) -> str:
     """How far each exported file's outputs are from PyTorch's."""
-    columns = _measured(PARITY_COLUMNS, [row.figures for row in parity.rows])
-    rows = [[file_of(row.case), *(_parity_cell(row.figures, key) for key in columns)] for row in parity.rows]
+    columns = _measured(PARITY_COLUMNS, [row.values for row in parity.rows])
+    rows = [[file_of(row.case), *(_parity_cell(row.values, key) for key in columns)] for row in parity.rows]
     return markdown_table(["File", *columns.values()], rows)
 
 
@@ -120,7 +120,7 @@ def quality_table(quality: Measurements) -> str:
 
 def _leads(quality: Measurements) -> Iterator[list[str]]:
     """For each task that the teacher has learnt, which share of its lead over the majority class each model has."""
-    gains = [row.figures.get("gain_over_majority", {}) for row in quality.rows]
+    gains = [row.values.get("gain_over_majority", {}) for row in quality.rows]
     for task in dict.fromkeys(task for gain in gains for task in gain):
         title = escape(quality.details.get("tasks", {}).get(task, {}).get("title", task))
         cells = [score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else "–" for gain in gains]

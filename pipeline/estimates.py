@@ -97,7 +97,7 @@ def _measured_tokens_per_s(run: Run, report: str) -> float | None:
     if not path.exists():
         found = StageFolders(run.folder).folder.glob(f"*/reports/{report}.json")
         path = max(found, key=lambda found: found.stat().st_mtime_ns, default=path)
-    return Measurements.load(path).rows[0].figures["tokens_per_s"] if path.exists() else None
+    return Measurements.load(path).rows[0].values["tokens_per_s"] if path.exists() else None
 
 
 def _operations_per_s() -> float:

@@ -111,7 +111,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
             "training_unknown_word_share": trained.unknown_word_share,
         }
     measured = _measure(run, whole, made, counts_T)
-    measured.rows[-1].figures.update(lost)
+    measured.rows[-1].values.update(lost)
     measured.save(folder / "reports" / "vocabulary.json")
     with atomic_folder(folder / "student-vocabulary") as beside:
         save_tokenizer(made, beside)
@@ -155,7 +155,7 @@ def _measure(
                 "held_out_resplit_token_share": resplit.token_share,
                 "held_out_resplit_text_share": resplit.text_share,
             }
-        rows.append(Row(case, figures, rows[0].figures["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
+        rows.append(Row(case, figures, rows[0].values["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
     return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})
 
 

@@ -28,14 +28,14 @@ def speed_table(speed: Measurements) -> Table:
     The values are medians over the starts. Brackets have the least and the largest ratio of a start.
     """
     environment = speed.environment
-    starts = min(row.figures.get("starts", 1) for row in speed.rows)
+    starts = min(row.values.get("starts", 1) for row in speed.rows)
     title = f"Speed on {environment.cpu}, {environment.threads} threads, {starts} start{'s' if starts > 1 else ''}"
     table = Table(title=title, title_justify="left")
     table.add_column("model, runtime")
     for heading in ("size, MiB", "latency, ms", "×", "samples/s", "×"):
         table.add_column(heading, justify="right")
     for row in speed.rows:
-        figures = row.figures
+        figures = row.values
         table.add_row(
             row.case,
             f"{figures['size_mib']:.1f}",
@@ -59,8 +59,8 @@ def quality_table(quality: Measurements) -> Table:
     A linear probe is shown of tasks on which nothing was fine-tuned.
     """
     tasks: Mapping[str, Any] = quality.details["tasks"]
-    first = quality.rows[0].figures
-    has_held_out = any("masked_accuracy" in row.figures for row in quality.rows)
+    first = quality.rows[0].values
+    has_held_out = any("masked_accuracy" in row.values for row in quality.rows)
     table = Table(title="Quality", title_justify="left")
     table.add_column("model")
     own = " (own pieces: not comparable)" if have_vocabularies_of_their_own(quality) else ""
@@ -71,8 +71,8 @@ def quality_table(quality: Measurements) -> Table:
         table.add_column(f"{name}, {task['main_metric']}{probe}, %", justify="right")
     for row in quality.rows:
         # What needs no model has its score among the fine-tuned ones.
-        found = {**row.figures.get("linear_probe", {}), **row.figures["tasks"]}
-        held_out = [_percent(row.figures.get("masked_accuracy"))] if has_held_out else []
+        found = {**row.values.get("linear_probe", {}), **row.values["tasks"]}
+        held_out = [_percent(row.values.get("masked_accuracy"))] if has_held_out else []
         table.add_row(
             row.case, *held_out, *(_score(found.get(name), task["main_metric"]) for name, task in tasks.items())
         )
@@ -93,7 +93,7 @@ def parity_table(parity: Measurements) -> Table:
     ):
         table.add_column(heading, justify="right")
     for row in parity.rows:
-        figures = row.figures
+        figures = row.values
         table.add_row(
             figures["path"] if figures["hint"] == "fp32" else f"{figures['path']} in {figures['hint']}",
             f"{figures['size_mib']:.1f}",

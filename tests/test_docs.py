@@ -142,7 +142,7 @@ def test_the_tables_are_those_of_the_committed_results(monkeypatch: pytest.Monke
 def _readme_row(name: str) -> list[str]:
     """The cells of README's table that the committed results decide, in its own rounding."""
     results = Measurements.load(ROOT / f"benchmarks/results/reference/{name}.json")
-    model = results[name].figures
+    model = results[name].values
     ratios = [model["throughput_ratio"].get(case) for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")]
     scores = [
         model["tasks"][task][metric] for task, metric in (("rusentiment", "f1_weighted"), ("factrueval", "span_f1"))

@@ -203,7 +203,7 @@ def main() -> None:
     )
     measurements.save(arguments.output)
     for row in rows:
-        figures = row.figures
+        figures = row.values
         print(
             f"{row.case:20} {figures['tokens_per_s']:8.1f} tokens/s  x {row.ratio or float('nan'):5.2f}  "
             f"floor {figures['floor_share']:6.1%}  {figures['peak_memory_mib']:8.0f} MiB"

@@ -25,7 +25,7 @@ def draw(report: Measurements, path: Path) -> None:
         model, runtime = _parts(row.case)
         seen |= {(model, "shape"), (runtime, "colour")}
         axes.scatter(
-            row.figures["size_mib"], row.figures["samples_per_s"], s=70, color=COLOURS[runtime],
+            row.values["size_mib"], row.values["samples_per_s"], s=70, color=COLOURS[runtime],
             marker=MARKERS[model], edgecolor="white", zorder=3,
         )  # fmt: skip
     for model, marker in MARKERS.items():

@@ -49,10 +49,10 @@ def main() -> None:
         folder = Path(work)
         cases = _write(ExportSource.of_text(checkpoint, settings, calibration), folder)
         measured = {name: measure_parity(checkpoint, folder, cases, chosen) for name, chosen in texts.items()}
-    rows = [Row(f"{name}-{row.case}", row.figures) for name, found in measured.items() for row in found.rows]
+    rows = [Row(f"{name}-{row.case}", row.values) for name, found in measured.items() for row in found.rows]
     for row in rows:
         print(
-            row.case, *(f"{row.figures[key]:.5f}" for key in ("token_cosine", "minimal_token_cosine", "pooled_cosine"))
+            row.case, *(f"{row.values[key]:.5f}" for key in ("token_cosine", "minimal_token_cosine", "pooled_cosine"))
         )
     details = {name: found.details for name, found in measured.items()}
     Measurements(Environment.capture(), rows, details=details).save(options.output)

@@ -65,10 +65,10 @@ def main() -> None:
     report.save(options.output)
     draw(report, options.output.with_suffix(".png"))
     for row in report.rows:
-        share = row.figures["share_of_ceiling"]
+        share = row.values["share_of_ceiling"]
         print(
-            f"{row.case:40} {row.figures['size_mib']:7.1f} MiB {1000 * row.figures['latency_s']:8.2f} ms "
-            f"{row.figures['samples_per_s']:8.2f}/s  x {row.ratio:6.2f}  {share or 0:4.0%} of the ceiling"
+            f"{row.case:40} {row.values['size_mib']:7.1f} MiB {1000 * row.values['latency_s']:8.2f} ms "
+            f"{row.values['samples_per_s']:8.2f}/s  x {row.ratio:6.2f}  {share or 0:4.0%} of the ceiling"
         )
 
 
@@ -137,12 +137,12 @@ def _report(
 
 def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], settings: SpeedSettings) -> Row:
     gflop = shape.gflop(settings.sequence_length)
-    reached = gflop * row.figures["samples_per_s"]
+    reached = gflop * row.values["samples_per_s"]
     precision, runtime = _precision(row.case), _runtime(row.case)
     limit = ceiling[runtime].get(precision) if runtime else None
     fastest = max(products[precision] for products in ceiling.values() if precision in products)
     figures = {
-        **row.figures,
+        **row.values,
         "gflop": gflop,
         "gflop_per_s": reached,
         "share_of_ceiling": limit and reached / limit,

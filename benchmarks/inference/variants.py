@@ -159,7 +159,7 @@ def main() -> None:
             path = write_model(model, FULL[model], Path(work), ("pytorch-fp32", "openvino-int8")) / FILE
             for name, figures in compare(path, options.length, options.passes).items():
                 rows.append(Row(f"{model}-{name}", figures))
-                print(rows[-1].case, rows[-1].figures)
+                print(rows[-1].case, rows[-1].values)
     details = {"sequence_length": options.length, "batch_size": 1, "passes": options.passes}
     Measurements(Environment.capture(1), rows, None, details).save(options.output)
 

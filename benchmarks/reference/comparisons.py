@@ -94,7 +94,7 @@ def _compare_texts(first: Result, second: Result) -> list[Comparison]:
         own, other = (result.held_out(key) for result in (first, second))
         if own is None or other is None:
             continue
-        parts = [np.array(result.row.figures.get("by_fold", {}).get(key, [])) for result in (first, second)]
+        parts = [np.array(result.row.values.get("by_fold", {}).get(key, [])) for result in (first, second)]
         error = p_value = None
         if len(parts[0]) == len(parts[1]) > 1:
             differences = parts[0] - parts[1]
@@ -116,10 +116,10 @@ def _compare_task(first: Result, second: Result, task: str, part: str, title: st
     By a paired bootstrap over test rows. Files without row results have the standard error over the seeds only, and
     that is no test: the test rows are the same for all seeds.
     """
-    if task not in second.row.figures.get(part, {}):
+    if task not in second.row.values.get(part, {}):
         return None
     own, other = (100 * result.score(result.model.name, task, part).mean for result in (first, second))
-    rows = [result.row.figures[part][task].get("rows") for result in (first, second)]
+    rows = [result.row.values[part][task].get("rows") for result in (first, second)]
     error = p_value = None
     if all(rows):
         own_B, other_B = (100 * resampled_scores(first.main_metric(task), runs) for runs in rows)

@@ -138,16 +138,16 @@ def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
     own = {
         "teacher": {"parameters": count_parameters(checkpoint_folder(teacher.model, teacher.revision))},
         "student": {
-            "parameters": training.figures["parameters"],
-            "updates": training.figures["steps"],
-            **{key: training.figures[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
+            "parameters": training.values["parameters"],
+            "updates": training.values["steps"],
+            **{key: training.values[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
             "files_mib": _files(model, run),
             **_speed(run),
         },
     }
     names = {"student": model.name}
     rows = [
-        Row(names.get(row.case, row.case), {**own.get(row.case, {}), **row.figures}, row.ratio) for row in quality.rows
+        Row(names.get(row.case, row.case), {**own.get(row.case, {}), **row.values}, row.ratio) for row in quality.rows
     ]
     details = {
         "recipe": model.recipe,
@@ -169,14 +169,14 @@ def _speed(run: Run) -> dict[str, Any]:
         return {}
     found = Measurements.load(path).rows
     rows = {row.case.removeprefix("student-"): row for row in found if row.case.startswith("student-")}
-    return {"throughput_ratio": {kind: row.figures["throughput_ratio"] for kind, row in rows.items()}}
+    return {"throughput_ratio": {kind: row.values["throughput_ratio"] for kind, row in rows.items()}}
 
 
 def _files(model: Model, run: Run) -> dict[str, float]:
     """Size of each file in MiB by its path in the model repository."""
     if model.has_files:
         parity = Measurements.load(run.reports / "parity.json")
-        return {row.figures["path"]: row.figures["size_mib"] for row in parity.rows}
+        return {row.values["path"]: row.values["size_mib"] for row in parity.rows}
     (weights,) = CHECKPOINT.find(run.student)
     return {weights.name: weights.stat().st_size / 2**20}
 

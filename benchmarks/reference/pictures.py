@@ -96,7 +96,7 @@ def draw_scores(results: Sequence[Result]) -> Figure | None:
         _bars(axes, [result.model.name for result in shown], values, [_colour(result) for result in shown])
         axes.set_title(titles[task], loc="left", fontsize=10)
         _line(axes, shown[0].score(TEACHER, task).mean, "teacher", GREY, "-")
-        if any(row.case == BAG_OF_WORDS and task in row.figures["tasks"] for row in shown[0].report.rows):
+        if any(row.case == BAG_OF_WORDS and task in row.values["tasks"] for row in shown[0].report.rows):
             _line(axes, shown[0].score(BAG_OF_WORDS, task).mean, "bag of words", RED, ":")
         axes.set_ylim(rows[number // 2] - 0.5, -0.5)
         # Below the numbers of the axis, whatever the height of the panel: the distance is in letters.

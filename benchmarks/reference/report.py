@@ -97,7 +97,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, Any]:
     machines = dict.fromkeys(where for result in results for where in (result.trained_on, result.measured_on))
     fine_tuned = [result for result in results if result.tasks]
     return {
-        "teacher_parameters": short_count(results[0].report[TEACHER].figures["parameters"]),
+        "teacher_parameters": short_count(results[0].report[TEACHER].values["parameters"]),
         "protocol": f"{limit}, {finetuning['epochs']} epochs in batches of {finetuning['batch_size']}, "
         f"the {'better' if len(rates) == 2 else 'best'} of the learning rates {listing(rates)} on the validation part"
         f"{f', {head:g} for the head' if head else ''}"

@@ -63,7 +63,7 @@ class Result:
     @property
     def tasks(self) -> Mapping[str, Any]:
         """The description of each task that the model was fine-tuned on, by its name."""
-        return {name: about for name, about in self.described.items() if name in self.row.figures["tasks"]}
+        return {name: about for name, about in self.described.items() if name in self.row.values["tasks"]}
 
     @property
     def described(self) -> Mapping[str, Any]:
@@ -102,16 +102,16 @@ class Result:
     def arithmetic(self) -> str:
         """The precision and the threads of the distillation."""
         threads = self.report.details["trained_on"]["threads"]
-        return f"{self.row.figures['precision']}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{self.row.values['precision']}, {threads} thread{'s' if threads > 1 else ''}"
 
     @property
     def has_own_vocabulary(self) -> bool:
         """Whether its values on held-out text are over other tokens than the teacher's."""
-        return "masked_accuracy" in self.row.figures and "kl_to_teacher_nats" not in self.row.figures
+        return "masked_accuracy" in self.row.values and "kl_to_teacher_nats" not in self.row.values
 
     def has_row_results(self, task: str) -> bool:
         """Whether the file has the result of each test row, so that differences can be tested."""
-        return "rows" in self.row.figures["tasks"].get(task, {})
+        return "rows" in self.row.values["tasks"].get(task, {})
 
     def main_metric(self, task: str) -> str:
         """The metric by which models are compared on a task."""
@@ -119,11 +119,11 @@ class Result:
 
     def score(self, case: str, task: str, part: str = "tasks") -> Value:
         """The main score of a row of the file on a task; `part` as in quality.json: ``tasks`` or ``linear_probe``."""
-        return Value.of(self.report[case].figures[part][task][self.main_metric(task)])
+        return Value.of(self.report[case].values[part][task][self.main_metric(task)])
 
     def held_out(self, key: str, case: str | None = None) -> float | None:
         """A value on held-out text, None where it was not measured; the mean over the layers if it has one for each."""
-        value = self.report[case or self.model.name].figures.get(key)
+        value = self.report[case or self.model.name].values.get(key)
         return statistics.fmean(value) if isinstance(value, list) else value
 
     def majority(self, task: str) -> float | None:
@@ -142,7 +142,7 @@ class Result:
         majority, score = self.majority(task), self.score(case, task)
         if majority is None or score.std is None:
             return False
-        figures = [row.figures["tasks"].get(task, {}) for row in self.report.rows if row.case in (case, MAJORITY)]
+        figures = [row.values["tasks"].get(task, {}) for row in self.report.rows if row.case in (case, MAJORITY)]
         if len(figures) == 2 and all("rows" in of_row for of_row in figures):
             return gain.is_learnt(self.main_metric(task), *figures)
         return score.mean - majority > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
@@ -150,7 +150,7 @@ class Result:
     def answers_one_class(self, task: str) -> bool:
         """Whether each run of the model scores exactly as the majority class: it gives one class to every row."""
         majority = self.majority(task)
-        values = self.row.figures["tasks"][task][self.main_metric(task)]["values"]
+        values = self.row.values["tasks"][task][self.main_metric(task)]["values"]
         return majority is not None and all(math.isclose(value, majority, abs_tol=1e-9) for value in values)
 
     def share(self, tasks: Sequence[str], case: str | None = None) -> Value:
@@ -213,7 +213,7 @@ def load_results(folder: Path) -> list[Result]:
         for result in found
         for row in result.report.rows
         if row.case == MAJORITY
-        for task in row.figures["tasks"]
+        for task in row.values["tasks"]
     }
     return [dataclasses.replace(result, majorities=majorities) for result in found]
 
@@ -240,7 +240,7 @@ def probed_tasks(results: Sequence[Result]) -> dict[str, str]:
         name: _title(task)
         for result in results
         for name, task in result.described.items()
-        if name in result.row.figures.get(PROBE, {})
+        if name in result.row.values.get(PROBE, {})
     }
 
 
@@ -274,12 +274,12 @@ def file_points(results: Sequence[Result]) -> list[Point]:
     if not students or not tasks:
         return []
     first = students[0]
-    size = 4 * first.report[TEACHER].figures["parameters"] / MIB
+    size = 4 * first.report[TEACHER].values["parameters"] / MIB
     points = [Point(first, TEACHER, PYTORCH, first.gain(tasks, TEACHER), size)]
     for result in students:
         scored = {PYTORCH: result.model.name}
         scored |= {kind: row.case for kind, row in result.files.items() if kind != PYTORCH}
-        sizes = result.row.figures["files_mib"]
+        sizes = result.row.values["files_mib"]
         for kind, case in scored.items():
             path = "model.safetensors" if kind == PYTORCH else FORMATS[kind].path
             points.append(Point(result, result.model.name, kind, result.gain(tasks, case), sizes[path]))

@@ -56,7 +56,7 @@ def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
     first = widest(measured)
     rows += [[case, NONE, NONE, *_scores(first, case, titles, common)] for case in _baselines(first)]
     for result in measured:
-        how = [count(result.row.figures["updates"]), result.arithmetic_of_tasks]
+        how = [count(result.row.values["updates"]), result.arithmetic_of_tasks]
         rows.append([_named(result), *how, *_scores(result, result.model.name, titles, common)])
         for kind, row in result.files.items():
             name = f"{result.model.name}, {_file(kind)}"
@@ -83,12 +83,12 @@ def _baselines(result: Result) -> list[str]:
 
 
 def _probes(result: Result) -> Mapping[str, Any]:
-    probes: Mapping[str, Any] = result.row.figures.get(PROBE, {})
+    probes: Mapping[str, Any] = result.row.values.get(PROBE, {})
     return probes
 
 
 def _probed(label: str, result: Result, case: str, titles: Iterable[str], part: str = PROBE) -> list[str]:
-    probed = result.report[case].figures.get(part, {})
+    probed = result.report[case].values.get(part, {})
     return [label, *(_percent(result.score(case, task, part)) if task in probed else NONE for task in titles)]
 
 
@@ -102,7 +102,7 @@ def _file(kind: str) -> str:
 
 
 def _scores(result: Result, case: str, titles: Mapping[str, str], common: Sequence[str]) -> list[str]:
-    measured = result.report[case].figures["tasks"]
+    measured = result.report[case].values["tasks"]
     cells = [_percent(result.score(case, task)) if task in measured else NONE for task in titles]
     if not common or any(task not in measured for task in common):
         return [*cells, NONE, NONE]
@@ -121,7 +121,7 @@ def held_out_table(results: Sequence[Result]) -> str:
         text = recipe.removeprefix("reference-")
         rows.append([f"{TEACHER}, on the text of {text}", *[NONE] * 4, *_held_out(first, TEACHER)])
         for result in (first, *others):
-            own = result.row.figures
+            own = result.row.values
             effort = [count(own["updates"]), f"{own['tokens'] / 1e6:.2f}", duration(own["wall_time_s"])]
             name = f"`{result.model.name}`: {result.model.title}"
             rows.append([name, *effort, result.arithmetic, *_held_out(result, result.model.name)])
@@ -139,12 +139,12 @@ def size_table(results: Sequence[Result]) -> str:
     students = [result for result in results if result.model.has_files]
     if not students:
         return "No student was run."
-    measured = {path for result in students for path in result.row.figures["files_mib"]}
+    measured = {path for result in students for path in result.row.values["files_mib"]}
     files = [path for path in FILES if path in measured]
-    whole = results[0].report[TEACHER].figures["parameters"]
+    whole = results[0].report[TEACHER].values["parameters"]
     rows = [[TEACHER, f"{whole / 1e6:.2f}", "1.0", *[NONE] * len(files)]]
     for result in students:
-        own = result.row.figures
+        own = result.row.values
         sizes = [f"{own['files_mib'][path]:.1f}" if path in own["files_mib"] else NONE for path in files]
         ratio = f"{whole / own['parameters']:.1f}"
         rows.append([f"**{result.model.name}**", f"{own['parameters'] / 1e6:.2f}", ratio, *sizes])
@@ -164,7 +164,7 @@ def gain_table(base: Result) -> str | None:
         lead = 100 * (base.score(TEACHER, task).mean - majority)
         row = [base.tasks[task]["title"], f"{100 * majority:.1f}", f"{lead:+.1f}"]
         for case in (base.model.name, BAG_OF_WORDS):
-            known = any(found.case == case and task in found.figures["tasks"] for found in base.report.rows)
+            known = any(found.case == case and task in found.values["tasks"] for found in base.report.rows)
             row += [_percent(base.share([task], case)), _percent(base.gain([task], case))] if known else [NONE, NONE]
         rows.append(row)
     cells = [_percent(base.share(learnt)), _percent(base.gain(learnt))]
@@ -267,7 +267,7 @@ def _int8(named: Mapping[str, Result]) -> list[str]:
     gains = {
         _file(kind): [
             base.score(row.case, task).mean - base.score(plain, task).mean
-            for task in row.figures["tasks"]
+            for task in row.values["tasks"]
             if task not in one_class
         ]
         for kind, row in files.items()

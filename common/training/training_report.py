@@ -23,7 +23,7 @@ class TrainingReport:
     Attributes:
         case: what was trained: ``distillation`` or ``pretraining``.
         environment: where.
-        figures: the counters and clocks of :class:`~.progress.Progress`, and ``steps`` (updates), ``epochs``,
+        values: the counters and clocks of :class:`~.progress.Progress`, and ``steps`` (updates), ``epochs``,
             ``padded_share`` (of all positions), ``precision``, ``processes``, ``parameters`` (of the trained model,
             frozen ones included), ``losses`` (at the last point of the curves), ``validation_losses`` (at the end; None
             without held-out text).
@@ -37,7 +37,7 @@ class TrainingReport:
 
     case: str
     environment: Environment
-    figures: dict[str, Any]
+    values: dict[str, Any]
     settings: dict[str, Any]
     curves: list[dict[str, float]]
     validation: list[dict[str, float]]
@@ -84,7 +84,7 @@ class TrainingReport:
             "validation": self.validation,
             **({"evaluations": self.evaluations} if self.evaluations else {}),
         }
-        return Measurements(self.environment, [Row(self.case, self.figures)], details=details)
+        return Measurements(self.environment, [Row(self.case, self.values)], details=details)
 
     @classmethod
     def from_measurements(cls, measurements: Measurements) -> Self:
@@ -92,7 +92,7 @@ class TrainingReport:
         (row,) = measurements.rows
         names = {field.name for field in dataclasses.fields(cls)}
         details = {name: value for name, value in measurements.details.items() if name in names}
-        return cls(row.case, measurements.environment, row.figures, **details)
+        return cls(row.case, measurements.environment, row.values, **details)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write training.json, atomically."""

@@ -54,7 +54,7 @@ def _is_same(stated: Any, derived: Any) -> bool:
 
 
 def _of_parity(row: Row, parity: Measurements) -> Mapping[str, Any] | None:
-    ways = [row.figures[way] for way in WAYS if row.figures.get(way)]
+    ways = [row.values[way] for way in WAYS if row.values.get(way)]
     # Without its worst way a row could state better values.
     if len(ways) < len(WAYS):
         return None
@@ -62,8 +62,8 @@ def _of_parity(row: Row, parity: Measurements) -> Mapping[str, Any] | None:
 
 
 def _of_speed(row: Row, speed: Measurements) -> Mapping[str, Any] | None:
-    batches = {other.case: other.figures.get("batches", {}) for other in speed.rows}
-    own, reference = batches[row.case], batches.get(row.figures.get("ratio_to") or "", {})
+    batches = {other.case: other.values.get("batches", {}) for other in speed.rows}
+    own, reference = batches[row.case], batches.get(row.values.get("ratio_to") or "", {})
     baseline = batches.get(speed.baseline or "", {})
     if not _are_comparable(own, reference) or not _are_comparable(own, baseline):
         return None
@@ -78,7 +78,7 @@ def _are_comparable(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _of_quality(row: Row, quality: Measurements) -> Mapping[str, Any] | None:
-    tasks = {part: _scores(row.figures.get(part, {})) for part in ("tasks", "linear_probe")}
+    tasks = {part: _scores(row.values.get(part, {})) for part in ("tasks", "linear_probe")}
     derived: dict[str, Any] = {part: scores for part, scores in tasks.items() if scores}
     own, teacher, majority = (_tasks_of(quality, case) for case in (row.case, quality.baseline, MAJORITY))
     about = quality.details.get("tasks", {})
@@ -86,7 +86,7 @@ def _of_quality(row: Row, quality: Measurements) -> Mapping[str, Any] | None:
     if row.ratio is not None:
         is_complete = all(metric in own.get(task, {}) and metric in teacher[task] for task, metric in mains.items())
         derived["ratio"] = ratio_of({"tasks": own}, {"tasks": teacher}, mains) if is_complete else None
-    for task in row.figures.get("gain_over_majority", {}):
+    for task in row.values.get("gain_over_majority", {}):
         scores = [model.get(task, {}) for model in (own, teacher, majority)]
         metric = mains.get(task)
         is_complete = all(metric in each for each in scores) and scores[1][metric]["mean"] != scores[2][metric]["mean"]
@@ -96,7 +96,7 @@ def _of_quality(row: Row, quality: Measurements) -> Mapping[str, Any] | None:
 
 
 def _tasks_of(quality: Measurements, case: str | None) -> Mapping[str, Any]:
-    found: list[Mapping[str, Any]] = [row.figures.get("tasks", {}) for row in quality.rows if row.case == case]
+    found: list[Mapping[str, Any]] = [row.values.get("tasks", {}) for row in quality.rows if row.case == case]
     return found[0] if found else {}
 
 

@@ -92,10 +92,10 @@ def _load(folder: Path) -> Checkpoint | UserError:
 
 
 def _check_bytes(folder: Path, entry: FileFormat, row: Row) -> Iterator[Statement]:
-    if (stated_size := row.figures.get("size_mib")) is not None:
+    if (stated_size := row.values.get("size_mib")) is not None:
         size = entry.size_mib(folder)
         yield checked(entry.path, "size_mib", stated_size, size, holds=stated_size == size)
-    digests = row.figures.get("sha256", {})
+    digests = row.values.get("sha256", {})
     # Older reports have the checksum of the main file alone.
     stated = digests if isinstance(digests, Mapping) else {entry.path: digests}
     found = entry.digests(folder)
@@ -124,7 +124,7 @@ def _check_agreement(
         return
     for task in tasks:
         try:
-            figures = measure_parity(checkpoint, folder, [case], sentences, task).rows[0].figures
+            figures = measure_parity(checkpoint, folder, [case], sentences, task).rows[0].values
             break
         # A damaged file can make a runtime raise anything.
         except Exception as error:
@@ -132,12 +132,12 @@ def _check_agreement(
     else:
         yield checked(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
         return
-    usual = {bound.figure: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)))}
+    usual = {bound.metric: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)))}
     for bound in bounds:
         value = bound.worst(figures)
         # A report cannot widen its own tolerances.
-        if bound.holds(value) and bound.figure in usual and not usual[bound.figure].holds(value):
-            lenient = f"within what the report allows, but not within the default {usual[bound.figure].sign}"
-            yield unchecked(entry.path, bound.figure, bound.sign, lenient, value)
+        if bound.holds(value) and bound.metric in usual and not usual[bound.metric].holds(value):
+            lenient = f"within what the report allows, but not within the default {usual[bound.metric].sign}"
+            yield unchecked(entry.path, bound.metric, bound.sign, lenient, value)
         else:
-            yield checked(entry.path, bound.figure, bound.sign, value, reason, holds=bound.holds(value))
+            yield checked(entry.path, bound.metric, bound.sign, value, reason, holds=bound.holds(value))

@@ -99,7 +99,7 @@ def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Sta
     """
     for row in quality.rows:
         if measures := [
-            name for name in row.figures if name not in (*PARTS, "masked_pieces", "by_fold", "gain_over_majority")
+            name for name in row.values if name not in (*PARTS, "masked_pieces", "by_fold", "gain_over_majority")
         ]:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
@@ -118,7 +118,7 @@ def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mappin
     """The scores of a task, with their row and its part."""
     for row in quality.rows:
         for part in PARTS:
-            if scores := row.figures.get(part, {}).get(task):
+            if scores := row.values.get(part, {}).get(task):
                 yield row, part, scores
 
 
@@ -136,7 +136,7 @@ def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[
 def _compare(
     task: TaskDefinition, case: str, part: str, stated: Mapping[str, Any], measured: Row | None
 ) -> Iterator[Statement]:
-    scores = measured.figures.get(part, {}).get(task.name) if measured else None
+    scores = measured.values.get(part, {}).get(task.name) if measured else None
     for metric, score in _scores_in(stated).items():
         name = f"{PARTS[part]}{task.name}: {metric}"
         if scores is None:

@@ -25,7 +25,7 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Statement]:
     """Compare size and parameters of each row with the files that are at hand."""
     for row in speed.rows:
         case = _case_of(row, models)
-        stated = {key: row.figures[key] for key in ("size_mib", "parameters") if row.figures.get(key) is not None}
+        stated = {key: row.values[key] for key in ("size_mib", "parameters") if row.values.get(key) is not None}
         for quantity, value in stated.items():
             if case is None:
                 yield unchecked(row.case, quantity, value, _not_at_hand(row))
@@ -93,7 +93,7 @@ class _Ratio:
 
 
 def _ratios(row: Row, baseline: Row) -> dict[str, _Ratio]:
-    own, other = row.figures, baseline.figures
+    own, other = row.values, baseline.values
     values = {
         "latency": (other["latency_s"] / own["latency_s"], "latency_s", "latency_spread_s"),
         "throughput": (own["samples_per_s"] / other["samples_per_s"], "samples_per_s", "samples_spread_per_s"),

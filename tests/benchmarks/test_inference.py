@@ -42,8 +42,8 @@ def test_the_benchmark_measures_every_file_the_peers_and_the_ceiling(tmp_path):
     peers = {"peer-pytorch-int8", "peer-ortquantizer-int8", "peer-nncf-int8"}
     assert {f"student-base-{name}" for name in ours | peers} <= cases
     for row in report.rows:
-        assert row.figures["gflop_per_s"] == pytest.approx(row.figures["gflop"] * row.figures["samples_per_s"])
-        assert row.ratio == pytest.approx(row.figures["latency_ratio"])
+        assert row.values["gflop_per_s"] == pytest.approx(row.values["gflop"] * row.values["samples_per_s"])
+        assert row.ratio == pytest.approx(row.values["latency_ratio"])
     assert report.details["ceiling_gflop_per_s"]["openvino"]["int8"] > 0
     conversation = report.details["conversation"]["base-openvino-int8"]
     assert conversation["sorted_over_arrival"] == pytest.approx(

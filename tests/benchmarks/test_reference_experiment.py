@@ -148,7 +148,7 @@ def test_the_archive_has_the_files_of_its_page() -> None:
     root = REFERENCE.parents[1]
     page = (root / "docs/results-archive.md").read_text(encoding="utf-8")
     for path in (root / "benchmarks/results/archive").glob("*.json"):
-        row = Measurements.load(path)[path.stem].figures
+        row = Measurements.load(path)[path.stem].values
         assert f"| `{path.stem}`: " in page
         assert f"| {100 * row['masked_accuracy']:.1f} |" in page
 
@@ -336,11 +336,11 @@ def test_models_are_made_measured_and_skipped_when_done(
     assert log.count("intents is measured already") == 1
     small, scratch = (Measurements.load(results / f"{name}.json") for name in ("small", "base-scratch"))
     assert small["teacher"] == scratch["teacher"]
-    assert small["small"].figures["updates"] == scratch["base-scratch"].figures["updates"] == 2
-    assert small["small"].figures.keys() >= {"masked_accuracy", "kl_to_teacher_nats", "tasks", "wall_time_s", "tokens"}
+    assert small["small"].values["updates"] == scratch["base-scratch"].values["updates"] == 2
+    assert small["small"].values.keys() >= {"masked_accuracy", "kl_to_teacher_nats", "tasks", "wall_time_s", "tokens"}
     assert scratch.details["overrides"][:2] == ["distillation.weights={mlm: 1.0}", "student.initialise_from=random"]
     assert [point["step"] for point in scratch.details["validation"]] == [1, 2]
-    assert scratch["base-scratch"].figures["files_mib"].keys() == {"model.safetensors"}
+    assert scratch["base-scratch"].values["files_mib"].keys() == {"model.safetensors"}
     text = "".join(path.read_text() for path in results.iterdir())
     assert str(tmp_path) not in text
     assert str(REFERENCE.parents[1]) not in text

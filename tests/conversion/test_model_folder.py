@@ -53,7 +53,7 @@ def test_checkpoint_files_load_and_compute_the_same(tiny_student_folder, tiny_st
         logits_BLV = AutoModelForMaskedLM.from_pretrained(tmp_path / "hub")(**inputs).logits
         torch.testing.assert_close(logits_BLV, tiny_student.model(**inputs).logits)
     assert [row.case for row in measurements.rows] == ["pytorch-fp32"]
-    assert measurements["pytorch-fp32"].figures["maximal_difference"] < 1e-5
+    assert measurements["pytorch-fp32"].values["maximal_difference"] < 1e-5
 
 
 def test_a_teacher_is_converted_too(tiny_teacher_folder, tiny_teacher, sentences, tmp_path):

@@ -44,7 +44,7 @@ def test_a_known_change_gives_known_values(tiny_student, tiny_student_folder, se
     mean_D = np.concatenate(truth).mean(axis=0)
     # What a hidden state differs by from the mean of all is turned round and doubled.
     turned = altered(lambda hidden_BLD, inputs: mean_D - 2 * (hidden_BLD - mean_D))
-    values = measure_parity(tiny_student, tiny_student_folder, [turned], sentences)["pytorch-fp32"].figures
+    values = measure_parity(tiny_student, tiny_student_folder, [turned], sentences)["pytorch-fp32"].values
     differences = [3 * np.abs(hidden_TD - mean_D) for hidden_TD in truth]
     single = np.concatenate(differences[: len(sentences)])
     assert values["single"]["maximal_difference"] == pytest.approx(single.max(), rel=1e-4)
@@ -64,7 +64,7 @@ def test_a_file_that_returns_the_mean_of_all_hidden_states_does_not_agree(
     def constant(hidden_BLD, inputs):
         return np.broadcast_to(truth.mean(axis=0) + 0.1 * common_D, hidden_BLD.shape)
 
-    measured = measure_parity(student, tiny_student_folder, [altered(constant)], sentences)["pytorch-fp32"].figures
+    measured = measure_parity(student, tiny_student_folder, [altered(constant)], sentences)["pytorch-fp32"].values
     assert abs(measured["single"]["token_cosine"]) < 0.5
 
 
@@ -76,7 +76,7 @@ def test_a_few_orthogonal_tokens_are_found(tiny_student, tiny_student_folder, se
 
     wrong = altered(spoil)
     measured = measure_parity(tiny_student, tiny_student_folder, [wrong], sentences)
-    values = measured["pytorch-fp32"].figures
+    values = measured["pytorch-fp32"].values
     assert values["token_cosine"] > 0.85
     assert values["token_cosine_p1"] < 0.5
     means = Tolerance(token_cosine=0.85, pooled_cosine=0.5)
@@ -102,7 +102,7 @@ def test_what_is_wrong_in_long_texts_alone_is_found(tiny_student, tiny_student_f
         return hidden_BLD
 
     measured = measure_parity(tiny_student, tiny_student_folder, [altered(spoil)], sentences)
-    values = measured["pytorch-fp32"].figures
+    values = measured["pytorch-fp32"].values
     assert values["single"]["maximal_difference"] < 1e-4
     assert values["full_length"]["maximal_difference"] > 0.5
     assert measured.details["full_length_texts"] == 8
@@ -132,7 +132,7 @@ def test_padded_positions_are_not_counted(tiny_student, tiny_student_folder, sen
         return np.where(inputs["attention_mask"][:, :, None] == 1, hidden_BLD, 1e6)
 
     measured = measure_parity(tiny_student, tiny_student_folder, [altered(spoil_padding)], sentences)
-    assert measured["pytorch-fp32"].figures["padded"]["maximal_difference"] < 1e-4
+    assert measured["pytorch-fp32"].values["padded"]["maximal_difference"] < 1e-4
 
 
 def test_one_wrong_token_of_one_sentence_is_found(tiny_student, tiny_student_folder, sentences, altered):
@@ -142,7 +142,7 @@ def test_one_wrong_token_of_one_sentence_is_found(tiny_student, tiny_student_fol
         return hidden_BLD
 
     measured = measure_parity(tiny_student, tiny_student_folder, [altered(spoil_one)], sentences)
-    figures = measured["pytorch-fp32"].figures
+    figures = measured["pytorch-fp32"].values
     assert figures["maximal_difference"] == pytest.approx(0.5, abs=1e-3)
     assert figures["single"]["maximal_difference"] < 1e-4
     assert figures["padded"]["maximal_difference"] == figures["maximal_difference"]
@@ -155,7 +155,7 @@ def test_counts_and_file_facts(tiny_student, tiny_student_folder, sentences):
     assert measured.details["longest"] == 64
     assert measured.details["tokens"] == sum(lengths) + 64
     file = tiny_student_folder / "model.safetensors"
-    assert measured["pytorch-fp32"].figures["size_mib"] == file.stat().st_size / 2**20
+    assert measured["pytorch-fp32"].values["size_mib"] == file.stat().st_size / 2**20
 
 
 def test_the_report_survives_its_file(tiny_student, tiny_student_folder, sentences, tmp_path):
@@ -183,10 +183,10 @@ def test_what_differs_is_refused_by_name(change, message, tiny_student, tiny_stu
 @pytest.mark.parametrize("figure", ["token_cosine", "pooled_cosine"])
 def test_cosines_are_bounded_below(figure, tiny_student, tiny_student_folder, sentences):
     measured = measure_parity(tiny_student, tiny_student_folder, [FP32], sentences[:4])
-    whole = measured["pytorch-fp32"].figures
+    whole = measured["pytorch-fp32"].values
     # In one of both ways, though the mean over both is above.
     figures = {**whole, figure: 0.99, "padded": {**whole["padded"], figure: 0.9}}
-    changed = dataclasses.replace(measured, rows=[dataclasses.replace(measured.rows[0], figures=figures)])
+    changed = dataclasses.replace(measured, rows=[dataclasses.replace(measured.rows[0], values=figures)])
     with pytest.raises(UserError, match=f"{figure} 0.90000, at least 0.95"):
         check_parity(changed, [FP32], Tolerances(fp32=Tolerance(token_cosine=0.95, pooled_cosine=0.95)))
     check_parity(changed, [FP32], Tolerances(fp32=Tolerance(token_cosine=0.9, pooled_cosine=0.9)))
@@ -206,8 +206,8 @@ def test_logits_that_only_know_how_frequent_a_token_is_do_not_agree(
     for name, opened in (("exact", logits), ("constant", constant)):
         monkeypatch.setitem(runtimes.OPENERS, "pytorch", lambda *_, opened=opened, **__: opened)
         found[name] = measure_parity(student, tiny_student_folder, [FP32], sentences[:12], "fill-mask")
-    assert found["exact"]["pytorch-fp32"].figures["token_cosine"] == pytest.approx(1)
-    assert abs(found["constant"]["pytorch-fp32"].figures["token_cosine"]) < 0.5
+    assert found["exact"]["pytorch-fp32"].values["token_cosine"] == pytest.approx(1)
+    assert abs(found["constant"]["pytorch-fp32"].values["token_cosine"]) < 0.5
     with pytest.raises(UserError, match=r"token_cosine -?0\.\d+, at least 0\.9"):
         check_parity(found["constant"], [FP32], Tolerances(fp32=Tolerance(token_cosine=0.9, pooled_cosine=-1)))
 
@@ -220,16 +220,16 @@ def test_a_tolerance_that_means_nothing_is_refused():
 @pytest.mark.export
 def test_every_file_of_a_conversion_agrees(converted):
     measured = converted[1]
-    rows = [row for row in measured.rows if row.figures["hint"] == "fp32"]
+    rows = [row for row in measured.rows if row.values["hint"] == "fp32"]
     assert [row.case for row in rows] == list(FORMATS)
     for row in rows:
         precision = FORMATS[row.case].precision
-        assert set(row.figures["sha256"]) == set(FORMATS[row.case].paths)
+        assert set(row.values["sha256"]) == set(FORMATS[row.case].paths)
         if precision == "fp32":
-            assert row.figures["maximal_difference"] < 1e-4
-            assert row.figures["top1_agreement"] > 0.999
+            assert row.values["maximal_difference"] < 1e-4
+            assert row.values["top1_agreement"] > 0.999
         elif precision == "int8":
-            assert 0.99 < row.figures["token_cosine"] < 0.99999
-            assert 0.9 < row.figures["top1_agreement"] < 1
+            assert 0.99 < row.values["token_cosine"] < 0.99999
+            assert 0.9 < row.values["top1_agreement"] < 1
     # The file for ARM is that for VNNI under the name that is looked for there.
-    assert len({row.figures["sha256"][row.figures["path"]] for row in rows}) == len(FORMATS) - 1
+    assert len({row.values["sha256"][row.values["path"]] for row in rows}) == len(FORMATS) - 1

@@ -116,7 +116,7 @@ def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput
 
 def test_a_speed_report_of_one_start_has_no_spread(run: CardInput) -> None:
     assert run.speed is not None
-    old = [dataclasses.replace(row, figures={**row.figures, "starts": 1}) for row in run.speed.rows]
+    old = [dataclasses.replace(row, values={**row.values, "starts": 1}) for row in run.speed.rows]
     card = render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=old)))
     assert not any("±" in cell for row in _table(card, "Speed") for cell in row)
     assert _table(card, "Speed")[-1][1:] == ["129", "0.118", "7.74", "5.70", "5.02"]
@@ -125,7 +125,7 @@ def test_a_speed_report_of_one_start_has_no_spread(run: CardInput) -> None:
 def test_gpu_columns_stand_beside_the_cpu_where_measured(run: CardInput) -> None:
     assert run.speed is not None
     on_gpu = dataclasses.replace(
-        run.speed.rows[0], case="teacher-pytorch-fp32-cuda", figures={"latency_s": 0.031, "samples_per_s": 36.4902}
+        run.speed.rows[0], case="teacher-pytorch-fp32-cuda", values={"latency_s": 0.031, "samples_per_s": 36.4902}
     )
     where = dataclasses.replace(run.speed.environment, gpu="NVIDIA H100")
     assert "H100" not in render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, environment=where)))
@@ -142,7 +142,7 @@ def test_a_file_in_16_bits_is_marked(run: CardInput) -> None:
     assert run.speed is not None
     teacher, *others = run.speed.rows
     # 177,853,440 parameters of two bytes.
-    half = dataclasses.replace(teacher, figures=teacher.figures | {"size_mib": 339.3})
+    half = dataclasses.replace(teacher, values=teacher.values | {"size_mib": 339.3})
     card = render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=[half, *others])))
     _, teacher_cells, *students = _table(card, "Speed")
     assert teacher_cells[:2] == ["Teacher, PyTorch fp32", "339 (16-bit)"]
@@ -154,7 +154,7 @@ def test_values_in_different_vocabularies_are_marked(run: CardInput) -> None:
     teacher, student, *files = run.quality.rows
     compared = {"kl_to_teacher_nats", "teacher_agreement", "mean_hidden_cosine"}
     own = dataclasses.replace(
-        student, figures={name: value for name, value in student.figures.items() if name not in compared}
+        student, values={name: value for name, value in student.values.items() if name not in compared}
     )
     quality = dataclasses.replace(run.quality, rows=[teacher, own, *files])
     card = render_card(dataclasses.replace(run, quality=quality))
@@ -167,10 +167,10 @@ def test_values_in_different_vocabularies_are_marked(run: CardInput) -> None:
 def test_a_student_that_is_not_faster_has_no_fastest_file(run: CardInput) -> None:
     assert run.speed is not None
     assert "latency is 5.70 times lower" in render_card(run)
-    slower = [dataclasses.replace(row, figures=row.figures | {"latency_ratio": 0.9}) for row in run.speed.rows]
+    slower = [dataclasses.replace(row, values=row.values | {"latency_ratio": 0.9}) for row in run.speed.rows]
     slow = dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=slower))
     assert "fastest file" not in render_card(slow)
-    crowded = [dataclasses.replace(row, figures=row.figures | {"throughput_ratio": 0.8}) for row in run.speed.rows]
+    crowded = [dataclasses.replace(row, values=row.values | {"throughput_ratio": 0.8}) for row in run.speed.rows]
     card = render_card(dataclasses.replace(run, speed=dataclasses.replace(run.speed, rows=crowded)))
     assert "teacher in PyTorch.**" in card
 
@@ -295,7 +295,7 @@ def test_code_in_the_card_is_python(run: CardInput) -> None:
 def test_hardware_counts_the_gpus(run: CardInput) -> None:
     assert run.training is not None
     environment = dataclasses.replace(run.training.environment, gpu="NVIDIA H100")
-    row = dataclasses.replace(run.training.rows[0], figures=run.training.rows[0].figures | {"processes": 8})
+    row = dataclasses.replace(run.training.rows[0], values=run.training.rows[0].values | {"processes": 8})
     training = dataclasses.replace(run.training, environment=environment, rows=[row])
     assert "on 8 × NVIDIA H100, in bf16" in render_card(dataclasses.replace(run, training=training))
 

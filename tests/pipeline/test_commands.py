@@ -264,7 +264,7 @@ def test_the_table_of_scores_shows_probes_where_nothing_was_fine_tuned():
     table = quality_table(Measurements(Environment.capture(), rows, "model", details))
     assert [column.header for column in table.columns] == ["model", "moods, accuracy, linear probe, %"]
     assert [list(column.cells) for column in table.columns] == [["model", "bag-of-words"], ["62.5", "75.0"]]
-    rows[0].figures.update(tasks=score(0.5), masked_accuracy=0.25)
+    rows[0].values.update(tasks=score(0.5), masked_accuracy=0.25)
     table = quality_table(Measurements(Environment.capture(), rows, "model", details))
     assert [column.header for column in table.columns] == ["model", "masked accuracy, %", "moods, accuracy, %"]
     assert [list(column.cells) for column in table.columns][1:] == [["25.0", ""], ["50.0", "75.0"]]

@@ -46,4 +46,4 @@ def test_its_student_has_a_row_for_each_piece_and_can_be_published(
     assert preflight(hub) == []
     assert AutoConfig.from_pretrained(hub).vocab_size == len(AutoTokenizer.from_pretrained(hub)) == pieces
     quality = Measurements.load(tmp_path / "run/reports/quality.json")
-    assert 0 < quality["student"].figures["kl_to_teacher_nats"] < 10
+    assert 0 < quality["student"].values["kl_to_teacher_nats"] < 10

@@ -74,7 +74,7 @@ def test_a_student_of_the_teachers_vocabulary_needs_no_stage(
 
 def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher) -> None:
     report = Measurements.load(trimmed.reports / "vocabulary.json")
-    teacher, student = report["teacher"].figures, report["student"].figures
+    teacher, student = report["teacher"].values, report["student"].values
     own = AutoTokenizer.from_pretrained(trimmed.student_vocabulary)
     assert set(own.get_vocab()) < set(tiny_teacher.tokenizer.get_vocab())
     assert (teacher["pieces"], student["pieces"]) == (len(tiny_teacher.tokenizer), len(own))
@@ -92,7 +92,7 @@ def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher)
 
 def test_the_report_of_a_new_vocabulary(trained: Run) -> None:
     report = Measurements.load(trained.reports / "vocabulary.json")
-    student = report["student"].figures
+    student = report["student"].values
     # The student's own width: 16 numbers and a bias.
     assert (student["pieces"], student["embeddings_mib"]) == (150, pytest.approx(150 * 17 * 4 / 2**20))
     assert not [name for name in student if "resplit" in name]
@@ -179,8 +179,8 @@ def test_the_losses_of_every_shipped_recipe_train(
     run = Run(recipe, tmp_path / "run")
     train(run)
     report = TrainingReport.load(run.reports / "training.json")
-    assert set(report.figures["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
-    assert all(value > 0 for value in report.figures["validation_losses"].values())
+    assert set(report.values["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
+    assert all(value > 0 for value in report.values["validation_losses"].values())
 
 
 @pytest.mark.parametrize(

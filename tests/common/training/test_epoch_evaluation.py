@@ -84,7 +84,7 @@ def test_training_stops_without_progress_and_ends_with_the_best_weights(tmp_path
         (12, 0.2),
         (16, 0.3),
     ]
-    assert report.figures["steps"] == 16
+    assert report.values["steps"] == 16
     assert weights_of(student) == seen[1][0]
     assert not any(is_training for _, is_training in seen)
     again, same = tiny.run(tmp_path, **SETTINGS)
@@ -120,6 +120,6 @@ def test_without_checkpoints_nothing_is_written_and_signals_stay_as_they_are(tmp
     evaluated(lambda module: float(handlers.append(signal.getsignal(signal.SIGTERM)) or 0.0), 1)
     before = signal.getsignal(signal.SIGTERM)
     _, report = tiny.run(tmp_path, **SETTINGS, keep_checkpoints=0)
-    assert report.figures["steps"] == 8
+    assert report.values["steps"] == 8
     assert handlers == [before, before]
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best.safetensors"]

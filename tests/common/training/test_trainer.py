@@ -181,7 +181,7 @@ def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_pat
     Accelerator(cpu=True, mixed_precision="bf16")
     try:
         _, report = tiny.run(tmp_path, precision="fp32", max_steps=1)
-        assert report.figures["precision"] == "fp32"
+        assert report.values["precision"] == "fp32"
     finally:
         AcceleratorState._reset_state()
 
@@ -189,7 +189,7 @@ def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_pat
 def test_a_run_keeps_the_arithmetic_that_it_began_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision, "bf16_gain", lambda: 2.0)
     straight, report = tiny.run(tmp_path / "straight", precision="auto")
-    assert report.figures["precision"] == "bf16"
+    assert report.values["precision"] == "bf16"
     update = Updater.__call__
 
     def stop_at_the_fourth(self: Updater, step: int, *arguments: Any) -> Any:
@@ -204,7 +204,7 @@ def test_a_run_keeps_the_arithmetic_that_it_began_with(monkeypatch: pytest.Monke
     # The machine is another, or was busy when it was asked.
     monkeypatch.setattr(precision, "bf16_gain", lambda: 0.5)
     resumed, report = tiny.run(tmp_path / "killed", precision="auto", checkpoint_every=1)
-    assert (report.figures["precision"], report.figures["resumes"]) == ("bf16", 1)
+    assert (report.values["precision"], report.values["resumes"]) == ("bf16", 1)
     assert tiny.digest(resumed) == tiny.digest(straight)
 
 
@@ -214,7 +214,7 @@ def test_a_teacher_is_pretrained_in_place(tmp_path: Path) -> None:
     settings = PretrainingSettings(**tiny.SETTINGS | {"epochs": 10, "checkpoint_every": None})
     report = pretrain_teacher(teacher, tiny.tiny_corpus(teacher), settings, tmp_path, tiny.SEED)
     assert report.case == "pretraining"
-    assert set(report.figures["losses"]) == {"loss", "mlm"}
+    assert set(report.values["losses"]) == {"loss", "mlm"}
     assert report.validation[-1]["mlm"] < report.validation[0]["mlm"]
     assert not torch.equal(teacher.model.bert.embeddings.word_embeddings.weight, before)
     assert not teacher.model.training
@@ -239,7 +239,7 @@ def test_the_same_run_again_is_the_same_and_the_callers_generator_is_left_alone(
 
 def test_bf16_trains(tmp_path: Path) -> None:
     student, report = tiny.run(tmp_path, precision="bf16", max_steps=3)
-    assert report.figures["precision"] == "bf16"
+    assert report.values["precision"] == "bf16"
     assert np.isfinite(tiny.weights_of(student)).all()
     assert next(student.model.parameters()).dtype == torch.float32
 
@@ -270,9 +270,9 @@ def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_s
     monkeypatch.setattr(Objective, "forward", Objective.forward)
     tiny.poison(Objective)
     straight, report = tiny.run(tmp_path / "straight", log_every=1)
-    skipped = report.figures["skipped_updates"]
+    skipped = report.values["skipped_updates"]
     assert 0 < skipped < 12
-    assert report.figures["steps"] == 14
+    assert report.values["steps"] == 14
     assert len(report.curves) == 14 - skipped
     assert np.isfinite(tiny.weights_of(straight)).all()
     assert sum("the update is skipped" in message for message in caplog.messages) == skipped
@@ -289,7 +289,7 @@ def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_s
             tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
     resumed, again = tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
     assert tiny.digest(resumed) == tiny.digest(straight)
-    assert (again.figures["skipped_updates"], again.curves) == (skipped, report.curves)
+    assert (again.values["skipped_updates"], again.curves) == (skipped, report.curves)
 
 
 # The plan of batches and the validation
@@ -340,14 +340,14 @@ def test_without_held_out_text_there_is_no_validation(tmp_path: Path) -> None:
     corpus = tiny.tiny_corpus(teacher, held_out=0)
     report = distill(teacher, tiny.tiny_student(teacher), corpus, tiny.settings(max_steps=2), tmp_path, 0)
     assert report.validation == []
-    assert report.figures["validation_losses"] is None
+    assert report.values["validation_losses"] is None
 
 
 # The report
 
 
 def test_the_report_says_what_was_done(finished: SimpleNamespace) -> None:
-    figures, curves = finished.report.figures, finished.report.curves
+    figures, curves = finished.report.values, finished.report.curves
     corpus = tiny.tiny_corpus(tiny.tiny_teacher())
     assert finished.report.case == "distillation"
     assert figures["tokens"] == 2 * corpus.train.lengths.sum()
@@ -375,7 +375,7 @@ def test_the_report_is_a_measurement_file(finished: SimpleNamespace, tmp_path: P
     finished.report.save(path)
     assert TrainingReport.load(path) == finished.report
     measurements = Measurements.load(path)
-    assert measurements["distillation"].figures["steps"] == 14
+    assert measurements["distillation"].values["steps"] == 14
     assert set(measurements.details) == {"settings", "losses", "curves", "validation"}
     assert set(measurements.details["losses"]) == {"kl", "mlm", "cosine"}
     assert measurements.details["settings"]["learning_rate"] == 0.01

@@ -266,8 +266,8 @@ def test_epochs_are_counted_in_the_tokens_of_the_student(
     report = distill(
         tiny_teacher, build_student(tiny_teacher, NARROW, tokenizer=own), corpus, settings, tmp_path / "run", 0
     )
-    assert report.figures["tokens"] == 2 * train.student.lengths.sum()
-    assert report.figures["epochs"] == 2.0
+    assert report.values["tokens"] == 2 * train.student.lengths.sum()
+    assert report.values["epochs"] == 2.0
 
 
 def test_a_corpus_without_the_students_tokens_is_refused(

@@ -47,14 +47,14 @@ def measured(tiny_teacher_folder, student_folder) -> Measurements:
 def test_rows_are_relative_to_the_first_case(measured):
     teacher, student = measured.rows
     assert measured.baseline == teacher.case == "teacher-pytorch-fp32"
-    assert teacher.ratio == teacher.figures["latency_ratio"] == teacher.figures["throughput_ratio"] == 1
-    assert student.ratio == pytest.approx(teacher.figures["latency_s"] / student.figures["latency_s"])
+    assert teacher.ratio == teacher.values["latency_ratio"] == teacher.values["throughput_ratio"] == 1
+    assert student.ratio == pytest.approx(teacher.values["latency_s"] / student.values["latency_s"])
 
 
 def test_every_turn_counts_and_nothing_else(measured):
     for row in measured.rows:
-        assert {size: batch["passes"] for size, batch in row.figures["batches"].items()} == {"1": [2], "4": [2]}
-        assert row.figures["starts"] == 1
+        assert {size: batch["passes"] for size, batch in row.values["batches"].items()} == {"1": [2], "4": [2]}
+        assert row.values["starts"] == 1
 
 
 def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, monkeypatch):
@@ -77,13 +77,13 @@ def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, 
     assert len({pid for _, pid, _ in asked}) == 6
     # Every turn is warmed up, also the later ones of a start.
     assert [warmup for _, _, warmup in asked] == [1] * 12
-    assert [row.figures["batches"]["1"]["passes"] for row in measured.rows] == [[2, 2, 2]] * 2
-    assert [len(row.figures["batches"]["1"]["starts_s"]) for row in measured.rows] == [3, 3]
+    assert [row.values["batches"]["1"]["passes"] for row in measured.rows] == [[2, 2, 2]] * 2
+    assert [len(row.values["batches"]["1"]["starts_s"]) for row in measured.rows] == [3, 3]
     assert measured.details["starts"] == 3
 
 
 def test_figures_of_the_file_and_the_process(measured, tiny_teacher_folder, tiny_teacher):
-    figures = measured["teacher-pytorch-fp32"].figures
+    figures = measured["teacher-pytorch-fp32"].values
     assert figures["parameters"] == tiny_teacher.model.num_parameters()
     assert figures["size_mib"] == (tiny_teacher_folder / "model.safetensors").stat().st_size / 2**20
     assert 50 < figures["peak_memory_mib"] < 4000
@@ -116,37 +116,37 @@ def test_values_by_hand(student_folder):
     )
     case = run_with({1: [[0.5]] * 5, 8: [[1.0]] * 5}, student_folder)
     rows = speed_rows([baseline, case], threads=1)
-    values = rows[0].figures
+    values = rows[0].values
     assert (values["latency_s"], values["latency_spread_s"]) == (3, 2)
     assert (values["samples_per_s"], values["samples_spread_per_s"]) == (2, 3)
     assert values["batches"]["1"] == {"median_s": 3, "starts_s": [1, 2, 3, 4, 5], "passes": [3, 1, 1, 1, 2]}
     assert values["starts"] == 5
     # Start by start 2, 4, 6, 8, 10 and 1, 2, 4, 8, 8.
-    assert (rows[1].ratio, rows[1].figures["latency_ratio"], rows[1].figures["throughput_ratio"]) == (6, 6, 4)
-    assert rows[1].figures["latency_ratio_range"] == [2, 10]
-    assert rows[1].figures["throughput_ratio_range"] == [1, 8]
+    assert (rows[1].ratio, rows[1].values["latency_ratio"], rows[1].values["throughput_ratio"]) == (6, 6, 4)
+    assert rows[1].values["latency_ratio_range"] == [2, 10]
+    assert rows[1].values["throughput_ratio_range"] == [1, 8]
 
 
 def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder):
     # As on the Zen 4 of the first results: one start of nine in 9 ms, with most of the passes, and two in 18 ms.
     run = run_with({1: [[0.009] * 54, [0.018] * 14, [0.018] * 13]}, student_folder)
-    assert speed_rows([run], threads=1)[0].figures["latency_s"] == 0.018
+    assert speed_rows([run], threads=1)[0].values["latency_s"] == 0.018
 
 
 def test_a_ratio_compares_starts_that_took_turns(student_folder):
     # The machine was half as fast in the second and third start, for both.
     baseline = run_with({1: [[4.0], [8.0], [8.0]]}, student_folder)
     case = run_with({1: [[1.0], [2.0], [2.1]]}, student_folder)
-    values = speed_rows([baseline, case], threads=1)[1].figures
+    values = speed_rows([baseline, case], threads=1)[1].values
     assert values["latency_ratio"] == 4
     assert values["latency_ratio_range"] == [pytest.approx(8 / 2.1), 4]
 
 
 def test_every_value_can_be_derived_from_the_raw_ones(measured):
-    baseline = measured.rows[0].figures["batches"]
+    baseline = measured.rows[0].values["batches"]
     for row in measured.rows:
-        derived = {**times_of(row.figures["batches"]), **ratios_of(row.figures["batches"], baseline)}
-        assert derived == {name: row.figures[name] for name in derived}
+        derived = {**times_of(row.values["batches"]), **ratios_of(row.values["batches"], baseline)}
+        assert derived == {name: row.values[name] for name in derived}
 
 
 def test_a_gpu_row_has_ratios_on_its_own_device(student_folder):
@@ -157,8 +157,8 @@ def test_a_gpu_row_has_ratios_on_its_own_device(student_folder):
     ]
     last = speed_rows(runs, threads=1)[2]
     assert last.ratio == 16
-    assert last.figures["latency_ratio"] == 2
-    assert last.figures["ratio_to"] == "case-cuda"
+    assert last.values["latency_ratio"] == 2
+    assert last.values["ratio_to"] == "case-cuda"
 
 
 @pytest.mark.export
@@ -177,9 +177,9 @@ def test_every_file_is_a_case(student_folder, tiny_teacher_folder, sentences, tm
         "student-onnx-fp32",
         "student-onnx-int8",
     ]
-    int8 = measured["student-onnx-int8"].figures
+    int8 = measured["student-onnx-int8"].values
     assert int8["size_mib"] == (tmp_path / "onnx/model_quantized.onnx").stat().st_size / 2**20
-    assert int8["peak_memory_mib"] < measured["student-pytorch-fp32"].figures["peak_memory_mib"]
+    assert int8["peak_memory_mib"] < measured["student-pytorch-fp32"].values["peak_memory_mib"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -187,7 +187,7 @@ def test_the_gpu_has_rows_of_its_own(tiny_teacher_folder):
     case = SpeedCase("teacher-pytorch-fp32", tiny_teacher_folder, "pytorch-fp32")
     measured = measure_speed([case], QUICK.model_copy(update={"device": "auto"}))
     assert [row.case for row in measured.rows] == ["teacher-pytorch-fp32", "teacher-pytorch-fp32-cuda"]
-    assert measured.rows[1].figures["gpu_peak_memory_mib"] > 0
+    assert measured.rows[1].values["gpu_peak_memory_mib"] > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

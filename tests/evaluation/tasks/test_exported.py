@@ -59,13 +59,13 @@ def test_each_kind_of_file_has_a_row(
     )
     cases = ["teacher", "student", "student-pytorch-fp32", "student-onnx-int8", "bag-of-words", "majority-class"]
     assert [row.case for row in report.rows] == cases
-    own, file = (report[case].figures["tasks"]["nouns"] for case in ("student", "student-onnx-int8"))
+    own, file = (report[case].values["tasks"]["nouns"] for case in ("student", "student-onnx-int8"))
     assert file["accuracy"] == own["accuracy"]
-    assert report["student-pytorch-fp32"].figures["tasks"]["nouns"]["accuracy"] == own["accuracy"]
+    assert report["student-pytorch-fp32"].values["tasks"]["nouns"]["accuracy"] == own["accuracy"]
     assert len(file["accuracy"]["values"]) == 2
     assert report.details["exported"] == {"onnx-int8": {"level": 7}}
     assert report["student-onnx-int8"].ratio == report["student"].ratio
-    assert [bool(row.figures.get("linear_probe")) for row in report.rows] == [True, True, False, False, False, False]
+    assert [bool(row.values.get("linear_probe")) for row in report.rows] == [True, True, False, False, False, False]
 
 
 def test_answers_are_scored_by_both_outputs(student_folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_scores_do_not_depend_on_the_processes(
     caplog.clear()
     with caplog.at_level(logging.INFO, "distilrubert"):
         together = measure_quality(models, [noun_task], settings, [], tmp_path / "together", processes=2)
-    scores = [report["student"].figures["tasks"]["nouns"] for report in (alone, together)]
+    scores = [report["student"].values["tasks"]["nouns"] for report in (alone, together)]
     assert scores[0]["accuracy"] == scores[1]["accuracy"]
     assert scores[0]["run"]["learning_rate"] == scores[1]["run"]["learning_rate"]
     assert sum("on validation" in record.message for record in caplog.records) == 3

@@ -55,7 +55,7 @@ def test_the_report_of_teacher_and_student(
     report = measure_quality(models, [noun_task], SETTINGS, held_out, tmp_path / "cache")
     assert [row.case for row in report.rows] == ["teacher", "student", "bag-of-words", "majority-class"]
     for case in models:
-        figures = report[case].figures
+        figures = report[case].values
         scores = figures["tasks"]["nouns"]
         assert scores["run"]["learning_rate"] == 3e-3  # with the other one nothing is learnt
         assert scores["run"]["seeds"] == [1, 2]
@@ -69,20 +69,20 @@ def test_the_report_of_teacher_and_student(
         assert scores["accuracy"]["std"] == pytest.approx(statistics.stdev(values))
         assert 0 <= figures["masked_accuracy"] <= 1
         assert figures["pseudo_perplexity"] > 1
-    assert "kl_to_teacher_nats" not in report["teacher"].figures
-    assert report["student"].figures["kl_to_teacher_nats"] >= 0
-    words = report["bag-of-words"].figures["tasks"]["nouns"]
+    assert "kl_to_teacher_nats" not in report["teacher"].values
+    assert report["student"].values["kl_to_teacher_nats"] >= 0
+    words = report["bag-of-words"].values["tasks"]["nouns"]
     assert (words["accuracy"], words["run"]["train_rows"]) == ({"mean": 1.0, "std": None, "values": [1.0]}, 96)
     assert report.baseline == "teacher"
     assert report["teacher"].ratio == 1
-    means = [report[case].figures["tasks"]["nouns"]["accuracy"]["mean"] for case in ("student", "teacher")]
+    means = [report[case].values["tasks"]["nouns"]["accuracy"]["mean"] for case in ("student", "teacher")]
     assert report["student"].ratio == pytest.approx(means[0] / means[1])
     assert report.details["tasks"]["nouns"]["main_metric"] == "accuracy"
-    majority = report["majority-class"].figures["tasks"]["nouns"]["accuracy"]["mean"]
-    gain = report["student"].figures["gain_over_majority"]["nouns"]
+    majority = report["majority-class"].values["tasks"]["nouns"]["accuracy"]["mean"]
+    gain = report["student"].values["gain_over_majority"]["nouns"]
     assert gain["value"] == pytest.approx((means[0] - majority) / (means[1] - majority))
     assert gain["standard_error"] >= 0
-    assert "gain_over_majority" not in report["teacher"].figures
+    assert "gain_over_majority" not in report["teacher"].values
     report.save(tmp_path / "quality.json")
     assert Measurements.load(tmp_path / "quality.json") == report
 
@@ -92,10 +92,10 @@ def test_what_is_probed_only_is_not_fine_tuned(
 ) -> None:
     report = measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[noun_task])
     assert counted == []
-    figures = report["student"].figures
+    figures = report["student"].values
     assert figures["tasks"] == {}
     assert figures["linear_probe"]["nouns"]["accuracy"]["mean"] > 0.8
-    assert report["bag-of-words"].figures["tasks"]["nouns"]["accuracy"]["mean"] == 1.0
+    assert report["bag-of-words"].values["tasks"]["nouns"]["accuracy"]["mean"] == 1.0
     assert report["student"].ratio is None
     assert report.details["tasks"]["nouns"]["split"] == "train"
     statements = check_scores({"student": student_folder}, report, noun_task, None, tmp_path / "again", {})
@@ -111,7 +111,7 @@ def test_the_chosen_learning_rate_gives_what_finetune_gives(
     student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
 ) -> None:
     report = measure_quality({"student": student_folder}, [noun_task], FEW, [], tmp_path)
-    scores = report["student"].figures["tasks"]["nouns"]
+    scores = report["student"].values["tasks"]["nouns"]
     rows = load_rows(noun_task)
     for seed, value in zip(FEW.seeds, scores["accuracy"]["values"], strict=True):
         alone = finetune(
@@ -199,8 +199,8 @@ def test_a_model_with_another_vocabulary_is_not_measured_on_the_teachers_pieces(
     save_teacher(other, tmp_path / "other")
     models = {"teacher": teacher_folder, "other": tmp_path / "other"}
     report = measure_quality(models, [], SETTINGS, held_out, tmp_path / "cache")
-    assert report["other"].figures == {"tasks": {}}
-    assert "masked_accuracy" in report["teacher"].figures
+    assert report["other"].values == {"tasks": {}}
+    assert "masked_accuracy" in report["teacher"].values
 
 
 def test_a_folder_without_a_model_is_told_before_anything_is_run(

@@ -68,7 +68,7 @@ def test_a_gain_may_be_smaller_by_tolerance_and_noise(
     measured: list[Row], models: dict[str, Path], latency: float, samples: float, noise: float, expected: Any
 ) -> None:
     teacher = row("teacher-pytorch-fp32", 4.0, 1.0)
-    teacher.figures["latency_spread_s"] = noise * 4.0
+    teacher.values["latency_spread_s"] = noise * 4.0
     measured += [teacher, row("student-pytorch-fp32", latency, samples, noise)]
     assert verdicts(STATED, models) == {"latency": expected[0], "throughput": expected[1]}
 
@@ -178,7 +178,7 @@ def test_scores_are_measured_again(
     # No luck stands between a stated and a new score of what has no seeds, also where the report statements some.
     invented = copy.deepcopy(quality)
     for case, part in (("student", "linear_probe"), ("bag-of-words", "tasks")):
-        figures = invented[case].figures[part]["nouns"]
+        figures = invented[case].values[part]["nouns"]
         figures["accuracy"]["mean"] += 0.03
         figures["run"] |= {"seeds": [1]}
     wrong = {key: statement.reason for key, statement in check(invented).items() if statement.verdict != "holds"}
@@ -186,11 +186,11 @@ def test_scores_are_measured_again(
         [("student", "linear probe, nouns: accuracy"), ("bag-of-words", "nouns: accuracy")], "± 0.020"
     )
     alone = check(quality, seeds=[2])[("student", "nouns: accuracy")]
-    assert alone.found == quality["student"].figures["tasks"]["nouns"]["accuracy"]["values"][1]
+    assert alone.found == quality["student"].values["tasks"]["nouns"]["accuracy"]["values"][1]
 
     boasting = copy.deepcopy(quality)
     for part in ("tasks", "linear_probe"):
-        boasting["student"].figures[part]["nouns"]["accuracy"] |= {"mean": 2.0, "std": 0.01}
+        boasting["student"].values[part]["nouns"]["accuracy"] |= {"mean": 2.0, "std": 0.01}
     wrong = {key for key, statement in check(boasting).items() if statement.verdict == "does not hold"}
     assert wrong == {("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy")}
 
@@ -246,7 +246,7 @@ def test_a_metric_that_the_definition_does_not_list_is_named(
     quality: Measurements, student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
 ) -> None:
     stated = copy.deepcopy(quality)
-    figures = stated["student"].figures["tasks"]["nouns"]
+    figures = stated["student"].values["tasks"]["nouns"]
     figures["f1_macro"] = {"mean": 0.99, "std": 0.0, "values": [0.99, 0.99]}
     statements = check_scores({"student": student_folder}, stated, noun_task, None, tmp_path, {}, processes=2)
     (statement,) = (statement for statement in statements if statement.quantity == "nouns: f1_macro")
