@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
@@ -25,6 +23,7 @@ from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEF
 from distilrubert.pipeline.recipe import overridden, validated
 from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
+from distilrubert.pipeline.terminal import print_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository
 from distilrubert.pipeline.verification.statement_table import all_hold, statement_table, statements_as_json, summary
 
@@ -48,7 +47,7 @@ def convert(options: argparse.Namespace) -> None:
         )
     parity = convert_model(options.model, options.output, settings, proof, calibration)
     parity.save(options.output / "reports" / "parity.json")
-    Console().print(parity_table(parity))
+    print_table(parity_table(parity))
     others = f"; int8 was calibrated on {parity.details['int8']['calibration_sentences']} others" if quantized else ""
     advice = "" if options.sentences else " (which came with the program; --sentences FILE takes your own)"
     print(f"Compared on {len(proof)} sentences{others}{advice}")
@@ -96,7 +95,7 @@ def evaluate(options: argparse.Namespace) -> None:
         probed=tasks if options.probe else [],
     )
     quality.save(options.output)
-    Console().print(quality_table(quality))
+    print_table(quality_table(quality))
 
 
 def benchmark(options: argparse.Namespace) -> None:
@@ -119,7 +118,7 @@ def benchmark(options: argparse.Namespace) -> None:
     cases = [case for name, folder in zip(names, folders, strict=True) for case in cases_of(name, folder)]
     speed = measure_speed(cases, settings)
     speed.save(options.output)
-    Console().print(speed_table(speed))
+    print_table(speed_table(speed))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -141,12 +140,12 @@ def verify(options: argparse.Namespace) -> int:
     except (UserError, KeyboardInterrupt):
         # It may have taken hours to reach them.
         if statements and not options.json:
-            Console().print(statement_table(statements))
+            print_table(statement_table(statements))
         raise
     if options.json:
         print(statements_as_json(statements))
     else:
-        Console().print(statement_table(statements))
+        print_table(statement_table(statements))
         print(summary(statements))
     return DONE if all_hold(statements) else FAILED
 

@@ -4,12 +4,12 @@ import argparse
 import shutil
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from distilrubert.common.errors import UserError
 from distilrubert.pipeline.run import locked
 from distilrubert.pipeline.stage_folders import StageFolder, StageFolders, size_of
+from distilrubert.pipeline.terminal import format_size, new_table, print_table
 
 
 def status(options: argparse.Namespace) -> None:
@@ -17,9 +17,9 @@ def status(options: argparse.Namespace) -> None:
     folders = _folders(options.run_dir)
     current = {folder.path for folder in folders.current()}
     found = sorted(folders.all(), key=lambda folder: (folder.path not in current, folder.path.name))
-    Console().print(_table(found, current))
+    print_table(_table(found, current))
     kept = [folder.path for folder in found if folder.path not in current]
-    sizes = f"{_size(size_of([options.run_dir]))} in {options.run_dir}"
+    sizes = f"{format_size(size_of([options.run_dir]))} in {options.run_dir}"
     if kept:
         sizes += f", {_own_size(folders, kept)} of it in results of other settings (`distilrubert clean` removes them)"
     print(sizes)
@@ -36,7 +36,7 @@ def clean(options: argparse.Namespace) -> None:
         if not (others or remains):
             print(f"{options.run_dir}: everything belongs to the latest settings; there is nothing to remove")
             return
-        Console().print(_table(others, current))
+        print_table(_table(others, current))
         size = _own_size(folders, [folder.path for folder in others] + remains)
         if not options.yes:
             print(f"{size} would be free. Nothing was removed; add --yes to remove these")
@@ -58,22 +58,15 @@ def _folders(run_dir: Path) -> StageFolders:
 def _own_size(folders: StageFolders, removed: list[Path]) -> str:
     """Bytes that are free once these are removed: files that others have links to stay."""
     kept = [path for path in folders.folder.iterdir() if path not in removed]
-    return _size(size_of([*kept, *removed]) - size_of(kept))
+    return format_size(size_of([*kept, *removed]) - size_of(kept))
 
 
 def _table(found: list[StageFolder], current: set[Path]) -> Table:
-    table = Table()
-    for heading in ("stage", "folder", "state"):
-        table.add_column(heading)
-    table.add_column("size", justify="right")
+    table = new_table(None, ["stage", "folder", "state"], ["size"])
     for folder in found:
         state = "complete" if folder.is_complete else "begun"
         state += "" if folder.path in current else ", of other settings"
         if missing := folder.missing():
             state = f"{missing} is missing"
-        table.add_row(folder.stage, folder.path.name, state, _size(size_of([folder.path])))
+        table.add_row(folder.stage, folder.path.name, state, format_size(size_of([folder.path])))
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -6,9 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
@@ -32,6 +29,7 @@ from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import next_steps, print_tables, short_path
+from distilrubert.pipeline.terminal import format_size, new_table, print_table
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -108,20 +106,20 @@ def card(options: argparse.Namespace) -> None:
 
 def print_plan(run: Run) -> None:
     """List the stages, why each would be performed, and what that would take."""
-    table = Table(title=f"{short_path(run.folder)}: nothing is done in a dry run", title_justify="left")
-    for heading in ("stage", "why it would be done"):
-        table.add_column(heading)
-    for heading in ("time, about", "memory", "disk"):
-        table.add_column(heading, justify="right")
+    title = f"{short_path(run.folder)}: nothing is done in a dry run"
+    table = new_table(title, ["stage", "why it would be done"], ["time, about", "memory", "disk"])
     for state in states_of(run, stages_of(run)):
-        taken = estimate(run, state) if state.reason else Estimate(0.0, 0, 0)
-        figures = [_duration(taken.seconds), _size(taken.memory), _size(taken.disk)]
-        table.add_row(state.stage.name, *([state.reason, *figures] if state.reason else ["up to date", "", "", ""]))
-    table.add_row("preflight", "the folder is checked in every run", "", "", "")
+        taken = estimate(run, state) if state.reason else Estimate()
+        sizes = ["" if size is None else format_size(size) for size in (taken.memory, taken.disk)]
+        table.add_row(state.stage.name, state.reason or "up to date", _duration(taken.seconds), *sizes)
+    table.add_row("preflight", "the folder is checked in every run")
     if run.recipe.publish.repo_id:
-        table.add_row("push", f"to {run.recipe.publish.repo_id}", "", "", "")
-    Console().print(table)
-    print("Memory is that of weights and optimiser, without activations; an empty figure is not known")
+        table.add_row("push", f"to {run.recipe.publish.repo_id}")
+    print_table(table)
+    print(
+        "Time is for a machine that does nothing else, memory for weights and optimiser without activations; an empty "
+        "value is not known"
+    )
 
 
 def _run(options: argparse.Namespace) -> Run:
@@ -180,9 +178,3 @@ def _duration(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

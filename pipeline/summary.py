@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.scores import have_vocabularies_of_their_own
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.terminal import new_table, print_table
 
 
 def print_tables(run: Run) -> None:
     """Print the speed and the quality of the run's models."""
-    console = Console()
-    console.print(speed_table(Measurements.load(run.reports / "speed.json")))
-    console.print(quality_table(Measurements.load(run.reports / "quality.json")))
+    print_table(speed_table(Measurements.load(run.reports / "speed.json")))
+    print_table(quality_table(Measurements.load(run.reports / "quality.json")))
 
 
 def speed_table(speed: Measurements) -> Table:
@@ -30,10 +29,8 @@ def speed_table(speed: Measurements) -> Table:
     environment = speed.environment
     starts = min(row.values.get("starts", 1) for row in speed.rows)
     title = f"Speed on {environment.cpu}, {environment.threads} threads, {starts} start{'s' if starts > 1 else ''}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("model, runtime")
-    for heading in ("size, MiB", "latency, ms", "×", "samples/s", "×"):
-        table.add_column(heading, justify="right")
+    headings = ["size,\nMiB", "latency,\nms", "×", "samples/s", "×"]
+    table = new_table(title, ["model, runtime"], headings, wrap_names=False)
     for row in speed.rows:
         figures = row.values
         table.add_row(
@@ -61,14 +58,12 @@ def quality_table(quality: Measurements) -> Table:
     tasks: Mapping[str, Any] = quality.details["tasks"]
     first = quality.rows[0].values
     has_held_out = any("masked_accuracy" in row.values for row in quality.rows)
-    table = Table(title="Quality", title_justify="left")
-    table.add_column("model")
-    own = " (own pieces: not comparable)" if have_vocabularies_of_their_own(quality) else ""
-    if has_held_out:
-        table.add_column(f"masked accuracy{own}, %", justify="right")
+    own = " (own tokens: not comparable)" if have_vocabularies_of_their_own(quality) else ""
+    headings = [f"masked accuracy{own}, %"] if has_held_out else []
     for name, task in tasks.items():
         probe = "" if name in first["tasks"] else ", linear probe"
-        table.add_column(f"{name}, {task['main_metric']}{probe}, %", justify="right")
+        headings.append(f"{name}, {task['main_metric']}{probe}, %")
+    table = new_table("Quality", ["model"], headings, wrap_names=False)
     for row in quality.rows:
         # What needs no model has its score among the fine-tuned ones.
         found = {**row.values.get("linear_probe", {}), **row.values["tasks"]}
@@ -81,17 +76,9 @@ def quality_table(quality: Measurements) -> Table:
 
 def parity_table(parity: Measurements) -> Table:
     """A row for each file; how far it is from the checkpoint."""
-    table = Table(title="Agreement with the checkpoint", title_justify="left")
-    table.add_column("file")
-    for heading in (
-        "size, MiB",
-        "largest difference",
-        "mean token cosine",
-        "1st percentile",
-        "least token cosine",
-        "same first prediction, %",
-    ):
-        table.add_column(heading, justify="right")
+    cosines = ["token\ncosine,\nmean", "1st\npercen-\ntile", "least"]
+    headings = ["size,\nMiB", "largest\ndiffer-\nence", *cosines, "same\nfirst\nguess,\n%"]
+    table = new_table("Agreement with the checkpoint", ["file"], headings)
     for row in parity.rows:
         figures = row.values
         table.add_row(

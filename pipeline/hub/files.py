@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub.hf_api import RepoFile
 
 from distilrubert.common.errors import UserError
+from distilrubert.pipeline.terminal import format_size
 
 BLOCK_SIZE = 2**20
 # Left by the client's downloads, by git and by file managers; never part of a model.
@@ -79,16 +80,6 @@ def digest_of(path: Path) -> FileDigest:
 def differing_files(local: Mapping[str, FileDigest], remote: Mapping[str, RepoFile]) -> list[str]:
     """The paths that are missing from the repository, or whose content is another one there."""
     return [path for path, digest in local.items() if path not in remote or not digest.matches(remote[path])]
-
-
-def format_size(size: int) -> str:
-    """Bytes as a person reads them, in binary units."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
 
 
 def render_folder(folder: Path) -> str:

@@ -11,10 +11,11 @@ from distilrubert.common.errors import printable
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.pipeline.hub.connection import HubConnection
-from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, format_size, local_files
+from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import RemoteState, open_pull_requests, read_tree
 from distilrubert.pipeline.hub.target import parent_of, read_target, tag_exists
+from distilrubert.pipeline.terminal import format_size
 
 Action = Literal["add", "replace", "delete", "keep"]
 SIGNS: dict[Action, str] = {"add": "+", "replace": "~", "delete": "-"}

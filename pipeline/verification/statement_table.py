@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from distilrubert.common.errors import printable
+from distilrubert.pipeline.terminal import new_table
 from distilrubert.pipeline.verification.statement import Statement
 
 STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
@@ -19,15 +19,14 @@ SHOWN_DIGITS = 12
 
 def statement_table(statements: Sequence[Statement]) -> Table:
     """A line for each statement: what is stated, what was found, the verdict and why."""
-    table = Table(title="Statements", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("about", "value", "stated", "found", "verdict"):
-        table.add_column(heading, overflow="fold")
+    table = new_table("Statements", ["about", "value", "stated", "found", "verdict"])
     for before, statement in itertools.pairwise([None, *statements]):
         assert statement is not None
         subject = statement.subject if before is None or before.subject != statement.subject else ""
         texts = (subject, statement.quantity, _shown(statement.stated), _shown(statement.found))
-        reason = f": {_safe(statement.reason)}" if statement.reason else ""
-        table.add_row(*map(_safe, texts), f"[{STYLES[statement.verdict]}]{statement.verdict}[/]{reason}")
+        reason = f": {printable(statement.reason)}" if statement.reason else ""
+        verdict = Text.assemble((statement.verdict, STYLES[statement.verdict]), reason)
+        table.add_row(*map(printable, texts), verdict)
     return table
 
 
@@ -52,10 +51,6 @@ def statements_as_json(statements: Sequence[Statement]) -> str:
 def all_hold(statements: Sequence[Statement]) -> bool:
     """Whether no statement was found wrong."""
     return not any(statement.verdict == "does not hold" for statement in statements)
-
-
-def _safe(text: str) -> str:
-    return escape(printable(text))
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 import ast
 import datetime
 import hashlib
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants
+from rich.console import Console
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -22,10 +24,14 @@ from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.pipeline import commands, run_commands
 from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.engine import states_of
+from distilrubert.pipeline.estimates import estimate
 from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
-from distilrubert.pipeline.summary import next_steps, quality_table
+from distilrubert.pipeline.stages import stages_of
+from distilrubert.pipeline.summary import next_steps, quality_table, speed_table
+from distilrubert.pipeline.terminal import new_table, print_table
 from distilrubert.pipeline.verification.statement import checked
 from distilrubert.pipeline.verification.statement_table import statements_as_json
 
@@ -268,3 +274,35 @@ def test_the_table_of_scores_shows_probes_where_nothing_was_fine_tuned():
     table = quality_table(Measurements(Environment.capture(), rows, "model", details))
     assert [column.header for column in table.columns] == ["model", "masked accuracy, %", "moods, accuracy, %"]
     assert [list(column.cells) for column in table.columns][1:] == [["25.0", ""], ["50.0", "75.0"]]
+
+
+def test_the_table_of_speed_has_whole_names_in_80_columns():
+    values = {"size_mib": 129.5, "latency_s": 0.1234, "latency_ratio": 2.3, "latency_ratio_range": (1.9, 2.8)}
+    values |= {"samples_per_s": 1035.4, "throughput_ratio": 2.3, "throughput_ratio_range": (1.9, 2.8)}
+    names = ["teacher-pytorch-fp32", "student-onnx-int8-avx512-vnni"]
+    table = speed_table(Measurements(Environment.capture(), [Row(name, values) for name in names], names[0]))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    shown = console.export_text().split()
+    assert {*names, "(1.9–2.8)", "1035.4", "129.5"} <= set(shown)
+    assert "…" not in "".join(shown)
+
+
+def test_a_table_in_a_pipe_has_each_row_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = new_table("Title", ["stage", "why"])
+    table.add_row("student", f"conversion.onnx was [fp32] and is [int8], {'long ' * 40}:x: end")
+    print_table(table)
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("student"))
+    assert "was [fp32] and is [int8]" in row
+    assert row.rstrip().endswith(":x: end")
+
+
+def test_the_estimate_is_of_an_idle_machine(tmp_path):
+    recipe = load_recipe(ROOT / "recipes/demo.yaml")
+    run = Run(recipe, tmp_path / "run")
+    (state,) = (state for state in states_of(run, stages_of(run)) if state.stage.name == "teacher")
+    taken = estimate(run, state).seconds
+    # 16 seconds on two cores, as measured by `make demo`.
+    assert taken is not None
+    assert 1 < taken < 60

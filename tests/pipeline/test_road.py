@@ -213,8 +213,6 @@ def test_scores_of_files_are_of_the_settings_that_made_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_dry_run_says_why_and_writes_nothing(run_dir, log, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
     def contents(folder: Path) -> dict[Path, int]:
         return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 

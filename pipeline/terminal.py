@@ -1,0 +1,48 @@
+"""Tables and sizes on the terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+# Wide enough for every table: a file or a pipe gets each row in one line.
+UNLIMITED = 100_000
+
+
+def new_table(
+    title: str | None, texts: Sequence[str], numbers: Sequence[str] = (), *, wrap_names: bool = True
+) -> Table:
+    """A table without rows.
+
+    Args:
+        title: above the table.
+        texts: headings of the columns with text; the first one has names.
+        numbers: headings of the columns with numbers, behind those.
+        wrap_names: whether a narrow terminal wraps names first, not the other columns.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for number, heading in enumerate(texts):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0 and not wrap_names)
+    for heading in numbers:
+        table.add_column(heading, overflow="fold", justify="right")
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as the terminal allows, or as wide as it is where standard output is no terminal."""
+    # Cells have what users wrote: "[int8]" is no style there, and ":x:" no picture.
+    console = Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False, emoji=False)
+    console.print(table)
+    console.print()
+
+
+def format_size(size: int) -> str:
+    """Bytes as a person reads them, in binary units."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
