@@ -22,7 +22,7 @@ from transformers import BertModel, DistilBertModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.term import Outputs, QueryKey, Setup, Term, TermSums, sum_selected
+from distilrubert.distill.losses.term import Outputs, QueryKey, Setup, Term, sum_selected
 
 _FIELD = "distillation.weights.attention"
 
@@ -72,8 +72,9 @@ class AttentionTerm(Term):
         """Heads times real tokens."""
         return {self.names[0]: self.heads * rows.student.mask_BL.sum()}
 
-    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
-        """See :class:`Term`."""
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         assert teacher is not None
         mask_BL = rows.student.mask_BL
         with torch.autocast(mask_BL.device.type, enabled=False):
@@ -83,7 +84,7 @@ class AttentionTerm(Term):
                 teacher_BHQK = self._mean_map(teacher, pair.teacher, mask_BL)
                 distances.append(map_distance(student_BHQK, teacher_BHQK, mask_BL))
             found = torch.stack(distances).mean()
-            return TermSums(scales[self.names[0]] * found, {self.names[0]: found})
+            return scales[self.names[0]] * found, {self.names[0]: found}
 
     def _mean_map(self, outputs: Outputs, layers: Sequence[int], mask_BL: Tensor) -> Tensor:
         first, *others = layers

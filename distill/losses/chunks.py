@@ -4,16 +4,14 @@ The gradient of a chunk is made while its logits are there. So nothing of rows x
 product with the vocabulary (for the logits, and for the gradients) is done once. Nothing is kept for the backward pass
 but the results.
 
-One autograd function serves all these losses. A :class:`ChunkedLoss` does the work: that of this module compares whole
-logits with any comparison; :mod:`.vocabulary` is the fast path for KL and MLM over one vocabulary.
+One autograd function serves all these losses: those of this module compare whole logits with any comparison;
+:mod:`.vocabulary` is the fast path for KL and MLM over one vocabulary.
 
 Axes: N rows, C rows of a chunk, V tokens of the student, T tokens of the teacher, D width.
 """
 
-import abc
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +25,7 @@ from distilrubert.distill.losses.tied import TiedWeight
 Comparison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadInput:
+class HeadInput(NamedTuple):
     """``logits_NV = hidden_ND @ weight_VD.T + bias_V``, not computed yet.
 
     Attributes:
@@ -44,37 +41,21 @@ class HeadInput:
     tied: TiedWeight | None = None
 
 
-class ChunkedLoss(abc.ABC):
-    """The work of one call: sums and gradients, chunk by chunk."""
-
-    @abc.abstractmethod
-    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
-        """Start, with the rows that learn, and which of their hidden rows, weight and bias need a gradient."""
-
-    @abc.abstractmethod
-    def add_rows(self, rows: slice) -> None:
-        """Add the losses and gradients of a chunk of rows."""
-
-    @abc.abstractmethod
-    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
-        """The total with its scales, the sum of each loss, and the gradients of hidden rows, weight and bias."""
+# The total with its scales, the sum of each loss, and the gradients of hidden rows, weight and bias.
+Results = tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]
+# Computes losses of the rows that learn; the second argument says which of the three gradients are needed.
+Computation = Callable[[HeadInput, Sequence[bool]], Results]
 
 
-def run_in_chunks(loss: ChunkedLoss, student: HeadInput, chunk: int) -> tuple[Tensor, ...]:
-    """The total, the only one with a gradient, and the sum of each loss.
-
-    Args:
-        loss: does the work.
-        student: rows that learn.
-        chunk: rows that are worked on at a time; memory is proportional to it times the vocabulary.
-    """
-    with_gradient = torch.is_grad_enabled()
-    tensors = student.hidden_ND, student.weight_VD, student.bias_V
-    results: tuple[Tensor, ...] = _Chunked.apply(*tensors, student.tied, loss, chunk, with_gradient)  # type: ignore[no-untyped-call]
+def with_gradients(compute: Computation, student: HeadInput) -> tuple[Tensor, ...]:
+    """The total, the only one with a gradient, and the sum of each loss."""
+    results: tuple[Tensor, ...] = _WithGradients.apply(  # type: ignore[no-untyped-call]
+        *student, compute, torch.is_grad_enabled()
+    )
     return results
 
 
-class _Chunked(torch.autograd.Function):
+class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -82,15 +63,11 @@ class _Chunked(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         tied: TiedWeight | None,
-        loss: ChunkedLoss,
-        chunk: int,
+        compute: Computation,
         with_gradient: bool,
     ) -> tuple[Tensor, ...]:
         needs = [needed and with_gradient for needed in ctx.needs_input_grad[:3]]
-        loss.begin(HeadInput(hidden_ND, weight_VD, bias_V), needs)
-        for start in range(0, len(hidden_ND), chunk):
-            loss.add_rows(slice(start, start + chunk))
-        total, sums, gradients = loss.results()
+        total, sums, gradients = compute(HeadInput(hidden_ND, weight_VD, bias_V), needs)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*sums)
         ctx.tied = tied
@@ -105,7 +82,7 @@ class _Chunked(torch.autograd.Function):
             gradients = tuple(each if each is None else each * gradient for each in gradients)
         if ctx.tied is not None:
             ctx.tied.put_gradient(gradients[1])
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None
 
 
 def compare_in_chunks(
@@ -122,41 +99,34 @@ def compare_in_chunks(
         scale: weight / number of rows.
         chunk: C.
     """
-    total, found = run_in_chunks(_WholeLogits(comparison, teacher, scale), student, chunk)
+
+    def compute(student: HeadInput, needs: Sequence[bool]) -> Results:
+        gradients = [
+            torch.zeros_like(tensor) if tensor is not None and needed else None
+            for tensor, needed in zip(student[:3], needs, strict=True)
+        ]
+        found = student.hidden_ND.new_zeros((), dtype=_wide(student.hidden_ND))
+        for start in range(0, len(student.hidden_ND), chunk):
+            rows = slice(start, start + chunk)
+            logits = _logits(student, rows), _logits(teacher, rows)
+            with torch.autocast(found.device.type, enabled=False):
+                loss, gradient_CV = comparison(*logits)
+            found += loss
+            _add_gradients(gradients, student, rows, gradient_CV.mul_(scale))
+        return scale * found, [found], gradients
+
+    total, found = with_gradients(compute, student)
     return total, found
 
 
-class _WholeLogits(ChunkedLoss):
-    """Compares the logits of a chunk as they are."""
-
-    def __init__(self, comparison: Comparison, teacher: HeadInput, scale: float) -> None:
-        self._comparison, self._teacher, self._scale = comparison, teacher, scale
-
-    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
-        self._student = student
-        tensors = student.hidden_ND, student.weight_VD, student.bias_V
-        self._gradients = [
-            torch.zeros_like(tensor) if tensor is not None and needed else None
-            for tensor, needed in zip(tensors, needs, strict=True)
-        ]
-        self._sum = student.hidden_ND.new_zeros((), dtype=_wide(student.hidden_ND))
-
-    def add_rows(self, rows: slice) -> None:
-        logits = _logits(self._student, rows), _logits(self._teacher, rows)
-        with torch.autocast(self._sum.device.type, enabled=False):
-            loss, gradient_CV = self._comparison(*logits)
-        self._sum += loss
-        hidden_ND, weight_VD, bias_V = self._gradients
-        gradient_CV.mul_(self._scale)
-        if hidden_ND is not None:
-            hidden_ND[rows] = torch.mm(gradient_CV, self._student.weight_VD)
-        if weight_VD is not None:
-            weight_VD += torch.mm(gradient_CV.t(), self._student.hidden_ND[rows])
-        if bias_V is not None:
-            bias_V += gradient_CV.sum(dim=0)
-
-    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
-        return self._scale * self._sum, [self._sum], self._gradients
+def _add_gradients(gradients: Sequence[Tensor | None], student: HeadInput, rows: slice, gradient_CV: Tensor) -> None:
+    hidden_ND, weight_VD, bias_V = gradients
+    if hidden_ND is not None:
+        hidden_ND[rows] = torch.mm(gradient_CV, student.weight_VD)
+    if weight_VD is not None:
+        weight_VD += torch.mm(gradient_CV.t(), student.hidden_ND[rows])
+    if bias_V is not None:
+        bias_V += gradient_CV.sum(dim=0)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -42,7 +42,7 @@ def encode(
     encoder = encoder_of(model)
     inputs = {"input_ids": batch["input_ids"]}
     if tied is not None:
-        inputs = {"inputs_embeds": tied.look_up(batch["input_ids"], word_embeddings_of(model).padding_idx)}
+        inputs = {"inputs_embeds": tied.look_up(batch["input_ids"], model.get_input_embeddings().padding_idx)}
     queries_keys: list[QueryKey] = []
     with contextlib.ExitStack() as stack:
         if _is_plain_attention_faster(batch["input_ids"]):
@@ -57,12 +57,6 @@ def encode(
     if "head" in needs and head is None:
         head = mlm_head_of(model)
     return Outputs(output.last_hidden_state, output.hidden_states or (), tuple(queries_keys), head, tied)
-
-
-def word_embeddings_of(model: PreTrainedModel) -> nn.Embedding:
-    """The word embeddings below the encoder."""
-    embeddings: nn.Embedding = model.get_input_embeddings()
-    return embeddings
 
 
 def _is_plain_attention_faster(ids_BL: Tensor) -> bool:

@@ -3,9 +3,9 @@
 Layers are counted as in ``hidden_states``: 0 is the output of the embeddings, k that of the k-th layer.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.objective_settings import LayerMap
@@ -13,14 +13,8 @@ from distilrubert.distill.objective_settings import LayerMap
 FIELD = "distillation.layer_map"
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerPair:
-    """Layers of the student and of the teacher whose means are compared.
-
-    Attributes:
-        student: indices into the student's hidden states; one, but in ``all-mean``.
-        teacher: indices into the teacher's hidden states.
-    """
+class LayerPair(NamedTuple):
+    """Layers of the student (one, but in ``all-mean``) and of the teacher whose means are compared."""
 
     student: tuple[int, ...]
     teacher: tuple[int, ...]

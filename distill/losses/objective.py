@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.distill.losses import LOSSES, Vocabularies, losses_for
-from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers, word_embeddings_of
+from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.layer_map import LayerPair, compared_layers
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
@@ -66,7 +66,6 @@ class Objective(LossModule):
         self._teacher = FrozenModel(teacher_model) if teacher_model and needs_teacher else None
 
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         rows = Rows.of(batch)
         counts: dict[str, Tensor] = {}
         for term in self._terms.values():
@@ -74,18 +73,14 @@ class Objective(LossModule):
         return {name: counts[name] for name in self._weights}
 
     def forward(self, batch: Mapping[str, Tensor], denominators: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
-        """The losses of a batch.
+        """The losses of a batch, as those of :class:`LossModule`.
 
-        Args:
-            batch: ``input_ids``, ``attention_mask`` and ``labels`` (-100 where nothing is to be predicted), each
-                (B, L); with two vocabularies, what ``SpanMasker`` makes. Padding is in no loss, whatever its labels.
-            denominators: for each loss what its sum over rows is divided by: the :meth:`counts` of all batches of
-                the update. Where it is 0, the loss and its gradients are 0. Plain numbers spare a GPU from waiting.
-
-        Returns:
-            each loss that has a weight, detached, and their weighted sum as ``loss``.
+        The batch has ``input_ids``, ``attention_mask`` and ``labels`` (-100 where nothing is to be predicted), each
+        (B, L); with two vocabularies, what ``SpanMasker`` makes. Padding is in no loss, whatever its labels. Plain
+        numbers as denominators spare a GPU from waiting.
         """
-        parts = {name: _inverse(float(denominators[name])) for name in self._weights}
+        numbers = {name: float(denominators[name]) for name in self._weights}
+        parts = {name: 1 / number if number else 0.0 for name, number in numbers.items()}
         scales = {name: self._weights[name] * part for name, part in parts.items()}
         rows = Rows.of(batch)
         teacher = self._run_teacher(batch)
@@ -94,13 +89,12 @@ class Objective(LossModule):
         total = torch.zeros((), device=rows.student.mask_BL.device)
         losses: dict[str, Tensor] = {}
         for term in self._terms.values():
-            found = term(student, teacher, rows, scales)
-            total = total + found.total
-            losses |= {name: (parts[name] * value).detach() for name, value in found.sums.items()}
+            term_total, sums = term(student, teacher, rows, scales)
+            total = total + term_total
+            losses |= {name: (parts[name] * value).detach() for name, value in sums.items()}
         return {**{name: losses[name] for name in self._weights}, "loss": total}
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         setup = self._setup
         said: dict[str, Any] = {
             "temperature": setup.settings.temperature,
@@ -113,22 +107,16 @@ class Objective(LossModule):
             if setup.tokenizers is not None:
                 said["hidden_states"] += ", averaged over the tokens of a span of text"
         return {
-            name: {
-                "weight": weight,
-                "title": LOSSES[name].title,
-                "meaning": LOSSES[name].meaning.format(**said),
-            }
+            name: {"weight": weight, "title": LOSSES[name].title, "meaning": LOSSES[name].meaning.format(**said)}
             for name, weight in self._weights.items()
         }
 
     def set_training(self, *, dropout: bool, gradient_checkpointing: bool) -> None:
-        """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         self.train(dropout)
         if gradient_checkpointing:
             recompute_layers(self.model, training=dropout)
 
     def end_training(self) -> None:
-        """See :class:`~distilrubert.common.training.loss_module.LossModule`."""
         super().end_training()
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
@@ -143,7 +131,7 @@ class Objective(LossModule):
         """The holder of tied embeddings, where exactly one term makes a gradient for the output layer."""
         if sum("head" in term.needs for term in self._terms.values()) != 1:
             return None
-        weight_VD = word_embeddings_of(self.model).weight
+        weight_VD = self.model.get_input_embeddings().weight
         return TiedWeight(weight_VD) if weight_VD is mlm_head_of(self.model).weight_VD else None
 
     @torch.no_grad()
@@ -213,8 +201,3 @@ def _check(weights: Mapping[str, float], setup: Setup) -> None:
             f"student.vocabulary: the losses in distillation.weights compare both models on the same tokens, but the "
             f"student has {setup.student.vocab_size} tokens and the teacher {setup.teacher.vocab_size}"
         )
-
-
-def _inverse(number: float) -> float:
-    """1 / `number`, and 0 where there is nothing to divide among."""
-    return 1 / number if number else 0.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
 from distilrubert.distill.losses.rows import Rows, places_of
-from distilrubert.distill.losses.term import Outputs, Setup, Term, TermSums, Tokenizers
+from distilrubert.distill.losses.term import Outputs, Setup, Term, Tokenizers
 from distilrubert.distill.losses.vocabulary import VocabularyLoss
 from distilrubert.distill.objective_settings import ObjectiveSettings
 
@@ -34,8 +34,9 @@ class VocabularyTerm(Term):
         counts = {"kl": rows.student.mask_BL.sum() if self._everywhere else labelled, "mlm": labelled}
         return {name: counts[name] for name in self.names}
 
-    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
-        """See :class:`~distilrubert.distill.losses.term.Term`."""
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         # The labelled rows come first.
         places_N = places_of(rows.labelled_BL)
         labels_M = rows.labels_BL.flatten()[places_N]
@@ -48,9 +49,9 @@ class VocabularyTerm(Term):
                 teacher_rows = teacher.head_input(places_N)
         student_rows = student.head_input(places_N)
         scale = (scales.get(name, 0.0) for name in ("kl", "mlm"))
-        found = self._loss(student_rows, teacher_rows, labels_M, *scale)
-        sums = {"kl": found.kl, "mlm": found.mlm}
-        return TermSums(found.total, {name: sums[name] for name in self.names})
+        total, kl, mlm = self._loss(student_rows, teacher_rows, labels_M, *scale)
+        sums = {"kl": kl, "mlm": mlm}
+        return total, {name: sums[name] for name in self.names}
 
 
 class ComparisonTerm(Term):
@@ -85,8 +86,9 @@ class ComparisonTerm(Term):
         """The spans that are compared."""
         return {self.names[0]: self._spans(rows).sum()}
 
-    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
-        """See :class:`~distilrubert.distill.losses.term.Term`."""
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         assert teacher is not None
         (name,) = self.names
         spans_BS = self._spans(rows)
@@ -101,7 +103,7 @@ class ComparisonTerm(Term):
         total, found = compare_in_chunks(
             comparison, student_rows, teacher_rows, scales[name], self._settings.vocabulary_chunk
         )
-        return TermSums(total, {name: found})
+        return total, {name: found}
 
     def _spans(self, rows: Rows) -> Tensor:
         spans_BS = self.comparable(rows)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.term import Outputs, Setup, Term, TermSums, sum_selected
+from distilrubert.distill.losses.term import Outputs, Setup, Term, sum_selected
 
 # Keeps a state of zeros from dividing by zero: its distance is 1.
 EPSILON = 1e-8
@@ -86,8 +86,9 @@ class StateTerm(Term):
         """Tokens, or spans with tokens on both sides, the special tokens among them."""
         return {self.names[0]: rows.both_BS.sum()}
 
-    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
-        """See :class:`Term`."""
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         assert teacher is not None
         distances = []
         with torch.autocast(rows.student.mask_BL.device.type, enabled=False):
@@ -96,4 +97,4 @@ class StateTerm(Term):
                 student_BRD = project(rows.student.pooled(student_BLD).float())
                 distances.append(self._distance(student_BRD, rows.teacher.pooled(teacher_BLD), rows.both_BS))
             found = torch.stack(distances).mean()
-            return TermSums(scales[self.names[0]] * found, {self.names[0]: found})
+            return scales[self.names[0]] * found, {self.names[0]: found}

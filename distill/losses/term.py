@@ -102,18 +102,6 @@ class Setup:
         return tuple(pair_layers(self.settings.layer_map, *layers, self.settings.embeddings_pair))
 
 
-class TermSums(NamedTuple):
-    """What a term computes of a batch.
-
-    Attributes:
-        total: the sum of each loss over its rows times its scale, added up; the only one with a gradient.
-        sums: the sum of each loss over its rows.
-    """
-
-    total: Tensor
-    sums: dict[str, Tensor]
-
-
 class Term(nn.Module, abc.ABC):
     """A part of the objective.
 
@@ -139,7 +127,9 @@ class Term(nn.Module, abc.ABC):
         """The number of rows of each loss in a batch."""
 
     @abc.abstractmethod
-    def forward(self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]) -> TermSums:
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses of a batch.
 
         Args:
@@ -148,6 +138,9 @@ class Term(nn.Module, abc.ABC):
             rows: tokens and spans of the batch.
             scales: of each loss, weight / number of rows. They must be known here: some terms make their gradient in
                 the forward pass.
+
+        Returns:
+            the sum of each loss times its scale, added up, the only one with a gradient; and the sum of each loss.
         """
 
 

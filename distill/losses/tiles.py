@@ -63,17 +63,11 @@ class Arithmetic:
         tiles = [slice(*edge) for edge in itertools.pairwise(edges)]
         return cls(narrow, torch.promote_types(narrow, torch.float32), hidden.device, tiles, buffers)
 
-    def narrowed(self, name: str, tensor: Tensor) -> Tensor:
-        """`tensor` as an operand of products; a copy, in work space, only where the type differs."""
-        if tensor.dtype == self.narrow:
+    def cast(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """`tensor` in a type; a copy, in work space, only where its own differs."""
+        if tensor.dtype == dtype:
             return tensor
-        return self.buffers.get(name, tensor.shape, self.narrow, self.device).copy_(tensor)
-
-    def widened(self, name: str, tensor: Tensor) -> Tensor:
-        """`tensor` to calculate in; a copy, in work space, only where the type differs."""
-        if tensor.dtype == self.wide:
-            return tensor
-        return self.scratch(name, tensor.shape).copy_(tensor)
+        return self.buffers.get(name, tensor.shape, dtype, self.device).copy_(tensor)
 
     def scratch(self, name: str, shape: Sequence[int]) -> Tensor:
         """Uninitialised wide work space."""
@@ -132,17 +126,13 @@ def chunk_logits(
         powers_VC.sub_(maxima_KC[k]).exp_()
         torch.sum(powers_VC, dim=0, out=sums_KC[k])
         if labelled:
-            torch.sum(raised(powers_VC[:, :labelled], temperature), dim=0, out=label_sums_KM[k])
+            # A power is much cheaper than an exponential for T = 1, 2, 3.
+            torch.sum(powers_VC[:, :labelled].pow(temperature), dim=0, out=label_sums_KM[k])
     return ChunkLogits(
         scaled_VC,
         (maxima_KC + sums_KC.log_()).logsumexp(dim=0),
         (temperature * maxima_KC[:, :labelled] + label_sums_KM.log_()).logsumexp(dim=0),
     )
-
-
-def raised(powers: Tensor, exponent: float) -> Tensor:
-    """`powers` to the exponent: e^(Tx) from e^x, much cheaper than an exponential for T = 1, 2, 3."""
-    return powers.pow(exponent)
 
 
 def inner_product(left_N: Tensor, right_N: Tensor) -> Tensor:

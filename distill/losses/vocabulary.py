@@ -23,12 +23,11 @@ Axes: N rows, C rows of a chunk, M labelled rows, V vocabulary, D width.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from distilrubert.distill.losses.chunks import ChunkedLoss, HeadInput, run_in_chunks
+from distilrubert.distill.losses.chunks import HeadInput, Results, with_gradients
 from distilrubert.distill.losses.tiles import (
     Arithmetic,
     Buffers,
@@ -36,22 +35,7 @@ from distilrubert.distill.losses.tiles import (
     chunk_logits,
     inner_product,
     labels_of_tiles,
-    raised,
 )
-
-
-class VocabularyLosses(NamedTuple):
-    """What :class:`VocabularyLoss` returns.
-
-    Attributes:
-        total: the weighted sum of both, the only one with a gradient.
-        kl: the divergence summed over all rows, nats times T².
-        mlm: the cross-entropy summed over the labelled rows, nats.
-    """
-
-    total: Tensor
-    kl: Tensor
-    mlm: Tensor
 
 
 class VocabularyLoss:
@@ -74,8 +58,8 @@ class VocabularyLoss:
         labels_M: Tensor,
         kl_scale: float,
         mlm_scale: float,
-    ) -> VocabularyLosses:
-        """Both sums, and their total with the gradient.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted total with the gradient; the divergence over all rows (nats times T²) and the cross-entropy.
 
         The scales must be known here, as the gradient of each loss is made here: weight / number of rows.
 
@@ -91,19 +75,28 @@ class VocabularyLoss:
         if teacher is None or not kl_scale:
             # What is left are the labelled rows, at their own temperature.
             teacher, temperature, kl_scale = None, 1.0, 0.0
-            student = dataclasses.replace(student, hidden_ND=student.hidden_ND[: len(labels_M)])
-        loss = _Tiles(teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
-        return VocabularyLosses(*run_in_chunks(loss, student, self._chunk))
+            student = student._replace(hidden_ND=student.hidden_ND[: len(labels_M)])
+
+        def compute(student: HeadInput, needs: Sequence[bool]) -> Results:
+            tiles = _Tiles(student, needs, teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
+            for start in range(0, len(student.hidden_ND), self._chunk):
+                tiles.add_rows(slice(start, start + self._chunk))
+            return tiles.results()
+
+        total, kl, mlm = with_gradients(compute, student)
+        return total, kl, mlm
 
 
 @dataclasses.dataclass(eq=False)
-class _Tiles(ChunkedLoss):
+class _Tiles:
     """The sums and gradients of one call, tile by tile of each chunk.
 
     The gradient with respect to the logits is held in units of the divergence's, where there is one: what is small,
     rows and results, is multiplied by the unit, and not the logits.
     """
 
+    student: HeadInput
+    needs: Sequence[bool]
     teacher: HeadInput | None
     labels_M: Tensor
     temperature: float
@@ -111,27 +104,26 @@ class _Tiles(ChunkedLoss):
     mlm_scale: float
     buffers: Buffers
 
-    def begin(self, student: HeadInput, needs: Sequence[bool]) -> None:
-        self.student = student
+    def __post_init__(self) -> None:
+        student = self.student
         self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), self.buffers)
         self.unit = self.kl_scale * self.temperature if self.teacher else self.mlm_scale
-        self.student_VD = a.narrowed("student weight", student.weight_VD)
+        self.student_VD = a.cast("student weight", student.weight_VD, a.narrow)
         if self.teacher:
-            self.teacher_VD = a.narrowed("teacher weight", self.teacher.weight_VD)
+            self.teacher_VD = a.cast("teacher weight", self.teacher.weight_VD, a.narrow)
         self.kl = torch.zeros((), dtype=a.wide, device=a.device)
         self.mlm = torch.zeros_like(self.kl)
         # The first chunk writes every entry, so only a call without rows has anything to clear.
         new = torch.empty_like if len(student.hidden_ND) else torch.zeros_like
         self.hidden_ND, self.weight_VD, self.bias_V = (
             new(tensor, dtype=a.wide) if tensor is not None and needed else None
-            for tensor, needed in zip((student.hidden_ND, student.weight_VD, student.bias_V), needs, strict=True)
+            for tensor, needed in zip(student[:3], self.needs, strict=True)
         )
 
-    def results(self) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
-        wholes = self.student.hidden_ND, self.student.weight_VD, self.student.bias_V
+    def results(self) -> Results:
         gradients = [
             None if gradient is None or whole is None else gradient.to(whole.dtype)
-            for gradient, whole in zip((self.hidden_ND, self.weight_VD, self.bias_V), wholes, strict=True)
+            for gradient, whole in zip((self.hidden_ND, self.weight_VD, self.bias_V), self.student[:3], strict=True)
         ]
         return self.kl_scale * self.kl + self.mlm_scale * self.mlm, [self.kl, self.mlm], gradients
 
@@ -146,7 +138,7 @@ class _Tiles(ChunkedLoss):
         columns_M = torch.arange(len(labels_M), device=a.device)
         label_logits_M = self.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
         self.mlm += (student.label_normaliser_M - label_logits_M).sum()
-        with_gradient = any(each is not None for each in (self.hidden_ND, self.weight_VD, self.bias_V))
+        with_gradient = any(self.needs)
         if teacher is None and not with_gradient:
             return
         scaled_CD = (self.unit * self.student.hidden_ND[rows]).to(a.narrow)
@@ -164,10 +156,10 @@ class _Tiles(ChunkedLoss):
     def _compare(self, tile: slice, student: ChunkLogits, teacher: ChunkLogits | None) -> Tensor:
         """Add a tile's part of the divergence; the gradient of both losses, but for the labels' own term, in units."""
         a = self.arithmetic
-        log_q_VC = a.widened("student tile", student.scaled_VC[tile]).sub_(student.normaliser_C)
+        log_q_VC = a.cast("student tile", student.scaled_VC[tile], a.wide).sub_(student.normaliser_C)
         if teacher is None:
             return log_q_VC.exp_()
-        log_p_VC = a.widened("teacher tile", teacher.scaled_VC[tile]).sub_(teacher.normaliser_C)
+        log_p_VC = a.cast("teacher tile", teacher.scaled_VC[tile], a.wide).sub_(teacher.normaliser_C)
         p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
         ratio_VC = log_p_VC.sub_(log_q_VC)
         self.kl += self.temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
@@ -179,7 +171,7 @@ class _Tiles(ChunkedLoss):
         # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
         factor_M = (student.normaliser_C[:labelled] - student.label_normaliser_M / temperature).exp_()
         factor_M *= (self.mlm_scale / self.unit) ** (1 / temperature)
-        r_VM = raised(q_VC[:, :labelled] * factor_M, temperature)
+        r_VM = (q_VC[:, :labelled] * factor_M).pow(temperature)
         q_VC.sub_(p_VC)
         q_VC[:, :labelled] += r_VM
         return q_VC
@@ -189,7 +181,7 @@ class _Tiles(ChunkedLoss):
         if self.bias_V is not None:
             sums_V = gradient_VC.sum(dim=1) * self.unit
             self.bias_V[tile] = sums_V if first_rows else self.bias_V[tile] + sums_V
-        narrow_VC = a.narrowed("gradient tile", gradient_VC)
+        narrow_VC = a.cast("gradient tile", gradient_VC, a.narrow)
         if self.weight_VD is not None:
             a.add_product(self.weight_VD[tile], narrow_VC, scaled_CD, first=first_rows)
         if self.hidden_ND is not None:

@@ -36,9 +36,9 @@ def rows_of(mask: Tensor) -> Rows:
 def value_of(term: StateTerm, student: list[Tensor], teacher: list[Tensor], mask: Tensor = EVERY) -> Tensor:
     """The sum of the term, for the states of the pairs."""
     outputs = (Outputs(states[-1], tuple(states)) for states in (student, teacher))
-    found = term(*outputs, rows_of(mask), {"cosine": 0.5})
-    torch.testing.assert_close(found.total, 0.5 * found.sums["cosine"])
-    return found.sums["cosine"]
+    total, sums = term(*outputs, rows_of(mask), {"cosine": 0.5})
+    torch.testing.assert_close(total, 0.5 * sums["cosine"])
+    return sums["cosine"]
 
 
 def test_cosine_worked_by_hand() -> None:

@@ -37,7 +37,7 @@ def tied_loss(weight_VD: Tensor, factor: float = 1.0) -> Tensor:
     tied = TiedWeight(weight_VD)
     hidden_ND = torch.tanh(tied.look_up(IDS, PADDING)).flatten(0, 1)
     loss = VocabularyLoss(2.0, 3)
-    return loss(HeadInput(factor * hidden_ND, tied.weight_VD, None, tied), None, LABELS, 0.0, 1.0).total
+    return loss(HeadInput(factor * hidden_ND, tied.weight_VD, None, tied), None, LABELS, 0.0, 1.0)[0]
 
 
 def plain_loss(weight_VD: Tensor, factor: float = 1.0) -> Tensor:
@@ -87,6 +87,6 @@ def test_a_frozen_weight_gets_no_gradient(weight_VD: Tensor) -> None:
     frozen = weight_VD.detach()
     tied = TiedWeight(frozen)
     hidden_ND = tied.look_up(IDS, PADDING).flatten(0, 1).requires_grad_()
-    loss = VocabularyLoss(2.0, 3)(HeadInput(hidden_ND, tied.weight_VD, None, tied), None, LABELS, 0.0, 1.0).total
+    loss = VocabularyLoss(2.0, 3)(HeadInput(hidden_ND, tied.weight_VD, None, tied), None, LABELS, 0.0, 1.0)[0]
     assert gradient(loss, hidden_ND).isfinite().all()
     assert frozen.grad is None
