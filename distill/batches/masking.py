@@ -12,8 +12,6 @@ from torch import Tensor
 from distilrubert.common.training.padding import IGNORED, collate
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 
-__all__ = ["IGNORED", "Masker", "draw_uniform", "drawing_order"]
-
 
 class Masker:
     """Draws the targets of an example: a pure function of (seed, epoch, index), the same on any rank or worker.
@@ -83,10 +81,9 @@ class Masker:
         action_n, substitute_n = uniform_N3[target_n, 1], uniform_N3[target_n, 2]
         masked_N, labels_N = ids_N.copy(), np.full_like(ids_N, IGNORED)
         labels_N[target_n] = ids_N[target_n]
-        masked_N[target_n[action_n < self._settings.replace]] = self._mask_id
-        is_random_n = action_n >= self._settings.replace + self._settings.keep
-        choice = (substitute_n[is_random_n] * len(self._ordinary)).astype(np.int64)
-        masked_N[target_n[is_random_n]] = self._ordinary[choice]
+        masked_N[target_n] = disguise(
+            ids_N[target_n], action_n, substitute_n, self._settings, self._mask_id, self._ordinary
+        )
         return masked_N, labels_N
 
     def _is_target(
@@ -106,6 +103,21 @@ class Masker:
             np.arange(len(ids_N)) - first_B[example_N] < count_B[example_N]
         )
         return is_target_N
+
+
+def disguise(
+    ids_n: NDArray[np.int32],
+    action_n: NDArray[np.float64],
+    substitute_n: NDArray[np.float64],
+    settings: MaskingSettings,
+    mask_id: int,
+    ordinary: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """What the model sees of targets: [MASK], the token itself, or one of the `ordinary` tokens, as the draws say."""
+    seen_n = np.where(action_n < settings.replace, mask_id, ids_n).astype(np.int32)
+    is_random_n = action_n >= settings.replace + settings.keep
+    seen_n[is_random_n] = ordinary[(substitute_n[is_random_n] * len(ordinary)).astype(np.int64)]
+    return seen_n
 
 
 def draw_uniform(

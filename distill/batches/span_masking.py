@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.common.training.padding import collate
-from distilrubert.distill.batches.masking import IGNORED, draw_uniform, drawing_order
+from distilrubert.common.training.padding import IGNORED, collate
+from distilrubert.distill.batches.masking import disguise, draw_uniform, drawing_order
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.modeling.splitting import shared_tokens
@@ -145,13 +145,16 @@ class SpanMasker:
         span_S3, *tokens_N3 = _distribute(rows, (whole.spans_B, *whole.lengths))
         teacher, student = whole.sides
         masked_S = self._draw_spans(teacher, student, whole.spans_B, span_S3[:, 0], rounding_B)
-        action_S = np.where(masked_S, span_S3[:, 1], np.inf)
-        sides = [
-            self._applied(i, side, action_S, uniform_N3[:, 0])
-            for i, (side, uniform_N3) in enumerate(zip(whole.sides, tokens_N3, strict=True))
-        ]
+        seen = []
+        for i, (side, uniform_N3) in enumerate(zip(whole.sides, tokens_N3, strict=True)):
+            ids_N, target_n = side.ids_L.copy(), np.flatnonzero(masked_S[side.spans_L])
+            action_n, substitute_n = span_S3[side.spans_L[target_n], 1], uniform_N3[target_n, 0]
+            ids_N[target_n] = disguise(
+                ids_N[target_n], action_n, substitute_n, self._settings, self._mask_ids[i], self._ordinary[i]
+            )
+            seen.append(Side(ids_N, side.spans_L))
         labels_N = np.where(masked_S[student.spans_L], student.ids_L, IGNORED).astype(np.int32)
-        return Masked(sides[0], sides[1], labels_N)
+        return Masked(seen[0], seen[1], labels_N)
 
     def _draw_spans(
         self,
@@ -176,14 +179,6 @@ class SpanMasker:
         masked_S = np.zeros(number, dtype=bool)
         masked_S[order_S] = reach_S < self._settings.probability * tokens_B[example_S]
         return masked_S & (weight_S > 0)
-
-    def _applied(self, i: int, side: Side, action_S: NDArray[np.float64], substitute_N: NDArray[np.float64]) -> Side:
-        ids_N, action_N = side.ids_L.copy(), action_S[side.spans_L]
-        ids_N[action_N < self._settings.replace] = self._mask_ids[i]
-        is_random_N = (action_N >= self._settings.replace + self._settings.keep) & np.isfinite(action_N)
-        choice = (substitute_N[is_random_N] * len(self._ordinary[i])).astype(np.int64)
-        ids_N[is_random_N] = self._ordinary[i][choice]
-        return Side(ids_N, side.spans_L)
 
     def _comparable(self, sides: tuple[Side, Side]) -> dict[str, NDArray[np.bool_]]:
         """The spans that are `matched`, and those that have the property `begins_inside`: see :meth:`collate`."""

@@ -4,16 +4,21 @@ Axes: L tokens of one side of an example.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.distill.corpus.store import PAIR_SCHEMA, Pair, Side
-from distilrubert.distill.corpus.tokenisation import check_max_length, fragments_of_text, set_up_worker
+from distilrubert.distill.corpus.store import Pair, Side
+from distilrubert.distill.corpus.tokenisation import (
+    backend_of,
+    check_max_length,
+    fragments_of_text,
+    list_column,
+    set_up_worker,
+)
 from distilrubert.modeling.alignment import Offsets, align
 
 
@@ -38,22 +43,17 @@ class PairEncoder:
             check_max_length(max_length, tokenizer.model_max_length)
         self._limit = max_length - 2
         self._edges = [(tokenizer.cls_token_id, tokenizer.sep_token_id) for tokenizer in (teacher, student)]
-        self._engines: list[Tokenizer] = []
-        for tokenizer in (teacher, student):
-            engine: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            engine.no_truncation()
-            engine.no_padding()
-            self._engines.append(engine)
+        self._backends = [backend_of(tokenizer) for tokenizer in (teacher, student)]
 
     def encode(self, texts: list[str]) -> list[list[Pair]]:
         """The examples of each text; an empty text has one, of [CLS] and [SEP] alone."""
         fragments = [list(fragments_of_text(text)) for text in texts]
         flat = [fragment for text in fragments for fragment in text]
         encodings = []
-        for engine in self._engines:
+        for backend in self._backends:
             # Set at each call: a pickled tokenizer forgets it.
-            engine.encode_special_tokens = True
-            encodings.append(engine.encode_batch(flat, add_special_tokens=False))
+            backend.encode_special_tokens = True
+            encodings.append(backend.encode_batch(flat, add_special_tokens=False))
         spans = [each.astype(np.int32) for each in align(*(Offsets.of(side, flat) for side in encodings))]
         ids = [np.fromiter((token for encoding in side for token in encoding.ids), np.int32) for side in encodings]
         ends = [list(accumulate(map(len, side), initial=0)) for side in encodings]
@@ -73,21 +73,20 @@ class PairEncoder:
     def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
         """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
 
-        Takes columns `text` and `index`; gives one row an example: the columns of `PAIR_SCHEMA` and the text's `index`.
+        Takes columns `text` and `index`; gives one row an example: the columns of `PAIR_SCHEMA` and the `index`.
         """
-        set_up_worker(rank)
+        if rank is not None:
+            set_up_worker()
         texts = self.encode(batch["text"].to_pylist())
-        pairs = [pair for text in texts for pair in text]
-        lists = (
-            [pair.teacher.ids_L for pair in pairs],
-            [pair.teacher.spans_L for pair in pairs],
-            [pair.student.ids_L for pair in pairs],
-            [pair.student.spans_L for pair in pairs],
-        )
+        pairs = list(chain.from_iterable(texts))
+        columns = {
+            "input_ids": [pair.teacher.ids_L for pair in pairs],
+            "spans": [pair.teacher.spans_L for pair in pairs],
+            "student_ids": [pair.student.ids_L for pair in pairs],
+            "student_spans": [pair.student.spans_L for pair in pairs],
+        }
         index = np.repeat(batch["index"].to_numpy(), [len(text) for text in texts])
-        return pa.table(
-            {name: _column(values) for name, values in zip(PAIR_SCHEMA.names, lists, strict=True)} | {"index": index}
-        )
+        return pa.table({name: list_column(lists) for name, lists in columns.items()} | {"index": index})
 
     def _pair(self, sides: Sequence[Side], first: int, last: int) -> Pair:
         """The example that holds the spans from `first` up to but not including `last`."""
@@ -102,12 +101,7 @@ class PairEncoder:
                     np.concatenate(([0], side.spans_L[cut] - first + 1, [last - first + 1]), dtype=np.int32),
                 )
             )
-        return Pair(framed[0], framed[1])
-
-
-def _column(lists: list[NDArray[np.int32]]) -> pa.ListArray:
-    offsets = np.array([0, *accumulate(map(len, lists))], dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, dtype=np.int32), *lists]))
+        return Pair(*framed)
 
 
 def _ranges(sides: Sequence[Side], encodings: Sequence[Sequence[Encoding]], limit: int) -> Iterator[tuple[int, int]]:

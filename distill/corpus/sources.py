@@ -4,7 +4,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 
@@ -15,28 +15,8 @@ from distilrubert.distill.corpus.corpus_settings import CorpusSource
 from distilrubert.distill.corpus.readers import TextFile
 
 
-class TextOrigin(Protocol):
-    """One file, or one split of a data set: read from beginning to end."""
-
-    bytes_read: int
-
-    @property
-    def size(self) -> int:
-        """Bytes to read; 0 where unknown."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Equal as long as `records` yields the same."""
-
-    def records(self) -> Iterator[str | None]:
-        """Yield the text of every record, None or "" if it has none."""
-
-    def describe(self) -> dict[str, Any]:
-        """The entry in the manifest, complete after `records` has ended."""
-
-
 class HubSplit:
-    """One split of a data set, by its id on the Hub.
+    """One split of a data set, by its id on the Hub; it is read as a :class:`TextFile` is.
 
     It is downloaded and prepared once, in the caches of huggingface_hub and datasets (`HF_HOME`), where every later
     pass finds it.
@@ -82,14 +62,11 @@ class HubSplit:
                     raise UserError(
                         f"{self._source.dataset}: no column {self._source.column!r}; there are {', '.join(batch)}"
                     )
-                yield from self._checked(batch[self._source.column])
-
-    def _checked(self, texts: list[Any]) -> list[str | None]:
-        for text in texts:
-            if not isinstance(text, str | None):
-                found = type(text).__name__
-                raise UserError(f"{self._source.dataset}: column {self._source.column!r} holds {found}; text is needed")
-        return texts
+                for text in batch[self._source.column]:
+                    if not isinstance(text, str | None):
+                        found = f"column {self._source.column!r} holds {type(text).__name__}"
+                        raise UserError(f"{self._source.dataset}: {found}; text is needed")
+                    yield text
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -104,11 +81,11 @@ class HubSplit:
             raise UserError(f"corpus: dataset {self._source.dataset!r} cannot be read: {said}") from None
 
 
+TextOrigin = TextFile | HubSplit
+
+
 def open_source(source: CorpusSource) -> list[TextOrigin]:
     """The files of a source in the order of their names, or its data set.
-
-    Args:
-        source: what to read.
 
     Raises:
         UserError: if no file matches, one has an unsupported extension, or the data set cannot be loaded.

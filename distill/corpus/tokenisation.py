@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import accumulate, chain
 
 import multiprocess  # with which `datasets` starts its processes
 import numpy as np
@@ -28,6 +29,20 @@ def check_max_length(max_length: int, allowed: int) -> None:
         raise UserError(f"corpus.max_length: {max_length} is more than the tokenizer's {allowed} tokens")
 
 
+def backend_of(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy of its Rust part that neither truncates nor pads."""
+    backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def list_column(lists: list[NDArray[np.int32]]) -> pa.ListArray:
+    """A column of lists of int32."""
+    offsets = np.array([0, *accumulate(map(len, lists))], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, dtype=np.int32), *lists]))
+
+
 class SequenceEncoder:
     """Turns texts into sequences `[CLS] … [SEP]` of at most `max_length` ids.
 
@@ -48,9 +63,7 @@ class SequenceEncoder:
         check_max_length(max_length, tokenizer.model_max_length)
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
-        self._backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self._backend = backend_of(tokenizer)
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
@@ -63,13 +76,11 @@ class SequenceEncoder:
 
         Takes columns `text` and `index`; gives one row a sequence, `input_ids` and the `index` of its text.
         """
-        set_up_worker(rank)
+        if rank is not None:
+            set_up_worker()
         sequences = self.encode(batch["text"].to_pylist())
-        flat = [sequence for text in sequences for sequence in text]
-        offsets = np.zeros(len(flat) + 1, dtype=np.int32)
-        np.cumsum([len(sequence) for sequence in flat], out=offsets[1:])
         index = np.repeat(batch["index"].to_numpy(), [len(text) for text in sequences])
-        return pa.table({"input_ids": pa.ListArray.from_arrays(offsets, np.concatenate(flat)), "index": index})
+        return pa.table({"input_ids": list_column(list(chain.from_iterable(sequences))), "index": index})
 
     def _ids(self, fragments: list[str]) -> Iterator[NDArray[np.int32]]:
         for encoding in self._encodings(fragments, self._backend.encode_batch_fast):
@@ -119,14 +130,9 @@ def fragments_of_text(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def set_up_worker(rank: int | None) -> None:
-    """Set signals and threads for one of several tokenising processes; with `rank` None there is only one: ours."""
-    if rank is not None:
-        _set_up_process()
-
-
 @functools.cache
-def _set_up_process() -> None:
+def set_up_worker() -> None:
+    """Set signals and threads of one of several tokenising processes."""
     # One thread a process; without this the tokenizer warns about the fork.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C reaches all processes; the main one ends the others.

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.batching import build_loader, choose_workers, padding_share, plan_epoch
-from distilrubert.common.training.padding import collate, padded_widths
-from distilrubert.distill.batches.masking import IGNORED, Masker
+from distilrubert.common.training.padding import IGNORED, collate, padded_widths
+from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 
 VOCABULARY = 50

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from distilrubert.distill.batches.masking import IGNORED, Masker
+from distilrubert.common.training.padding import IGNORED
+from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = range(5)

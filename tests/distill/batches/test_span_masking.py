@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from distilrubert.distill.batches.masking import IGNORED
+from distilrubert.common.training.padding import IGNORED
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
