@@ -151,14 +151,7 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Masked
             f"corpus: it was tokenised with {len(corpus.token_counts)} tokens, and the model has {len(tokenizer)}"
         )
     _check_tokenizer(corpus, "tokenizer", tokenizer)
-    return Masker(
-        settings.masking,
-        corpus.token_counts,
-        tokenizer.all_special_ids,
-        tokenizer.mask_token_id,
-        len(tokenizer),
-        seed,
-    )
+    return Masker(settings.masking, corpus.token_counts, tokenizer.all_special_ids, tokenizer.mask_token_id, seed)
 
 
 def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:

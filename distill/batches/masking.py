@@ -27,7 +27,6 @@ class Masker:
         token_counts: how often each id stands in the training text, (V,).
         special_ids: ids that are never predicted nor put in: padding, [CLS], [SEP], [MASK], [UNK].
         mask_id: id of [MASK].
-        vocab_size: V.
         seed: not negative.
     """
 
@@ -37,11 +36,8 @@ class Masker:
         token_counts: NDArray[np.int64],
         special_ids: Sequence[int],
         mask_id: int,
-        vocab_size: int,
         seed: int,
     ) -> None:
-        if len(token_counts) != vocab_size:
-            raise ValueError(f"counts of {len(token_counts)} ids for a vocabulary of {vocab_size}")
         self._settings = settings
         self._mask_id = mask_id
         self._seed = seed
@@ -49,10 +45,6 @@ class Masker:
         self._weights_V = np.maximum(token_counts, 1).astype(np.float64) ** -settings.smoothing
         self._weights_V[list(special_ids)] = 0.0
         self._ordinary = np.flatnonzero(self._weights_V)
-
-    def __call__(self, ids_L: NDArray[np.int32], epoch: int, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Mask one example: `mask_batch` of it alone."""
-        return self.mask_batch([ids_L], epoch, [index])
 
     def collate(self, examples: Sequence[NDArray[np.int32]], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
         """`mask_batch`, padded: `input_ids`, `attention_mask` and `labels` as :func:`.padding.collate` makes them."""

@@ -105,16 +105,16 @@ class SpanMasker:
         """
         whole = _joined(examples)
         masked = self._masked(whole, epoch, indices)
-        teacher_lengths, student_lengths = whole.lengths
-        student = collate(masked.student.ids_L, masked.labels_N, student_lengths, self._pad_ids[1])
-        teacher = collate(masked.teacher.ids_L, masked.teacher.ids_L, teacher_lengths, self._pad_ids[0])
-        for batch, side, lengths in (
-            (teacher, masked.teacher, teacher_lengths),
-            (student, masked.student, student_lengths),
-        ):
-            spans_N = side.spans_L - np.repeat(whole.first_B, lengths)
+        batches = []
+        for i, side in enumerate((masked.teacher, masked.student)):
+            # The teacher has no labels: its ids stand in for them.
+            labels_N = masked.labels_N if i else side.ids_L
+            batch = collate(side.ids_L, labels_N, whole.lengths[i], self._pad_ids[i])
+            spans_N = side.spans_L - np.repeat(whole.first_B, whole.lengths[i])
             batch["spans"] = torch.zeros_like(batch["input_ids"])
             batch["spans"][batch["attention_mask"].bool()] = torch.from_numpy(spans_N.astype(np.int64))
+            batches.append(batch)
+        teacher, student = batches
         most = whole.spans_B.max()
         is_span_BS = np.arange(most) < whole.spans_B[:, None]
         selections = {}
@@ -131,13 +131,7 @@ class SpanMasker:
         return 1 - float(self._comparable(whole.sides)["begins_inside"].sum() / len(np.intersect1d(teacher, student)))
 
     def mask_batch(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> Masked:
-        """Mask examples, each as if it were alone.
-
-        Args:
-            examples: their tokens in both vocabularies.
-            epoch: pass over the corpus; negative ones are streams of their own.
-            indices: each example's place in the corpus.
-        """
+        """Mask examples, each as if it were alone; see :meth:`.Masker.mask_batch`."""
         return self._masked(_joined(examples), epoch, indices)
 
     def _masked(self, whole: _Whole, epoch: int, indices: Sequence[int]) -> Masked:

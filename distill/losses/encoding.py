@@ -151,10 +151,6 @@ class FrozenModel:
             self._converted[dtype] = _convert(self._model, dtype)
         return self._converted[dtype]
 
-    def __deepcopy__(self, memo: object) -> Self:
-        # What only reads it has no need of a copy.
-        return self
-
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """Change every tensor in place, as :meth:`torch.nn.Module._apply` does."""
         self._model._apply(function)

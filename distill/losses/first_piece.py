@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from distilrubert.distill.losses.predictions import ComparisonTerm
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.sparse import LOWEST, SparseComparison
+from distilrubert.distill.losses.sparse import LOWEST, register_sparse
 from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.splitting import SplitMap, split_vocabulary
 
 
-class FirstPieceComparison(SparseComparison):
+class FirstPieceComparison(nn.Module):
     """The divergence and its gradient, for rows that fit into memory.
 
     Tokens of the teacher that the student cannot spell are left out.
@@ -36,12 +36,13 @@ class FirstPieceComparison(SparseComparison):
     """
 
     def __init__(self, split: SplitMap, temperature: float) -> None:
-        super().__init__(temperature)
+        super().__init__()
+        self._temperature = temperature
         self.matrix_VT: Tensor
         self.unreached: Tensor
         matrix_VT = split.first_tokens().t().coalesce()
         reached = torch.zeros(split.width, dtype=torch.bool).index_fill_(0, matrix_VT.indices()[0], True)
-        self.hold("matrix_VT", matrix_VT)
+        register_sparse(self, "matrix_VT", matrix_VT)
         self.register_buffer("unreached", (~reached).nonzero()[:, 0], persistent=False)
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,6 @@ class FirstPieceTerm(ComparisonTerm):
 
     @staticmethod
     def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
-        """See :class:`ComparisonTerm`."""
         return FirstPieceComparison(split_vocabulary(*tokenizers), settings.temperature)
 
     @staticmethod

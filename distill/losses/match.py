@@ -89,7 +89,6 @@ class MatchTerm(ComparisonTerm):
 
     @staticmethod
     def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
-        """See :class:`ComparisonTerm`."""
         ids = shared_tokens(*tokenizers)
         sizes = len(tokenizers.teacher), len(tokenizers.student)
         return MatchComparison(*ids, sizes, settings.temperature, settings.match_rest)

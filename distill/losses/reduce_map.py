@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from distilrubert.distill.losses.predictions import ComparisonTerm
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.sparse import LOWEST, SparseComparison
+from distilrubert.distill.losses.sparse import LOWEST, register_sparse
 from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.splitting import SplitMap, split_vocabulary
 
 
-class ReduceMapComparison(SparseComparison):
+class ReduceMapComparison(nn.Module):
     """The divergence and its gradient, for rows that fit into memory.
 
     Args:
@@ -34,13 +34,14 @@ class ReduceMapComparison(SparseComparison):
     """
 
     def __init__(self, split: SplitMap, temperature: float) -> None:
-        super().__init__(temperature)
+        super().__init__()
+        self._temperature = temperature
         self.matrix_TV: Tensor
         self.matrix_VT: Tensor
         self.unspelt: Tensor
         matrix_TV = split.matrix()
-        self.hold("matrix_TV", matrix_TV)
-        self.hold("matrix_VT", matrix_TV.t().coalesce())
+        register_sparse(self, "matrix_TV", matrix_TV)
+        register_sparse(self, "matrix_VT", matrix_TV.t().coalesce())
         self.register_buffer("unspelt", torch.from_numpy(~split.is_spelled_T).nonzero()[:, 0], persistent=False)
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +71,6 @@ class ReduceMapTerm(ComparisonTerm):
 
     @staticmethod
     def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
-        """See :class:`ComparisonTerm`."""
         return ReduceMapComparison(split_vocabulary(*tokenizers), settings.temperature)
 
     @staticmethod

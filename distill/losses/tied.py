@@ -61,13 +61,8 @@ class _LookUp(torch.autograd.Function):
         shared_VD = ctx.tied.pop_gradient()
         # On a GPU adding in place depends on the order of threads, and the second tensor costs little.
         if shared_VD is None or shared_VD.device.type != "cpu":
-            size, padding = ctx.size, ctx.padding_id
-            return (
-                torch.ops.aten.embedding_dense_backward(gradient_BLD, ids_BL, size, padding, False),
-                None,
-                None,
-                None,
-            )
+            own_VD = torch.ops.aten.embedding_dense_backward(gradient_BLD, ids_BL, ctx.size, ctx.padding_id, False)
+            return own_VD, None, None, None
         gradient_BLD = gradient_BLD.masked_fill((ids_BL == ctx.padding_id)[:, :, None], 0)
         shared_VD.index_add_(0, ids_BL.flatten(), gradient_BLD.flatten(0, 1).to(shared_VD.dtype))
         return None, None, None, None

@@ -162,7 +162,7 @@ def text() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def masker() -> Masker:
-    return Masker(MaskingSettings(), np.ones(VOCABULARY, dtype=np.int64), range(5), 4, VOCABULARY, seed=1)
+    return Masker(MaskingSettings(), np.ones(VOCABULARY, dtype=np.int64), range(5), 4, seed=1)
 
 
 def load(
@@ -187,7 +187,7 @@ def test_a_batch_holds_the_examples_of_the_plan_masked_by_their_index(text: list
     plan = plan_of(np.array([len(ids) for ids in text]))
     for indices, batch in zip(plan, load(text, masker, plan), strict=True):
         for row, index in enumerate(indices.tolist()):
-            masked, labels = masker(text[index], 3, index)
+            masked, labels = masker.mask_batch([text[index]], 3, [index])
             assert batch["attention_mask"][row].sum() == len(text[index])
             assert batch["input_ids"][row][: len(masked)].tolist() == masked.tolist()
             assert batch["labels"][row][: len(labels)].tolist() == labels.tolist()

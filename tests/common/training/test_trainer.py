@@ -76,7 +76,7 @@ def masker_of(teacher: Any, corpus: Any) -> Masker:
     tokenizer = teacher.tokenizer
     special = tokenizer.all_special_ids
     settings = MaskingSettings()
-    return Masker(settings, corpus.token_counts, special, tokenizer.mask_token_id, len(tokenizer), tiny.SEED)
+    return Masker(settings, corpus.token_counts, special, tokenizer.mask_token_id, tiny.SEED)
 
 
 # What is optimised

@@ -14,7 +14,7 @@ V = 40
 
 def masker(seed: int = 1, counts: np.ndarray | None = None, **settings: float) -> Masker:
     counts = np.full(V, 100) if counts is None else counts
-    return Masker(MaskingSettings(**settings), counts, list(SPECIAL), MASK, V, seed)
+    return Masker(MaskingSettings(**settings), counts, list(SPECIAL), MASK, seed)
 
 
 def sentence(*tokens: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def draw(masker: Masker, ids: np.ndarray, times: int) -> tuple[np.ndarray, np.nd
 
 def test_labels_are_the_original_ids_where_something_is_to_be_predicted() -> None:
     ids = sentence(*range(5, 35))
-    masked, labels = masker()(ids, epoch=0, index=0)
+    masked, labels = masker().mask_batch([ids], 0, [0])
     assert masked.shape == labels.shape == ids.shape
     is_target = labels != IGNORED
     assert (labels[is_target] == ids[is_target]).all()
@@ -110,12 +110,12 @@ def test_never_more_targets_than_ordinary_tokens_and_never_a_special_one() -> No
 def test_a_mask_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:
     ids = sentence(*range(5, 35))
     one = masker()
-    first = one(ids, epoch=2, index=11)
+    first = one.mask_batch([ids], 2, [11])
     streams = ((0, 0), (2, 11), (2, 12), (3, 11), (-1, 11), (-2, 11))
-    masks = {tuple(one(ids, epoch, index)[1].tolist()) for epoch, index in streams}
+    masks = {tuple(one.mask_batch([ids], epoch, [index])[1].tolist()) for epoch, index in streams}
     assert len(masks) == len(streams)
-    assert not np.array_equal(masker(seed=2)(ids, 2, 11)[1], first[1])
-    for again in (one(ids, 2, 11), masker()(ids, 2, 11)):
+    assert not np.array_equal(masker(seed=2).mask_batch([ids], 2, [11])[1], first[1])
+    for again in (one.mask_batch([ids], 2, [11]), masker().mask_batch([ids], 2, [11])):
         assert all(np.array_equal(a, b) for a, b in zip(again, first, strict=True))
 
 
@@ -127,7 +127,7 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
     together = one.mask_batch([examples[i] for i in order], 4, order.tolist())
     ends = np.cumsum([len(examples[i]) for i in order])[:-1]
     for number, masked, labels in zip(order, *(np.split(part, ends) for part in together), strict=True):
-        alone = one(examples[number], 4, int(number))
+        alone = one.mask_batch([examples[number]], 4, [int(number)])
         assert np.array_equal(alone[0], masked)
         assert np.array_equal(alone[1], labels)
 
@@ -135,7 +135,7 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
 def test_an_example_is_left_as_it_is() -> None:
     ids = sentence(*range(5, 35))
     ids.flags.writeable = False
-    masked, _ = masker(replace=1, keep=0)(ids, 0, 0)
+    masked, _ = masker(replace=1, keep=0).mask_batch([ids], 0, [0])
     assert (masked == MASK).any()
     assert (ids == sentence(*range(5, 35))).all()
 
@@ -143,8 +143,3 @@ def test_an_example_is_left_as_it_is() -> None:
 def test_shares_of_more_than_all_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"replace 0\.8 and keep 0\.3 are more than 1"):
         MaskingSettings(keep=0.3)
-
-
-def test_counts_of_another_vocabulary_are_refused() -> None:
-    with pytest.raises(ValueError, match="counts of 7 ids for a vocabulary of 40"):
-        masker(counts=np.ones(7))
