@@ -59,12 +59,12 @@ class FinetuningSettings(Section):
 
 
 class IntrinsicSettings(Section):
-    """How well a model predicts hidden pieces of held-out text."""
+    """How well a model predicts masked tokens of held-out text."""
 
-    sequences: int = Field(1000, ge=1, description="Held-out sequences in which pieces are masked, at most.")
-    probability: float = Field(0.15, gt=0, lt=1, description="Share of the pieces of a sequence that are masked.")
+    sequences: int = Field(1000, ge=1, description="Held-out sequences in which tokens are masked, at most.")
+    probability: float = Field(0.15, gt=0, lt=1, description="Share of the tokens of a sequence that are masked.")
     sentences: int = Field(
-        100, ge=0, description="Held-out sequences for the pseudo-perplexity, at most; each piece is masked in turn."
+        100, ge=0, description="Held-out sequences for the pseudo-perplexity, at most; each token is masked in turn."
     )
     batch_size: int = Field(32, ge=1, description="Sequences computed at once.")
     seed: int = Field(0, ge=0, description="Seed of the masks: every model sees the same.")

@@ -190,7 +190,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path}: the recipe cannot be read: {reason}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -204,24 +204,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {override}: expected key=value")
+        raise UserError(f"--set {override}: expected KEY=VALUE")
     try:
         value = load_yaml(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"--set {override}: the value is no YAML") from error
+        raise UserError(f"--set {override}: the value is not YAML") from error
     *parents, last = key.split(".")
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {parent} holds {_kind(values)}, not a section")
+            raise UserError(f"--set {override}: {parent} holds {_kind(values)}, so it has no keys")
     values[last] = value
 
 

@@ -190,7 +190,7 @@ def _unknown(text: str) -> str:
         return f"task {text}: there is no such file"
     nearest = difflib.get_close_matches(text, known_tasks(), n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"task {text}: {hint}Known tasks: {', '.join(known_tasks())}; or give a YAML file"
+    return f"task {text}: unknown; {hint}the shipped tasks are {', '.join(known_tasks())}; or give a YAML file"
 
 
 def _parse(path: Path) -> TaskDefinition:

@@ -153,7 +153,7 @@ def test_options_of_several_values_may_be_repeated(line, expected):
             "publish: a recipe must not name an endpoint, because your token would be sent there",
         ),
         ("card.tags=['']", "card.tags.0: string should have at least 1 character"),
-        (f"x={'[' * 5000}", "the value is no YAML"),
+        (f"x={'[' * 5000}", "the value is not YAML"),
         ("publish.repo_id=me/demo", "HF_TOKEN: there is no token"),
     ],
 )

@@ -197,11 +197,11 @@ def test_a_user_who_does_not_exist_has_no_folder(write):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("distillation.max_steps", "expected key=value"),
-        ("=3", "expected key=value"),
-        ("name.x=3", "name holds a str, not a section"),
-        ("seed=[1", "the value is no YAML"),
-        ("corpus={sources: [{path: a.txt}], sources: []}", "the value is no YAML"),
+        ("distillation.max_steps", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("name.x=3", "name holds text, so it has no keys"),
+        ("seed=[1", "the value is not YAML"),
+        ("corpus={sources: [{path: a.txt}], sources: []}", "the value is not YAML"),
     ],
 )
 def test_a_malformed_override_is_refused(write, override, said):
@@ -212,7 +212,7 @@ def test_a_malformed_override_is_refused(write, override, said):
     ("text", "said"),
     [
         ("name: [1", "line 1, column 9: invalid YAML"),
-        (f"{MINIMAL}\nname: other\n", "invalid YAML: name is there twice"),
+        (f"{MINIMAL}\nname: other\n", "invalid YAML: the key name is there twice"),
         ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
         ("", "a recipe is a mapping of keys to values, found nothing"),
         (MINIMAL.replace("student: {layers: 2}", ""), "student is missing"),
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     assert "cannot be read" in message_of(tmp_path)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    assert "is no UTF-8 text" in message_of(binary)
+    assert "it is not UTF-8 text" in message_of(binary)
 
 
 def test_a_recipe_is_read_without_the_heavy_libraries():

@@ -101,7 +101,9 @@ def test_a_file_that_is_no_task_is_told(tmp_path: Path, text: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"task rusentimnt: did you mean rusentiment\? Known tasks: factrueval, "):
+    with pytest.raises(
+        UserError, match=r"task rusentimnt: unknown; did you mean rusentiment\? the shipped tasks are factrueval, "
+    ):
         load_task("rusentimnt")
     with pytest.raises(UserError, match=r"task moods\.yaml: there is no such file"):
         load_task("moods.yaml")
