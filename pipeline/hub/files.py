@@ -57,7 +57,7 @@ def local_files(folder: Path) -> dict[str, FileDigest]:
 def list_files(folder: Path) -> list[Path]:
     """The files of :func:`local_files`, not yet read; and links to folders, which cannot be published."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: is not a folder; run the stages first or give --run-dir")
+        raise UserError(f"{folder}: is not a folder; a folder that `publish.py RECIPE` has made is needed")
     return sorted(
         path
         for path in folder.rglob("*")
