@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 
 from distilrubert.common.errors import UserError
 
-S = TypeVar("S", bound="Section")
+S = TypeVar("S", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # A recipe can come from a stranger: a path with any other variable in it could carry a token away.
@@ -79,7 +79,7 @@ def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str],
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
-        raise UserError(f"{os.fspath(file)}: {field}: {problem['msg']}") from None
+        raise UserError(": ".join(filter(None, (os.fspath(file), field, problem["msg"])))) from None
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:

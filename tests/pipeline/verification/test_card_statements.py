@@ -175,6 +175,7 @@ def test_a_card_that_does_not_name_its_version_is_one_of_another_version(hub: Pa
         (lambda hub: (hub / "README.md").write_text("---\na: [\n---\n"), "the front matter cannot be read"),
         (lambda hub: (hub / "README.md").write_text("---\nmodel-index: 3\n---\n"), "the front matter cannot be read"),
         (lambda hub: (hub / "config.json").write_text("{}"), r"config\.json: n_layers: Field required"),
+        (lambda hub: (hub / "config.json").write_text("[]"), r"config\.json: Input should be"),
         (lambda hub: (hub / "reports/speed.json").write_text("{}"), r"speed\.json: is no measurement file"),
     ],
 )
@@ -193,6 +194,11 @@ def test_what_cannot_be_read_is_a_mistake_of_the_user(hub: Path, break_it: Any, 
         ("parity", lambda report: report["details"].pop("sentences"), r"details\.sentences: Field required"),
         ("training", lambda report: report["details"]["settings"].pop("warmup"), r"details\.settings\.warmup"),
         ("quality", lambda report: report["environment"].update(cpu=1), r"environment\.cpu"),
+        (
+            "quality",
+            lambda report: report["rows"][1]["tasks"]["rusentiment"]["accuracy"].update(mean="x"),
+            r"rows\.1\.tasks\.rusentiment\.accuracy",
+        ),
     ],
 )
 def test_a_report_of_another_form_is_a_mistake_of_the_user(hub: Path, report: str, change: Any, said: str) -> None:
