@@ -1,18 +1,17 @@
 """The README.md of a model repository, made from reports: every number is in one of its files."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import atomic_file, read_json, write_json, write_text
+from distilrubert.common.persistence import atomic_file, write_json, write_text
 from distilrubert.model_card.card_facts import facts_of
 from distilrubert.model_card.card_pictures import PICTURES, write_pictures
 from distilrubert.model_card.card_settings import CardSettings
@@ -21,7 +20,7 @@ from distilrubert.model_card.formatting import escape
 from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
 from distilrubert.model_card.procedure import describe_training
 from distilrubert.model_card.prose import describe_model, describe_parity, describe_quality, describe_speed
-from distilrubert.model_card.scores import Score, task_scores
+from distilrubert.model_card.scores import task_scores
 from distilrubert.model_card.tables import file_table, parity_table, quality_table, speed_table
 
 # What the Hub calls our kinds of task.
@@ -42,16 +41,12 @@ METRIC_TYPES = {
 }
 
 
-def write_card(
-    run_folder: Path, settings: CardSettings | None = None, hub: Path | None = None, hub_address: str | None = None
-) -> Path:
+def write_card(run_folder: Path, hub: Path | None = None) -> Path:
     """Complete a model repository with its card, pictures, citation and reports.
 
     Args:
         run_folder: the run directory.
-        settings: what the card says beyond the reports; None takes the recipe's ``card`` section.
         hub: folder of the model repository, which holds the model; None takes the run's ``hub/``.
-        hub_address: web address of the Hub that the model goes to; None takes that of HF_ENDPOINT, or the public one.
 
     Returns:
         The path of the card.
@@ -59,15 +54,7 @@ def write_card(
     Raises:
         UserError: if the recipe or the model is missing or a file cannot be read or written.
     """
-    recipe, hub = _read_recipe(run_folder / "recipe.yaml"), hub or run_folder / "hub"
-    manifest = run_folder / "corpus" / "manifest.json"
-    facts = facts_of(
-        recipe,
-        read_json(manifest) if manifest.is_file() else None,
-        settings,
-        hub_address,
-        run_folder / "recipe.yaml",
-    )
+    facts, hub = facts_of(run_folder), hub or run_folder / "hub"
     for name in REPORTS:
         source, target = run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json"
         # The report on a teacher that an earlier recipe trained may still be there.
@@ -82,17 +69,6 @@ def write_card(
     write_text(hub / "CITATION.bib", bibliography(run))
     write_text(hub / "README.md", render_card(read_card_input(hub)))
     return hub / "README.md"
-
-
-def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
-    needed = ("name", "teacher", "card")
-    if not isinstance(recipe, dict) or any(key not in recipe for key in needed):
-        raise UserError(f"{path}: is not a resolved recipe: the keys {', '.join(needed)} are needed")
-    return recipe
 
 
 def render_card(run: CardInput) -> str:
@@ -115,6 +91,7 @@ def card_data(run: CardInput) -> ModelCardData:
     """The card's front matter."""
     settings, teacher = run.settings, run.facts.teacher
     results = eval_results(run.quality) if run.quality else []
+    formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
         license=settings.license,
@@ -125,7 +102,7 @@ def card_data(run: CardInput) -> ModelCardData:
         base_model=teacher.id,
         base_model_relation="finetune" if teacher.id else None,
         datasets=settings.datasets or None,
-        tags=_tags(run),
+        tags=["distilbert", "knowledge-distillation", *formats, *settings.tags],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         widget=[{"text": settings.example}],
         model_name=run.facts.name,
@@ -133,26 +110,21 @@ def card_data(run: CardInput) -> ModelCardData:
     )
 
 
-def _tags(run: CardInput) -> list[str]:
-    formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
-    return ["distilbert", "knowledge-distillation", *formats, *run.settings.tags]
-
-
 def eval_results(quality: Measurements) -> list[EvalResult]:
     """The student's task scores, and nothing else, as the Hub's model-index wants them."""
-    return [_eval_result(score) for score in task_scores(quality) if "student" in score.values]
-
-
-def _eval_result(score: Score) -> EvalResult:
-    return EvalResult(
-        task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
-        dataset_type=score.task,
-        dataset_name=score.title,
-        dataset_split=score.about.get("split", "test"),
-        metric_type=METRIC_TYPES.get(score.metric, score.metric),
-        metric_name=score.metric_title,
-        metric_value=round(score.values["student"].mean, 4),
-    )
+    return [
+        EvalResult(
+            task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
+            dataset_type=score.task,
+            dataset_name=score.title,
+            dataset_split=score.about.get("split", "test"),
+            metric_type=METRIC_TYPES.get(score.metric, score.metric),
+            metric_name=score.metric_title,
+            metric_value=round(score.values["student"].mean, 4),
+        )
+        for score in task_scores(quality)
+        if "student" in score.values
+    ]
 
 
 def _view(run: CardInput) -> dict[str, Any]:
@@ -207,8 +179,5 @@ def _task_licenses(run: CardInput) -> str:
 
 def _single_blank_lines(text: str) -> str:
     """`text` without the empty lines that left-out parts of the templates leave behind."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
-    return "\n".join(lines).strip() + "\n"
+    stripped = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", stripped).strip() + "\n"

@@ -11,10 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import constants
 from pydantic import Field
 
 from distilrubert.common.configuration import Section, stated_settings
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.hub_rules import is_repo_id
 
@@ -64,32 +67,21 @@ def renderer_version() -> str:
     return f"{metadata.version('distilrubert')}+{digest.hexdigest()[:12]}"
 
 
-def facts_of(
-    recipe: Mapping[str, Any],
-    manifest: Mapping[str, Any] | None,
-    settings: CardSettings | None,
-    hub: str | None,
-    recipe_path: Path,
-) -> CardFacts:
-    """The facts of a run.
-
-    Args:
-        recipe: the resolved recipe, as plain values.
-        manifest: ``corpus/manifest.json``.
-        settings: the card's settings; None takes the recipe's ``card`` section.
-        hub: address of the Hub; None takes that of HF_ENDPOINT, or the public one.
-        recipe_path: for messages.
+def facts_of(run_folder: Path) -> CardFacts:
+    """The facts of a run, from its resolved recipe and, if it is there, the manifest of its corpus.
 
     Raises:
-        UserError: if the recipe's ``card`` section is not valid.
+        UserError: if the recipe is missing or not valid.
     """
-    settings = settings or stated_settings(CardSettings, recipe["card"], recipe_path, "card")
-    corpus = _corpus(manifest) if manifest else None
+    path, manifest = run_folder / "recipe.yaml", run_folder / "corpus" / "manifest.json"
+    recipe = _read_recipe(path)
+    settings = stated_settings(CardSettings, recipe["card"], path, "card")
+    corpus = _corpus(read_json(manifest)) if manifest.is_file() else None
     return CardFacts(
         version=renderer_version(),
         name=recipe["name"],
         repo_id=(recipe.get("publish") or {}).get("repo_id"),
-        hub=(hub or constants.ENDPOINT).rstrip("/"),
+        hub=constants.ENDPOINT.rstrip("/"),
         teacher=_teacher(recipe["teacher"], settings),
         max_length=corpus.max_length if corpus else (recipe.get("corpus") or {}).get("max_length"),
         corpus=corpus,
@@ -97,9 +89,20 @@ def facts_of(
     )
 
 
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
+    needed = ("name", "teacher", "card")
+    if not isinstance(recipe, dict) or any(key not in recipe for key in needed):
+        raise UserError(f"{path}: is not a resolved recipe: the keys {', '.join(needed)} are needed")
+    return recipe
+
+
 def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts:
     model = teacher.get("model")
-    repository = model if model and is_hub_id(model) else None
+    repository = model if model and is_repo_id(model) and not Path(model).is_dir() else None
     revision = str(teacher.get("revision"))
     return TeacherFacts(
         commit=revision if repository and re.fullmatch(r"[0-9a-f]{40}", revision) else None,
@@ -107,11 +110,6 @@ def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts
         id=repository,
         is_pretrained_here=bool(teacher.get("pretrain")),
     )
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` can be a repository's id on the Hub and is not a folder here."""
-    return is_repo_id(name) and not Path(name).is_dir()
 
 
 def _corpus(manifest: Mapping[str, Any]) -> CorpusFacts:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import atomic_file
-from distilrubert.model_card.cases import BACKENDS, Case
+from distilrubert.model_card.cases import BACKENDS, Case, stored_in_16_bits
 from distilrubert.model_card.drawing import (
     BLUE,
     GREEN,
@@ -25,10 +25,8 @@ from distilrubert.model_card.drawing import (
     to_png,
 )
 from distilrubert.model_card.formatting import number
-from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.loss_rows import losses_of
+from distilrubert.model_card.inputs import CardInput, losses_of
 from distilrubert.model_card.scores import Score, main_scores
-from distilrubert.model_card.sizes import stored_in_16_bits
 
 # Dark enough for text.
 BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))

@@ -1,6 +1,7 @@
 """What a recipe says about the model card beyond what was measured."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -17,61 +18,49 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _language(code: str) -> str:
-    if not is_language(code):
-        raise ValueError("a language is an ISO 639 code of two or three small letters, or multilingual or code")
-    return code
+def _must(is_valid: Callable[[str], Any], message: str) -> AfterValidator:
+    """A validator that refuses a text with this message."""
+
+    def check(text: str) -> str:
+        if not is_valid(text):
+            raise ValueError(message)
+        return text
+
+    return AfterValidator(check)
 
 
-def _license(identifier: str) -> str:
-    if identifier not in LICENSES:
-        raise ValueError(
-            "the Hub knows no such license; use an identifier of huggingface.co/docs/hub/repositories-licenses "
-            "such as apache-2.0, mit or cc-by-4.0, or other with license_name and license_link"
-        )
-    return identifier
-
-
-def _license_link(link: str) -> str:
-    # It becomes the target of a Markdown link and a value of the front matter.
-    if not re.fullmatch(r"https?://[^\s<>()\[\]\"'\\]+|[\w.-]+(/[\w.-]+)*", link):
-        raise ValueError(
-            "an https address or the path of a file in the repository is needed, without spaces, quotes or brackets"
-        )
-    return link
-
-
-def _dataset(name: str) -> str:
-    if not is_repo_id(name):
-        raise ValueError("a data set is named by its Hub id, for example user/name")
-    return name
-
-
-def _one_mask(text: str) -> str:
-    if text.count(MASK) != 1:
-        raise ValueError(f"the example holds exactly one {MASK}")
-    return text
-
-
+LANGUAGE = _must(is_language, "a language is an ISO 639 code of two or three small letters, or multilingual or code")
+LICENSE = _must(
+    LICENSES.__contains__,
+    "the Hub knows no such license; use an identifier of huggingface.co/docs/hub/repositories-licenses "
+    "such as apache-2.0, mit or cc-by-4.0, or other with license_name and license_link",
+)
+# It becomes the target of a Markdown link and a value of the front matter.
+LICENSE_LINK = _must(
+    re.compile(r"https?://[^\s<>()\[\]\"'\\]+|[\w.-]+(/[\w.-]+)*").fullmatch,
+    "an https address or the path of a file in the repository is needed, without spaces, quotes or brackets",
+)
+DATASET = _must(is_repo_id, "a data set is named by its Hub id, for example user/name")
+ONE_MASK = _must(lambda text: text.count(MASK) == 1, f"the example holds exactly one {MASK}")
 Words = Annotated[str, Field(min_length=1)]
 
 
 class CardSettings(Section):
     """What only a person can say about the model: licences, origin, purpose."""
 
-    language: Annotated[list[Annotated[str, AfterValidator(_language)]], BeforeValidator(_as_list)] = Field(
+    language: Annotated[list[Annotated[str, LANGUAGE]], BeforeValidator(_as_list)] = Field(
         min_length=1, description="ISO 639 code of the model's language, or a list of them."
     )
-    license: Annotated[str, AfterValidator(_license)] = Field(
+    license: Annotated[str, LICENSE] = Field(
         description="Licence of the published model: an identifier of the Hub's list, or other."
     )
     license_name: str | None = Field(None, description="Name of the licence where license is other.")
-    license_link: Annotated[str, AfterValidator(_license_link)] | None = Field(
+    license_link: Annotated[str, LICENSE_LINK] | None = Field(
         None, description="Address, or path in the repository, of the licence's text where license is other."
     )
     title: str | None = Field(None, description="Heading of the card; the recipe's name where it is left out.")
     tags: list[Words] = Field([], description="Tags for the Hub's search, besides those that follow from the files.")
-    datasets: list[Annotated[str, AfterValidator(_dataset)]] = Field(
+    datasets: list[Annotated[str, DATASET]] = Field(
         [], description="Hub ids of the data sets that the corpus was made from."
     )
     method: Literal["distilbert", "distilrubert"] = Field(
@@ -89,7 +78,7 @@ class CardSettings(Section):
     limitations: str | None = Field(
         None, description="Limits and biases of this very model beyond the general ones, as Markdown."
     )
-    example: Annotated[str, AfterValidator(_one_mask)] = Field(
+    example: Annotated[str, ONE_MASK] = Field(
         "",
         description=f"A sentence with one {MASK} for the usage section and the widget, in the model's language. "
         f"{LEFT_OUT}",

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Self
 
 from distilrubert.common.formats import CASES
+from distilrubert.common.measurements import Row
 
 BACKENDS = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -38,15 +39,24 @@ class Case:
         return "-".join(filter(None, (self.model, self.backend, self.variant)))
 
     @property
-    def follows_cpu(self) -> bool:
-        """Whether its runtime takes the precision of the arithmetic from the CPU, whatever the file holds."""
-        return self.backend == "openvino"
-
-    @property
     def label(self) -> str:
         """What the card and its pictures call it."""
         what = " ".join(filter(None, (BACKENDS.get(self.backend, self.backend), self.variant.replace("-in-", " in "))))
         return ", ".join(filter(None, (self.model.capitalize(), what)))
+
+
+def stored_in_16_bits(row: Row) -> bool:
+    """Whether a PyTorch row of a speed report was read from a file with two bytes a parameter: fp16 or bf16."""
+    size, parameters = row.values.get("size_mib"), row.values.get("parameters")
+    if Case.parse(row.case).backend != "pytorch" or not size or not parameters:
+        return False
+    # Between two bytes and four; headers and buffers take little.
+    return bool(size * 2**20 / parameters < 3)
+
+
+def has_default_precision(case: str, row: Row) -> bool:
+    """Whether OpenVINO took the number format from the CPU: older reports have one case for each of its files."""
+    return Case.parse(case).backend == "openvino" and "hint" not in row.values
 
 
 def file_of(case: str) -> str:

@@ -5,10 +5,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.loss_rows import losses_of
+from distilrubert.model_card.inputs import CardInput, losses_of
 
-_HERE = Path(__file__).parent
 METHOD, SUBTITLES, TAIGA = "kolesnikova2022knowledge", "lison2016opensubtitles", "shavrina2017taiga"
 DISTILBERT, EXAMPLE = "sanh2019distilbert", "huggingface-distillation"
 ACROSS_VOCABULARIES = ("match", "reduce_map", "reduce", "reduce_cosine")
@@ -63,7 +61,7 @@ def _keys(run: CardInput) -> list[str]:
 @functools.cache
 def _bibtex() -> dict[str, str]:
     """The entries of the BibTeX file by key, in its order."""
-    entries = (_HERE / "references.bib").read_text(encoding="utf-8").strip().split("\n\n")
+    entries = Path(__file__).with_name("references.bib").read_text(encoding="utf-8").strip().split("\n\n")
     return {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in entries}
 
 

@@ -20,11 +20,9 @@ class CardInput:
     """Everything that a card may state. What was not measured is None and is left out of the card.
 
     Attributes:
-        facts: what no report states.
         config: the student's ``config.json``.
         files: size in bytes of each file of the model repository, by its path in it.
         pretraining: the report on a teacher that the recipe trains itself.
-        training, parity, speed, quality: the other reports.
     """
 
     facts: CardFacts
@@ -45,11 +43,8 @@ class CardInput:
 def read_card_input(hub: Path) -> CardInput:
     """Gather the files of a model repository.
 
-    Args:
-        hub: a folder with at least ``config.json`` and ``reports/card.json``.
-
     Raises:
-        UserError: if one of these is missing or a file is not of its form.
+        UserError: if ``config.json`` or ``reports/card.json`` is missing, or a file is not of its form.
     """
     facts = stated_settings(CardFacts, read_json(hub / FACTS), hub / FACTS, "")
     return CardInput(facts, read_json(hub / "config.json"), file_sizes(hub), **read_reports(hub))
@@ -63,6 +58,20 @@ def read_reports(hub: Path) -> dict[str, Measurements]:
     """
     paths = {name: hub / "reports" / f"{name}.json" for name in REPORTS}
     return {name: Measurements.load(path) for name, path in paths.items() if path.is_file()}
+
+
+def losses_of(training: Measurements | None) -> dict[str, dict[str, Any]]:
+    """Weight, title and meaning of each loss with a weight above 0, by its name.
+
+    Older reports do not describe the losses. There the names of the settings stand for both.
+    """
+    if training is None:
+        return {}
+    losses = training.details.get("losses") or {
+        name: {"weight": weight, "title": name, "meaning": name}
+        for name, weight in training.details["settings"].get("weights", {}).items()
+    }
+    return {name: loss for name, loss in losses.items() if loss["weight"]}
 
 
 def file_sizes(hub: Path) -> dict[str, int]:

@@ -7,7 +7,6 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.card_facts import CorpusFacts
 from distilrubert.model_card.formatting import count, duration, escape, listing, number, short_count
 from distilrubert.model_card.inputs import CardInput
-from distilrubert.model_card.loss_rows import losses_of
 from distilrubert.model_card.prose import machine_of
 from distilrubert.model_card.tables import loss_table
 
@@ -19,8 +18,9 @@ def describe_training(run: CardInput) -> dict[str, Any]:
     training = run.training
     return {
         "start": _start(training),
-        "loss_table": training and loss_table(losses_of(training)),
-        "pretraining": run.pretraining and _pretraining(run.pretraining),
+        "loss_table": training and loss_table(training),
+        "pretraining": run.pretraining
+        and f"The teacher was trained first, on the same corpus: {_effort(run.pretraining)}.",
         "training": training and _distillation(training),
         "optimisation": training and _optimisation(training.details["settings"]),
         "corpus": _corpus(run),
@@ -37,11 +37,6 @@ def _start(training: Measurements | None) -> str:
         return "random weights"
     layers = listing([str(layer + 1) for layer in initialisation["layers"]])
     return f"layers {layers} of the teacher's {initialisation['teacher_layers']} (the first layer is 1)"
-
-
-def _pretraining(training: Measurements) -> str:
-    """What it took to train the teacher."""
-    return f"The teacher was trained first, on the same corpus: {_effort(training)}."
 
 
 def _distillation(training: Measurements) -> str:
@@ -64,17 +59,15 @@ def _effort(training: Measurements) -> str:
 
 def _optimisation(settings: Mapping[str, Any]) -> str:
     """The optimiser's settings."""
-    masking = settings.get("masking") or {}
-    sentences = [
+    text = (
         f"The optimiser is AdamW. The peak learning rate of {settings['learning_rate']:g} is reached after "
-        f"{100 * settings['warmup']:g} % of the updates.",
-        f"An update sees at most {count(settings['batch_tokens'] * settings['batches_per_update'])} tokens.",
-        f"{100 * masking['probability']:g} % of the tokens are masked"
-        f"{', rare ones more often' if masking.get('smoothing') else ''}."
-        if masking
-        else "",
-    ]
-    return " ".join(filter(None, sentences))
+        f"{100 * settings['warmup']:g} % of the updates. "
+        f"An update sees at most {count(settings['batch_tokens'] * settings['batches_per_update'])} tokens."
+    )
+    if masking := settings.get("masking"):
+        rare = ", rare ones more often" if masking.get("smoothing") else ""
+        text += f" {100 * masking['probability']:g} % of the tokens are masked{rare}."
+    return text
 
 
 def _corpus(run: CardInput) -> str:

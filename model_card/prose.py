@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.model_card.cases import BACKENDS, Case
+from distilrubert.common.measurements import Environment, Measurements
+from distilrubert.model_card.cases import BACKENDS, Case, has_default_precision, stored_in_16_bits
 from distilrubert.model_card.formatting import count, escape, listing, number, short_count, words
 from distilrubert.model_card.hub_rules import language_name
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.scores import have_vocabularies_of_their_own, intrinsic_scores, main_scores, task_scores
-from distilrubert.model_card.sizes import stored_in_16_bits
 
 
 def describe_model(run: CardInput) -> dict[str, Any]:
@@ -64,10 +63,10 @@ def _parameters(speed: Measurements | None, training: Measurements | None) -> st
 
 def _fastest(speed: Measurements) -> str | None:
     """The student's file with the lowest latency on the CPU, if that is lower than the teacher's."""
-    rows = [row for row in speed.rows if row.values.get("latency_ratio", 0) > 1 and _is_students_on_cpu(row)]
-    if not rows:
+    rows = [row for row in speed.rows if row.case.startswith("student-") and not row.case.endswith("-cuda")]
+    best = max(rows, key=lambda row: row.values.get("latency_ratio", 0), default=None)
+    if best is None or best.values.get("latency_ratio", 0) <= 1:
         return None
-    best = max(rows, key=lambda row: row.values["latency_ratio"])
     values = best.values
     throughput = values["throughput_ratio"]
     also = f", and its throughput is {number(throughput)} times higher" if throughput > 1 else ""
@@ -76,11 +75,6 @@ def _fastest(speed: Measurements) -> str | None:
         f"({number(values['size_mib'])} MiB). On the same CPU, its latency is {number(values['latency_ratio'])} times "
         f"lower than that of the teacher in PyTorch{also}.**"
     )
-
-
-def _is_students_on_cpu(row: Row) -> bool:
-    case = Case.parse(row.case)
-    return case.model == "student" and not case.cuda
 
 
 def describe_speed(speed: Measurements) -> str:
@@ -117,7 +111,7 @@ def _statistics(speed: Measurements) -> str:
 
 def _default_precision(speed: Measurements) -> str:
     """In which number format OpenVINO computed, in reports that have one case for each of its files."""
-    if not any(Case.parse(row.case).follows_cpu and "hint" not in row.values for row in speed.rows):
+    if not any(has_default_precision(row.case, row) for row in speed.rows):
         return ""
     in_bf16 = any("bf16" in name for name in speed.environment.instruction_sets)
     found = "bf16 for all that is not int8" if in_bf16 else "fp32"
@@ -175,7 +169,7 @@ def _file_protocol(quality: Measurements) -> str:
 def describe_parity(parity: Measurements) -> str:
     """On how much text the files were compared, and in which arithmetic."""
     details = parity.details
-    is_fp32 = any(Case.parse(f"student-{row.case}").follows_cpu and "hint" not in row.values for row in parity.rows)
+    is_fp32 = any(has_default_precision(f"student-{row.case}", row) for row in parity.rows)
     what = "logits" if details.get("task") == "fill-mask" else "hidden states"
     full = details.get("full_length_texts")
     sentences = [

@@ -56,16 +56,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One metric of one task, for every model that has it.
-
-    Attributes:
-        task: the task's short name.
-        title: the task's name for a reader.
-        kind: the kind of task.
-        metric: the metric's short name.
-        values: by model.
-        about: what else the report says about the task, such as its ``licence``.
-    """
+    """One metric of one task, for every model that has it; `about` is what else the report says about the task."""
 
     task: str
     title: str
@@ -81,12 +72,7 @@ class Score:
 
 
 def task_scores(quality: Measurements, part: str = "tasks") -> list[Score]:
-    """All metrics of all tasks, in the order of the report.
-
-    Args:
-        quality: the report.
-        part: of its rows: ``tasks``, the fine-tuned models, or ``linear_probe``.
-    """
+    """All metrics of all tasks, of the fine-tuned models or of another part of the rows: ``linear_probe``."""
     about = quality.details.get("tasks", {})
     found: dict[tuple[str, str], dict[str, Value]] = {}
     for row in quality.rows:

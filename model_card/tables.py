@@ -5,17 +5,18 @@ from typing import Any
 
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.model_card.cases import Case, file_of
+from distilrubert.model_card.cases import Case, file_of, stored_in_16_bits
 from distilrubert.model_card.formatting import cosine, escape, number, score
+from distilrubert.model_card.inputs import losses_of
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
     PER_TOKEN,
+    Value,
     have_vocabularies_of_their_own,
     intrinsic_scores,
     main_scores,
     task_scores,
 )
-from distilrubert.model_card.sizes import stored_in_16_bits
 
 MODEL_TITLES = {
     "teacher": "Teacher",
@@ -95,27 +96,19 @@ def _parity_cell(values: Mapping[str, Any], key: str) -> str:
 def quality_table(quality: Measurements) -> str:
     """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side; "" of none."""
     models = [row.case for row in quality.rows]
+    values: dict[str, Mapping[str, Value]] = {}
     own = "Held-out text, not comparable" if have_vocabularies_of_their_own(quality) else "Held-out text"
-    head = ["Measure", *map(_model_title, models)]
-    intrinsic = [
-        [
-            f"{own if name in PER_TOKEN else 'Held-out text'}: {INTRINSIC_TITLES[name]}",
-            *(_text(values.get(model)) for model in models),
-        ]
-        for name, values in intrinsic_scores(quality)
-    ]
-    tasks = [
-        [f"{escape(found.title)}: {found.metric_title}", *(_text(found.values.get(model)) for model in models)]
-        for found in task_scores(quality)
-    ]
-    probes = [
-        [f"{escape(found.title)}, linear probe: {found.metric_title}", *(_text(found.values.get(m)) for m in models)]
-        for found in main_scores(quality, "linear_probe")
-    ]
-    relative = ["Mean of the tasks' main metrics, relative to the teacher", *map(_ratio, quality.rows)]
-    summary = [relative] if any(row.ratio is not None for row in quality.rows) else []
-    rows = [*intrinsic, *probes, *tasks, *summary, *_leads(quality)]
-    return markdown_table(head, rows) if rows else ""
+    for name, measured in intrinsic_scores(quality):
+        values[f"{own if name in PER_TOKEN else 'Held-out text'}: {INTRINSIC_TITLES[name]}"] = measured
+    for found in main_scores(quality, "linear_probe"):
+        values[f"{escape(found.title)}, linear probe: {found.metric_title}"] = found.values
+    for found in task_scores(quality):
+        values[f"{escape(found.title)}: {found.metric_title}"] = found.values
+    if ratios := {row.case: Value(row.ratio) for row in quality.rows if row.ratio is not None}:
+        values["Mean of the tasks' main metrics, relative to the teacher"] = ratios
+    rows = [[label, *(of[model].text if model in of else "–" for model in models)] for label, of in values.items()]
+    rows += _leads(quality)
+    return markdown_table(["Measure", *map(_model_title, models)], rows) if rows else ""
 
 
 def _leads(quality: Measurements) -> Iterator[list[str]]:
@@ -135,10 +128,6 @@ def _model_title(case: str) -> str:
     return MODEL_TITLES.get(case, escape(case))
 
 
-def _ratio(row: Row) -> str:
-    return "–" if row.ratio is None else score(row.ratio)
-
-
 def file_table(files: Mapping[str, int]) -> str:
     """The weights in the repository and who should take which."""
     rows = [
@@ -149,18 +138,13 @@ def file_table(files: Mapping[str, int]) -> str:
     return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 
-def loss_table(losses: Mapping[str, Mapping[str, Any]]) -> str:
+def loss_table(training: Measurements) -> str:
     """The losses that the student was trained on, with their weights."""
-    return markdown_table(
-        ["Loss", "Weight"], [[escape(loss["meaning"]), f"{loss['weight']:g}"] for loss in losses.values()]
-    )
+    rows = [[escape(loss["meaning"]), f"{loss['weight']:g}"] for loss in losses_of(training).values()]
+    return markdown_table(["Loss", "Weight"], rows)
 
 
 def _measured(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The columns that at least one row has a value for."""
     rows = list(rows)
     return {key: title for key, title in columns.items() if any(row.get(key) is not None for row in rows)}
-
-
-def _text(value: Any) -> str:
-    return "–" if value is None else value.text

@@ -25,7 +25,7 @@ from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
 from distilrubert.pipeline.terminal import print_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository
-from distilrubert.pipeline.verification.statement_table import all_hold, statement_table, statements_as_json, summary
+from distilrubert.pipeline.verification.statement import all_hold, statement_table, statements_as_json, summary
 
 S = TypeVar("S", bound=Section)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
 from distilrubert.common.errors import UserError
@@ -22,7 +22,6 @@ from distilrubert.model_card.card import eval_results, render_card
 from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
-from distilrubert.model_card.loss_rows import losses_of
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
 from distilrubert.pipeline.verification.report_forms import require_config
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
@@ -40,7 +39,6 @@ def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
         UserError: if there is no card, or its front matter or ``reports/card.json`` cannot be read.
     """
     card = _read_card(folder)
-    data = _data(card)
     for name in REPORTS:
         if name not in reports and f"(reports/{name}.json)" in card.text:
             yield unchecked(f"reports/{name}.json", "file", "the card links to it", "is missing")
@@ -49,7 +47,7 @@ def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
         require_config(folder)
         run = read_card_input(folder)
         rendered = ModelCard(render_card(run))
-        yield from _check_front_matter(data, _data(rendered))
+        yield from _check_front_matter(_front_matter(card), _front_matter(rendered))
         yield from _check_lines(CARD, card.text, rendered.text)
         if (folder / "CITATION.bib").is_file():
             yield from _check_lines("CITATION.bib", _text(folder / "CITATION.bib"), bibliography(run))
@@ -58,7 +56,8 @@ def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
         yield unchecked(CARD, "text", None, reason)
         yield from _check_tables(card.text, folder, reports)
     quality = reports.get("quality")
-    yield from _check_model_index(data.eval_results or [], eval_results(quality) if quality else None)
+    stated = getattr(card.data, "eval_results", None) or []
+    yield from _check_model_index(stated, eval_results(quality) if quality else None)
 
 
 def _read_card(folder: Path) -> ModelCard:
@@ -67,11 +66,6 @@ def _read_card(folder: Path) -> ModelCard:
         return ModelCard(_text(path))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: the front matter cannot be read: {error}") from error
-
-
-def _data(card: ModelCard) -> ModelCardData:
-    assert isinstance(card.data, ModelCardData)
-    return card.data
 
 
 def _text(path: Path) -> str:
@@ -89,21 +83,17 @@ def _version(folder: Path) -> str:
     return str(facts.get("version", "unknown")) if isinstance(facts, dict) else "unknown"
 
 
-def _check_front_matter(card: ModelCardData, rendered: ModelCardData) -> Iterator[Statement]:
+def _front_matter(card: ModelCard) -> dict[str, Any]:
     """All keys but the scores, which :func:`_check_model_index` compares."""
-    stated, expected = (
-        {key: value for key, value in _keys(data).items() if key != "model-index"} for data in (card, rendered)
-    )
+    return {key: value for key, value in card.data.to_dict().items() if key != "model-index"}  # type: ignore[no-untyped-call]
+
+
+def _check_front_matter(stated: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Statement]:
     for key, value in expected.items():
         if stated.get(key) != value:
             yield checked(f"{CARD}, front matter", key, _plain(stated.get(key)), _plain(value), holds=False)
     for key in stated.keys() - expected.keys():
         yield unchecked(f"{CARD}, front matter", key, _plain(stated[key]), NOT_IN_REPORTS)
-
-
-def _keys(data: ModelCardData) -> dict[str, Any]:
-    values: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    return values
 
 
 def _plain(value: Any) -> str | None:
@@ -151,7 +141,7 @@ def _identity(result: EvalResult) -> tuple[str | None, ...]:
 def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
     """Compare the cells that the card and this version's tables both have, by row and column."""
     shown = {key: cell for table in _tables(text) for key, cell in table.items()}
-    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": _losses}
+    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": loss_table}
     expected = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
     for source, markdown in {**expected, "files": file_table(file_sizes(folder))}.items():
         cells = {key: cell for table in _tables(markdown) for key, cell in table.items() if _NUMBER.search(cell)}
@@ -166,17 +156,11 @@ def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Stateme
             yield unchecked(f"{CARD}, table", source, None, missing)
 
 
-def _losses(training: Measurements) -> str:
-    return loss_table(losses_of(training))
-
-
 def _tables(markdown: str) -> Iterator[dict[tuple[str, str], str]]:
     """The cells of each table by the label of the row and the title of the column."""
     rows: list[list[str]] = []
     for token in MarkdownIt("commonmark").enable("table").parse(markdown):
-        if token.type == "table_open":
-            rows = []
-        elif token.type == "tr_open":
+        if token.type == "tr_open":
             rows.append([])
         elif token.type == "inline" and rows:
             rows[-1].append("".join(child.content for child in token.children or []))

@@ -96,8 +96,7 @@ def _of_quality(row: Row, quality: Measurements) -> Mapping[str, Any] | None:
 
 
 def _tasks_of(quality: Measurements, case: str | None) -> Mapping[str, Any]:
-    found: list[Mapping[str, Any]] = [row.values.get("tasks", {}) for row in quality.rows if row.case == case]
-    return found[0] if found else {}
+    return next((row.values.get("tasks", {}) for row in quality.rows if row.case == case), {})
 
 
 def _scores(tasks: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,11 +31,6 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     report are not published, so agreement is measured on others. It must be within the tolerances of the report, or
     the default ones if it has none. Model files of other formats are listed.
 
-    Args:
-        folder: the model repository.
-        parity: its report; None if there is none.
-        sentences: real text to compare on.
-
     Raises:
         UserError: if the report's tolerances or checksums are not valid.
     """

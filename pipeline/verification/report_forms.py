@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from distilrubert.common.configuration import stated_settings
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
+from distilrubert.conversion.parity import WAYS
+from distilrubert.model_card.tables import PARITY_COLUMNS
 
 
 def _form(**fields: Any) -> Any:
@@ -71,18 +73,7 @@ TRAINING = _report(
 
 PARITY = _report(
     _form(sentences=int, full_length_texts=(int, 0), sha256=(dict[str, str], {})),
-    _form(
-        case=str,
-        maximal_difference=NUMBER,
-        mean_difference=NUMBER,
-        token_cosine=NUMBER,
-        token_cosine_p1=NUMBER,
-        pooled_cosine=NUMBER,
-        top1_agreement=NUMBER,
-        single=NUMBERS,
-        padded=NUMBERS,
-        full_length=NUMBERS,
-    ),
+    _form(case=str, **dict.fromkeys(PARITY_COLUMNS, NUMBER), **dict.fromkeys(WAYS, NUMBERS)),
 )
 
 TIMES: Any = _form(median_s=Positive, starts_s=(list[Positive], []))
@@ -143,9 +134,5 @@ def require_forms(folder: Path, reports: Mapping[str, Measurements]) -> None:
 
 
 def require_config(folder: Path) -> None:
-    """Refuse a ``config.json`` that does not have the values that a card states.
-
-    Raises:
-        UserError: naming the field and what is wrong.
-    """
+    """Refuse, likewise, a ``config.json`` that does not have the values that a card states."""
     stated_settings(CONFIG, read_json(folder / "config.json"), folder / "config.json", "")

@@ -49,10 +49,6 @@ class Extent:
 def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
     """Every statement of a model repository with its verdict, as they are reached.
 
-    Args:
-        folder: with card, reports and files.
-        extent: the slow measurements that are asked for.
-
     Raises:
         UserError: if the folder holds no card or no reports, or they are not of their form.
     """

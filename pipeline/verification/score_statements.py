@@ -50,20 +50,21 @@ def check_scores(
         task: the task, with its data.
         seeds: of the runs; None takes the report's.
         cache_folder: where finished runs are kept.
-        exporters: the kinds of files among the report's rows, by name.
+        exporters: what makes the files that were scored, by name.
         processes: fine-tuning runs at once.
 
     Raises:
         UserError: if the report has no scores on the task, its settings are not valid, or the data cannot be used.
     """
     require_scores(quality, task)
+    rows = [row.case for row in quality.rows]
     measured: dict[str, Row] = {}
     for case, folder in models.items():
         parts = {part: scores for row, part, scores in _stated(quality, task.name) if row.case == case}
         if not parts:
             continue
         is_fine_tuned = "tasks" in parts
-        kinds = {name: exporter for name, exporter in exporters.items() if _has(quality, f"{case}-{name}")}
+        kinds = {name: exporters[name] for name in exporters if f"{case}-{name}" in rows}
         found = measure_quality(
             {case: folder},
             [task] if is_fine_tuned else [],
@@ -80,27 +81,16 @@ def check_scores(
 
 
 def require_scores(quality: Measurements, task: TaskDefinition) -> None:
-    """Refuse a task that a report has no scores on.
-
-    Raises:
-        UserError: if the report has no scores on it.
-    """
+    """Refuse, with a UserError, a task that a report has no scores on."""
     known = quality.details.get("tasks", {})
     if task.name not in known:
         raise UserError(f"task {task.name}: reports/quality.json has no scores on it, only on {', '.join(known)}")
 
 
 def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Statement]:
-    """The scores that were not measured again.
-
-    Args:
-        quality: the report.
-        done: names of the tasks that :func:`check_scores` has checked.
-    """
+    """The scores on held-out text and on all tasks but those that are `done`: they were not measured again."""
     for row in quality.rows:
-        if measures := [
-            name for name in row.values if name not in (*PARTS, "masked_pieces", "by_fold", "gain_over_majority")
-        ]:
+        if measures := row.values.keys() - {*PARTS, "masked_pieces", "by_fold", "gain_over_majority"}:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
         for row, part, scores in _stated(quality, name) if name not in done else ():
@@ -108,10 +98,6 @@ def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Sta
             metric = about.get("main_metric")
             for shown in [metric] if metric in found else list(found)[:1]:
                 yield unchecked(row.case, f"{PARTS[part]}{name}: {shown}", found[shown]["mean"], SLOW)
-
-
-def _has(quality: Measurements, case: str) -> bool:
-    return any(row.case == case for row in quality.rows)
 
 
 def _stated(quality: Measurements, task: str) -> Iterator[tuple[Row, str, Mapping[str, Any]]]:
@@ -126,8 +112,8 @@ def _settings_of(quality: Measurements, run: Mapping[str, Any], seeds: Sequence[
     details = quality.details
     stated = details["settings"]
     protocol = {**stated["finetuning"]} | ({"learning_rates": [run.get("learning_rate")]} if run else {})
-    # The arithmetic that "auto" stood for on the other machine.
     if "precision" in details:
+        # The arithmetic that "auto" stood for on the other machine.
         protocol["precision"] = details["precision"]
     values = {"finetuning": protocol, "seeds": list(seeds or run.get("seeds") or stated["seeds"])}
     return stated_settings(QualitySettings, values, "reports/quality.json", "details.settings")
@@ -153,8 +139,8 @@ def _compare_means(
 ) -> Statement:
     # The new deviation is preferred: a report could state any.
     source = score if found["std"] is None else found
-    stated, measured = max(1, len(score["values"])), len(found["values"])
-    margin = margin_of(source["std"], len(source["values"]), stated, measured) if seeded else SMALLEST_MARGIN
+    runs, stated, measured = (len(each["values"]) for each in (source, score, found))
+    margin = margin_of(source["std"], runs, stated, measured) if seeded else SMALLEST_MARGIN
     difference = abs(found["mean"] - score["mean"])
     if SMALLEST_MARGIN < difference <= margin and margin > LARGEST_MARGIN:
         noise = "is not known" if source["std"] is None else f"of {source['std']:.3f} is too large"
@@ -165,12 +151,7 @@ def _compare_means(
 
 
 def _scores_in(stated: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The stated scores by metric. A plain number is a mean without runs."""
-    numbers = {name: value for name, value in stated.items() if isinstance(value, int | float)}
-    return {
-        **{name: value for name, value in stated.items() if isinstance(value, Mapping) and "mean" in value},
-        **{name: {"mean": number, "std": None, "values": []} for name, number in numbers.items()},
-    }
+    return {name: value for name, value in stated.items() if isinstance(value, Mapping) and "mean" in value}
 
 
 def margin_of(deviation: float | None, runs: int, stated: int, measured: int) -> float:

@@ -1,7 +1,7 @@
 """A speed report against the files and this machine: sizes, parameters, and how much faster one file is."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Set
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distilrubert.common.configuration import stated_settings
@@ -46,63 +46,50 @@ def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterat
     new times. It is shown and not checked on a processor with other instruction sets (another name, if none are known)
     or with fewer cores than the report's threads, and where the ranges add up to more than :data:`LARGEST_NOISE`.
 
-    Args:
-        models: folders of the models at hand.
-        speed: the report.
-        tolerance: by which share the stated ratio may be larger than the measured one.
-
     Raises:
         UserError: if the report's settings are not valid, or a process dies.
     """
-    cases = {row.case: case for row in speed.rows if (case := _runnable(row, models))}
-    rows = [row for row in speed.rows if row.case in cases]
+    cases = {row.case: case for row in speed.rows if (case := _case_of(row, models)) and not _why_not(row, models)}
     for row in speed.rows:
         if row.case not in cases:
             yield unchecked(row.case, "speed", None, _why_not(row, models))
-    if len(rows) < 2:
+    if len(cases) < 2:
         return
     measured = measure_speed(list(cases.values()), _settings_of(speed))
     stranger = _stranger(speed)
-    for row in rows[1:]:
-        stated, found = _ratios(row, rows[0]), _ratios(measured[row.case], measured[rows[0].case])
-        for quantity, ratio in stated.items():
+    first, *others = cases
+    for name in others:
+        found = _ratios(measured[name], measured[first])
+        for quantity, (stated, _) in _ratios(speed[name], speed[first]).items():
             # The spread of the new times: a report could state any.
-            noise, value = found[quantity].noise, found[quantity].value
+            ratio, noise = found[quantity]
             if stranger or noise > LARGEST_NOISE:
                 reason = stranger or f"too much noise: the times spread by {100 * noise:.0f} %"
-                yield unchecked(row.case, quantity, ratio.value, reason, value)
+                yield unchecked(name, quantity, stated, reason, ratio)
             else:
                 share = tolerance + noise
-                holds = value * (1 + share) >= ratio.value
-                yield checked(row.case, quantity, ratio.value, value, f"within {100 * share:.0f} %", holds=holds)
+                holds = ratio * (1 + share) >= stated
+                yield checked(name, quantity, stated, ratio, f"within {100 * share:.0f} %", holds=holds)
 
 
 def list_speed(speed: Measurements) -> Iterator[Statement]:
     """The ratios that :func:`check_speed` would check, unchecked."""
     for row in speed.rows[1:]:
-        for quantity, ratio in _ratios(row, speed.rows[0]).items():
-            yield unchecked(row.case, quantity, ratio.value, SLOW)
+        for quantity, (ratio, _) in _ratios(row, speed.rows[0]).items():
+            yield unchecked(row.case, quantity, ratio, SLOW)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Ratio:
-    """How many times better one row is than another, and the relative spread of the two medians together."""
-
-    value: float
-    noise: float
-
-
-def _ratios(row: Row, baseline: Row) -> dict[str, _Ratio]:
+def _ratios(row: Row, baseline: Row) -> dict[str, tuple[float, float]]:
+    """How many times better a row is than the baseline, and the relative spread of both medians together."""
     own, other = row.values, baseline.values
-    values = {
-        "latency": (other["latency_s"] / own["latency_s"], "latency_s", "latency_spread_s"),
-        "throughput": (own["samples_per_s"] / other["samples_per_s"], "samples_per_s", "samples_spread_per_s"),
-    }
+
+    def noise(median: str, spread: str) -> float:
+        return math.fsum(values.get(spread, 0.0) / values[median] for values in (own, other))
+
+    latency, throughput = other["latency_s"] / own["latency_s"], own["samples_per_s"] / other["samples_per_s"]
     return {
-        f"{name} ratio to {baseline.case}": _Ratio(
-            ratio, sum(figures.get(spread, 0.0) / figures[median] for figures in (own, other))
-        )
-        for name, (ratio, median, spread) in values.items()
+        f"latency ratio to {baseline.case}": (latency, noise("latency_s", "latency_spread_s")),
+        f"throughput ratio to {baseline.case}": (throughput, noise("samples_per_s", "samples_spread_per_s")),
     }
 
 
@@ -110,10 +97,6 @@ def _case_of(row: Row, models: Models) -> SpeedCase | None:
     """The case that a row was measured on, if its model is at hand and its runtime known."""
     model, _, name = row.case.removesuffix("-cuda").partition("-")
     return SpeedCase(row.case, models[model], name) if model in models and name in CASES else None
-
-
-def _runnable(row: Row, models: Models) -> SpeedCase | None:
-    return None if _why_not(row, models) else _case_of(row, models)
 
 
 def _why_not(row: Row, models: Models) -> str:
@@ -138,8 +121,7 @@ def _not_at_hand(row: Row) -> str:
 
 def _settings_of(speed: Measurements) -> SpeedSettings:
     known = {key: value for key, value in speed.details.items() if key in SpeedSettings.model_fields}
-    cores = Environment.capture().cores
-    threads = min(speed.environment.threads, cores)
+    threads = min(speed.environment.threads, Environment.capture().cores)
     values = {**known, "device": "cpu", "threads": threads}
     return stated_settings(SpeedSettings, values, "reports/speed.json", "details")
 
@@ -147,13 +129,10 @@ def _settings_of(speed: Measurements) -> SpeedSettings:
 def _stranger(speed: Measurements) -> str:
     """Why ratios measured here cannot be compared with the stated ones; empty if they can."""
     here, there = Environment.capture(), speed.environment
-    if _kind(here) != _kind(there):
+    # Without known instruction sets, the name tells the kind of processor.
+    kinds = [set(where.instruction_sets) or {where.cpu} for where in (here, there)]
+    if kinds[0] != kinds[1]:
         return f"another kind of processor: stated for {there.cpu}, measured on {here.cpu}"
     if here.cores < there.threads:
         return f"stated for {there.threads} threads, this machine has {here.cores} cores"
     return ""
-
-
-def _kind(where: Environment) -> Set[str]:
-    """The kind of processor: its instruction sets, or its name if none are known."""
-    return set(where.instruction_sets) or {where.cpu}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -94,8 +94,9 @@ def test_the_method_is_what_the_recipe_says_whatever_the_names(tmp_path: Path) -
     assert "first DistilRuBERT" in write_card(write_run(tmp_path / "own")).read_text()
 
 
-def test_links_lead_to_the_hub_that_the_model_goes_to(run_folder: Path) -> None:
-    card = write_card(run_folder, hub_address="https://hub.example.org/").read_text(encoding="utf-8")
+def test_links_lead_to_the_hub_that_the_model_goes_to(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example.org/")
+    card = write_card(run_folder).read_text(encoding="utf-8")
     assert "(https://hub.example.org/DeepPavlov/rubert-base-cased-conversational)" in card
     assert "url    = {https://hub.example.org/me/distilrubert-base}" in card
     assert "huggingface.co" not in card

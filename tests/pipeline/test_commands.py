@@ -32,8 +32,7 @@ from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.summary import next_steps, quality_table, speed_table
 from distilrubert.pipeline.terminal import new_table, print_table
-from distilrubert.pipeline.verification.statement import checked
-from distilrubert.pipeline.verification.statement_table import statements_as_json
+from distilrubert.pipeline.verification.statement import checked, statements_as_json
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
