@@ -25,11 +25,7 @@ def hub_endpoint(endpoint: str | None = None) -> str:
 
 
 def check_endpoint(endpoint: str, field: str) -> str:
-    """The endpoint without a closing slash.
-
-    Args:
-        endpoint: URL of a Hub.
-        field: where it was given, for messages.
+    """The endpoint without a closing slash; messages name the `field` where it was given.
 
     Raises:
         UserError: if it is no URL, is not encrypted although it leaves this machine, or carries a password.
@@ -54,13 +50,7 @@ def check_endpoint(endpoint: str, field: str) -> str:
 
 
 def repository_url(repo_id: str, revision: str = "main", *, endpoint: str | None = None) -> str:
-    """The web page of a model repository.
-
-    Args:
-        repo_id: the repository, OWNER/NAME.
-        revision: branch, tag or commit to show.
-        endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
-    """
+    """The web page of a model repository at a branch, tag or commit."""
     base = f"{endpoint or constants.ENDPOINT}/{repo_id}"
     return base if revision == "main" else f"{base}/tree/{quote(revision, safe='')}"
 

@@ -9,8 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from distilrubert.pipeline.options import parser_for
-from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
+from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR, parser_for
 
 # Where transformers 4.57 and 5 warn about tokenizers.
 _TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")

@@ -19,9 +19,8 @@ from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
-from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS
+from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS, DONE, FAILED
 from distilrubert.pipeline.recipe import overridden, validated
-from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
 from distilrubert.pipeline.terminal import print_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository

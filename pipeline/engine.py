@@ -109,7 +109,7 @@ def states_of(run: Run, stages: Sequence[Stage], only: Collection[str] | None = 
 
     Args:
         run: the run directory and its recipe.
-        stages: all stages of the recipe, each behind those it comes after.
+        stages: as in :func:`bring_up_to_date`.
         only: names of the stages whose inputs must be readable; None takes all.
 
     Raises:

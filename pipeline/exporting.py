@@ -11,11 +11,7 @@ from distilrubert.evaluation.tasks.exported import Exporter
 
 
 def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = None) -> dict[str, Exporter]:
-    """What makes files of fine-tuned models, by case.
-
-    Args:
-        cases: keys of :data:`~distilrubert.common.formats.FORMATS`.
-        settings: how int8 is made; the defaults where None.
+    """What makes files of fine-tuned models, by case, which is a key of FORMATS.
 
     Raises:
         UserError: if packages are missing.

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from distilrubert.pipeline.status import USER_ERROR
+# Exit statuses.
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 DEFAULT_ONNX = ["fp32", "int8"]
 DEFAULT_SEEDS = [1, 2, 3]
@@ -107,10 +108,6 @@ def _add_processes(parser: Parser) -> None:
 
 def _add_run_dir(parser: Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory, for example runs/demo")
-
-
-def _distill(parser: Parser) -> None:
-    _add_recipe(parser)
 
 
 def _convert(parser: Parser) -> None:
@@ -283,7 +280,7 @@ def _add_target(parser: Parser) -> None:
 COMMANDS = {
     "distill": (
         "Distil a student as a recipe describes it, up to the finished checkpoint.",
-        _distill,
+        _add_recipe,
         "distill recipes/demo.yaml --set distillation.max_steps=100",
     ),
     "convert": (

@@ -170,12 +170,7 @@ def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
 
 
 def validated(section: type[S], values: Mapping[str, Any], folder: Path | None = None) -> S:
-    """A section with these values.
-
-    Args:
-        section: its class.
-        values: plain values by key.
-        folder: where relative paths start.
+    """A section with these plain values by key; relative paths start at `folder`.
 
     Raises:
         UserError: naming the field that is missing, unknown or of the wrong kind.

@@ -23,11 +23,11 @@ from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
+from distilrubert.pipeline.options import DONE, FAILED
 from distilrubert.pipeline.recipe import Recipe, validated
 from distilrubert.pipeline.run import Run, locked
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of, training_stages_of
-from distilrubert.pipeline.status import DONE, FAILED
 from distilrubert.pipeline.summary import next_steps, print_tables, short_path
 from distilrubert.pipeline.terminal import format_size, new_table, print_table
 

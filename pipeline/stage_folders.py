@@ -72,11 +72,7 @@ class StageFolder:
         return next((file for file in self.files or () if not (self.path / file).is_file()), None)
 
     def results(self, *, with_reports: bool) -> str:
-        """A hash of the files that it made, for the inputs of stages that read them.
-
-        Args:
-            with_reports: whether they read its reports too, which hold times and dates.
-        """
+        """A hash of the files that it made, for the inputs of stages that read them; reports hold times and dates."""
         files = {name: digest for name, digest in (self.files or {}).items() if with_reports or not is_report(name)}
         return fingerprint(files)
 
@@ -126,13 +122,7 @@ class StageFolders:
         return folder
 
     def finish(self, folder: StageFolder, outputs: Sequence[str], seconds: float) -> StageFolder:
-        """Record that a stage is complete.
-
-        Args:
-            folder: where it was performed.
-            outputs: paths of the files and folders that it made, relative to the folder.
-            seconds: how long it took.
-        """
+        """Record that a stage is complete, with the files and folders that it made in its folder."""
         files = {name: sha256_of(folder.path / name) for name in _files_in(folder.path, outputs)}
         finished = dataclasses.replace(folder, files=files, seconds=round(seconds, 1))
         finished.write()

@@ -130,11 +130,7 @@ def _measure(
 ) -> Measurements:
     """Tokens and bytes of both vocabularies, how the held-out text is tokenised with them, and what trimming changes.
 
-    Args:
-        run: the run.
-        whole: the teacher's tokenizer.
-        made: the student's.
-        counts_T: how often the training text needs each of the teacher's tokens, where `made` is a part of them.
+    `counts_T` is how often the training text needs each of the teacher's tokens, where `made` is a part of them.
     """
     texts = list(_texts(run, is_held_out=True))
     teacher = teacher_config(run)

@@ -33,10 +33,10 @@ from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date
+from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import Recipe, load_recipe
 from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of
-from distilrubert.pipeline.status import DONE, INTERRUPTED, USER_ERROR
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "reference"

@@ -22,7 +22,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import write_text
 from distilrubert.evaluation.text.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
-from distilrubert.pipeline.status import DONE, USER_ERROR
+from distilrubert.pipeline.options import DONE, USER_ERROR
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

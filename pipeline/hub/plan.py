@@ -156,11 +156,7 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
 
 
 def find_same_pull_request(plan: PushPlan, connection: HubConnection) -> tuple[int, str] | None:
-    """Number and commit of the open pull request that proposes what the plan would, None where there is none.
-
-    Raises:
-        UserError: if the Hub cannot be reached or refuses.
-    """
+    """Number and commit of the open pull request that proposes what the plan would, None where there is none."""
     for number, commit in open_pull_requests(connection).items():
         if is_carried_out(plan, read_tree(connection, commit)):
             return number, commit

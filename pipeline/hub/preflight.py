@@ -20,10 +20,7 @@ CHECKS: tuple[Callable[[ModelFolder], Iterator[Problem]], ...] = (
 
 
 def preflight(folder: Path) -> list[Problem]:
-    """Check a folder that is about to be published.
-
-    Returns:
-        All that must be corrected, sorted by file; empty where the folder may be published.
+    """All that must be corrected before a folder may be published, sorted by file.
 
     Raises:
         UserError: if there is no such folder.

@@ -1,4 +1,4 @@
-"""What a repository on the Hub looks like now."""
+"""What a repository on the Hub looks like now. Reading raises UserError if the Hub cannot be reached or refuses."""
 
 import dataclasses
 
@@ -28,20 +28,26 @@ class RemoteState:
 
 
 def read_remote(connection: HubConnection) -> RemoteState | None:
-    """Read a repository's visibility and refs; None where there is no such repository for this token.
+    """Read a repository's visibility and refs; None where there is no such repository for this token."""
+    api = connection.api
 
-    Raises:
-        UserError: if the Hub cannot be reached or refuses.
-    """
-    return connection.call("reading the repository", lambda: _read_remote(connection))
+    def request() -> RemoteState | None:
+        try:
+            info = api.model_info(connection.repo_id)
+        except RepositoryNotFoundError as error:
+            if status_of(error) == 404:
+                return None
+            raise
+        refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
+        branches = {ref.name: ref.target_commit for ref in refs.branches}
+        branches |= {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+        return RemoteState(bool(info.private), branches, {ref.name: ref.target_commit for ref in refs.tags})
+
+    return connection.call("reading the repository", request)
 
 
 def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
-    """The files of a commit by path.
-
-    Raises:
-        UserError: if the Hub cannot be reached or refuses.
-    """
+    """The files of a commit by path."""
 
     def request() -> dict[str, RepoFile]:
         entries = connection.api.list_repo_tree(connection.repo_id, recursive=True, revision=commit)
@@ -51,11 +57,7 @@ def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
 
 
 def read_history(connection: HubConnection, revision: str) -> list[str]:
-    """The commits of a revision, newest first.
-
-    Raises:
-        UserError: if the Hub cannot be reached or refuses.
-    """
+    """The commits of a revision, newest first."""
     commits = connection.call(
         "reading the history", lambda: connection.api.list_repo_commits(connection.repo_id, revision=revision)
     )
@@ -63,32 +65,14 @@ def read_history(connection: HubConnection, revision: str) -> list[str]:
 
 
 def open_pull_requests(connection: HubConnection) -> dict[int, str]:
-    """The commits of the newest open pull requests by number, newest first.
-
-    Raises:
-        UserError: if the Hub cannot be reached or refuses.
-    """
-    return connection.call("reading the pull requests", lambda: _open_pull_requests(connection))
-
-
-def _read_remote(connection: HubConnection) -> RemoteState | None:
+    """The commits of the newest open pull requests by number, newest first."""
     api = connection.api
-    try:
-        info = api.model_info(connection.repo_id)
-    except RepositoryNotFoundError as error:
-        if status_of(error) == 404:
-            return None
-        raise
-    refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
-    branches = {ref.name: ref.target_commit for ref in refs.branches}
-    branches |= {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
-    return RemoteState(bool(info.private), branches, {ref.name: ref.target_commit for ref in refs.tags})
 
+    def request() -> dict[int, str]:
+        refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
+        commits = {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+        found = api.get_repo_discussions(connection.repo_id, discussion_type="pull_request", discussion_status="open")
+        numbers = sorted((discussion.num for discussion in found), reverse=True)[:PULL_REQUESTS_SEARCHED]
+        return {number: commits[f"refs/pr/{number}"] for number in numbers if f"refs/pr/{number}" in commits}
 
-def _open_pull_requests(connection: HubConnection) -> dict[int, str]:
-    api = connection.api
-    refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
-    commits = {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
-    discussions = api.get_repo_discussions(connection.repo_id, discussion_type="pull_request", discussion_status="open")
-    numbers = sorted((discussion.num for discussion in discussions), reverse=True)[:PULL_REQUESTS_SEARCHED]
-    return {number: commits[f"refs/pr/{number}"] for number in numbers if f"refs/pr/{number}" in commits}
+    return connection.call("reading the pull requests", request)
