@@ -64,11 +64,8 @@ def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
     )
     _add_overrides(parser, "one field of the recipe, for example distillation.max_steps=200")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
-    parser.add_argument(
-        "--update",
-        action="store_true",
-        help="take the newest commits of the teacher and the data sets on the Hub, instead of those recorded",
-    )
+    said = "take the newest commits of the teacher and the data sets on the Hub, instead of those recorded"
+    _add_flag(parser, "--update", said)
 
 
 def _add_overrides(parser: Parser, what: str) -> None:
@@ -84,6 +81,11 @@ def _add_overrides(parser: Parser, what: str) -> None:
 
 def _add_model(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a model, or its Hub id")
+
+
+def _add_flag(parser: Parser | argparse._MutuallyExclusiveGroup, option: str, text: str, **more: Any) -> None:
+    settings: dict[str, Any] = {"action": "store_true", **more}
+    parser.add_argument(option, help=text, **settings)
 
 
 def _add_list(parser: Parser, option: str, metavar: str, text: str, **more: Any) -> None:
@@ -146,11 +148,8 @@ def _evaluate(parser: Parser) -> None:
     for option, runtime in (("--onnx", "ONNX"), ("--openvino", "OpenVINO")):
         said = f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)"
         _add_list(parser, option, "FORMAT", said, nargs="*")
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds",
-    )
+    said = "fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds"
+    _add_flag(parser, "--probe", said)
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
     _add_processes(parser)
     _add_output(parser)
@@ -187,9 +186,7 @@ def _verify(parser: Parser) -> None:
     parser.add_argument(
         "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is stated about it"
     )
-    parser.add_argument(
-        "--speed", action="store_true", help="also measure the ratios of speed again, which takes minutes"
-    )
+    _add_flag(parser, "--speed", "also measure the ratios of speed again, which takes minutes")
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -200,27 +197,23 @@ def _verify(parser: Parser) -> None:
     _add_list(parser, "--task", "TASK", "also fine-tune on these tasks again (names or YAML files), which takes long")
     _add_list(parser, "--seeds", "N", "seeds of the fine-tuning (default: those of the report)", type=int, default=None)
     _add_processes(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_flag(parser, "--json", "print the result as JSON")
 
 
 def _card(parser: Parser) -> None:
     _add_run_dir(parser)
-    parser.add_argument("--preview", action="store_true", help="also write a static HTML page beside the card")
+    _add_flag(parser, "--preview", "also write a static HTML page beside the card")
 
 
 def _clean(parser: Parser) -> None:
     _add_run_dir(parser)
-    parser.add_argument("--yes", action="store_true", help="remove what is listed (default: only list it)")
+    _add_flag(parser, "--yes", "remove what is listed (default: only list it)")
 
 
 def _publish(parser: Parser) -> None:
     _add_recipe(parser, default=Path(__file__).parents[1] / "recipes" / "demo.yaml")
     _add_target(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="list the stages, why each would be done and what that would take; do nothing",
-    )
+    _add_flag(parser, "--dry-run", "list the stages, why each would be done and what that would take; do nothing")
 
 
 def _push(parser: Parser) -> None:
@@ -233,48 +226,25 @@ def _add_target(parser: Parser) -> None:
     parser.add_argument("--repo-id", metavar="USER/NAME", help="repository on the Hub; without it nothing is pushed")
     parser.add_argument("--endpoint", metavar="URL", help="another Hub (default: HF_ENDPOINT, else the public one)")
     visibility = parser.add_mutually_exclusive_group()
-    visibility.add_argument(
-        "--private",
-        action="store_const",
-        const=True,
-        help="create the repository private (default: what the organisation has set, or public)",
-    )
-    visibility.add_argument(
-        "--public", action="store_const", const=False, dest="private", help="create the repository public"
-    )
-    parser.add_argument(
-        "--create-pr", action="store_const", const=True, help="open a pull request instead of committing"
-    )
+    # None says that the option is missing, so that the recipe decides.
+    said = "create the repository private (default: what the organisation has set, or public)"
+    _add_flag(visibility, "--private", said, default=None)
+    said = "create the repository public"
+    _add_flag(visibility, "--public", said, action="store_false", default=None, dest="private")
+    _add_flag(parser, "--create-pr", "open a pull request instead of committing", default=None)
     parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
     parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
     parser.add_argument("--commit-message", metavar="TEXT", help="title of the commit (default: Publish NAME)")
     parser.add_argument(
         "--resource-group-id", metavar="ID", help="create the repository in this resource group of an organisation"
     )
-    parser.add_argument(
-        "--prune",
-        action="store_const",
-        const=True,
-        help="delete what the repository holds and the folder does not",
-    )
-    parser.add_argument(
-        "--no-push", action="store_true", help="make what is missing, say what would be pushed, and push nothing"
-    )
-    parser.add_argument(
-        "--no-verify",
-        action="store_true",
-        help="compare the checksums of what is published, but do not download and load the model",
-    )
-    parser.add_argument(
-        "--verify-only",
-        action="store_true",
-        help="compare the folder with what is published: with --tag the tag, with --create-pr the pull request",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the plan and the result as JSON; without a repository, the files of the folder",
-    )
+    _add_flag(parser, "--prune", "delete what the repository holds and the folder does not", default=None)
+    _add_flag(parser, "--no-push", "make what is missing, say what would be pushed, and push nothing")
+    said = "compare the checksums of what is published, but do not download and load the model"
+    _add_flag(parser, "--no-verify", said)
+    said = "compare the folder with what is published: with --tag the tag, with --create-pr the pull request"
+    _add_flag(parser, "--verify-only", said)
+    _add_flag(parser, "--json", "print the plan and the result as JSON; without a repository, the files of the folder")
 
 
 COMMANDS = {

@@ -30,7 +30,8 @@ def check_model(folder: ModelFolder) -> Iterator[Problem]:
         yield Problem(WEIGHTS, "is missing")
         return
     yield from _check_tokenizer(folder, config)
-    yield from (Problem("config.json", problem) for problem in _remote_code(config))
+    if "auto_map" in config:
+        yield Problem("config.json", "auto_map asks for trust_remote_code; a published model must load without it")
     yield from (Problem(WEIGHTS, problem) for problem in loading_problems(folder.root))
 
 
@@ -105,8 +106,3 @@ def _settings_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
     positions = config.get("max_position_embeddings")
     if positions is not None and tokenizer.model_max_length > positions:
         yield f"allows {tokenizer.model_max_length} tokens, but the model has {positions} positions"
-
-
-def _remote_code(config: dict[str, Any]) -> Iterator[str]:
-    if "auto_map" in config:
-        yield "auto_map asks for trust_remote_code; a published model must load without it"
