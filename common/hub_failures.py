@@ -57,11 +57,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that the server answered with, None where there was no answer."""
-    response = _response_of(error)
+    response = response_of(error)
     return None if response is None else int(response.status_code)
 
 
-def _response_of(error: BaseException) -> Any:
+def response_of(error: BaseException) -> Any:
     """The answer of a server that refused the request; of requests or httpx."""
     for link in chain(error):
         if isinstance(link, HfHubHTTPError) and link.response is not None:
@@ -101,7 +101,7 @@ def is_invalid_answer(error: BaseException) -> bool:
 
 def is_not_a_hub(error: BaseException) -> bool:
     """Whether a web page came in place of an answer, or an address is missing that every Hub has."""
-    response = _response_of(error)
+    response = response_of(error)
     if response is not None:
         # A Hub says with a code what it has not found. The addresses of a storage are none of its API.
         is_unknown = response.status_code in (404, 405, 501) and "X-Error-Code" not in response.headers

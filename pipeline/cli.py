@@ -80,17 +80,14 @@ def _perform(options: argparse.Namespace, program: str) -> int:
 def _read_recipe(options: argparse.Namespace) -> None:
     """Put the recipe, with the overrides of the command line, in the place of its path."""
     from distilrubert.common.hub_address import hub_endpoint
-    from distilrubert.pipeline.hub.publish_settings import PublishSettings
+    from distilrubert.pipeline.hub.publish_settings import given_settings
     from distilrubert.pipeline.recipe import load_recipe
 
     for endpoint in (None, getattr(options, "endpoint", None)):
         hub_endpoint(endpoint)
     if "recipe_path" in options:
-        given = {
-            name: value for name in PublishSettings.model_fields if (value := getattr(options, name, None)) is not None
-        }
         # JSON is YAML, and quotes what would otherwise be read as a number or a mapping.
-        publishing = [f"publish.{name}={json.dumps(value)}" for name, value in given.items()]
+        publishing = [f"publish.{name}={json.dumps(value)}" for name, value in given_settings(options).items()]
         options.recipe = load_recipe(options.recipe_path, [*options.overrides, *publishing])
 
 

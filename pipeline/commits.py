@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import HfApi, snapshot_download
 
@@ -26,15 +26,8 @@ TIMEOUT_S = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """A revision on the Hub that a recipe names.
-
-    Attributes:
-        kind: ``model`` or ``dataset``.
-        repo_id: its id.
-        revision: branch, tag or commit.
-    """
+class Reference(NamedTuple):
+    """A revision of a ``model`` or ``dataset`` on the Hub that a recipe names."""
 
     kind: str
     repo_id: str

@@ -275,8 +275,3 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
     elif isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
         for argument in typing.get_args(annotation):
             yield from sections_in(argument)
-
-
-def resolved(recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe with every default filled in, as plain values for YAML."""
-    return recipe.model_dump(mode="json")

@@ -38,7 +38,8 @@ def reference_page() -> str:
 
 def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:
     yield f"## {path or 'top level'}\n"
-    yield f"{_summary(section)}\n"
+    summary = (section.__doc__ or "").strip().partition("\n\n")[0]
+    yield f"{' '.join(summary.split())}\n"
     yield "| key | kind | default | meaning |\n|---|---|---|---|"
     for key, field in section.model_fields.items():
         yield f"| `{key}` | {_kind(field.annotation)} | {_default(field)} | {_escaped(field.description or '')} |"
@@ -46,11 +47,6 @@ def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:
     for key, field in section.model_fields.items():
         for inner in sections_in(field.annotation):
             yield from _tables(f"{path}.{key}".removeprefix("."), inner)
-
-
-def _summary(section: type[BaseModel]) -> str:
-    paragraphs = (section.__doc__ or "").strip().split("\n\n")
-    return " ".join(" ".join(paragraphs[0].split()).split())
 
 
 def _kind(annotation: Any) -> str:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import write_text
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.recipe import Recipe, resolved
+from distilrubert.pipeline.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write_recipe(run: Run) -> None:
     from distilrubert.common.measurements import installed_versions
 
     path = run.folder / "recipe.yaml"
-    values = resolved(run.recipe)
+    values = run.recipe.model_dump(mode="json")
     with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         if yaml.safe_load(path.read_text(encoding="utf-8")) == values:
             return

@@ -2,11 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.sampling import evenly
@@ -68,11 +66,6 @@ def _teacher_folder(run: Run) -> Path:
     return checkpoint_folder(teacher.model, teacher.revision) if teacher.model else run.teacher
 
 
-def sentences_of(tokenizer: PreTrainedTokenizerFast, sequences: Sequence[Any]) -> list[str]:
-    """Held-out text to compare exported files on, back from its tokens."""
-    return list(tokenizer.batch_decode(sequences[:PARITY_SENTENCES], skip_special_tokens=True))
-
-
 def _train_vocabulary(run: Run, folder: Path) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
@@ -118,8 +111,9 @@ def _distill(run: Run, folder: Path) -> None:
 
 
 def _convert(run: Run, folder: Path) -> None:
+    sequences, tokenizer = held_out(run)["student"][:PARITY_SENTENCES], load_student(run.student).tokenizer
     # A corpus may have no held-out text.
-    sentences = sentences_of(load_student(run.student).tokenizer, held_out(run)["student"]) or default_sentences()
+    sentences = tokenizer.batch_decode(sequences, skip_special_tokens=True) or default_sentences()
     parity = convert(run.student, folder / "exported", run.recipe.conversion, sentences, _calibration_of(run))
     parity.save(folder / "reports" / "parity.json")
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import (
@@ -16,6 +16,7 @@ from distilrubert.common.hub_failures import (
     is_not_a_hub,
     is_offline,
     redact,
+    response_of,
     server_message,
     status_of,
 )
@@ -57,14 +58,13 @@ def retry_after_s(error: BaseException) -> float:
 
     That is the header Retry-After, or for 429 the end of the window in the Hub's header RateLimit.
     """
-    for link in chain(error):
-        if isinstance(link, HfHubHTTPError) and link.response is not None:
-            headers = link.response.headers
-            if (value := headers.get("Retry-After", "")).isdigit():
-                return float(value)
-            reset = RATE_LIMIT_RESET.search(headers.get("RateLimit", ""))
-            return float(reset[1]) if reset and link.response.status_code == 429 else 0.0
-    return 0.0
+    response = response_of(error)
+    if response is None:
+        return 0.0
+    if (value := response.headers.get("Retry-After", "")).isdigit():
+        return float(value)
+    reset = RATE_LIMIT_RESET.search(response.headers.get("RateLimit", ""))
+    return float(reset[1]) if reset and response.status_code == 429 else 0.0
 
 
 def explain(error: BaseException, *, endpoint: str, repo_id: str, token: str | None) -> Explanation | None:
