@@ -44,9 +44,7 @@ def with_commits(run: Run, *, update: bool = False) -> Run:
 
     What cannot be resolved keeps its name: the checks before the work say what is wrong with it.
 
-    Args:
-        run: the run; its folder is only read.
-        update: whether the recorded commits are asked for anew.
+    The run's folder is only read. With `update` the recorded commits are asked for anew.
     """
     if not run.launch.leads:
         return run

@@ -138,11 +138,9 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe.
+    """Read and check a recipe; relative paths inside it start at its folder.
 
-    Args:
-        path: the YAML file; relative paths inside it start at its folder.
-        overrides: ``key=value`` with a dotted key and a YAML value, for example ``distillation.max_steps=200``.
+    An override is ``key=value`` with a dotted key and a YAML value, for example ``distillation.max_steps=200``.
 
     Raises:
         UserError: if the file cannot be read, is not YAML, or a field is missing, unknown or of the wrong kind.

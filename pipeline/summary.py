@@ -108,9 +108,7 @@ def _score(task: Mapping[str, Any] | None, metric: str) -> str:
 def next_steps(run: Run, recipe: Sequence[str]) -> str:
     """Where the model repository is, how to try it and how to push it: lines for a shell.
 
-    Args:
-        run: the finished run.
-        recipe: the arguments by which publishing finds the very same run.
+    `recipe` is the arguments by which publishing finds the very same run.
     """
     python, hub = str(short_path(Path(sys.executable))), short_path(run.hub)
     # Python takes the strings of JSON, and single quotes keep a shell from them.

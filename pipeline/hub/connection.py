@@ -101,10 +101,7 @@ class HubConnection:
 def connect(settings: PublishSettings, endpoint: str | None = None, retry: RetryPolicy | None = None) -> HubConnection:
     """Check the target and find the token: HF_TOKEN, or the login that `hf auth login` stored. Nothing is sent.
 
-    Args:
-        settings: with the repository.
-        endpoint: URL of the Hub, from the user and never from a recipe; None takes HF_ENDPOINT, or the public Hub.
-        retry: how often to try again.
+    The endpoint is from the user and never from a recipe; None takes HF_ENDPOINT, or the public Hub.
 
     Raises:
         UserError: if the repository id, the revision or the endpoint is malformed, or there is no usable token.

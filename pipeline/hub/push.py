@@ -62,14 +62,7 @@ def push_folder(
     *,
     download: bool = True,
 ) -> Publication:
-    """Publish a folder and read it back: plan, push, verify.
-
-    Args:
-        folder: what to publish.
-        settings: where to and how.
-        endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
-        retry: how often to try again.
-        download: whether to read back by downloading and loading the model, or by the list of files alone.
+    """Publish a folder and read it back: plan, push, verify; the arguments are those of :func:`verify_folder`.
 
     Raises:
         UserError: if the folder, the settings, the token or the Hub do not allow it; the repository is then as it was,

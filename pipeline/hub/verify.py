@@ -83,6 +83,7 @@ def verify_folder(
     """Compare a folder with what is published under its settings (`publish --verify-only`). Nothing is changed.
 
     This is the tag that the settings name, or the open pull request that proposes the folder, or else the revision.
+    The endpoint is HF_ENDPOINT's or the public Hub's where it is None. Without `download` the model is not loaded.
 
     Raises:
         UserError: as :func:`verify_push`, and where the folder, the settings or the token are not usable, or no open
