@@ -101,9 +101,9 @@ def test_a_map_that_the_graph_does_not_have_is_not_passed_over(converted):
 
 
 @pytest.mark.export
-def test_files_for_fill_mask_return_logits(tiny_student, tiny_student_folder, sentences, tmp_path):
-    settings = ConversionSettings(onnx=["fp32", "int8"], openvino=["fp32", "int8"], task="fill-mask")
-    measured = convert(tiny_student_folder, tmp_path / "hub", settings, sentences[:12])
+def test_files_for_fill_mask_return_logits(tiny_student, tiny_student_folder, all_files, sentences, tmp_path):
+    files = {"onnx": ["fp32", "int8"], "openvino": ["fp32", "int8"], "task": "fill-mask"}
+    measured = convert(tiny_student_folder, tmp_path / "hub", all_files.model_copy(update=files), sentences)
     assert measured["onnx-fp32"].values["top1_agreement"] == measured["openvino-fp32"].values["top1_agreement"] == 1
     assert measured["openvino-int8"].values["top1_agreement"] > 0.9
     import openvino
