@@ -1,11 +1,7 @@
 """The checkpoint that files are made of, and its own files: configuration, safetensors, tokenizer."""
 
-import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Sequence
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
@@ -19,46 +15,34 @@ FULL_LENGTH_TEXTS = 8
 """Texts of the model's full length, to calibrate on and to compare on beside single sentences."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FineTuned:
-    """A model with the head of a task, on the CPU in fp32, and its tokenizer."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-
-LOADERS: dict[str, Callable[[str | os.PathLike[str], str | None], Checkpoint]] = {
+LOADERS: dict[str, Callable[[str | os.PathLike[str]], Checkpoint]] = {
     "distilbert": load_student,
     "bert": load_teacher,
 }
 
 
-def load_checkpoint(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
-    """Load a masked language model of a kind that can be converted, in fp32; pickled weights as plain tensors.
-
-    Args:
-        model: a folder, or the id of a model on the Hub.
-        revision: branch, tag or commit on the Hub.
+def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
+    """Load a masked language model, a folder or on the Hub, in fp32; pickled weights as plain tensors.
 
     Raises:
         UserError: if it holds no whole BERT or DistilBERT masked language model.
     """
-    path = checkpoint_folder(model, revision) / "config.json"
+    path = checkpoint_folder(model) / "config.json"
     if not path.is_file():
         raise UserError(f"{model}: holds no model (no config.json)")
     config = read_json(path)
     found = config.get("model_type") if isinstance(config, dict) else None
     if found not in LOADERS:
         raise UserError(f"{model}: config.json says model_type {found!r}; {' or '.join(LOADERS)} can be converted")
-    return LOADERS[found](model, revision)
+    return LOADERS[found](model)
 
 
-def longest_input(checkpoint: Checkpoint | FineTuned) -> int:
+def longest_input(checkpoint: Checkpoint) -> int:
     """The largest number of tokens that a model takes."""
     return min(int(checkpoint.tokenizer.model_max_length), int(checkpoint.model.config.max_position_embeddings))
 
 
-def full_length_texts(checkpoint: Checkpoint | FineTuned, texts: Sequence[str]) -> list[str]:
+def full_length_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> list[str]:
     """:data:`FULL_LENGTH_TEXTS` texts of at least as many tokens as the model takes, joined from shorter ones.
 
     Each begins at another place in `texts`, and goes on with the first text after the last one.
@@ -66,17 +50,15 @@ def full_length_texts(checkpoint: Checkpoint | FineTuned, texts: Sequence[str]) 
     # The tokenizer warns of every text that is longer than the model takes.
     encoded = checkpoint.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     lengths = [len(ids) for ids in encoded]
-    return [
-        _joined(texts, lengths, place * len(texts) // FULL_LENGTH_TEXTS, longest_input(checkpoint))
-        for place in range(FULL_LENGTH_TEXTS if any(lengths) else 0)
-    ]
+    starts = [place * len(texts) // FULL_LENGTH_TEXTS for place in range(FULL_LENGTH_TEXTS if any(lengths) else 0)]
+    return [_joined(texts, lengths, start, longest_input(checkpoint)) for start in starts]
 
 
 def _joined(texts: Sequence[str], lengths: Sequence[int], start: int, tokens: int) -> str:
-    joined, total = [], 0
-    for index in itertools.islice(itertools.cycle(range(len(texts))), start, None):
+    joined: list[str] = []
+    total = 0
+    while total < tokens:
+        index = (start + len(joined)) % len(texts)
         joined.append(texts[index])
         total += lengths[index]
-        if total >= tokens:
-            break
     return " ".join(joined)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.sampling import evenly
-from distilrubert.conversion.checkpoint import Checkpoint, FineTuned, full_length_texts, longest_input
+from distilrubert.conversion.checkpoint import Checkpoint, full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.onnx import graph_of
 from distilrubert.conversion.sensitivity import output_errors
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ExportSource:
-    """A checkpoint on its way to files.
+    """A model on its way to files.
 
     Attributes:
-        checkpoint: in fp32.
+        model: in fp32 on the CPU, with its head.
+        tokenizer: its own.
         settings: what is wanted.
         calibration: the model's inputs for real text, one at a time, to observe the ranges of activations on.
         task: what the files return: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
         full_length_texts: how many at the end of `calibration` are texts of full length, joined from the others.
     """
 
-    checkpoint: Checkpoint | FineTuned
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
     settings: ConversionSettings
     calibration: Sequence[dict[str, Tensor]]
     task: str
@@ -48,13 +50,12 @@ class ExportSource:
             dict(checkpoint.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt"))
             for text in [*chosen, *joined]
         ]
-        return cls(checkpoint, settings, inputs, settings.task, len(joined))
+        return cls(checkpoint.model, checkpoint.tokenizer, settings, inputs, settings.task, len(joined))
 
     @property
     def exported(self) -> PreTrainedModel:
         """The part of the model that the files hold: for feature-extraction the encoder, else all of it."""
-        only_encoder = self.task == "feature-extraction"
-        model: PreTrainedModel = self.checkpoint.model.base_model if only_encoder else self.checkpoint.model
+        model: PreTrainedModel = self.model.base_model if self.task == "feature-extraction" else self.model
         return model
 
     @functools.cached_property

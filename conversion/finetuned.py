@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.sampling import evenly
-from distilrubert.conversion.checkpoint import FineTuned
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
-from distilrubert.conversion.writers import WRITERS, write_file
+from distilrubert.conversion.writers import write_file
 from distilrubert.modeling.runtimes import OpenModel, open_model
 
 
@@ -19,7 +18,7 @@ def export_finetuned(
     case: str,
     settings: ConversionSettings,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     task: str,
     examples: Sequence[Mapping[str, Sequence[int]]],
     folder: Path,
@@ -38,12 +37,8 @@ def export_finetuned(
 
     Returns:
         The file, opened for fp32 arithmetic.
-
-    Raises:
-        UserError: if packages are missing.
     """
-    WRITERS[case].require()
     chosen = evenly(examples, settings.calibration_sentences)
     inputs = [{name: torch.tensor([ids]) for name, ids in example.items()} for example in chosen]
-    write_file(case, ExportSource(FineTuned(model, tokenizer), settings, inputs, task), folder)
+    write_file(case, ExportSource(model, tokenizer, settings, inputs, task), folder)
     return open_model(folder, FORMATS[case], task)

@@ -15,7 +15,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
-from distilrubert.conversion.writers import WRITERS, write_file
+from distilrubert.conversion.writers import require_packages, write_file
 
 CONVERTED = tuple(
     dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
@@ -53,9 +53,9 @@ def convert(
             from the model by more than is allowed; `output` is then as it was.
     """
     output = Path(output)
-    wanted = _wanted(settings)
+    wanted = [CHECKPOINT, *(FORMATS[case] for case in settings.cases)]
     for entry in wanted:
-        WRITERS[entry.case].require()
+        require_packages(entry.runtime)
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
     checkpoint = load_checkpoint(model)
@@ -64,9 +64,7 @@ def convert(
         for entry in wanted:
             write_file(entry.case, source, work)
         write_sentence_transformers_files(
-            work,
-            dim=checkpoint.model.config.hidden_size,
-            max_length=longest_input(checkpoint),
+            work, dim=checkpoint.model.config.hidden_size, max_length=longest_input(checkpoint)
         )
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
         measurements = measure_parity(checkpoint, work, cases, sentences, settings.task)
@@ -78,11 +76,6 @@ def convert(
         check_parity(measurements, cases, settings.tolerance)
         _move(work, output, wanted)
     return measurements
-
-
-def _wanted(settings: ConversionSettings) -> list[FileFormat]:
-    """The formats asked for, each once, in the order of the list."""
-    return [CHECKPOINT, *(FORMATS[case] for case in settings.cases)]
 
 
 @contextlib.contextmanager

@@ -24,27 +24,15 @@ OPSET = 18
 LARGEST_GRAPH_BYTES = 2**31 - 2**20
 
 
-def require_onnx() -> None:
-    """Raise a UserError that names the extra if the packages for ONNX are not installed."""
-    try:
-        import onnxruntime  # noqa: F401
-        import optimum.exporters.onnx
-        import optimum.onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'ONNX files need packages that are missing ({error}): pip install "distilrubert[onnx]"'
-        ) from error
-
-
 def export_onnx(model: PreTrainedModel, target: Path, task: str) -> None:
     """Write the graph of a model, see :func:`graph_of`; its folder is made.
 
     Raises:
-        UserError: if the packages are missing, the file cannot be written, or the model is too large for one file.
+        UserError: if the file cannot be written, or the model is too large for one file.
     """
-    graph = graph_of(model, task)
     import onnx
 
+    graph = graph_of(model, task)
     with atomic_file(target) as beside:
         onnx.save(graph, beside)
 
@@ -61,9 +49,8 @@ def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -
             can be quantised by anybody.
 
     Raises:
-        UserError: if the packages are missing, or the model is too large for one file.
+        UserError: if the model is too large for one file.
     """
-    require_onnx()
     if sum(weight.numel() * weight.element_size() for weight in model.parameters()) > LARGEST_GRAPH_BYTES:
         raise UserError("conversion.onnx: the model has more than 2 GiB of weights, and one ONNX file cannot hold them")
     import onnx

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from distilrubert.common.errors import UserError
 from distilrubert.conversion.onnx import quiet_exporters
 
 if TYPE_CHECKING:
@@ -26,29 +25,13 @@ NAMED_BY_A_COUNTER = re.compile(r"[A-Za-z]+_\d+")
 MASKED = -1e4
 
 
-def require_openvino() -> None:
-    """Raise a UserError that names the extra if the packages for OpenVINO are not installed."""
-    try:
-        import nncf  # noqa: F401
-        import openvino  # noqa: F401
-        import optimum.exporters.openvino  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'OpenVINO files need packages that are missing ({error}): pip install "distilrubert[openvino]"'
-        ) from error
-
-
 def export_openvino(model: PreTrainedModel, task: str) -> "openvino.Model":
     """The graph of a model: input_ids and attention_mask to last_hidden_state or, for fill-mask, logits.
 
     Args:
         model: encoder, or for fill-mask the whole model, in fp32.
         task: as optimum names it.
-
-    Raises:
-        UserError: if the packages are missing.
     """
-    require_openvino()
     import openvino
     from optimum.exporters.openvino import export_from_model
     from optimum.intel import OVConfig
@@ -83,11 +66,7 @@ def quantize_openvino(
         graph: of a smoothed model.
         inputs: of the model, to see the activations' ranges on.
         maps_in_fp32: names of linear maps that are not quantised, as PyTorch calls the modules.
-
-    Raises:
-        UserError: if the packages are missing.
     """
-    require_openvino()
     import nncf
     from openvino._offline_transformations import compress_quantize_weights_transformation
 

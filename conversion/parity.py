@@ -27,17 +27,6 @@ WAYS = ("single", "padded", "full_length")
 Hidden = NDArray[np.floating[Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Comparison:
-    """Two computations of one text."""
-
-    maximal_difference: float
-    mean_difference: float
-    token_cosines_T: Hidden
-    pooled_cosine: float
-    agreements_T: NDArray[np.bool_]
-
-
 def default_sentences() -> list[str]:
     """Sentences of various lengths, Russian and English, for those who have none of their own at hand."""
     return (resources.files("distilrubert.conversion") / "sentences.txt").read_text(encoding="utf-8").splitlines()
@@ -74,12 +63,7 @@ def measure_parity(
         minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and top1_agreement (share of tokens with the
         same first prediction of the masked-language head). Beside them it has the worst of the three values under the
         same names; size_mib and ``sha256`` by path of all files of the format; path and hint.
-
-    Raises:
-        UserError: if there are no sentences.
     """
-    if not sentences:
-        raise UserError("conversion: no sentences to compare the files on; at least one is needed")
     texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
     reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
     truth_TD = {
@@ -105,11 +89,6 @@ def measure_parity(
 
 def check_parity(measurements: Measurements, cases: Sequence[FormatCase], tolerances: Tolerances) -> None:
     """Refuse files that are further from the checkpoint than allowed.
-
-    Args:
-        measurements: of :func:`measure_parity`.
-        cases: that were measured.
-        tolerances: for each number format.
 
     Raises:
         UserError: naming the file, the metric, what was found and what is allowed.
@@ -210,18 +189,18 @@ class _Comparer:
         self._mean_D = np.concatenate([*truth_TD["sentences"], *truth_TD["full_length"]]).mean(axis=0)
         self._predictions_T = {kind: list(map(self._predictions, texts_TD)) for kind, texts_TD in truth_TD.items()}
 
-    def compare(self, hidden_TD: Hidden, kind: str, index: int) -> _Comparison:
+    def compare(self, hidden_TD: Hidden, kind: str, index: int) -> dict[str, Any]:
         """One computation of the text at `index` of a kind."""
         truth_TD = self._truth_TD[kind][index]
         difference_TD = np.abs(hidden_TD - truth_TD)
         centred_TD, centred_truth_TD = hidden_TD - self._mean_D, truth_TD - self._mean_D
-        return _Comparison(
-            float(difference_TD.max()),
-            float(difference_TD.mean()),
-            _cosine(centred_TD, centred_truth_TD),
-            float(_cosine(centred_TD.mean(axis=0), centred_truth_TD.mean(axis=0))),
-            self._predictions(hidden_TD) == self._predictions_T[kind][index],
-        )
+        return {
+            "maximal_difference": float(difference_TD.max()),
+            "mean_difference": float(difference_TD.mean()),
+            "token_cosines_T": _cosine(centred_TD, centred_truth_TD),
+            "pooled_cosine": float(_cosine(centred_TD.mean(axis=0), centred_truth_TD.mean(axis=0))),
+            "agreements_T": self._predictions(hidden_TD) == self._predictions_T[kind][index],
+        }
 
     @torch.inference_mode()
     def _predictions(self, hidden_TD: Hidden) -> NDArray[np.int64]:
@@ -248,21 +227,20 @@ def _hidden_states(
             yield start + row, hidden_BLD[row, mask_L == 1]
 
 
-def _summary(comparisons: Sequence[_Comparison]) -> dict[str, float]:
-    token_cosines = np.concatenate([comparison.token_cosines_T for comparison in comparisons])
-    pooled_cosines = np.array([comparison.pooled_cosine for comparison in comparisons])
-    tokens = [len(comparison.token_cosines_T) for comparison in comparisons]
-    means = [comparison.mean_difference for comparison in comparisons]
+def _summary(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    columns = {name: [comparison[name] for comparison in comparisons] for name in comparisons[0]}
+    token_cosines = np.concatenate(columns["token_cosines_T"])
+    tokens = list(map(len, columns["token_cosines_T"]))
     return {
         # numpy's maximum keeps a NaN, Python's may lose it.
-        "maximal_difference": float(np.max([comparison.maximal_difference for comparison in comparisons])),
-        "mean_difference": float(np.average(means, weights=tokens)),
+        "maximal_difference": float(np.max(columns["maximal_difference"])),
+        "mean_difference": float(np.average(columns["mean_difference"], weights=tokens)),
         "token_cosine": float(token_cosines.mean()),
         "token_cosine_p1": float(np.percentile(token_cosines, 1)),
         "minimal_token_cosine": float(token_cosines.min()),
-        "pooled_cosine": float(pooled_cosines.mean()),
-        "minimal_pooled_cosine": float(pooled_cosines.min()),
-        "top1_agreement": float(np.concatenate([comparison.agreements_T for comparison in comparisons]).mean()),
+        "pooled_cosine": float(np.mean(columns["pooled_cosine"])),
+        "minimal_pooled_cosine": float(np.min(columns["pooled_cosine"])),
+        "top1_agreement": float(np.concatenate(columns["agreements_T"]).mean()),
     }
 
 

@@ -2,9 +2,9 @@
 
 import itertools
 
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.training.tracking import check_trackers
-from distilrubert.conversion.onnx import require_onnx
-from distilrubert.conversion.openvino import require_openvino
+from distilrubert.conversion.writers import require_packages
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
 from distilrubert.distill.losses.objective import check_layers
@@ -41,11 +41,8 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
     if push and run.launch.leads:
         check_target(recipe.publish, connect(recipe.publish, endpoint))
     tasks = itertools.chain(*pinned_tasks(run))
-    exported = recipe.evaluation.exported
-    if recipe.conversion.onnx or exported.onnx:
-        require_onnx()
-    if recipe.conversion.openvino or exported.openvino:
-        require_openvino()
+    for case in [*recipe.conversion.cases, *recipe.evaluation.exported.cases]:
+        require_packages(FORMATS[case].runtime)
     if not run.launch.leads:
         return
     needed = {state.stage.name for state in states_of(run, stages_of(run)) if state.reason is not None}

@@ -4,9 +4,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from distilrubert.common.formats import FORMATS
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.finetuned import export_finetuned
-from distilrubert.conversion.writers import VERSION, WRITERS
+from distilrubert.conversion.writers import VERSION, require_packages
 from distilrubert.evaluation.tasks.exported import Exporter
 
 
@@ -18,7 +19,7 @@ def exporters_of(cases: Sequence[str], settings: ConversionSettings | None = Non
     """
     how = settings or ConversionSettings()
     for case in cases:
-        WRITERS[case].require()
+        require_packages(FORMATS[case].runtime)
     decisive = decisive_settings(how)
     return {case: Exporter(functools.partial(export_finetuned, case, how), decisive) for case in cases}
 

@@ -129,7 +129,7 @@ def _write_ortquantizer(source: "ExportSource", folder: Path) -> None:
 
     from distilrubert.conversion.onnx import quiet_exporters
 
-    config = source.checkpoint.model.config
+    config = source.model.config
     describe = TasksManager.get_exporter_config_constructor(
         "onnx", model_type=config.model_type, task="feature-extraction", library_name="transformers"
     )

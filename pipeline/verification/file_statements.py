@@ -13,7 +13,7 @@ from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import Tolerances
 from distilrubert.conversion.parity import bounds_of, measure_parity, tolerance_name
-from distilrubert.conversion.writers import WRITERS
+from distilrubert.conversion.writers import require_packages
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 TASKS = ("feature-extraction", "fill-mask")
@@ -113,7 +113,7 @@ def _check_agreement(
         return
     bounds = bounds_of(getattr(tolerances, tolerance_name(case)))
     try:
-        WRITERS[entry.case].require()
+        require_packages(entry.runtime)
     except UserError as error:
         yield unchecked(entry.path, "agreement", ", ".join(bound.sign for bound in bounds), str(error))
         return
