@@ -1,29 +1,23 @@
-"""Scores of fine-tuned models as exported files. The files themselves are another room's: it hands in an exporter.
-
-Axes: B batch, L padded length.
-"""
+"""Scores of fine-tuned models as exported files. The files themselves are another room's: it hands in an exporter."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import nested_concat
 
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
-from distilrubert.modeling.runtimes import Inputs
+from distilrubert.evaluation.tasks.task_loss import RunFile, logits_of, model_inputs
+from distilrubert.modeling.runtimes import PyTorchModel
 
 # As many rows at once, of similar length: int8 files find the range of their activations in the whole batch.
 BATCH_SIZE = 32
+# The fine-tuned model itself, with which its files are compared.
+PYTORCH = "pytorch-fp32"
 
-RunFile = Callable[[Inputs], tuple[NDArray[np.float32], ...]]
-"""From a model's inputs, each (B, L), to its outputs: the logits, of which question answering has two kinds."""
 Export = Callable[
     [PreTrainedModel, PreTrainedTokenizerBase, str, Sequence[Mapping[str, Sequence[int]]], Path],
     RunFile,
@@ -43,6 +37,15 @@ class Exporter:
 
     export: Export
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def with_pytorch(exporters: Mapping[str, Exporter]) -> dict[str, Exporter]:
+    """The exporters, by name, with that of the model itself, in PyTorch in fp32, before them."""
+    return {PYTORCH: Exporter(_keep)} | {name: exporter for name, exporter in exporters.items() if name != PYTORCH}
+
+
+def _keep(model: PreTrainedModel, _tokenizer: Any, task: str, _calibration: Any, _folder: Path) -> RunFile:
+    return PyTorchModel(model, task)
 
 
 def score_exported(
@@ -68,18 +71,8 @@ def score_exported(
     Returns:
         The task's metrics, and ``rows``: see :func:`.row_results.score_test`.
     """
-    names = [name for name in tokenizer.model_input_names if name in features["test"].column_names]
     folder.mkdir()
-    export_task = task.task_kind.export_task
-    run = exporter.export(model.eval().cpu(), tokenizer, export_task, features["train"].select_columns(names), folder)
-    batches = _batches(features["test"].select_columns(names), tokenizer)
-    outputs = reduce(nested_concat, (run(batch) for batch in batches))
-    logits = outputs if len(outputs) > 1 else outputs[0]
+    calibration = model_inputs(features["train"], tokenizer)
+    run = exporter.export(model.eval().cpu(), tokenizer, task.task_kind.export_task, calibration, folder)
+    logits = logits_of(run, features["test"], tokenizer, BATCH_SIZE)
     return score_test(task, *task.task_kind.decode(rows, features["test"], logits, task.classes))
-
-
-def _batches(features: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[Inputs]:
-    return [
-        dict(tokenizer.pad(features[start : start + BATCH_SIZE], return_tensors="np"))
-        for start in range(0, len(features), BATCH_SIZE)
-    ]

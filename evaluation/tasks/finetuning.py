@@ -1,6 +1,5 @@
 """Fine-tuning a model on a task with the training loop: one protocol for every model."""
 
-import dataclasses
 import logging
 import os
 import sys
@@ -39,28 +38,6 @@ PREDICTION_BATCHES = 4
 START_AND_END = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class FinetuningResult:
-    """The result of one run.
-
-    Attributes:
-        validation: the task's metrics on the validation part, at the best epoch.
-        test: the task's metrics on the test part, at the best epoch, and ``rows``, as :func:`.row_results.score_test`
-            returns them.
-        epochs: epochs that were run.
-        seconds: wall time of training, with its validations.
-        exported: the same of each kind of file.
-    """
-
-    validation: dict[str, float]
-    test: dict[str, Any]
-    epochs: int
-    seconds: float
-    exported: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-    to_dict = dataclasses.asdict
-
-
 def finetune(
     model_folder: str | os.PathLike[str],
     task: TaskDefinition,
@@ -70,8 +47,8 @@ def finetune(
     learning_rate: float,
     seed: int,
     exporters: Mapping[str, Exporter] | None = None,
-) -> FinetuningResult:
-    """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same result.
+) -> dict[str, Any]:
+    """Fine-tune a model once and score it. Nothing stays on disk, and the same arguments give the same scores.
 
     Args:
         model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
@@ -81,6 +58,11 @@ def finetune(
         learning_rate: the peak learning rate.
         seed: seed of the new head, of the order of the rows and of dropout.
         exporters: kinds of files to score the model as, too, by name.
+
+    Returns:
+        ``validation`` and ``test``, the task's metrics at the best epoch, ``test`` with ``rows`` (see
+        :func:`.row_results.score_test`); ``epochs`` that were run; ``seconds`` of training, with its validations;
+        ``exported``, the same as ``test`` of each kind of file.
 
     Raises:
         UserError: if the folder holds no model that can be loaded, or the rows do not go with it.
@@ -126,16 +108,16 @@ def finetune(
         best = report.evaluations[run.evaluation.best(report.evaluations)]
         model.to(measuring_device())
         features = {"train": train_features, "test": test}
-        return FinetuningResult(
-            validation={name: best[name] for name in task.metrics},
-            test=score_test(task, *predictions(rows.test, test)),
-            epochs=len(report.evaluations),
-            seconds=round(seconds, 2),
-            exported={
+        return {
+            "validation": {name: best[name] for name in task.metrics},
+            "test": score_test(task, *predictions(rows.test, test)),
+            "epochs": len(report.evaluations),
+            "seconds": round(seconds, 2),
+            "exported": {
                 name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)
                 for name, exporter in (exporters or {}).items()
             },
-        )
+        }
 
 
 def _optimization(

@@ -1,5 +1,6 @@
 """The quality of several models side by side: held-out text, and labelled tasks with seeds."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -14,11 +15,10 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.tasks.baselines import MAJORITY, linear_probe
-from distilrubert.evaluation.tasks.exported import Exporter
+from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
 from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
 from distilrubert.evaluation.tasks.loading import load_to_predict
-from distilrubert.evaluation.tasks.pytorch_file import CASE, with_pytorch
 from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -155,7 +155,7 @@ def _details(
 ) -> dict[str, Any]:
     described = {"title", "kind", "max_length", "licence", "source"}
     kinds = [item for kinds in exporters.values() for item in kinds.items()]
-    exported = {name: dict(exporter.settings) for name, exporter in kinds if name != CASE}
+    exported = {name: dict(exporter.settings) for name, exporter in kinds if name != PYTORCH}
     return {
         "settings": settings.model_dump(mode="json"),
         "precision": chosen_precision(settings.finetuning),
@@ -213,12 +213,7 @@ def _intrinsic_figures(
             "settings": settings.model_dump(mode="json"),
         }
 
-        def measure(
-            case: str = case, folder: Any = folder, teacher: Any = teacher_folder, sequences: Any = sequences
-        ) -> Any:
-            logger.info("%s: predicting held-out text", case)
-            return _measure_folder(folder, teacher, sequences, settings)
-
+        measure = functools.partial(_measure_folder, case, folder, teacher_folder, sequences, settings)
         figures[case] = cache("held-out", inputs, measure)
     return figures
 
@@ -231,11 +226,13 @@ def _content_of(held_out: Sequence[Ids]) -> str:
 
 
 def _measure_folder(
+    case: str,
     folder: str | os.PathLike[str],
     teacher_folder: str | os.PathLike[str] | None,
     held_out: Sequence[Ids],
     settings: IntrinsicSettings,
 ) -> dict[str, Any]:
+    logger.info("%s: predicting held-out text", case)
     with quiet_libraries():
         model, tokenizer = load_to_predict(folder)
         teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)

@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
-import transformers
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from distilrubert.modeling.checkpoints import quiet_transformers
 
 
 @contextlib.contextmanager
@@ -22,14 +23,5 @@ def without_bars() -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence what transformers and datasets say on their own account: new heads, loading bars, tables."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with without_bars():
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
+    with quiet_transformers(), without_bars():
+        yield

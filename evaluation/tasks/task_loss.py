@@ -20,6 +20,10 @@ from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import IGNORED, WIDTH_STEP
 from distilrubert.common.training.update import autocast, to_device
 from distilrubert.evaluation.tasks.kinds.task_kind import Logits, TaskKind
+from distilrubert.modeling.runtimes import Arrays, Inputs
+
+RunFile = Callable[[Inputs], Arrays]
+"""From a model's inputs, each (B, L), to its outputs: the logits, of which question answering has two kinds."""
 
 TARGETS = ("labels", "start_positions", "end_positions")
 
@@ -82,6 +86,22 @@ class TaskLoss(LossModule):
         return {"task": loss.detach(), "loss": loss}
 
 
+def model_inputs(features: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The columns that a model reads."""
+    return features.select_columns([name for name in tokenizer.model_input_names if name in features.column_names])
+
+
+def logits_of(
+    run: RunFile, features: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int, **padding: int
+) -> Logits:
+    """What a model puts out for features, in their order, padded to one length."""
+    inputs = model_inputs(features, tokenizer)
+    batches = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
+    padded = (dict(tokenizer.pad(rows, return_tensors="np", **padding)) for rows in batches)
+    outputs = reduce(nested_concat, map(run, padded))
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
 def predict(
     model: PreTrainedModel,
     features: Dataset,
@@ -89,16 +109,12 @@ def predict(
     precision: Precision,
     batch_size: int,
 ) -> Logits:
-    """The logits of a model for features, in their order, padded to one length; the model is put in evaluation mode."""
-    inputs = features.select_columns([name for name in tokenizer.model_input_names if name in features.column_names])
+    """The logits of a model for features, see :func:`logits_of`; the model is put in evaluation mode."""
     device = model.eval().device
 
-    def run(start: int) -> tuple[NDArray[np.float32], ...]:
-        rows = inputs[start : start + batch_size]
-        batch = dict(tokenizer.pad(rows, pad_to_multiple_of=WIDTH_STEP, return_tensors="pt"))
-        output = model(**to_device(batch, device))
+    def run(inputs: Inputs) -> Arrays:
+        output = model(**to_device({name: torch.from_numpy(array) for name, array in inputs.items()}, device))
         return tuple(output[name].float().cpu().numpy() for name in output if name.endswith("logits"))
 
     with torch.inference_mode(), autocast(device, precision):
-        outputs = reduce(nested_concat, map(run, range(0, len(inputs), batch_size)))
-    return outputs if len(outputs) > 1 else outputs[0]
+        return logits_of(run, features, tokenizer, batch_size, pad_to_multiple_of=WIDTH_STEP)

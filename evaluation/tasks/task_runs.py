@@ -21,7 +21,7 @@ from distilrubert.evaluation.tasks.task_data import TaskRows
 logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-"""The result of one fine-tuning run: a FinetuningResult as a dictionary."""
+"""What :func:`~distilrubert.evaluation.tasks.finetuning.finetune` returns."""
 Summaries = tuple[dict[str, Any], dict[str, dict[str, Any]]]
 """The scores of a model over its runs on a task, and those of each kind of file by its name."""
 
@@ -82,12 +82,12 @@ class TaskRunner:
         if self.exporters:
             inputs["exported"] = {name: dict(exporter.settings) for name, exporter in self.exporters.items()}
 
-        def compute() -> Result:
-            return finetune(
-                self.model_folder, task, rows, settings, learning_rate=rate, seed=seed, exporters=self.exporters
-            ).to_dict()
-
-        return self.cache(task.name, inputs, compute)
+        arguments = self.model_folder, task, rows, settings
+        return self.cache(
+            task.name,
+            inputs,
+            lambda: finetune(*arguments, learning_rate=rate, seed=seed, exporters=self.exporters),
+        )
 
 
 class FinetuningRun(NamedTuple):

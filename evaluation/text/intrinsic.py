@@ -3,12 +3,11 @@
 Axes: B sequences, L positions, N predicted positions, D width, V vocabulary.
 """
 
-import dataclasses
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,19 +25,12 @@ Ids = np.ndarray[Any, Any]
 FOLDS = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskedSequence:
-    """A sequence with some tokens masked.
+class MaskedSequence(NamedTuple):
+    """A sequence with some tokens masked."""
 
-    Attributes:
-        ids_L: its ids, special ones included.
-        positions_N: the positions of the masked tokens.
-        fold: the part of the text that it belongs to.
-    """
-
-    ids_L: Ids
-    positions_N: Ids
-    fold: int = 0
+    ids_L: Ids  # special ones included
+    positions_N: Ids  # of the masked tokens
+    fold: int  # the part of the text that it belongs to
 
 
 def measure_intrinsic(
@@ -73,15 +65,14 @@ def measure_intrinsic(
     singly = list(single_masks(sequences, order[: settings.sentences], special))
     if not masked:
         return {}
-    batches = _Batches(tokenizer, settings.batch_size, next(model.parameters()).device)
-    predictions, states = _predict(model, teacher, batches, masked)
+    predictions, states = _predict(model, teacher, tokenizer, masked, settings.batch_size)
     figures, by_fold = predictions.means(), predictions.means_by_fold()
     figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in masked)
     if cosine_K := list(states.means().values()):
         figures |= {"hidden_cosine": cosine_K, "mean_hidden_cosine": statistics.fmean(cosine_K)}
         by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()
     if singly:
-        losses, _ = _predict(model, None, batches, singly)
+        losses, _ = _predict(model, None, tokenizer, singly, settings.batch_size)
         figures["pseudo_perplexity"] = math.exp(losses.means()["masked_cross_entropy_nats"])
         by_fold["pseudo_perplexity"] = np.exp(losses.means_by_fold()["masked_cross_entropy_nats"]).tolist()
     return {**figures, "by_fold": by_fold}
@@ -113,44 +104,29 @@ def _ordinary(ids_L: Ids, special: set[int]) -> Ids:
     return np.flatnonzero(~np.isin(ids_L, list(special)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Batch:
-    input_ids_BL: Tensor
-    attention_mask_BL: Tensor
+class _Batch(NamedTuple):
+    inputs: dict[str, Tensor]
     masked_BL: Tensor  # where a token is masked
     labels_N: Tensor  # the masked tokens, row by row
-    folds_B: Tensor  # the part of the text that each sequence belongs to
-    vocabulary: int  # number of tokens
+    folds_B: Ids
 
 
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-    """Makes padded batches of sequences that are alike in length."""
-
-    tokenizer: PreTrainedTokenizerBase
-    batch_size: int
-    device: torch.device
-
-    def __call__(self, masked: Sequence[MaskedSequence]) -> Iterator[_Batch]:
-        alike = sorted(masked, key=lambda sequence: len(sequence.ids_L))
-        starts = range(0, len(alike), self.batch_size)
-        for start in tqdm(starts, desc="held-out text", unit="batch", leave=False, disable=None):
-            yield self._pad(alike[start : start + self.batch_size])
-
-    def _pad(self, masked: Sequence[MaskedSequence]) -> _Batch:
-        shape = len(masked), max(len(sequence.ids_L) for sequence in masked)
-        ids_BL = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
-        real_BL, masked_BL = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
-        for row, sequence in enumerate(masked):
-            ids_BL[row, : len(sequence.ids_L)] = sequence.ids_L
-            real_BL[row, : len(sequence.ids_L)] = 1
+def _batches(
+    masked: Sequence[MaskedSequence], tokenizer: PreTrainedTokenizerBase, batch_size: int, device: torch.device
+) -> Iterator[_Batch]:
+    """Padded batches of sequences that are alike in length."""
+    alike = sorted(masked, key=lambda sequence: len(sequence.ids_L))
+    starts = range(0, len(alike), batch_size)
+    for start in tqdm(starts, desc="held-out text", unit="batch", leave=False, disable=None):
+        chosen = alike[start : start + batch_size]
+        padded = tokenizer.pad({"input_ids": [sequence.ids_L for sequence in chosen]}, return_tensors="pt").to(device)
+        masked_BL = torch.zeros_like(padded["input_ids"], dtype=torch.bool)
+        for row, sequence in enumerate(chosen):
             masked_BL[row, sequence.positions_N] = True
-        labels_N = ids_BL[masked_BL]
-        ids_BL[masked_BL] = self.tokenizer.mask_token_id
-        folds_B = np.array([sequence.fold for sequence in masked])
-        arrays = (ids_BL, real_BL, masked_BL, labels_N, folds_B)
-        ids, real, masked_at, labels, folds = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return _Batch(ids, real, masked_at, labels, folds, len(self.tokenizer))
+        labels_N = padded["input_ids"][masked_BL]
+        padded["input_ids"][masked_BL] = tokenizer.mask_token_id
+        inputs = {name: padded[name] for name in ("input_ids", "attention_mask")}
+        yield _Batch(inputs, masked_BL, labels_N, np.array([sequence.fold for sequence in chosen]))
 
 
 class _Sums:
@@ -160,9 +136,9 @@ class _Sums:
         self._sums: defaultdict[str, Ids] = defaultdict(lambda: np.zeros(FOLDS))
         self._positions = np.zeros(FOLDS)
 
-    def add(self, folds_B: Tensor, chosen_BL: Tensor, found: Mapping[str, Tensor]) -> None:
+    def add(self, folds_B: Ids, chosen_BL: Tensor, found: Mapping[str, Tensor]) -> None:
         """Add values at the chosen positions, in their order, by name."""
-        folds = folds_B.repeat_interleave(chosen_BL.sum(1)).cpu().numpy()
+        folds = np.repeat(folds_B, chosen_BL.sum(1).cpu().numpy())
         self._positions += np.bincount(folds, minlength=FOLDS)
         for name, values in found.items():
             self._sums[name] += np.bincount(folds, values.double().cpu().numpy(), FOLDS)
@@ -176,38 +152,40 @@ class _Sums:
         return {name: (sums[used] / self._positions[used]).tolist() for name, sums in self._sums.items()}
 
 
-def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run(model: PreTrainedModel, batch: _Batch, vocabulary: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Log-probabilities at the masked tokens, (N, V), and the states of all layers, each (B, L, D)."""
-    output = encoder_of(model)(
-        input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, output_hidden_states=True
-    )
+    output = encoder_of(model)(**batch.inputs, output_hidden_states=True)
     head = mlm_head_of(model)
     hidden_ND = output.last_hidden_state[batch.masked_BL]
     # A model may have rows that no token of its tokenizer uses.
-    weight_VD, bias_V = head.weight_VD[: batch.vocabulary], head.bias_V[: batch.vocabulary]
+    weight_VD, bias_V = head.weight_VD[:vocabulary], head.bias_V[:vocabulary]
     # The product with the vocabulary is the largest of the model, so only the masked rows take part in it.
     return F.log_softmax(F.linear(head.transform(hidden_ND), weight_VD, bias_V), -1), output.hidden_states
 
 
 @torch.inference_mode()
 def _predict(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, batches: _Batches, masked: Sequence[MaskedSequence]
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    masked: Sequence[MaskedSequence],
+    batch_size: int,
 ) -> tuple[_Sums, _Sums]:
     """The model's predictions of masked tokens, and the cosine of each layer with a comparable teacher's."""
     predictions, cosines = _Sums(), _Sums()
-    for batch in batches(masked):
-        log_p_NV, states = _run(model, batch)
+    for batch in _batches(masked, tokenizer, batch_size, model.device):
+        log_p_NV, states = _run(model, batch, len(tokenizer))
         first_N = log_p_NV.argmax(-1)
         found = {
             "masked_accuracy": first_N == batch.labels_N,
             "masked_cross_entropy_nats": F.nll_loss(log_p_NV, batch.labels_N, reduction="none"),
         }
         if teacher is not None:
-            log_q_NV, teacher_states = _run(teacher, batch)
+            log_q_NV, teacher_states = _run(teacher, batch, len(tokenizer))
             found["kl_to_teacher_nats"] = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none").sum(-1)
             found["teacher_agreement"] = first_N == log_q_NV.argmax(-1)
             if _comparable(states, teacher_states):
-                real_BL = batch.attention_mask_BL.bool()
+                real_BL = batch.inputs["attention_mask"].bool()
                 cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
         predictions.add(batch.folds_B, batch.masked_BL, found)
     return predictions, cosines

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, text_in, with_lengths
 
@@ -106,8 +106,6 @@ QUESTION_ANSWERING = TaskKind(
     columns=("question", "context", "answer", "answer_start"),
     labelled=False,
     metrics=("exact_match", "answer_f1"),
-    model_class=AutoModelForQuestionAnswering,
-    collator=DataCollatorWithPadding,
     read_row=_read_question,
     encode=_encode,
     decode=_decode,

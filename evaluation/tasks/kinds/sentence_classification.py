@@ -1,15 +1,14 @@
 """Tasks with one class for each sentence, or for each pair of sentences."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
-
-METRICS = ("accuracy", "f1", "f1_weighted", "f1_macro", "matthews")
 
 
 def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -35,23 +34,12 @@ def _decode(rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence
 SENTENCE_CLASSIFICATION = TaskKind(
     columns=("text", "label"),
     labelled=True,
-    metrics=METRICS,
-    model_class=AutoModelForSequenceClassification,
-    collator=DataCollatorWithPadding,
+    metrics=("accuracy", "f1", "f1_weighted", "f1_macro", "matthews"),
     read_row=_read_sentence,
     encode=_encode,
     decode=_decode,
     export_task="text-classification",
 )
-
-SENTENCE_PAIR_CLASSIFICATION = TaskKind(
-    columns=("text", "text_pair", "label"),
-    labelled=True,
-    metrics=METRICS,
-    model_class=AutoModelForSequenceClassification,
-    collator=DataCollatorWithPadding,
-    read_row=_read_pair,
-    encode=_encode,
-    decode=_decode,
-    export_task="text-classification",
+SENTENCE_PAIR_CLASSIFICATION = dataclasses.replace(
+    SENTENCE_CLASSIFICATION, columns=("text", "text_pair", "label"), read_row=_read_pair
 )

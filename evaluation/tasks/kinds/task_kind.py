@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import transformers
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from distilrubert.modeling.runtimes import AUTO_CLASSES
 
 Labels = Mapping[str, int]
 """The class id of every raw label, as text, of a task."""
@@ -22,8 +25,6 @@ class TaskKind:
         columns: the columns that a task's definition must name.
         labelled: whether a definition lists classes.
         metrics: the metrics of :data:`~distilrubert.evaluation.tasks.metrics.METRICS` that apply.
-        model_class: the `Auto` class of transformers with the right head.
-        collator: makes the padding of a batch from the tokenizer.
         read_row: from one raw row (keys: `columns`) and the labels to a row of plain values in standard form;
             raises ValueError, with the reason, for a bad row. Where `labelled`, the standard form has
             ``label``, which a stratified split keeps in proportion, or ``tags``.
@@ -31,20 +32,25 @@ class TaskKind:
             inputs and labels, and for every feature ``row``, the index of its row, and ``length`` in tokens.
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
-        export_task: the exporters' name for such models.
+        export_task: the exporters' name for such models: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        collator: makes the padding of a batch from the tokenizer.
         check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
     """
 
     columns: tuple[str, ...]
     labelled: bool
     metrics: tuple[str, ...]
-    model_class: Any
-    collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]]
     read_row: Callable[[Mapping[str, Any], Labels], dict[str, Any]]
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
+    collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]] = DataCollatorWithPadding
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None
+
+    @property
+    def model_class(self) -> Any:
+        """The `Auto` class of transformers with the right head."""
+        return getattr(transformers, AUTO_CLASSES[self.export_task])
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
+from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
+from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
 
-IGNORED = -100
 OUTSIDE = "O"
 
 
@@ -96,11 +96,10 @@ TOKEN_CLASSIFICATION = TaskKind(
     columns=("tokens", "tags"),
     labelled=True,
     metrics=("span_f1",),
-    model_class=AutoModelForTokenClassification,
-    collator=DataCollatorForTokenClassification,
     read_row=_read_sentence,
     encode=_encode,
     decode=_decode,
     export_task="token-classification",
+    collator=DataCollatorForTokenClassification,
     check_classes=_check_classes,
 )

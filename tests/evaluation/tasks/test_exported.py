@@ -41,9 +41,9 @@ def test_the_files_are_scored_on_the_test_part(student_folder: Path, noun_task: 
     rows = load_rows(noun_task)
     exporters = {"same": running(1, calibration), "contrary": running(-1)}
     result = finetune(student_folder, noun_task, rows, SETTINGS, learning_rate=3e-3, seed=1, exporters=exporters)
-    assert result.exported["same"] == result.test
-    assert result.exported["contrary"]["accuracy"] == pytest.approx(1 - result.test["accuracy"])
-    assert result.test["accuracy"] > 0.6
+    assert result["exported"]["same"] == result["test"]
+    assert result["exported"]["contrary"]["accuracy"] == pytest.approx(1 - result["test"]["accuracy"])
+    assert result["test"]["accuracy"] > 0.6
     assert len(calibration) == len(rows.train)
     assert all(inputs.keys() == {"input_ids", "attention_mask"} for inputs in calibration)
     assert all(isinstance(inputs["input_ids"], list) for inputs in calibration)
@@ -82,6 +82,6 @@ def test_answers_are_scored_by_both_outputs(student_folder: Path) -> None:
     result = finetune(
         student_folder, task, TaskRows(rows, rows, rows), SETTINGS, learning_rate=3e-3, seed=1, exporters=exporters
     )
-    assert result.test["answer_f1"] > 0
-    assert result.exported["same"] == result.test
-    assert result.exported["contrary"] != result.test
+    assert result["test"]["answer_f1"] > 0
+    assert result["exported"]["same"] == result["test"]
+    assert result["exported"]["contrary"] != result["test"]

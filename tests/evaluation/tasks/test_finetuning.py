@@ -39,10 +39,10 @@ def test_teacher_and_student_learn_a_learnable_task(
     folder: str, noun_task: TaskDefinition, rows: TaskRows, request: pytest.FixtureRequest
 ) -> None:
     result = finetune(request.getfixturevalue(folder), noun_task, rows, SETTINGS, learning_rate=RATE, seed=1)
-    assert set(result.test) == {"accuracy", "f1", "rows"}
-    assert result.test["accuracy"] >= 0.9
-    assert result.validation["accuracy"] >= 0.9
-    assert result.epochs == 10
+    assert set(result["test"]) == {"accuracy", "f1", "rows"}
+    assert result["test"]["accuracy"] >= 0.9
+    assert result["validation"]["accuracy"] >= 0.9
+    assert result["epochs"] == 10
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_one_does_not(
@@ -54,8 +54,8 @@ def test_the_same_seed_gives_the_same_scores_and_another_one_does_not(
     torch.manual_seed(6)  # what ran before must not matter
     again = finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
     others = [finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=seed) for seed in (2, 3)]
-    assert (first.test, first.validation) == (again.test, again.validation)
-    assert any(other.test != first.test for other in others)
+    assert (first["test"], first["validation"]) == (again["test"], again["validation"])
+    assert any(other["test"] != first["test"] for other in others)
 
 
 def test_the_head_learns_at_its_own_rate(student_folder: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
@@ -65,7 +65,7 @@ def test_the_head_learns_at_its_own_rate(student_folder: Path, noun_task: TaskDe
         finetune(student_folder, noun_task, rows, settings, learning_rate=1e-12, seed=1)
         for settings in (settings, settings.model_copy(update={"head_learning_rate": 0.03}))
     )
-    assert learned.test != unchanged.test
+    assert learned["test"] != unchanged["test"]
 
 
 @pytest.mark.parametrize("folder", ["teacher_folder", "student_folder"])
@@ -140,7 +140,7 @@ def test_it_stops_when_validation_no_longer_improves(
 ) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 40, "patience": 2})
     result = finetune(student_folder, noun_task, rows, settings, learning_rate=RATE, seed=1)
-    assert result.epochs < 40
+    assert result["epochs"] < 40
 
 
 def test_the_best_epoch_is_scored_not_the_last(student_folder: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
@@ -150,8 +150,8 @@ def test_the_best_epoch_is_scored_not_the_last(student_folder: Path, noun_task: 
         finetune(student_folder, noun_task, rows, settings, learning_rate=0.03, seed=1)
         for settings in (settings, settings.model_copy(update={"patience": 1}))
     )
-    assert stopped.epochs < whole.epochs
-    assert whole.validation["accuracy"] >= stopped.validation["accuracy"]
+    assert stopped["epochs"] < whole["epochs"]
+    assert whole["validation"]["accuracy"] >= stopped["validation"]["accuracy"]
 
 
 def test_nothing_is_left_behind_and_nothing_is_said(
@@ -183,7 +183,7 @@ def test_pairs_are_told_apart_by_the_second_text(
     parts = TaskRows(paired(rows.train), paired(rows.validation), paired(rows.test))
     for folder in (teacher_folder, student_folder):
         result = finetune(folder, pairs, parts, SETTINGS, learning_rate=RATE, seed=1)
-        assert result.test["accuracy"] >= 0.9
+        assert result["test"]["accuracy"] >= 0.9
 
 
 @pytest.mark.parametrize(
@@ -221,5 +221,5 @@ def test_a_tiny_model_goes_through_rusentiment(data_folder: Path, student_folder
     rows = load_rows(task, train_limit=200)
     settings = SETTINGS.model_copy(update={"epochs": 1})
     result = finetune(student_folder, task, rows, settings, learning_rate=RATE, seed=1)
-    assert 0 < result.test["f1_weighted"] < 1
+    assert 0 < result["test"]["f1_weighted"] < 1
     assert (len(rows.train), len(rows.validation), len(rows.test)) == (180, 20, 2967)
