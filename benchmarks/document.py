@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.common.measurements import Measurements, Row
+from distilrubert.evaluation.speed.speed_settings import STARTS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -18,8 +19,6 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32|-in-bf16")
 # Older results have OpenVINO's default arithmetic without a mark; newer ones have fp32 without one.
 CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)")
-# From how many starts on a median is trusted.
-ENOUGH_STARTS = 5
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
     "nncf-int8": ("openvino-int8",),
@@ -80,10 +79,10 @@ def _speeds(report: Measurements, rows: Sequence[Row]) -> str:
 def _note_on_starts(report: Measurements) -> str:
     """A warning below values that rest on few starts; they are also medians over all passes of all starts."""
     starts = min(row.values.get("starts", report.details.get("starts", 1)) for row in report.rows)
-    if starts >= ENOUGH_STARTS:
+    if starts >= STARTS:
         return ""
     number = "One start" if starts == 1 else f"{starts} starts"
-    return f"\n{number} of each case, fewer than {ENOUGH_STARTS}: one slow or fast start moves these values.\n"
+    return f"\n{number} of each case, fewer than {STARTS}: one slow or fast start moves these values.\n"
 
 
 def inference_peers(report: Measurements) -> str:

@@ -29,7 +29,7 @@ def export_finetuned(
         case: a key of :data:`~distilrubert.common.formats.FORMATS`.
         settings: how int8 is made.
         model: in fp32 on the CPU, in evaluation mode, with its head.
-        tokenizer: its own.
+        tokenizer: the model's.
         task: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
         examples: the model's inputs, each of one sequence; ``settings.calibration_sentences`` of them, evenly chosen,
             calibrate int8.

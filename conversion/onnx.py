@@ -40,13 +40,9 @@ def export_onnx(model: PreTrainedModel, target: Path, task: str) -> None:
 def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -> "onnx.ModelProto":
     """The graph of a model: input_ids and attention_mask (for a BERT also token_type_ids) to the task's outputs.
 
-    Batch and sequence length are free.
-
-    Args:
-        model: BERT or DistilBERT encoder, or with the head of the task, in fp32 with SDPA attention.
-        task: as optimum names it.
-        mask_in_keys: see :func:`~distilrubert.conversion.attention_export.attention_written_out`; without it the graph
-            can be quantised by anybody.
+    Batch and sequence length are free. The model is an encoder, or with the head of the task, in fp32 with SDPA
+    attention. Without `mask_in_keys`, see :func:`~distilrubert.conversion.attention_export.attention_written_out`, the
+    graph can be quantised by anybody.
 
     Raises:
         UserError: if the model is too large for one file.

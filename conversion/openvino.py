@@ -26,12 +26,7 @@ MASKED = -1e4
 
 
 def export_openvino(model: PreTrainedModel, task: str) -> "openvino.Model":
-    """The graph of a model: input_ids and attention_mask to last_hidden_state or, for fill-mask, logits.
-
-    Args:
-        model: encoder, or for fill-mask the whole model, in fp32.
-        task: as optimum names it.
-    """
+    """The graph of a model in fp32: input_ids and attention_mask to the outputs of a task, as optimum names it."""
     import openvino
     from optimum.exporters.openvino import export_from_model
     from optimum.intel import OVConfig
@@ -62,10 +57,7 @@ def quantize_openvino(
     - Eight bits, not seven. Limited by ONEDNN_MAX_CPU_ISA to AVX-512 or AVX2 without VNNI, where sums can saturate,
       0.99863 becomes 0.99820; the seven-bit file has 0.99765 on every CPU.
 
-    Args:
-        graph: of a smoothed model.
-        inputs: of the model, to see the activations' ranges on.
-        maps_in_fp32: names of linear maps that are not quantised, as PyTorch calls the modules.
+    The linear maps of `maps_in_fp32`, named as PyTorch calls the modules, are not quantised.
     """
     import nncf
     from openvino._offline_transformations import compress_quantize_weights_transformation
@@ -97,12 +89,9 @@ def _products_of(graph: "openvino.Model", maps: Sequence[str]) -> list[str]:
 
 
 def save_openvino(graph: "openvino.Model", target: Path, *, half: bool = False) -> None:
-    """Write a graph as `target` (.xml) and the weights beside it (.bin).
+    """Write a graph as `target` (.xml) and the weights beside it (.bin), in fp16 if `half`.
 
-    Args:
-        graph: to write; what has no name of its own gets one that is the same in every process.
-        target: path that ends in .xml; its folder is made.
-        half: store fp32 weights as fp16.
+    What has no name of its own gets one that is the same in every process.
     """
     import openvino
 

@@ -31,12 +31,8 @@ def quantize_onnx(
 ) -> None:
     """Write an int8 copy of an fp32 graph: 8-bit activations by their range at run time.
 
-    Args:
-        graph: in fp32.
-        target: the file to write.
-        maps_in_fp32: names of linear maps that are not quantised, as PyTorch calls the modules.
-        signed: store weights with a zero in the middle; else with one of their own.
-        seven_bits: use half of the range of weights.
+    The linear maps of `maps_in_fp32`, named as PyTorch calls the modules, are not quantised. `signed` weights have
+    their zero in the middle, else one of their own; `seven_bits` use half of the range.
 
     Raises:
         UserError: if the file cannot be written.

@@ -21,10 +21,6 @@ def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:
 
     Weights are rounded with a scale for each row, inputs with one for the tensor, as the files do it. The error is
     the root of the summed squares of the change over that of the output without its bias.
-
-    Args:
-        model: as it will be exported.
-        batches: of real text.
     """
     changed: dict[str, float] = {}
     whole: dict[str, float] = {}

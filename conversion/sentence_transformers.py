@@ -14,11 +14,8 @@ MODULES = [
 def write_sentence_transformers_files(folder: Path, *, dim: int, max_length: int) -> None:
     """Write modules.json, 1_Pooling/config.json and sentence_bert_config.json.
 
-    Args:
-        folder: of the model. PyTorch can always use it, the other backends where their files are encoders, which those
-            that fill masks are not.
-        dim: width of the hidden states.
-        max_length: tokens beyond which a text is cut.
+    PyTorch can always use the folder, the other backends where their files are encoders, which those that fill masks
+    are not.
     """
     write_json(folder / "modules.json", MODULES)
     write_json(

@@ -63,12 +63,7 @@ def observe(model: PreTrainedModel, batches: Batches, see: Callable[[str, nn.Lin
 
 
 def smooth(model: PreTrainedModel, batches: Batches) -> PreTrainedModel:
-    """A copy of a model whose encoder computes the same with smaller ranges; a head is left as it is.
-
-    Args:
-        model: BERT or DistilBERT, in fp32.
-        batches: of real text, to see the ranges on.
-    """
+    """A copy of a model whose encoder computes the same with smaller ranges, seen on `batches`; a head stays."""
     smoothed = copy.deepcopy(model)
     largest: dict[str, Tensor] = {}
     inputs: dict[str, tuple[int, ...]] = {}

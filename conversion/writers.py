@@ -39,13 +39,7 @@ def require_packages(runtime: str) -> None:
 
 
 def write_file(case: str, source: ExportSource, folder: Path) -> None:
-    """Write one file of a model, and its companions, at its place in a folder.
-
-    Args:
-        case: a key of :data:`~distilrubert.common.formats.FORMATS`.
-        source: what it is made of.
-        folder: of the model.
-    """
+    """Write the file of a model for a key of FORMATS, and its companions, at its place in the model's folder."""
     WRITERS[case](source, folder / FORMATS[case].path)
 
 

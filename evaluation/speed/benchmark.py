@@ -35,29 +35,19 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SpeedCase:
-    """A model file to measure.
+    """A model file to measure."""
 
-    Attributes:
-        name: of the row, for example ``student-onnx-int8``.
-        folder: of the model, or its Hub id where the file is the checkpoint.
-        case: a key of :data:`~distilrubert.common.formats.CASES`.
-    """
-
-    name: str
-    folder: str | os.PathLike[str]
-    case: str
+    name: str  # of the row, for example student-onnx-int8
+    folder: str | os.PathLike[str]  # of the model, or its Hub id where the file is the checkpoint
+    case: str  # a key of CASES
 
 
 def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | None = None) -> list[SpeedCase]:
     """A case for each file that a model has, named ``<name>-<case>``.
 
-    Files that are made for another kind of processor are left out.
-
-    Args:
-        name: of the model in the report.
-        model: its folder; of a Hub id only the checkpoint is used.
-        cases: keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
-            :func:`~distilrubert.common.formats.measured_cases`.
+    Files that are made for another kind of processor are left out. Of a Hub id only the checkpoint is used. `cases` are
+    keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
+    :func:`~distilrubert.common.formats.measured_cases`.
 
     Raises:
         UserError: if there is no such model or case, or no file of any of the cases.

@@ -23,14 +23,7 @@ class SpeedProcess:
     def __init__(
         self, name: str, threads: int, program: Sequence[str] = WORKER, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start it.
-
-        Args:
-            name: of the case, for messages.
-            threads: that its matrix libraries may use.
-            program: what Python runs, where it is not this package's own worker.
-            environment: environment variables that differ from this process's.
-        """
+        """Start what Python runs as `program` with so many threads for matrix libraries; `name` is for messages."""
         self._name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__; a pipe could fill and block it)
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
@@ -58,11 +51,7 @@ class SpeedProcess:
         self._errors.close()
 
     def send(self, command: str, **arguments: Any) -> None:
-        """Give it a command.
-
-        Raises:
-            UserError: if it has died.
-        """
+        """Give it a command; a UserError if it has died."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({command: arguments}) + "\n")
@@ -71,11 +60,7 @@ class SpeedProcess:
             raise self._death() from None
 
     def receive(self) -> dict[str, Any]:
-        """Wait for its answer.
-
-        Raises:
-            UserError: if it died instead.
-        """
+        """Wait for its answer; a UserError if it died instead."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -25,10 +25,6 @@ class Run:
     """A case on a device, and what was measured of it.
 
     Attributes:
-        name: of its row.
-        folder: of the model.
-        case: the file and its arithmetic.
-        device: cpu or cuda.
         vocabulary: number of token ids.
         positions: longest sequence that the model takes.
         parameters: of its checkpoint; None where the folder has none.
@@ -81,9 +77,6 @@ def speed_rows(runs: Sequence[Run], threads: int) -> list[Row]:
 def times_of(batches: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the times of a row's starts come to.
 
-    Args:
-        batches: of a row, see :func:`speed_rows`.
-
     Returns:
         latency_s, of a pass at the smallest batch size, and samples_per_s, sequences a second at the largest one, each
         the median over the starts; their interquartile ranges latency_spread_s and samples_spread_per_s; starts.
@@ -101,11 +94,7 @@ def times_of(batches: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ratios_of(batches: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """How many times faster a case is than a baseline, start by start; better above 1.
-
-    Args:
-        batches: of the case's row, see :func:`speed_rows`.
-        baseline: the same of the baseline's row, with as many starts.
+    """How many times faster a case is than a baseline with as many starts, start by start; better above 1.
 
     Returns:
         latency_ratio and throughput_ratio, the medians over the starts; latency_ratio_range and throughput_ratio_range,

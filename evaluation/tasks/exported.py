@@ -57,19 +57,9 @@ def score_exported(
     features: Mapping[str, Dataset],
     folder: Path,
 ) -> dict[str, Any]:
-    """Export a fine-tuned model and score the file.
+    """Export a fine-tuned model, which is moved to the CPU, and score the file as :func:`.row_results.score_test` does.
 
-    Args:
-        exporter: writes the file and opens it.
-        model: fine-tuned on the task; it is moved to the CPU.
-        tokenizer: its own.
-        task: the task.
-        rows: the part to score on, in standard form.
-        features: of ``rows`` as ``test``, and of the training part, to calibrate on, as ``train``.
-        folder: where the file lies for a while.
-
-    Returns:
-        The task's metrics, and ``rows``: see :func:`.row_results.score_test`.
+    `features` has those of ``rows`` as ``test``, and those of the training part, to calibrate on, as ``train``.
     """
     folder.mkdir()
     calibration = model_inputs(features["train"], tokenizer)

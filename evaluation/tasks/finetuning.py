@@ -53,10 +53,10 @@ def finetune(
     Args:
         model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
         task: what to learn.
-        rows: its rows, from :func:`~distilrubert.evaluation.tasks.task_data.load_rows`.
+        rows: its rows.
         settings: the protocol.
-        learning_rate: the peak learning rate.
-        seed: seed of the new head, of the order of the rows and of dropout.
+        learning_rate: at its peak.
+        seed: of the new head, of the order of the rows and of dropout.
         exporters: kinds of files to score the model as, too, by name.
 
     Returns:

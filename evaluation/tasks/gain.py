@@ -19,17 +19,7 @@ def is_learnt(metric: str, figures: Figures, majority: Figures | None) -> bool:
 
 
 def gain_over_majority(metric: str, figures: Figures, teacher: Figures, majority: Figures) -> dict[str, float]:
-    """(score - majority) / (teacher - majority), with its standard error over resampled test rows.
-
-    Args:
-        metric: the name of the metric.
-        figures: of the model.
-        teacher: of a teacher for which :func:`is_learnt` is true.
-        majority: of the majority class.
-
-    Returns:
-        ``value`` and ``standard_error``.
-    """
+    """:func:`share_of_lead`, with its standard error over resampled test rows; for a teacher that :func:`is_learnt`."""
     own_B, other_B, base_B = (resampled_scores(metric, figures["rows"]) for figures in (figures, teacher, majority))
     value = share_of_lead(metric, figures, teacher, majority)
     # To the first order: on few rows the teacher's own lead can vanish in a draw.

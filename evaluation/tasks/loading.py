@@ -27,13 +27,8 @@ def load_encoder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """A model in fp32 and evaluation mode, its tokenizer, and the names of the weights missing in its checkpoint.
 
-    Only weights of a head or of the pooler may be missing.
-
-    Args:
-        model_class: an `Auto` class of transformers, with a head or without.
-        folder: a checkpoint.
-        what: what the model is used as, for messages.
-        adapt: changes the configuration before the model is built.
+    Only weights of a head or of the pooler may be missing. `what` the model is used as is for messages; `adapt` changes
+    the configuration before the model is built.
 
     Raises:
         UserError: if the model cannot be loaded, or weights of the encoder are missing.

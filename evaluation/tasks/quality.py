@@ -176,13 +176,7 @@ def _details(
 
 
 def ratio_of(values: Mapping[str, Any], baseline: Mapping[str, Any], main_metrics: Mapping[str, str]) -> float | None:
-    """Mean main score over that of the baseline; None without tasks, if one was not measured, or if it is zero.
-
-    Args:
-        values: figures of a row.
-        baseline: those of the baseline's.
-        main_metrics: the main metric by the name of the task.
-    """
+    """Mean main score over that of the baseline; None without tasks, if one was not measured, or if it is zero."""
     if not main_metrics or any(task not in values["tasks"] for task in main_metrics):
         return None
     own, other = (

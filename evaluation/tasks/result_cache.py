@@ -29,12 +29,9 @@ class ResultCache:
     folder: Path
 
     def __call__(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result for these inputs, from the cache or computed.
+        """The result for these inputs, which are all that it depends on, from the cache or computed; plain JSON values.
 
-        Args:
-            name: the beginning of the file's name, for readers.
-            inputs: everything that the result depends on, as plain JSON values.
-            compute: returns the result, as plain JSON values.
+        `name` is the beginning of the file's name, for readers.
         """
         inputs = {"version": VERSION, **inputs}
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -17,15 +17,8 @@ RESAMPLES = 1000
 def resampled_scores(metric: str, runs: Sequence[RowResults], resamples: int = RESAMPLES) -> NDArray[np.float64]:
     """The mean score over runs on random draws of the test rows, with replacement.
 
-    The draws depend on the number of rows only, so the scores of two models on one task are paired.
-
-    Args:
-        metric: the name of the metric.
-        runs: the row results of each run of one model, all on the same rows.
-        resamples: number of draws.
-
-    Returns:
-        (resamples,).
+    The draws depend on the number of rows only, so the scores of two models on one task are paired. `runs` has the row
+    results of each run of one model, all on the same rows.
     """
     return _resample(metric, tuple(tuple(rows.items()) for rows in runs), resamples)
 
@@ -65,9 +58,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def critical_value(freedom: float) -> float:
-    """By how many standard errors two equal means may differ (Student's t, two-sided).
-
-    Args:
-        freedom: degrees of freedom of the standard error, at least 1.
-    """
+    """By how many standard errors two equal means may differ (Student's t, two-sided), with `freedom` degrees of it."""
     return float(stats.t.ppf(1 - SIGNIFICANCE / 2, freedom))

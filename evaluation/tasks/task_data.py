@@ -25,13 +25,7 @@ COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 @dataclasses.dataclass(frozen=True)
 class TaskRows:
-    """A task's rows in the standard form of its kind.
-
-    Attributes:
-        train: to train on.
-        validation: to choose the learning rate and the epoch on.
-        test: to report on.
-    """
+    """A task's rows in the standard form of its kind; learning rate and epoch are chosen on `validation`."""
 
     train: Dataset
     validation: Dataset
@@ -51,10 +45,8 @@ class TaskRows:
 def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
     """Read the rows of a task and split off the parts that have no file, always in the same way.
 
-    Args:
-        task: the definition.
-        train_limit: take only this many of the labelled training rows (a fixed random choice), before a validation
-            part is split off.
+    With `train_limit` only this many of the labelled training rows (a fixed random choice) are taken, before a
+    validation part is split off.
 
     Raises:
         UserError: if data cannot be read, a column or label differs from the definition, a part is empty, or the

@@ -56,14 +56,10 @@ class TaskCollator:
 
 
 class TaskLoss(LossModule):
-    """The loss of a task model of transformers, as a sum over what has a label.
-
-    Args:
-        model: with the task's head.
-        head_rates: peak learning rate of each parameter of the head, by its name in the model.
-    """
+    """The loss of a task model of transformers, as a sum over what has a label."""
 
     def __init__(self, model: PreTrainedModel, head_rates: Mapping[str, float]) -> None:
+        """Take a model with the task's head, and the peak learning rate of each parameter of the head, by its name."""
         super().__init__(model)
         self._peak_rates = {f"model.{name}": rate for name, rate in head_rates.items()}
 

@@ -104,14 +104,7 @@ def fine_tune(
 ) -> dict[tuple[str, str], Summaries]:
     """Fine-tune each model on each task: with each learning rate and the first seed, then with the best and the others.
 
-    Args:
-        runners: the models, all with the same settings.
-        tasks: the tasks.
-        data: rows by the task's name.
-        processes: how many runs at once.
-
-    Returns:
-        The figures by case and task.
+    All runners have the same settings. Returns the scores by case and task.
     """
     by_case, by_name = {runner.case: runner for runner in runners}, {task.name: task for task in tasks}
     results: dict[FinetuningRun, Result] = {}

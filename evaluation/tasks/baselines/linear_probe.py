@@ -47,11 +47,6 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
     absolute difference, as in SentEval (Conneau and Kiela, 2018); those of a word its first token. Features are
     standardised with the training part.
 
-    Args:
-        model_folder: a checkpoint of any encoder that transformers knows, with its tokenizer.
-        task: one that :func:`applies_to`.
-        rows: its rows.
-
     Returns:
         ``test``, the task's metrics and row results (:func:`.row_results.score_test`), and ``regularisation``, the C
         with the best main metric on the validation part.
@@ -130,14 +125,7 @@ def mean_vectors(
 ) -> NDArray[np.float32]:
     """Mean of each text's last hidden states over its tokens, special ones included, as sentence-transformers pools.
 
-    Args:
-        model: an encoder in evaluation mode.
-        tokenizer: its own.
-        texts: N of them.
-        max_length: tokens after which a text is cut.
-
-    Returns:
-        (N, D).
+    Texts are cut to `max_length` tokens. Returns (N, D).
     """
     ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     vectors_ND = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
