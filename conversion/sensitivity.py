@@ -31,7 +31,7 @@ def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:
             rounded[name] = _round_weights(linear.weight)
         exact_NO = input_NI @ linear.weight.T
         change_NO = (_round_inputs(input_NI) @ rounded[name].T).sub_(exact_NO)
-        # In place and by norms: a head has a column for each piece of the vocabulary.
+        # In place and by norms: a head has a column for each token of the vocabulary.
         changed[name] = math.hypot(changed.get(name, 0.0), torch.linalg.vector_norm(change_NO).item())
         whole[name] = math.hypot(whole.get(name, 0.0), torch.linalg.vector_norm(exact_NO).item())
 

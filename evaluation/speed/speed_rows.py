@@ -81,7 +81,7 @@ def times_of(batches: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         latency_s, of a pass at the smallest batch size, and samples_per_s, sequences a second at the largest one, each
         the median over the starts; their interquartile ranges latency_spread_s and samples_spread_per_s; starts.
     """
-    smallest, largest = (size_of(batches) for size_of in (_smallest, _largest))
+    smallest, largest = min(batches, key=int), max(batches, key=int)
     latencies = np.array(batches[smallest]["starts_s"])
     rates = int(largest) / np.array(batches[largest]["starts_s"])
     return {
@@ -101,20 +101,11 @@ def ratios_of(batches: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, M
         the least and the largest of a start.
     """
     found: dict[str, Any] = {}
-    for name, size_of in (("latency_ratio", _smallest), ("throughput_ratio", _largest)):
-        size = size_of(batches)
+    for name, size in (("latency_ratio", min(batches, key=int)), ("throughput_ratio", max(batches, key=int))):
         ratios = np.array(baseline[size]["starts_s"]) / np.array(batches[size]["starts_s"])
         found[name] = float(np.median(ratios))
         found[f"{name}_range"] = [float(ratios.min()), float(ratios.max())]
     return found
-
-
-def _smallest(batches: Mapping[str, Any]) -> str:
-    return min(batches, key=int)
-
-
-def _largest(batches: Mapping[str, Any]) -> str:
-    return max(batches, key=int)
 
 
 def _batches(run: Run) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
-from distilrubert.evaluation.tasks.baselines import MAJORITY, linear_probe
+from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
 from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
@@ -83,7 +83,7 @@ def measure_quality(
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
     # The baselines take seconds and come first: bad rows are found before hours of fine-tuning.
     baselines = baseline_figures(everything, data, cache)
-    frozen = [task for task in everything if linear_probe.applies_to(task)]
+    frozen = [task for task in everything if task.task_kind.labelled]
     probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
     fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
@@ -105,7 +105,7 @@ def _refuse_what_cannot_be_measured(
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"{folder}: holds no model: there is no config.json")
     for task in probed:
-        if not linear_probe.applies_to(task):
+        if not task.task_kind.labelled:
             raise UserError(f"task {task.name}: has no classes, so there is no linear probe of it")
 
 

@@ -35,13 +35,8 @@ REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the val
 BATCH_SIZE = 64
 
 
-def applies_to(task: TaskDefinition) -> bool:
-    """Whether a task can be probed: it has classes, of sentences, of pairs or of words."""
-    return task.task_kind.labelled
-
-
 def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-    """Score a logistic regression on frozen vectors of the last layer. There is no randomness in it.
+    """Score a logistic regression on frozen vectors of the last layer, for a task with classes. There is no randomness.
 
     The features of a sentence are the mean over its tokens; those of a pair the product of its two vectors and the
     absolute difference, as in SentEval (Conneau and Kiela, 2018); those of a word its first token. Features are

@@ -122,7 +122,7 @@ def test_the_chosen_learning_rate_gives_what_finetune_gives(
             learning_rate=scores["run"]["learning_rate"],
             seed=seed,
         )
-        assert alone.test["accuracy"] == value
+        assert alone["test"]["accuracy"] == value
 
 
 def test_finished_runs_are_not_run_again(

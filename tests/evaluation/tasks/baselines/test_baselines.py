@@ -1,8 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from distilrubert.evaluation.tasks.baselines import BASELINES
-from distilrubert.evaluation.tasks.baselines.majority_class import score_majority_class
+from distilrubert.evaluation.tasks.baselines import BASELINES, score_majority_class
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 

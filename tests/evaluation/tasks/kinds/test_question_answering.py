@@ -103,7 +103,7 @@ def test_answers_can_be_learnt(student_folder: Path) -> None:
     parts = TaskRows(rows.select(range(60)), rows.select(range(60, 75)), rows.select(range(75, 90)))
     settings = FinetuningSettings(epochs=8, patience=8, batch_size=8, precision="fp32")
     result = finetune(student_folder, task(48), parts, settings, learning_rate=3e-3, seed=1)
-    assert result.test["answer_f1"] >= 0.7
+    assert result["test"]["answer_f1"] >= 0.7
 
 
 def test_a_question_that_leaves_no_room_is_told(student_folder: Path) -> None:

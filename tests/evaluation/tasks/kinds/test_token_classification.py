@@ -90,4 +90,4 @@ def test_tags_can_be_learnt(folder: str, request: pytest.FixtureRequest) -> None
     rows = TaskRows(ROWS.select(range(60)), ROWS.select(range(60, 80)), ROWS.select(range(80, 100)))
     settings = FinetuningSettings(epochs=6, patience=6, batch_size=8, precision="fp32")
     model_folder: Path = request.getfixturevalue(folder)
-    assert finetune(model_folder, task, rows, settings, learning_rate=3e-3, seed=1).test["span_f1"] >= 0.9
+    assert finetune(model_folder, task, rows, settings, learning_rate=3e-3, seed=1)["test"]["span_f1"] >= 0.9
