@@ -13,6 +13,7 @@ import torch
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json, write_json
+from distilrubert.common.processes import available_cores
 
 REPORTED_PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "datasets", "huggingface-hub",
@@ -59,7 +60,7 @@ class Environment:
             threads=threads or torch.get_num_threads(),
             versions={"python": platform.python_version(), **installed_versions()},
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            cores=available_cores(),
             memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         )

@@ -16,6 +16,11 @@ class Joinable(Protocol):
         """Wait for its end."""
 
 
+def available_cores() -> int:
+    """The cores that this process may use, where the system says so (Linux), else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def end_with(parent: Joinable | None) -> None:
     """Let this process end with the one that started it.
 

@@ -136,12 +136,8 @@ def drawing_order(
 ) -> NDArray[np.intp]:
     """Example by example the order in which its items are drawn, without replacement; those of weight 0 come last.
 
-    First arrivals at the rates of the weights are such a draw (Efraimidis and Spirakis 2006).
-
-    Args:
-        uniform: in [0, 1), one of each item.
-        weights: of the items.
-        example: to which each belongs, ascending.
+    First arrivals at the rates of the weights are such a draw (Efraimidis and Spirakis 2006). Each item has a number
+    `uniform` on [0, 1) and belongs to an `example`; these ascend.
     """
     arrival = np.full(len(weights), np.inf)
     np.divide(-np.log1p(-uniform), weights, out=arrival, where=weights > 0)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder, write_json
-from distilrubert.common.processes import sigterm_as_interrupt
+from distilrubert.common.processes import available_cores, sigterm_as_interrupt
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.corpus.manifest import counted, plan_of, refuse_empty, without_paths
@@ -130,20 +130,15 @@ class _Builder:
     ) -> None:
         self.shards: list[Shard] = []
         self._settings = settings
-        self._encoder: SequenceEncoder | PairEncoder
+        self._encoder: SequenceEncoder | PairEncoder = SequenceEncoder(tokenizer, settings.max_length)
+        self._schema, self._sizes = SCHEMA, {"input_ids": len(tokenizer)}
         if student_tokenizer:
             self._encoder = PairEncoder(tokenizer, student_tokenizer, settings.max_length)
-            self._schema = PAIR_SCHEMA
-        else:
-            self._encoder = SequenceEncoder(tokenizer, settings.max_length)
-            self._schema = SCHEMA
-        self._sizes = {"input_ids": len(tokenizer)}
-        if student_tokenizer:
-            self._sizes["student_ids"] = len(student_tokenizer)
+            self._schema, self._sizes = PAIR_SCHEMA, {**self._sizes, "student_ids": len(student_tokenizer)}
         self._unknown_id = tokenizer.unk_token_id
         self._seed = seed
         self._workplace = workplace
-        self._processes = settings.processes or _available_cores()
+        self._processes = settings.processes or available_cores()
         self._seen = SeenKeys()
 
     def build(self, sources: list[list[TextOrigin]], chunk_characters: int) -> None:
@@ -238,11 +233,6 @@ class _Builder:
             write_sequences(folder / f"{split}.arrow", batches, self._schema)
         for column in self._sizes:
             np.save(folder / COUNTS[column], sum(shard.token_counts(column) for shard in self.shards))
-
-
-def _available_cores() -> int:
-    # Linux says which cores this process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -68,7 +68,8 @@ class SequenceEncoder:
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
         fragments = [list(fragments_of_text(text)) for text in texts]
-        ids = self._ids([fragment for text in fragments for fragment in text])
+        encodings = self._encodings([*chain.from_iterable(fragments)], self._backend.encode_batch_fast)
+        ids = (np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
         return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in fragments]
 
     def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
@@ -81,10 +82,6 @@ class SequenceEncoder:
         sequences = self.encode(batch["text"].to_pylist())
         index = np.repeat(batch["index"].to_numpy(), [len(text) for text in sequences])
         return pa.table({"input_ids": list_column(list(chain.from_iterable(sequences))), "index": index})
-
-    def _ids(self, fragments: list[str]) -> Iterator[NDArray[np.int32]]:
-        for encoding in self._encodings(fragments, self._backend.encode_batch_fast):
-            yield np.array(encoding.ids, dtype=np.int32)
 
     def _word_starts(self, fragments: list[str]) -> NDArray[np.bool_]:
         """Whether each token of a text begins a word."""
