@@ -17,7 +17,6 @@ Hint = Literal["fp32", "bf16"]
 """Number format of the arithmetic that is not int8, whatever the file stores."""
 
 X86, ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
-IN_BF16 = "-in-bf16"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,90 +104,47 @@ FORMATS = {
     entry.case: entry
     for entry in (
         FileFormat(
-            "pytorch",
-            "fp32",
-            "model.safetensors",
-            "fp32",
-            "PyTorch fp32, with the masked-language-modelling head",
-            "you fine-tune, fill masks, or have a GPU",
-            hints=BOTH,
-            alternatives=("pytorch_model.bin",),
+            "pytorch", "fp32", "model.safetensors", "fp32",
+            "PyTorch fp32, with the masked-language-modelling head", "you fine-tune, fill masks, or have a GPU",
+            hints=BOTH, alternatives=("pytorch_model.bin",),
         ),
         FileFormat(
-            "onnx",
-            "fp32",
-            "onnx/model.onnx",
-            "fp32",
-            "ONNX fp32",
-            "you want ONNX Runtime without any loss of precision",
+            "onnx", "fp32", "onnx/model.onnx", "fp32",
+            "ONNX fp32", "you want ONNX Runtime without any loss of precision",
         ),
         FileFormat(
-            "onnx",
-            "int8",
-            "onnx/model_quantized.onnx",
-            "int8",
-            "ONNX int8",
-            "you run on a CPU: small and fast, on any processor",
+            "onnx", "int8", "onnx/model_quantized.onnx", "int8",
+            "ONNX int8", "you run on a CPU: small and fast, on any processor",
         ),
         FileFormat(
-            "onnx",
-            "int8-avx2",
-            "onnx/model_quint8_avx2.onnx",
-            "int8",
-            "ONNX int8 for x86 with AVX2",
-            "your x86 processor is an older one",
-            machines=X86,
+            "onnx", "int8-avx2", "onnx/model_quint8_avx2.onnx", "int8",
+            "ONNX int8 for x86 with AVX2", "your x86 processor is an older one", machines=X86,
         ),
         FileFormat(
-            "onnx",
-            "int8-avx512-vnni",
-            "onnx/model_qint8_avx512_vnni.onnx",
-            "int8",
-            "ONNX int8 for x86 with AVX-512 VNNI",
-            "your processor has these instructions",
-            machines=X86,
+            "onnx", "int8-avx512-vnni", "onnx/model_qint8_avx512_vnni.onnx", "int8",
+            "ONNX int8 for x86 with AVX-512 VNNI", "your processor has these instructions", machines=X86,
         ),
         FileFormat(
-            "onnx",
-            "int8-arm64",
-            "onnx/model_qint8_arm64.onnx",
-            "int8",
-            "ONNX int8 for ARM64",
-            "your processor is an ARM",
-            machines=ARM,
+            "onnx", "int8-arm64", "onnx/model_qint8_arm64.onnx", "int8",
+            "ONNX int8 for ARM64", "your processor is an ARM", machines=ARM,
         ),
         FileFormat(
-            "openvino",
-            "fp32",
-            "openvino/openvino_model.bin",
-            "fp32",
-            "OpenVINO fp32 (with its `.xml`)",
-            "you want OpenVINO with unrounded weights",
-            companions=("openvino/openvino_model.xml",),
-            hints=BOTH,
+            "openvino", "fp32", "openvino/openvino_model.bin", "fp32",
+            "OpenVINO fp32 (with its `.xml`)", "you want OpenVINO with unrounded weights",
+            companions=("openvino/openvino_model.xml",), hints=BOTH,
         ),
         FileFormat(
-            "openvino",
-            "fp16",
-            "openvino/openvino_model_fp16.bin",
-            "fp16",
-            "OpenVINO, weights in fp16 (with its `.xml`)",
-            "you want half the size, nearly all precision",
-            companions=("openvino/openvino_model_fp16.xml",),
-            hints=BOTH,
+            "openvino", "fp16", "openvino/openvino_model_fp16.bin", "fp16",
+            "OpenVINO, weights in fp16 (with its `.xml`)", "you want half the size, nearly all precision",
+            companions=("openvino/openvino_model_fp16.xml",), hints=BOTH,
         ),
         FileFormat(
-            "openvino",
-            "int8",
-            "openvino/openvino_model_qint8_quantized.bin",
-            "int8",
-            "OpenVINO int8, calibrated (with its `.xml`)",
-            "you run on an x86 CPU: mostly the fastest file",
-            companions=("openvino/openvino_model_qint8_quantized.xml",),
-            hints=BOTH,
+            "openvino", "int8", "openvino/openvino_model_qint8_quantized.bin", "int8",
+            "OpenVINO int8, calibrated (with its `.xml`)", "you run on an x86 CPU: mostly the fastest file",
+            companions=("openvino/openvino_model_qint8_quantized.xml",), hints=BOTH,
         ),
     )
-}
+}  # fmt: skip
 CHECKPOINT = FORMATS["pytorch-fp32"]
 
 SHARED_FILES = (
@@ -216,7 +172,7 @@ class FormatCase:
         if self.hint == "fp32":
             return self.format.case
         # PyTorch converts the weights too, so nothing of the fp32 is left.
-        return "pytorch-bf16" if self.format.runtime == "pytorch" else f"{self.format.case}{IN_BF16}"
+        return "pytorch-bf16" if self.format.runtime == "pytorch" else f"{self.format.case}-in-bf16"
 
 
 CASES = {case.name: case for entry in FORMATS.values() for hint in entry.hints for case in [FormatCase(entry, hint)]}

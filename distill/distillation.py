@@ -11,9 +11,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
 from distilrubert.common.training.batching import Collator
 from distilrubert.common.training.trainer import train
-from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.span_masking import SpanMasker
@@ -38,7 +38,7 @@ def distill(
     folder: str | os.PathLike[str],
     seed: int,
     project: str = "distilrubert",
-) -> TrainingReport:
+) -> Measurements:
     """Train `student.model` in place to predict as `teacher` does.
 
     The call goes on from the newest checkpoint in `folder`; when the run was finished, it only loads its end. The
@@ -107,7 +107,7 @@ def pretrain_teacher(
     folder: str | os.PathLike[str],
     seed: int,
     project: str = "distilrubert",
-) -> TrainingReport:
+) -> Measurements:
     """Train `teacher.model` in place on masked language modelling alone, with the same loop as :func:`distill`.
 
     Afterwards it is in evaluation mode without gradients, as a loaded teacher is.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.modeling.trimming import CONTINUATION, tokens_of
+from distilrubert.modeling.trimming import CONTINUATION, longest_tokens, tokens_of
 
 
 def split_token(token: str, vocabulary: Collection[str]) -> list[str] | None:
@@ -22,18 +22,8 @@ def split_token(token: str, vocabulary: Collection[str]) -> list[str] | None:
     A token with ``##`` continues a word, so its first part needs ``##`` too.
     """
     text = token.removeprefix(CONTINUATION)
-    is_inside = token != text
-    parts: list[str] = []
-    start = 0
-    while start < len(text):
-        prefix = CONTINUATION if start or is_inside else ""
-        ends = range(len(text), start, -1)
-        end = next((end for end in ends if prefix + text[start:end] in vocabulary), None)
-        if end is None:
-            return None
-        parts.append(prefix + text[start:end])
-        start = end
-    return parts or None
+    parts = list(longest_tokens(text, vocabulary, is_inside=text != token))
+    return [part for part in parts if part is not None] if parts and None not in parts else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,17 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return tokens
 
 
+def longest_tokens(text: str, vocabulary: Collection[str], *, is_inside: bool = False) -> Iterator[str | None]:
+    """The tokens that spell a word, or the inside of one, each the longest that fits; None at the end if none fits."""
+    start = 0
+    while start < len(text):
+        prefix = CONTINUATION if start or is_inside else ""
+        fitting = (end for end in range(len(text), start, -1) if prefix + text[start:end] in vocabulary)
+        end = next(fitting, None)
+        yield None if end is None else prefix + text[start:end]
+        start = end or len(text)
+
+
 def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> NDArray[np.int64]:
     """How often the tokenisation of `texts` needs each token, (V,).
 
@@ -73,7 +84,7 @@ def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
     Raises:
         UserError: if it is not a WordPiece tokenizer.
     """
-    engine = plain_tokenizer(tokenizer)
+    engine, vocabulary = plain_tokenizer(tokenizer), tokenizer.get_vocab()
     counts_V = np.zeros(len(tokens_of(tokenizer)), dtype=np.int64)
     for batch in _batches(texts):
         ids = _ids(engine, batch)
@@ -81,7 +92,9 @@ def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
         unknown = [text for text, found in zip(batch, ids, strict=True) if (found == tokenizer.unk_token_id).any()]
         for text, encoding in zip(unknown, engine.encode_batch(unknown, add_special_tokens=False), strict=True):
             for word in _unknown_words(engine, text, encoding, tokenizer.unk_token_id):
-                np.add.at(counts_V, _steps_before_failure(engine, word), 1)
+                if len(word) <= engine.model.max_input_chars_per_word:
+                    found = [vocabulary[token] for token in longest_tokens(word, vocabulary) if token is not None]
+                    np.add.at(counts_V, found, 1)
     return counts_V
 
 
@@ -219,21 +232,6 @@ def _unknown_words(engine: Tokenizer, text: str, encoding: Encoding, unknown_id:
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
         if token == unknown_id:
             yield engine.normalizer.normalize_str(text[start:end]) if engine.normalizer else text[start:end]
-
-
-def _steps_before_failure(engine: Tokenizer, word: str) -> list[int]:
-    """The ids of the tokens that are found in a word before nothing fits."""
-    steps: list[int] = []
-    start = 0
-    while start < len(word) <= engine.model.max_input_chars_per_word:
-        prefix = CONTINUATION if start else ""
-        ends = (end for end in range(len(word), start, -1) if engine.token_to_id(prefix + word[start:end]) is not None)
-        end = next(ends, None)
-        if end is None:
-            break
-        steps.append(engine.token_to_id(prefix + word[start:end]))
-        start = end
-    return steps
 
 
 def _with_vocabulary(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:

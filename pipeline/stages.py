@@ -104,9 +104,8 @@ def _distill(run: Run, folder: Path) -> None:
     student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
     report = distill(teacher, student, corpus, run.recipe.distillation, folder, run.recipe.seed, run.recipe.name)
     if run.launch.leads:
-        measured = report.to_measurements()
-        measured.details["initialisation"] = run.recipe.student.describe_initialisation(teacher.model.config)
-        measured.save(folder / "reports" / "training.json")
+        report.details["initialisation"] = run.recipe.student.describe_initialisation(teacher.model.config)
+        report.save(folder / "reports" / "training.json")
         save_student(student, folder / "student")
 
 

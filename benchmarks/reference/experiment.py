@@ -27,7 +27,6 @@ from models import MODELS, PROBED, Model
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.modeling.checkpoints import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
@@ -131,16 +130,17 @@ def _told(results: Measurements) -> dict[str, Any]:
 
 
 def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
-    training = TrainingReport.load(run.reports / "training.json")
+    training = Measurements.load(run.reports / "training.json")
+    trained = training.rows[0].values
     quality = Measurements.load(run.reports / "quality.json")
     teacher = run.recipe.teacher
     assert teacher.model is not None
     own = {
         "teacher": {"parameters": count_parameters(checkpoint_folder(teacher.model, teacher.revision))},
         "student": {
-            "parameters": training.values["parameters"],
-            "updates": training.values["steps"],
-            **{key: training.values[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
+            "parameters": trained["parameters"],
+            "updates": trained["steps"],
+            **{key: trained[key] for key in ("epochs", "tokens", "wall_time_s", "precision")},
             "files_mib": _files(model, run),
             **_speed(run),
         },
@@ -154,10 +154,10 @@ def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
         "overrides": [*model.overrides, *overrides],
         "revision": revision(),
         "trained_on": training.environment.to_dict(),
-        "distillation": training.settings,
+        "distillation": training.details["settings"],
         "quality": quality.details,
-        "curves": training.curves,
-        "validation": training.validation,
+        "curves": training.details["curves"],
+        "validation": training.details["validation"],
     }
     return Measurements(quality.environment, rows, quality.baseline, details)
 

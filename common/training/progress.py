@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
@@ -56,13 +56,6 @@ class Progress:
     window_updates: int = 0
     window_began_s: float = 0.0
     run_ids: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    to_dict = dataclasses.asdict
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**values)
 
     @property
     def training_time_s(self) -> float:

@@ -5,6 +5,7 @@ resumed ends with the same weights, bit for bit, and the number of processes cha
 """
 
 import atexit
+import dataclasses
 import itertools
 import math
 import time
@@ -19,7 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.measurements import Environment
+from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.memory import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batch_plan import BatchPlan, EpochSlice
@@ -38,7 +39,7 @@ from distilrubert.common.training.run_checkpoints import (
 from distilrubert.common.training.run_log import RunLog, advance, listed
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
-from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.common.training.training_report import training_report
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
@@ -47,7 +48,7 @@ from distilrubert.common.training.validation import Validation
 MEMORY_SECONDS = 60.0
 
 
-def train(run: TrainingRun) -> TrainingReport:
+def train(run: TrainingRun) -> Measurements:
     """Train the run's model in place, resuming from its newest checkpoint. It ends on the device where it began.
 
     Under torchrun or ``accelerate launch`` every process makes this call, and all see the same folder.
@@ -110,7 +111,7 @@ class _Loop:
         self.progress = Progress()
         self.saved_step: int | None = None
 
-    def execute(self) -> TrainingReport:
+    def execute(self) -> Measurements:
         """Make the remaining updates and report; a finished run only reports."""
         state = self._resume(self.newest) if self.newest else {}
         if not self._is_over():
@@ -126,15 +127,13 @@ class _Loop:
             load_weights(self.best_weights, self.run.objective)
         if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
-        return TrainingReport.from_checkpoint(
-            self.run.case, state, self.run.epoch_tokens, self.run.objective.describe()
-        )
+        return training_report(self.run.case, state, self.run.epoch_tokens, self.run.objective.describe())
 
     def _resume(self, checkpoint: Path) -> dict[str, Any]:
         """Load a checkpoint and return its state."""
         state = read_state(checkpoint)
         try:
-            identity, progress, was = state["identity"], Progress.from_dict(state["progress"]), state["precision"]
+            identity, progress, was = state["identity"], Progress(**state["progress"]), state["precision"]
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{checkpoint}: was written by another version of distilrubert; remove {checkpoint.parent} to start "
@@ -318,7 +317,7 @@ class _Loop:
             "environment": Environment.capture().to_dict(),
             "precision": self.update.precision,
             "processes": accelerator.num_processes,
-            "progress": progress.to_dict(),
+            "progress": dataclasses.asdict(progress),
         }
         if not self.settings.keep_checkpoints:
             return state

@@ -102,16 +102,16 @@ def finetune(
             log_level=logging.DEBUG,
         )
         started = time.perf_counter()
-        report = train(run)
+        evaluations = train(run).details["evaluations"]
         seconds = time.perf_counter() - started
         assert run.evaluation is not None
-        best = report.evaluations[run.evaluation.best(report.evaluations)]
+        best = evaluations[run.evaluation.best(evaluations)]
         model.to(measuring_device())
         features = {"train": train_features, "test": test}
         return {
             "validation": {name: best[name] for name in task.metrics},
             "test": score_test(task, *predictions(rows.test, test)),
-            "epochs": len(report.evaluations),
+            "epochs": len(evaluations),
             "seconds": round(seconds, 2),
             "exported": {
                 name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)

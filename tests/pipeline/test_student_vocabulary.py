@@ -9,7 +9,6 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.trimming import tokens_of
@@ -178,9 +177,9 @@ def test_the_losses_of_every_shipped_recipe_train(
     recipe = load_recipe(RECIPES / f"{name}.yaml", smaller)
     run = Run(recipe, tmp_path / "run")
     train(run)
-    report = TrainingReport.load(run.reports / "training.json")
-    assert set(report.values["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
-    assert all(value > 0 for value in report.values["validation_losses"].values())
+    values = Measurements.load(run.reports / "training.json").rows[0].values
+    assert set(values["losses"]) == {"loss", *(key for key, weight in recipe.distillation.weights if weight)}
+    assert all(value > 0 for value in values["validation_losses"].values())
 
 
 @pytest.mark.parametrize(

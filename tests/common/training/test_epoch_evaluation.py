@@ -78,18 +78,18 @@ def test_training_stops_without_progress_and_ends_with_the_best_weights(tmp_path
     scores = iter([0.1, 0.3, 0.2, 0.3])
     seen = evaluated(lambda module: next(scores), 2)
     student, report = tiny.run(tmp_path, **SETTINGS)
-    assert [(entry["step"], entry["score"]) for entry in report.evaluations] == [
+    assert [(entry["step"], entry["score"]) for entry in report.details["evaluations"]] == [
         (4, 0.1),
         (8, 0.3),
         (12, 0.2),
         (16, 0.3),
     ]
-    assert report.values["steps"] == 16
+    assert report.rows[0].values["steps"] == 16
     assert weights_of(student) == seen[1][0]
     assert not any(is_training for _, is_training in seen)
     again, same = tiny.run(tmp_path, **SETTINGS)
     assert len(seen) == 4
-    assert (weights_of(again), same.evaluations) == (seen[1][0], report.evaluations)
+    assert (weights_of(again), same.details["evaluations"]) == (seen[1][0], report.details["evaluations"])
 
 
 def test_a_killed_run_chooses_the_same_epoch(tmp_path: Path, evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +110,8 @@ def test_a_killed_run_chooses_the_same_epoch(tmp_path: Path, evaluated: Any, mon
             with pytest.raises(RuntimeError, match="killed"):
                 tiny.run(tmp_path / "killed", **{**SETTINGS, "checkpoint_every": 4})
     resumed, again = tiny.run(tmp_path / "killed", **{**SETTINGS, "checkpoint_every": 4})
-    assert again.evaluations == report.evaluations
-    assert len({entry["score"] for entry in report.evaluations}) == 5
+    assert again.details["evaluations"] == report.details["evaluations"]
+    assert len({entry["score"] for entry in report.details["evaluations"]}) == 5
     assert weights_of(resumed) == weights_of(straight)
 
 
@@ -120,6 +120,6 @@ def test_without_checkpoints_nothing_is_written_and_signals_stay_as_they_are(tmp
     evaluated(lambda module: float(handlers.append(signal.getsignal(signal.SIGTERM)) or 0.0), 1)
     before = signal.getsignal(signal.SIGTERM)
     _, report = tiny.run(tmp_path, **SETTINGS, keep_checkpoints=0)
-    assert report.values["steps"] == 8
+    assert report.rows[0].values["steps"] == 8
     assert handlers == [before, before]
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best.safetensors"]

@@ -32,7 +32,6 @@ from distilrubert.common.training.optimizer import build_optimizer, build_schedu
 from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted
 from distilrubert.common.training.tracking import check_trackers, start_trackers
-from distilrubert.common.training.training_report import TrainingReport
 from distilrubert.common.training.training_settings import TRACKERS, OptimizationSettings
 from distilrubert.common.training.update import Updater
 from distilrubert.common.training.validation import Validation
@@ -170,10 +169,10 @@ def test_frozen_embeddings_stay_and_all_else_is_trained(tmp_path: Path) -> None:
 def test_training_lowers_the_losses(tmp_path: Path) -> None:
     changes = {"weights": {"kl": 1.0, "cosine": 1.0}, "learning_rate": 0.003, "dropout": False}
     _, report = tiny.run(tmp_path, epochs=10, batches_per_update=1, checkpoint_every=None, **changes)
-    first, last = report.validation[0], report.validation[-1]
+    first, last = report.details["validation"][0], report.details["validation"][-1]
     for name in ("kl", "cosine"):
         assert last[name] < 0.8 * first[name], name
-    assert report.curves[-1]["loss"] < report.curves[0]["loss"]
+    assert report.details["curves"][-1]["loss"] < report.details["curves"][0]["loss"]
 
 
 def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_pat
     Accelerator(cpu=True, mixed_precision="bf16")
     try:
         _, report = tiny.run(tmp_path, precision="fp32", max_steps=1)
-        assert report.values["precision"] == "fp32"
+        assert report.rows[0].values["precision"] == "fp32"
     finally:
         AcceleratorState._reset_state()
 
@@ -189,7 +188,7 @@ def test_a_precision_that_something_else_gave_the_process_is_no_obstacle(tmp_pat
 def test_a_run_keeps_the_arithmetic_that_it_began_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision, "bf16_gain", lambda: 2.0)
     straight, report = tiny.run(tmp_path / "straight", precision="auto")
-    assert report.values["precision"] == "bf16"
+    assert report.rows[0].values["precision"] == "bf16"
     update = Updater.__call__
 
     def stop_at_the_fourth(self: Updater, step: int, *arguments: Any) -> Any:
@@ -204,7 +203,7 @@ def test_a_run_keeps_the_arithmetic_that_it_began_with(monkeypatch: pytest.Monke
     # The machine is another, or was busy when it was asked.
     monkeypatch.setattr(precision, "bf16_gain", lambda: 0.5)
     resumed, report = tiny.run(tmp_path / "killed", precision="auto", checkpoint_every=1)
-    assert (report.values["precision"], report.values["resumes"]) == ("bf16", 1)
+    assert (report.rows[0].values["precision"], report.rows[0].values["resumes"]) == ("bf16", 1)
     assert tiny.digest(resumed) == tiny.digest(straight)
 
 
@@ -213,9 +212,9 @@ def test_a_teacher_is_pretrained_in_place(tmp_path: Path) -> None:
     before = teacher.model.bert.embeddings.word_embeddings.weight.clone()
     settings = PretrainingSettings(**tiny.SETTINGS | {"epochs": 10, "checkpoint_every": None})
     report = pretrain_teacher(teacher, tiny.tiny_corpus(teacher), settings, tmp_path, tiny.SEED)
-    assert report.case == "pretraining"
-    assert set(report.values["losses"]) == {"loss", "mlm"}
-    assert report.validation[-1]["mlm"] < report.validation[0]["mlm"]
+    assert report.rows[0].case == "pretraining"
+    assert set(report.rows[0].values["losses"]) == {"loss", "mlm"}
+    assert report.details["validation"][-1]["mlm"] < report.details["validation"][0]["mlm"]
     assert not torch.equal(teacher.model.bert.embeddings.word_embeddings.weight, before)
     assert not teacher.model.training
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
@@ -234,12 +233,12 @@ def test_the_same_run_again_is_the_same_and_the_callers_generator_is_left_alone(
     again, report = tiny.run(tmp_path, num_workers=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert tiny.digest(again) == finished.digest
-    assert report.curves == finished.report.curves
+    assert report.details["curves"] == finished.report.details["curves"]
 
 
 def test_bf16_trains(tmp_path: Path) -> None:
     student, report = tiny.run(tmp_path, precision="bf16", max_steps=3)
-    assert report.values["precision"] == "bf16"
+    assert report.rows[0].values["precision"] == "bf16"
     assert np.isfinite(tiny.weights_of(student)).all()
     assert next(student.model.parameters()).dtype == torch.float32
 
@@ -270,10 +269,10 @@ def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_s
     monkeypatch.setattr(Objective, "forward", Objective.forward)
     tiny.poison(Objective)
     straight, report = tiny.run(tmp_path / "straight", log_every=1)
-    skipped = report.values["skipped_updates"]
+    skipped = report.rows[0].values["skipped_updates"]
     assert 0 < skipped < 12
-    assert report.values["steps"] == 14
-    assert len(report.curves) == 14 - skipped
+    assert report.rows[0].values["steps"] == 14
+    assert len(report.details["curves"]) == 14 - skipped
     assert np.isfinite(tiny.weights_of(straight)).all()
     assert sum("the update is skipped" in message for message in caplog.messages) == skipped
     update = Updater.__call__
@@ -289,7 +288,7 @@ def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_s
             tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
     resumed, again = tiny.run(tmp_path / "killed", log_every=1, checkpoint_every=1)
     assert tiny.digest(resumed) == tiny.digest(straight)
-    assert (again.values["skipped_updates"], again.curves) == (skipped, report.curves)
+    assert (again.rows[0].values["skipped_updates"], again.details["curves"]) == (skipped, report.details["curves"])
 
 
 # The plan of batches and the validation
@@ -339,17 +338,17 @@ def test_without_held_out_text_there_is_no_validation(tmp_path: Path) -> None:
     teacher = tiny.tiny_teacher()
     corpus = tiny.tiny_corpus(teacher, held_out=0)
     report = distill(teacher, tiny.tiny_student(teacher), corpus, tiny.settings(max_steps=2), tmp_path, 0)
-    assert report.validation == []
-    assert report.values["validation_losses"] is None
+    assert report.details["validation"] == []
+    assert report.rows[0].values["validation_losses"] is None
 
 
 # The report
 
 
 def test_the_report_says_what_was_done(finished: SimpleNamespace) -> None:
-    figures, curves = finished.report.values, finished.report.curves
+    figures, curves = finished.report.rows[0].values, finished.report.details["curves"]
     corpus = tiny.tiny_corpus(tiny.tiny_teacher())
-    assert finished.report.case == "distillation"
+    assert finished.report.rows[0].case == "distillation"
     assert figures["tokens"] == 2 * corpus.train.lengths.sum()
     assert figures["epochs"] == 2.0
     assert 0 < figures["padded_share"] < 0.5
@@ -361,7 +360,7 @@ def test_the_report_says_what_was_done(finished: SimpleNamespace) -> None:
     for point in curves:
         assert point["loss"] == pytest.approx(sum(weight * point[name] for name, weight in weights.items()), rel=1e-5)
     assert figures["losses"] == {name: curves[-1][name] for name in (*weights, "loss")}
-    assert [point["step"] for point in finished.report.validation] == [6, 12, 14]
+    assert [point["step"] for point in finished.report.details["validation"]] == [6, 12, 14]
     parts = [figures[f"{name}_time_s"] for name in ("training", "validation", "checkpoint")]
     assert all(part > 0 for part in parts)
     assert sum(parts) == pytest.approx(figures["wall_time_s"])
@@ -373,7 +372,7 @@ def test_the_report_says_what_was_done(finished: SimpleNamespace) -> None:
 def test_the_report_is_a_measurement_file(finished: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "training.json"
     finished.report.save(path)
-    assert TrainingReport.load(path) == finished.report
+    assert Measurements.load(path) == finished.report
     measurements = Measurements.load(path)
     assert measurements["distillation"].values["steps"] == 14
     assert set(measurements.details) == {"settings", "losses", "curves", "validation"}
@@ -415,7 +414,7 @@ def test_asked_to_stop_before_the_first_update_it_begins_from_there(
     assert caplog.messages.count("asked to stop: saving a checkpoint first; Ctrl-C now stops without one") == 1
     student, report = tiny.run(tmp_path)
     assert tiny.digest(student) == finished.digest
-    assert report.curves == finished.report.curves
+    assert report.details["curves"] == finished.report.details["curves"]
 
 
 def test_a_checkpoint_holds_the_student_and_no_teacher(finished: SimpleNamespace) -> None:
@@ -504,7 +503,7 @@ def test_a_checkpoint_of_a_version_without_a_setting_is_resumed_while_that_is_at
 def test_recomputing_blocks_changes_nothing_but_memory(finished: SimpleNamespace, tmp_path: Path) -> None:
     student, report = tiny.run(tmp_path, gradient_checkpointing=True)
     assert tiny.digest(student) == finished.digest
-    assert report.curves == finished.report.curves
+    assert report.details["curves"] == finished.report.details["curves"]
     assert not student.model.is_gradient_checkpointing
 
 
@@ -586,7 +585,7 @@ def test_tensorboard_receives_the_curves(tmp_path: Path) -> None:
     assert events.Scalars("epoch")[-1].value == 2.0
     for name in ("loss", "kl", "mlm", "cosine", "learning_rate", "gradient_norm"):
         written = [(event.step, event.value) for event in events.Scalars(name)]
-        assert written == [(point["step"], pytest.approx(point[name], rel=1e-6)) for point in report.curves]
+        assert written == [(point["step"], pytest.approx(point[name], rel=1e-6)) for point in report.details["curves"]]
     assert [event.step for event in events.Scalars("validation/mlm")] == [6, 12, 14]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distilrubert.common.training.training_report import TrainingReport
+from distilrubert.common.measurements import Measurements
 from distilrubert.distill.corpus.store import Corpus
 from distilrubert.distill.distillation import distill
 from distilrubert.distill.distillation_settings import DistillationSettings
@@ -78,7 +78,7 @@ def settings(**overrides: Any) -> DistillationSettings:
     return DistillationSettings(**{**SETTINGS, **overrides})
 
 
-def run(folder: Path, **overrides: Any) -> tuple[Student, TrainingReport]:
+def run(folder: Path, **overrides: Any) -> tuple[Student, Measurements]:
     """The tiny run, from the start or from where it stopped."""
     teacher = tiny_teacher()
     student = tiny_student(teacher)

@@ -100,8 +100,8 @@ def record(folder: Path, rank: int = 0, **overrides: Any) -> None:
     if overrides.pop("evaluated", False):
         distillation.TrainingRun = _evaluated_run
     student, report = run(folder, **overrides)
-    figures = {key: report.values[key] for key in ("resumes", "tokens", "steps", "skipped_updates")}
-    curves = {"curves": report.curves, "validation": report.validation, "evaluations": report.evaluations}
+    figures = {key: report.rows[0].values[key] for key in ("resumes", "tokens", "steps", "skipped_updates")}
+    curves = {key: report.details.get(key, []) for key in ("curves", "validation", "evaluations")}
     (folder / f"outcome-{rank}.json").write_text(
         json.dumps({"digest": digest(student), **curves, **figures, "visits": visits})
     )

@@ -241,7 +241,7 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     def trained(folder: str) -> Student:
         student = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=corpus.token_counts)
         report = distill(tiny_teacher, student, corpus, settings, tmp_path / folder, 0)
-        assert report.curves[-1]["match"] > 0
+        assert report.details["curves"][-1]["match"] > 0
         return student
 
     one, other = trained("one").model.state_dict(), trained("two").model.state_dict()
@@ -266,8 +266,8 @@ def test_epochs_are_counted_in_the_tokens_of_the_student(
     report = distill(
         tiny_teacher, build_student(tiny_teacher, NARROW, tokenizer=own), corpus, settings, tmp_path / "run", 0
     )
-    assert report.values["tokens"] == 2 * train.student.lengths.sum()
-    assert report.values["epochs"] == 2.0
+    assert report.rows[0].values["tokens"] == 2 * train.student.lengths.sum()
+    assert report.rows[0].values["epochs"] == 2.0
 
 
 def test_a_corpus_without_the_students_tokens_is_refused(
