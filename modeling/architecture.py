@@ -16,31 +16,13 @@ PresetName = Literal["base", "small", "tiny", "tiny-5k"]
 Count = Annotated[int, Field(ge=1)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """A student of the published family. What is None is as in the teacher.
-
-    Attributes:
-        layers: transformer layers.
-        dim: width of the hidden states.
-        heads: attention heads of a layer.
-        hidden_dim: width inside a feed-forward network.
-        vocabulary_size: tokens of the vocabulary.
-    """
-
-    layers: int
-    dim: int | None = None
-    heads: int | None = None
-    hidden_dim: int | None = None
-    vocabulary_size: int | None = None
-
-
-# With the teacher of the cards (12 layers, 768 wide, 119,547 tokens) these are the configurations of the family.
-PRESETS: Mapping[PresetName, Preset] = {
-    "base": Preset(layers=6),
-    "small": Preset(layers=2),
-    "tiny": Preset(layers=3, dim=264, heads=12, hidden_dim=792, vocabulary_size=30_522),
-    "tiny-5k": Preset(layers=3, dim=264, heads=12, hidden_dim=792, vocabulary_size=5_031),
+# Sizes other than the teacher's. With the teacher of the cards (12 layers, 768 wide, 119,547 tokens) these are
+# the configurations of the family.
+PRESETS: Mapping[PresetName, Mapping[str, int]] = {
+    "base": {"layers": 6},
+    "small": {"layers": 2},
+    "tiny": {"layers": 3, "dim": 264, "heads": 12, "hidden_dim": 792, "vocabulary_size": 30_522},
+    "tiny-5k": {"layers": 3, "dim": 264, "heads": 12, "hidden_dim": 792, "vocabulary_size": 5_031},
 }
 
 
@@ -135,10 +117,10 @@ class StudentArchitecture(Section):
 
     def own_vocabulary(self) -> VocabularySettings | None:
         """The vocabulary to make for the student; None if it has the teacher's."""
-        if self.vocabulary or not self.preset or not PRESETS[self.preset].vocabulary_size:
+        size = self._preset().get("vocabulary_size")
+        if self.vocabulary or not size:
             return self.vocabulary
-        size = PRESETS[self.preset].vocabulary_size
-        return VocabularySettings.model_validate({"train": {"size": size}})
+        return VocabularySettings(train=TrainedVocabularySettings(size=size))
 
     def resolve(self, teacher: "BertConfig", vocabulary_size: int | None = None) -> ResolvedArchitecture:
         """Decide everything that is left open.
@@ -150,12 +132,11 @@ class StudentArchitecture(Section):
         Raises:
             UserError: if the settings contradict themselves or the teacher.
         """
-        preset = PRESETS[self.preset] if self.preset else Preset(teacher.num_hidden_layers)
         vocabulary = self.own_vocabulary()
         expected_size = vocabulary.train.size if vocabulary and vocabulary.train else teacher.vocab_size
-        layers = self.layers or preset.layers
-        dim = self.dim or preset.dim or teacher.hidden_size
-        heads = self.heads or preset.heads or teacher.num_attention_heads
+        layers = self._size("layers", teacher.num_hidden_layers)
+        dim = self._size("dim", teacher.hidden_size)
+        heads = self._size("heads", teacher.num_attention_heads)
         if layers > teacher.num_hidden_layers:
             raise UserError(
                 f"student.layers: {layers}; the teacher has {teacher.num_hidden_layers}, and no more are allowed"
@@ -166,7 +147,7 @@ class StudentArchitecture(Section):
             layers=layers,
             dim=dim,
             heads=heads,
-            hidden_dim=self.hidden_dim or preset.hidden_dim or teacher.intermediate_size,
+            hidden_dim=self._size("hidden_dim", teacher.intermediate_size),
             vocabulary_size=vocabulary_size or expected_size,
             initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
         )
@@ -186,6 +167,12 @@ class StudentArchitecture(Section):
         """
         layers = self.resolve(teacher).initialise_from
         return {"layers": None if layers is None else list(layers), "teacher_layers": teacher.num_hidden_layers}
+
+    def _preset(self) -> Mapping[str, int]:
+        return PRESETS[self.preset] if self.preset else {}
+
+    def _size(self, name: str, of_teacher: int) -> int:
+        return getattr(self, name) or self._preset().get(name, of_teacher)
 
     def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
         if self.initialise_from == "random":

@@ -28,12 +28,6 @@ class MlmHead:
     bias_V: nn.Parameter
 
 
-def encoder_of(model: PreTrainedModel) -> nn.Module:
-    """The encoder below the head: ``model.bert`` or ``model.distilbert``."""
-    encoder: nn.Module = model.base_model
-    return encoder
-
-
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The transformer layers of the encoder.
 

@@ -88,12 +88,12 @@ class PyTorchModel(OpenModel):
 
 
 class _OnnxModel(OpenModel):
-    def __init__(self, path: Path, task: str, threads: int | None) -> None:
+    def __init__(self, folder: Path, entry: FileFormat, task: str, *, threads: int | None, **_: Any) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(folder / entry.path, options, providers=["CPUExecutionProvider"])
         self._names = {graph_input.name for graph_input in self._session.get_inputs()}
         self._outputs = OUTPUTS[task]
 
@@ -103,9 +103,12 @@ class _OnnxModel(OpenModel):
 
 
 class _OpenvinoModel(OpenModel):
-    def __init__(self, path: Path, task: str, threads: int | None, hint: Hint) -> None:
+    def __init__(
+        self, folder: Path, entry: FileFormat, task: str, *, threads: int | None, hint: Hint, **_: Any
+    ) -> None:
         import openvino
 
+        path = (folder / entry.path).with_suffix(".xml")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[hint]}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -141,20 +144,10 @@ def _open_pytorch(
     return PyTorchModel(model.eval().to(device), task, device)
 
 
-def _open_onnx(folder: Path, entry: FileFormat, task: str, *, threads: int | None, **_: Any) -> OpenModel:
-    return _OnnxModel(folder / entry.path, task, threads)
-
-
-def _open_openvino(
-    folder: Path, entry: FileFormat, task: str, *, threads: int | None, hint: Hint, **_: Any
-) -> OpenModel:
-    return _OpenvinoModel((folder / entry.path).with_suffix(".xml"), task, threads, hint)
-
-
 OPENERS: dict[str, Callable[..., OpenModel]] = {
     "pytorch": _open_pytorch,
-    "onnx": _open_onnx,
-    "openvino": _open_openvino,
+    "onnx": _OnnxModel,
+    "openvino": _OpenvinoModel,
 }
 """How the files of a runtime are opened, with the arguments of :func:`open_model`."""
 

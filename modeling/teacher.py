@@ -78,25 +78,18 @@ def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> 
     return Teacher(bert.requires_grad_(False), tokenizer, name, revision)
 
 
-def new_teacher(
-    tokenizer: PreTrainedTokenizerFast, *, layers: int, dim: int, heads: int, hidden_dim: int, seed: int
-) -> Teacher:
+def new_teacher(tokenizer: PreTrainedTokenizerFast, *, seed: int, **sizes: int) -> Teacher:
     """A BERT with random weights over `tokenizer`'s vocabulary, to be pretrained; its parameters have gradients.
 
     Args:
         tokenizer: its length is the vocabulary, its `model_max_length` the number of positions.
-        layers: transformer blocks.
-        dim: width of the hidden states.
-        heads: attention heads of a block.
-        hidden_dim: width inside the feed-forward networks.
-        seed: of the random weights; the global generator is left alone.
+        seed: of the random weights; the global generator is not used.
+        sizes: as for :func:`new_config`.
 
     Raises:
         UserError: if `heads` do not divide `dim`.
     """
-    config = new_config(
-        len(tokenizer), tokenizer.model_max_length, layers=layers, dim=dim, heads=heads, hidden_dim=hidden_dim
-    )
+    config = new_config(len(tokenizer), tokenizer.model_max_length, **sizes)
     config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -108,6 +101,14 @@ def new_config(
     vocabulary_size: int, max_positions: int, *, layers: int, dim: int, heads: int, hidden_dim: int
 ) -> BertConfig:
     """The configuration of such a teacher.
+
+    Args:
+        vocabulary_size: tokens.
+        max_positions: tokens of the longest sequence.
+        layers: transformer layers.
+        dim: width of the hidden states.
+        heads: attention heads of a layer.
+        hidden_dim: width inside the feed-forward networks.
 
     Raises:
         UserError: if `heads` do not divide `dim`.
@@ -125,10 +126,10 @@ def new_config(
 
 
 def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:
-    """Write config, weights and tokenizer as a folder that :func:`load_teacher` reads; whole or not at all.
+    """Write config, weights and tokenizer as a folder that :func:`load_teacher` reads; complete or absent.
 
     Raises:
-        UserError: if it cannot be written; an existing folder is then as it was.
+        UserError: if it cannot be written; an existing folder is then unchanged.
     """
     with atomic_folder(folder) as beside:
         save_checkpoint(teacher.model, teacher.tokenizer, beside)

@@ -168,16 +168,6 @@ class Resplit:
     texts: int
     changed: int
 
-    @property
-    def token_share(self) -> float:
-        """Share of the tokens that are split into others."""
-        return self.dropped / self.tokens if self.tokens else 0.0
-
-    @property
-    def text_share(self) -> float:
-        """Share of the texts that are tokenised differently."""
-        return self.changed / self.texts if self.texts else 0.0
-
 
 def measure_resplit(whole: PreTrainedTokenizerFast, trimmed: PreTrainedTokenizerFast, texts: Iterable[str]) -> Resplit:
     """Tokenise `texts` with both vocabularies and count what differs."""
@@ -194,27 +184,14 @@ def measure_resplit(whole: PreTrainedTokenizerFast, trimmed: PreTrainedTokenizer
     return Resplit(tokens, dropped, number, changed)
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenCount:
-    """Number of tokens of texts, without [CLS] and [SEP], and number of [UNK] among them."""
-
-    tokens: int
-    unknown: int
-
-    @property
-    def unknown_share(self) -> float:
-        """Share of [UNK] in the tokens; 0 without text."""
-        return self.unknown / self.tokens if self.tokens else 0.0
-
-
-def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> TokenCount:
-    """Tokenise `texts` and count."""
+def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[int, int]:
+    """Number of tokens of `texts`, without [CLS] and [SEP], and number of [UNK] among them."""
     engine, tokens, unknown = plain_tokenizer(tokenizer), 0, 0
     for batch in _batches(texts):
         for ids in _ids(engine, batch):
             tokens += len(ids)
             unknown += int(np.sum(ids == tokenizer.unk_token_id))
-    return TokenCount(tokens, unknown)
+    return tokens, unknown
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

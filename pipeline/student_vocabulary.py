@@ -137,19 +137,19 @@ def _measure(
     width = run.recipe.student.resolve(teacher, len(made)).dim
     rows: list[Row] = []
     for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
-        counted = count_tokens(tokenizer, texts)
+        tokens, unknown = count_tokens(tokenizer, texts)
         figures: dict[str, Any] = {
             "pieces": len(tokenizer),
             "embeddings_mib": len(tokenizer) * (dim + 1) * BYTES / 2**20,
-            "held_out_tokens": counted.tokens,
-            "held_out_unknown_share": counted.unknown_share,
+            "held_out_tokens": tokens,
+            "held_out_unknown_share": unknown / max(tokens, 1),
         }
         if case == "student" and counts_T is not None:
             resplit = measure_resplit(whole, made, texts)
             figures |= {
                 "training_resplit_token_share": float(1 - counts_T[ids_in(whole, made)].sum() / max(counts_T.sum(), 1)),
-                "held_out_resplit_token_share": resplit.token_share,
-                "held_out_resplit_text_share": resplit.text_share,
+                "held_out_resplit_token_share": resplit.dropped / max(resplit.tokens, 1),
+                "held_out_resplit_text_share": resplit.changed / max(resplit.texts, 1),
             }
         rows.append(Row(case, figures, rows[0].values["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
     return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from distilrubert.distill.losses.attention import record_queries_keys
 from distilrubert.distill.losses.term import Need, Outputs, QueryKey
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.modeling.heads import MlmHead, encoder_of, layers_of, mlm_head_of
+from distilrubert.modeling.heads import MlmHead, layers_of, mlm_head_of
 
 # Longest sequences for which the plain form of attention is faster than the fused one, see :class:`_PlainAttention`.
 _PLAIN_ATTENTION_TOKENS = 256
@@ -39,7 +39,7 @@ def encode(
         head: of the model, where it is not the model's own.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
     """
-    encoder = encoder_of(model)
+    encoder = model.base_model
     inputs = {"input_ids": batch["input_ids"]}
     if tied is not None:
         inputs = {"inputs_embeds": tied.look_up(batch["input_ids"], model.get_input_embeddings().padding_idx)}

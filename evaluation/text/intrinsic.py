@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
-from distilrubert.modeling.heads import encoder_of, mlm_head_of
+from distilrubert.modeling.heads import mlm_head_of
 
 Ids = np.ndarray[Any, Any]
 
@@ -154,7 +154,7 @@ class _Sums:
 
 def _run(model: PreTrainedModel, batch: _Batch, vocabulary: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Log-probabilities at the masked tokens, (N, V), and the states of all layers, each (B, L, D)."""
-    output = encoder_of(model)(**batch.inputs, output_hidden_states=True)
+    output = model.base_model(**batch.inputs, output_hidden_states=True)
     head = mlm_head_of(model)
     hidden_ND = output.last_hidden_state[batch.masked_BL]
     # A model may have rows that no token of its tokenizer uses.

@@ -4,7 +4,7 @@ from transformers import BertModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distilrubert.modeling.architecture import StudentArchitecture
-from distilrubert.modeling.heads import encoder_of, layers_of, mlm_head_of
+from distilrubert.modeling.heads import layers_of, mlm_head_of
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 
@@ -18,7 +18,7 @@ def test_encoder_and_head_together_are_the_model(tiny_teacher: Teacher, sentence
     inputs = tokenizer(sentences[:8], padding=True, return_tensors="pt")
     real_BL = inputs["attention_mask"].bool()
     with torch.no_grad():
-        hidden_ND = encoder_of(model)(**inputs).last_hidden_state[real_BL]
+        hidden_ND = model.base_model(**inputs).last_hidden_state[real_BL]
         head = mlm_head_of(model)
         logits_NV = head.transform(hidden_ND) @ head.weight_VD.T + head.bias_V
         expected_NV = model(**inputs).logits[real_BL]
