@@ -50,18 +50,13 @@ def content_of(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": status.st_size, "sha256": known[2]}
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model, in the order of their names."""
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-
-
 def model_contents(folder: Path) -> list[dict[str, Any]]:
-    """:func:`content_of` each file of a model.
+    """:func:`content_of` each file of a model, in the order of their names.
 
     Raises:
         UserError: if one cannot be read.
     """
-    return [content_of(path) for path in model_files(folder)]
+    return [content_of(path) for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})]
 
 
 def recall(memory: Path) -> None:

@@ -55,7 +55,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: if the parent folder cannot be written or the disk is full; `path` is then as it was.
     """
-    path = _behind_links(Path(path))
+    path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     beside = _beside(path)
     with _clear_write_errors(path):
         beside.mkdir(parents=True)
@@ -117,10 +118,6 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _behind_links(path: Path) -> Path:
-    return path.resolve() if path.is_symlink() else path
 
 
 def _beside(path: Path) -> Path:

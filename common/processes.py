@@ -6,14 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
-
-
-class Joinable(Protocol):
-    """A process as ``parent_process()`` of `multiprocessing` and of libraries like it returns it."""
-
-    def join(self) -> None:
-        """Wait for its end."""
+from typing import Any
 
 
 def available_cores() -> int:
@@ -21,8 +14,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end_with(parent: Joinable | None) -> None:
-    """Let this process end with the one that started it.
+def end_with(parent: Any) -> None:
+    """Let this process end with its parent, which ``parent_process()`` of `multiprocessing` or `multiprocess` returns.
 
     Nobody tells a process that its parent was killed: it would work on, and then wait for ever.
     """

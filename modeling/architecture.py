@@ -30,14 +30,8 @@ PRESETS: Mapping[PresetName, Mapping[str, int]] = {
 class ResolvedArchitecture:
     """The shape of a student with everything decided.
 
-    Attributes:
-        layers: transformer layers.
-        dim: width of the hidden states.
-        heads: attention heads of a layer.
-        hidden_dim: width inside a feed-forward network.
-        vocabulary_size: tokens of the vocabulary.
-        initialise_from: for each student layer the teacher layer that it starts from, counted from 0; None for a
-            student that starts from random weights.
+    The sizes are as in :class:`StudentArchitecture`; `vocabulary_size` is in tokens; `initialise_from` has the teacher
+    layer that each student layer starts from, counted from 0, and is None for random weights.
     """
 
     layers: int

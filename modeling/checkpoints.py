@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,7 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
 
 
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports.
-
-    Raises:
-        UserError: as for :func:`checkpoint_folder`.
-    """
+    """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports."""
     if folder := _local_folder(model):
         return folder
     with _download_errors_reported(str(model), revision or "main"):
@@ -195,11 +192,12 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _download(model: str, revision: str) -> Path:
+    # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
+    snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
     with _download_errors_reported(model, revision):
-        # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
-        folder = Path(_snapshot(model, revision, ["*.json", "vocab.txt", "*.safetensors"]))
+        folder = Path(snapshot(allow_patterns=["*.json", "vocab.txt", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(_snapshot(model, revision, ["pytorch_model*.bin"]))
+            folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
         return folder
 
 
@@ -266,10 +264,6 @@ def _advice(status: int) -> str:
     return "; repeat later" if status >= 500 else ""
 
 
-def _snapshot(model: str, revision: str, patterns: list[str]) -> str:
-    return snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
-
-
 def missing_weights(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
     """The parameters that are missing in a checkpoint or of another shape, by transformers' ``output_loading_info``."""
     # transformers 4 lists the names of another shape, 5 lists (name, found, expected).
@@ -285,8 +279,7 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def _refuse_untrained(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
-    lost = missing_weights(model, info)
-    if not lost:
+    if not (lost := missing_weights(model, info)):
         return
     listed = shortened(lost)
     if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):

@@ -1,6 +1,5 @@
 """Which batches make up which update of a training run, by index arithmetic."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,21 +7,6 @@ from numpy.typing import NDArray
 
 from distilrubert.common.training.batching import plan_epoch
 from distilrubert.common.training.training_settings import OptimizationSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochSlice:
-    """Consecutive updates within one epoch.
-
-    Attributes:
-        epoch: number of the epoch, from 0.
-        first: index of the first batch in the epoch's plan.
-        batches: example indices of each batch; `batches_per_update` batches make one update.
-    """
-
-    epoch: int
-    first: int
-    batches: list[NDArray[np.int64]]
 
 
 class BatchPlan:
@@ -42,13 +26,17 @@ class BatchPlan:
         every = self._updates * settings.epochs
         self.total_steps = min(every, settings.max_steps or every)
 
-    def remaining(self, step: int) -> Iterator[EpochSlice]:
-        """The updates after the first `step`, epoch by epoch."""
+    def remaining(self, step: int) -> Iterator[tuple[int, int, list[NDArray[np.int64]]]]:
+        """The updates after the first `step`, epoch by epoch.
+
+        Yields:
+            the number of the epoch, the place in its plan of the first batch, and the example indices of each batch.
+        """
         per_update = self._settings.batches_per_update
         while step < self.total_steps:
             epoch, done = divmod(step, self._updates)
             first, last = done * per_update, min(self._updates, self.total_steps - epoch * self._updates) * per_update
-            yield EpochSlice(epoch, first, self._plan(epoch)[first:last])
+            yield epoch, first, self._plan(epoch)[first:last]
             step = (epoch + 1) * self._updates
 
     def ends_epoch(self, step: int) -> bool:

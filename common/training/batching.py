@@ -41,13 +41,7 @@ class Collator(Protocol[Example_contra]):
     """Makes a batch of examples: masks where the task needs it, pads."""
 
     def collate(self, examples: Sequence[Example_contra], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Mask and pad examples. What is drawn for one does not depend on the others.
-
-        Args:
-            examples: the examples at the indices.
-            epoch: number of the epoch.
-            indices: index of each example.
-        """
+        """Mask and pad examples, given with their indices. What is drawn for one does not depend on the others."""
         ...
 
 
@@ -92,12 +86,6 @@ def plan_epoch(
     order = order[np.argsort((widths[order] // WIDTH_STEP).astype(np.uint16), kind="stable")]
     batches = _split_largest(_cut(order, widths[order], batch_tokens, batch_size), lengths, batches_per_update)
     return [batches[i] for i in generator.permutation(len(batches))]
-
-
-def padding_share(plan: Sequence[NDArray[np.int64]], lengths: NDArray[np.int32]) -> float:
-    """The share of padding in the positions of a plan."""
-    positions = sum(_positions(batch, lengths) for batch in plan)
-    return 1 - sum(int(lengths[batch].sum()) for batch in plan) / positions if positions else 0.0
 
 
 def _positions(batch: NDArray[np.int64], lengths: NDArray[np.int32]) -> int:
@@ -189,7 +177,7 @@ def build_loader(
 
     Args:
         examples: what is batched.
-        collator: draws the targets, from its seed, `epoch` and each example's index.
+        collator: makes the batches.
         batches: indices of the examples of each batch: a plan, or a slice of one.
         epoch: number of the epoch.
         num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.

@@ -10,8 +10,6 @@ import torch
 
 from distilrubert.common.training.update import Update
 
-Activity = Literal["validation", "checkpoint"]
-
 
 @dataclasses.dataclass
 class Progress:
@@ -75,7 +73,7 @@ class Progress:
         return tokens / seconds if seconds > 0 else 0.0
 
     @contextlib.contextmanager
-    def timed(self, activity: Activity) -> Iterator[None]:
+    def timed(self, activity: Literal["validation", "checkpoint"]) -> Iterator[None]:
         """Add the time that the block takes to that activity's."""
         started = time.monotonic()
         try:

@@ -79,14 +79,9 @@ class Checkpoints:
         return [path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What :meth:`Checkpoints.save` was given as `state`.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    state: dict[str, Any] = read_json(checkpoint / _STATE)
-    return state
+def read_state(checkpoint: Path) -> Any:
+    """What :meth:`Checkpoints.save` was given as `state`; UserError if it cannot be read."""
+    return read_json(checkpoint / _STATE)
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

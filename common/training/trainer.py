@@ -13,17 +13,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.memory import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
-from distilrubert.common.training.batch_plan import BatchPlan, EpochSlice
+from distilrubert.common.training.batch_plan import BatchPlan
 from distilrubert.common.training.batching import build_loader, choose_workers
 from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.progress import Progress, peak_gpu_memory_mib
@@ -117,9 +119,9 @@ class _Loop:
         if not self._is_over():
             self._begin()
             with self.log.bar(self.plan.total_steps, self.progress.step) as bar:
-                for epoch_slice in self.plan.remaining(self.progress.step):
-                    for indices, batches in self._batches(epoch_slice):
-                        self._advance(epoch_slice.epoch, indices, batches, bar)
+                for epoch, first, planned in self.plan.remaining(self.progress.step):
+                    for indices, batches in self._batches(epoch, first, planned):
+                        self._advance(epoch, indices, batches, bar)
                     if self._is_over():
                         break
             state = self._save()
@@ -131,7 +133,7 @@ class _Loop:
 
     def _resume(self, checkpoint: Path) -> dict[str, Any]:
         """Load a checkpoint and return its state."""
-        state = read_state(checkpoint)
+        state: dict[str, Any] = read_state(checkpoint)
         try:
             identity, progress, was = state["identity"], Progress(**state["progress"]), state["precision"]
         except (KeyError, TypeError) as error:
@@ -173,20 +175,22 @@ class _Loop:
             self.accelerator.num_processes,
         )
 
-    def _batches(self, epoch_slice: EpochSlice) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
+    def _batches(
+        self, epoch: int, first: int, planned: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
         """This process's batches of each update, with their places in the plan of the epoch."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         loader = build_loader(
             self.run.examples,
             self.run.collator,
-            epoch_slice.batches[rank::processes],
-            epoch=epoch_slice.epoch,
+            planned[rank::processes],
+            epoch=epoch,
             num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
             pin_memory=self.accelerator.device.type == "cuda",
         )
         each = self.settings.batches_per_update // processes
         # One iterator, taken `each` times: consecutive groups.
-        indices = zip(*[itertools.count(epoch_slice.first + rank, processes)] * each, strict=True)
+        indices = zip(*[itertools.count(first + rank, processes)] * each, strict=True)
         return zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False)
 
     def _advance(self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], bar: "tqdm[NoReturn]") -> None:

@@ -41,12 +41,8 @@ class Validation:
         order = np.random.default_rng(seed).permutation(len(examples))
         within = int((np.cumsum(examples.lengths[order]) <= settings.validation_tokens).sum())
         chosen = order[: max(within, 1)]
-        plan = (
-            plan_epoch(
-                examples.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0
-            )
-            if len(chosen)
-            else []
+        plan = plan_epoch(
+            examples.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0
         )
         mine = [chosen[batch] for batch in plan][accelerator.process_index :: accelerator.num_processes]
         self._batches: list[Batch] = list(build_loader(examples, collator, mine, epoch=_EPOCH))

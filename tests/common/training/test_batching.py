@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.batching import build_loader, choose_workers, padding_share, plan_epoch
+from distilrubert.common.training.batching import build_loader, choose_workers, plan_epoch
 from distilrubert.common.training.padding import IGNORED, collate, padded_widths
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
@@ -87,15 +87,9 @@ def test_padding_is_hardly_more_than_rounding_and_batches_are_full() -> None:
     # Rounding up to multiples of 8 alone gives 10 % here (9.7 % for the real sequences: test_corpus.py).
     rounding = 1 - lengths.sum() / padded_widths(lengths).sum()
     assert 0.09 < rounding < 0.102
-    assert padding_share(plan, lengths) < rounding + 0.004
     positions = sum(len(batch) * int(padded_widths(lengths[batch]).max()) for batch in plan)
+    assert 1 - lengths.sum() / positions < rounding + 0.004
     assert len(plan) < 1.02 * positions / 4096 + 8
-
-
-def test_padding_share_by_hand() -> None:
-    lengths = np.array([8, 3, 9], dtype=np.int32)
-    assert padding_share([np.array([0, 1]), np.array([2])], lengths) == pytest.approx(1 - 20 / 32)
-    assert padding_share([], lengths) == 0
 
 
 def test_the_plan_is_a_pure_function_of_seed_and_epoch() -> None:
