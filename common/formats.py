@@ -83,19 +83,11 @@ class FileFormat:
             return False
 
     def size_mib(self, folder: Path) -> float:
-        """Size of all its files in a folder, MiB.
-
-        Raises:
-            UserError: if one is missing.
-        """
+        """Size of all its files in a folder, MiB; UserError if one is missing."""
         return sum(path.stat().st_size for path in self.find(folder)) / 2**20
 
     def digests(self, folder: Path) -> dict[str, str]:
-        """SHA-256 of each of its files in a folder, by path.
-
-        Raises:
-            UserError: if one is missing.
-        """
+        """SHA-256 of each of its files in a folder, by path; UserError if one is missing."""
         return {path.relative_to(folder).as_posix(): sha256_of(path) for path in self.find(folder)}
 
 
@@ -156,12 +148,7 @@ SHARED_FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class FormatCase:
-    """A file format, computed in one number format: what a row of a report measures.
-
-    Attributes:
-        format: of the file.
-        hint: of the arithmetic.
-    """
+    """A file format, and the number format of the arithmetic: what a row of a report measures."""
 
     format: FileFormat
     hint: Hint = "fp32"
@@ -186,11 +173,8 @@ def names_of(runtime: str) -> tuple[str, ...]:
 def measured_cases(formats: Iterable[FileFormat], instruction_sets: Iterable[str]) -> list[FormatCase]:
     """The cases that parity and speed both measure on a machine.
 
-    OpenVINO computes in bf16 by itself if the CPU has instructions for it. There each of its files has two cases.
-
-    Args:
-        formats: of the files.
-        instruction_sets: of the CPU, as :class:`~distilrubert.common.measurements.Environment` names them.
+    OpenVINO computes in bf16 by itself if the CPU has instructions for it (named as in
+    :class:`~distilrubert.common.measurements.Environment`). There each of its files has two cases.
     """
     has_bf16 = any("bf16" in name for name in instruction_sets)
     return [

@@ -23,12 +23,7 @@ class Recorded(dict[str, Any]):
 
 
 def recorded(section: Section, exclude: Collection[str] = ()) -> Recorded:
-    """All settings of a section, and of the sections in it, as plain JSON values.
-
-    Args:
-        section: the settings.
-        exclude: names of fields that are left out.
-    """
+    """All settings of a section, without the fields in `exclude`, and of the sections in it, as plain JSON values."""
     dumped = section.model_dump(mode="json", exclude=set(exclude))
     values = Recorded({name: _plain(getattr(section, name), dumped[name]) for name in dumped})
     fields = type(section).model_fields

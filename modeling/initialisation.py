@@ -51,8 +51,6 @@ HEAD = {
     "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
     "cls.predictions.decoder": "vocab_projector",
 }
-
-
 WORD_EMBEDDINGS = "distilbert.embeddings.word_embeddings.weight"
 
 
@@ -61,10 +59,7 @@ def initial_weights(
 ) -> dict[str, Tensor]:
     """Every weight of a student of this shape, by its name in ``DistilBertForMaskedLM``.
 
-    Args:
-        teacher: it is not changed.
-        shape: the shape of the student, with the layers to start from.
-        averaging_VT: :func:`averaging_matrix` if the student has a trained vocabulary.
+    A student with a trained vocabulary needs its :func:`averaging_matrix`. The teacher is not changed.
     """
     assert shape.initialise_from is not None
     sizes = shape.sizes_beside(teacher.config).values()
@@ -102,10 +97,7 @@ def averaging_matrix(
     Rows sum to 1. The row of a token without any relation to the teacher's (a character that is missing there) is
     empty.
 
-    Args:
-        teacher: the teacher's tokenizer.
-        student: the student's tokenizer.
-        counts_T: how often the corpus has each token of the teacher; None counts each once.
+    `counts_T` is how often the corpus has each token of the teacher; None counts each once.
     """
     spelt, spelling = split_vocabulary(teacher, student), split_vocabulary(student, teacher)
     weight_T = np.ones(len(teacher)) if counts_T is None else counts_T.astype(np.float64)

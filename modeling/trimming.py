@@ -101,16 +101,11 @@ def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
 def trim_tokenizer(
     tokenizer: PreTrainedTokenizerFast, counts_V: NDArray[np.int64], minimum_count: int = 1
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer with the tokens that are needed at least `minimum_count` times.
+    """A tokenizer with the tokens that :func:`count_needed` found at least `minimum_count` times.
 
     Special and added tokens stay, and all single characters with their ``##`` forms, so that dropped tokens can be
     spelled. The tokens keep their order; their ids become 0, 1, 2, ... A text whose counted tokens all stay is
     tokenised as before.
-
-    Args:
-        tokenizer: the tokenizer of the counts.
-        counts_V: from :func:`count_needed`.
-        minimum_count: least count of a token that stays.
 
     Raises:
         UserError: if it is not a WordPiece tokenizer.
@@ -126,11 +121,9 @@ def trim_tokenizer(
 
 
 def trim_teacher(teacher: Teacher, tokenizer: PreTrainedTokenizerFast) -> Teacher:
-    """The teacher with only the tokens of `tokenizer`; their logits are unchanged.
+    """The teacher with only the tokens of `tokenizer`, a part of its own; their logits are unchanged.
 
-    Args:
-        teacher: it is not changed; the result shares everything but the embeddings.
-        tokenizer: one that :func:`trim_tokenizer` made from the teacher's.
+    The result shares everything but the embeddings with `teacher`, which is not changed.
 
     Raises:
         UserError: if the teacher does not have one of the tokens.

@@ -54,23 +54,13 @@ def plan_epoch(
     epoch: int,
     batch_size: int | None = None,
 ) -> list[NDArray[np.int64]]:
-    """The batches of an epoch, a pure function of the arguments.
+    """The batches of an epoch, a pure function of the arguments: the indices of the examples of each.
 
-    Examples are shuffled, then sorted by padded width and cut, so that a batch has at most `batch_size` rows, and at
-    most `batch_tokens` tokens with padding. Batches hold other examples each epoch. What is left over of one width goes
-    to the next wider one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`: the
-    batches with most tokens are halved until it is. Every example is in exactly one batch.
-
-    Args:
-        lengths: tokens of each example, (N,).
-        batch_tokens: most padded tokens of a batch.
-        batches_per_update: batches of one update, over all ranks and accumulation steps.
-        seed: decides the order together with `epoch`.
-        epoch: number of the epoch.
-        batch_size: most examples of a batch; None leaves it to `batch_tokens`.
-
-    Returns:
-        Indices of the examples of each batch; update u computes batches `u·batches_per_update` and following.
+    Examples are shuffled by `seed` and `epoch`, then sorted by padded width and cut, so that a batch has at most
+    `batch_size` rows (None: any number), and at most `batch_tokens` tokens with padding. What is left over of one width
+    goes to the next wider one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`, over
+    all ranks and accumulation steps: the batches with most tokens are halved until it is. Every example of `lengths`,
+    (N,), is in exactly one batch.
 
     Raises:
         UserError: if one example alone is longer than `batch_tokens`, or there are too few for one update.

@@ -29,11 +29,7 @@ class Checkpoints:
 
     Each holds ``model.safetensors`` (all that is trained, so never a teacher), ``optimizer.safetensors`` (the moments)
     and ``state.json``. There is no random state: all that is drawn is a function of the seed, the epoch and the
-    batch.
-
-    Args:
-        folder: where they are; made when the first is saved.
-        keep: how many of the newest stay.
+    batch. The newest `keep` stay.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:

@@ -17,13 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """The log of one run; only the main process shows anything.
-
-    Args:
-        case: name of the run, in front of each line.
-        level: of its lines.
-        is_main: whether this is the main process.
-    """
+    """The log of one run, whose `case` begins each line; only the main process shows anything."""
 
     def __init__(self, case: str, level: int, *, is_main: bool) -> None:
         self._case, self._level, self._is_main = case, level, is_main

@@ -54,14 +54,8 @@ class Updater:
     """Makes updates whose gradient is that of one batch of all rows, however they are split.
 
     Each loss is divided by its number of rows in all batches of the update, over all processes, before the backward
-    pass. Gradients are exchanged once, with the last batch.
-
-    Args:
-        accelerator: the processes.
-        objective: the module whose losses are minimised, on the accelerator's device.
-        settings: how.
-        total_steps: updates of the whole run.
-        seed: of the dropout.
+    pass. Gradients are exchanged once, with the last batch. The objective must be on the accelerator's device; the seed
+    is that of the dropout.
     """
 
     def __init__(

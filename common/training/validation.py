@@ -22,12 +22,7 @@ _EPOCH = 2**32 - 1
 class Validation:
     """Held-out batches with fixed masks, shared among the processes.
 
-    Args:
-        examples: held-out examples; at most `validation_tokens` of them are used, and at least one example.
-        collator: draws the tokens to be predicted.
-        settings: batch size and limit.
-        seed: of the choice of sequences.
-        accelerator: the processes.
+    The seed chooses the examples: at most `validation_tokens`, and at least one example.
     """
 
     def __init__(
