@@ -297,14 +297,14 @@ def test_updates_that_are_not_finite_are_skipped_and_counted_and_a_resumed_run_s
 def test_the_plan_can_be_entered_at_any_update() -> None:
     lengths = np.random.default_rng(0).integers(3, 20, 100).astype(np.int32)
     plan = BatchPlan(lengths, OptimizationSettings(batch_tokens=128, batches_per_update=2, epochs=3), seed=1)
-    whole = [(part.epoch, batch.tolist()) for part in plan.remaining(0) for batch in part.batches]
+    whole = [(epoch, batch.tolist()) for epoch, _, batches in plan.remaining(0) for batch in batches]
     assert len(whole) == 2 * plan.total_steps
     for step in range(plan.total_steps + 1):
-        rest = [(part.epoch, batch.tolist()) for part in plan.remaining(step) for batch in part.batches]
+        rest = [(epoch, batch.tolist()) for epoch, _, batches in plan.remaining(step) for batch in batches]
         assert rest == whole[2 * step :]
-    first, later = next(plan.remaining(0)), next(plan.remaining(3))
-    assert (first.epoch, later.epoch, later.first) == (0, 0, 6)
-    assert later.batches[0].tolist() == first.batches[6].tolist()
+    (_, _, whole_epoch), (epoch, first, rest_of_epoch) = next(plan.remaining(0)), next(plan.remaining(3))
+    assert (epoch, first) == (0, 6)
+    assert rest_of_epoch[0].tolist() == whole_epoch[6].tolist()
 
 
 @pytest.mark.parametrize(("max_steps", "expected"), [(5, 5), (10_000, None), (None, None)])
@@ -312,10 +312,10 @@ def test_the_plan_ends_at_max_steps_or_with_the_epochs(max_steps: int | None, ex
     lengths = np.random.default_rng(0).integers(3, 20, 100).astype(np.int32)
     changes = {"batch_tokens": 128, "batches_per_update": 2, "epochs": 2}
     plan = BatchPlan(lengths, OptimizationSettings(**changes, max_steps=max_steps), seed=1)
-    examples = [index for part in plan.remaining(0) for batch in part.batches for index in batch.tolist()]
+    examples = [index for *_, batches in plan.remaining(0) for batch in batches for index in batch.tolist()]
     if expected:
         assert plan.total_steps == expected
-        assert sum(len(part.batches) for part in plan.remaining(0)) == 2 * expected
+        assert sum(len(batches) for *_, batches in plan.remaining(0)) == 2 * expected
     else:
         assert sorted(examples) == sorted([*range(100), *range(100)])
 
