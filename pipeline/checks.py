@@ -21,13 +21,14 @@ from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
 
-def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = None) -> None:
+def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = None, load: bool = True) -> None:
     """Refuse a run that would fail later: hours later, where its teacher is large.
 
     Args:
         run: the run; its folder is only read.
         push: whether the result is to be pushed, so that the Hub is asked for the target with the token, too.
         endpoint: URL of the Hub; None takes HF_ENDPOINT, or the public Hub.
+        load: whether a named teacher and the tasks' data are loaded, which may mean a download.
 
     Raises:
         UserError: naming the first thing that is wrong.
@@ -50,9 +51,9 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
     # which takes seconds to load.
     if "corpus" in needed:
         _check_sources(run)
-    if "student" in needed:
+    if "student" in needed and (load or not recipe.teacher.model):
         _check_models(run)
-    if "quality" in needed:
+    if "quality" in needed and load:
         for task in tasks:
             load_rows(task, recipe.evaluation.finetuning.train_limit)
 

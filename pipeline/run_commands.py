@@ -48,6 +48,7 @@ def publish(options: argparse.Namespace) -> int:
     if options.verify_only:
         return _verify(run.hub, settings, options)
     if options.dry_run:
+        check_before_work(run, load=False)
         print_plan(run)
         return DONE
     is_pushed = settings.repo_id is not None and not options.no_push

@@ -225,6 +225,8 @@ def test_a_dry_run_says_why_and_writes_nothing(run_dir, log, capsys, tmp_path, m
     assert contents(run_dir) == before
     assert publish(tmp_path / "new", "--dry-run") == 0
     assert "first time" in capsys.readouterr().out
+    assert publish(tmp_path / "new", "--dry-run", distillation__batch_tokens=16) == 2
+    assert "distillation.batch_tokens: 16 is less than" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert stages_done(log) == []
 
