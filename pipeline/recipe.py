@@ -152,7 +152,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         check_form(recipe.publish)
         return recipe
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        field = str(error).partition(": ")[0].split()[-1]
+        keys = [override.partition("=")[0] for override in overrides]
+        raise UserError(f"{path}: {error}{', given by --set' if field in keys else ''}") from None
 
 
 def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -41,6 +41,13 @@ def message_of(path: Path, *overrides: str) -> str:
     return message
 
 
+def test_a_mistake_says_where_it_was_made(write):
+    path = write()
+    assert message_of(path, "distillation.epochs=many").endswith("found 'many', given by --set")
+    assert message_of(path, "distillation.epochs=3", "seed=-1").endswith("found -1, given by --set")
+    assert "--set" not in message_of(write(MINIMAL + "\ndistillation: {epochs: 0}\n"), "seed=3")
+
+
 def test_defaults_are_those_of_the_reference(write):
     recipe = load_recipe(write())
     assert recipe.distillation.temperature == 2.0
