@@ -102,7 +102,7 @@ def test_an_update_has_batch_size_rows_of_similar_length() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 101).astype(np.int32)
     plan = BatchPlan(lengths, _optimization(SETTINGS, RATE, lengths), 1)
     assert plan.total_steps == 10 * 13
-    batches = next(plan.remaining(0)).batches
+    _, _, batches = next(plan.remaining(0))
     assert sorted(map(len, batches)) == [5, *[8] * 12]
     assert max(np.ptp(padded_widths(lengths[batch])) for batch in batches) <= 16
 
