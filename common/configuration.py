@@ -48,7 +48,7 @@ def load_yaml(text: str) -> Any:
     """The plain values of a YAML document that somebody wrote by hand.
 
     Raises:
-        yaml.YAMLError: if it is none, or a mapping has a key twice.
+        yaml.YAMLError: if it is not YAML, or a mapping has a key twice.
     """
     return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
 

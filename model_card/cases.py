@@ -27,7 +27,7 @@ class Case:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The case of that name; parts that the name lacks are empty."""
+        """The case of that name; missing parts are empty."""
         on_cpu = name.removesuffix("-cuda")
         model, _, rest = on_cpu.partition("-")
         backend, _, variant = rest.partition("-")

@@ -14,7 +14,7 @@ from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR, parser_
 # Where transformers 4.57 and 5 warn about tokenizers.
 _TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")
 _FALSE_ALARMS = (
-    # 4.57.3 and later take every tokenizer of more than 100,000 pieces for Mistral's, that of a BERT too, whose pieces
+    # 4.57.3 and later take every tokenizer of more than 100,000 tokens for Mistral's, that of a BERT too, whose tokens
     # are split by no regular expression.
     "with an incorrect regex pattern",
     # The class is guessed from the folder's path: "mpt" in /tmp/tmpt1x is taken for the model MPT.

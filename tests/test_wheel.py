@@ -56,6 +56,7 @@ def test_a_mistake_in_a_recipe_of_ones_own(installed: Path, tmp_path: Path) -> N
     assert "unknown key teacher.modle: did you mean model?" in done.stderr
 
 
+@pytest.mark.export  # a dry run checks that the packages for its files are there
 def test_a_dry_run_of_the_demo(installed: Path, tmp_path: Path) -> None:
     """It is the default recipe, and its texts are found in the package."""
     done = run(installed, tmp_path, "publish", "--dry-run")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.export
     ],
 )
 # OpenVINO's ranges are those of the eight texts, ONNX Runtime takes them from what it computes.
-@pytest.mark.parametrize(("case", "tolerance"), [("onnx-fp32", 1e-5), ("onnx-int8", 0.1), ("openvino-int8", 0.15)])
+@pytest.mark.parametrize(("case", "tolerance"), [("onnx-fp32", 1e-5), ("onnx-int8", 0.1), ("openvino-int8", 0.12)])
 def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_teacher, sentences, tmp_path):
     folder = request.getfixturevalue(f"tiny_{of}_folder")
     torch.manual_seed(0)
@@ -55,8 +55,8 @@ def test_logits_of_pairs(of, task, model_class, case, tolerance, request, tiny_t
     real = slice(None) if task == "text-classification" else batch["attention_mask"] == 1
     for found, expected in zip(run(batch), (output[kind].numpy() for kind in kinds), strict=True):
         assert found.shape == expected.shape
-        # By root mean squares: over seeds of the random head, the largest error is 0.08 to 0.19 of the largest logit in
-        # OpenVINO's int8, and this is 0.05 to 0.11. Logits of another token or head would be at 1.
+        # By root mean squares: over six seeds of the random head, this is 0.05 to 0.11 in OpenVINO's int8, and the
+        # largest error is 0.08 to 0.23 of the largest logit. Logits of another head would be at 1.
         assert _rms((found - expected)[real]) <= tolerance * max(usual, _rms(expected[real]))
 
 

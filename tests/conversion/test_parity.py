@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.checkpoint import full_length_texts
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
 from distilrubert.conversion.export_source import ExportSource
-from distilrubert.conversion.parity import check_parity, measure_parity
+from distilrubert.conversion.parity import bounds_of, check_parity, measure_parity
 from distilrubert.modeling import runtimes
 from distilrubert.modeling.heads import mlm_head_of
 from distilrubert.modeling.runtimes import PyTorchModel
@@ -91,6 +93,20 @@ def test_every_number_format_has_a_bound_for_single_tokens():
     for name, tolerance in Tolerances():
         assert tolerance.token_cosine_p1 is not None, name
         assert tolerance.top1_agreement is not None, name
+
+
+@pytest.mark.parametrize(
+    ("setting", "pattern"), [("int8", r"^(onnx|openvino)-int8"), ("bf16", r"^openvino-fp(16|32)-in-bf16$")]
+)
+def test_the_measured_values_of_the_bounds_are_those_of_the_committed_results(setting, pattern):
+    paths = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("parity_tolerance-*.json"))
+    assert len(paths) == 2
+    rows = [row.values for path in paths for row in Measurements.load(path).rows if re.match(pattern, row.case)]
+    description = Tolerances.model_fields[setting].description
+    for bound in bounds_of(getattr(Tolerances(), setting)):
+        worst = min(bound.worst(values) for values in rows)
+        assert f"{bound.metric} {worst:.4f}" in description
+        assert bound.holds(worst)
 
 
 def test_what_is_wrong_in_long_texts_alone_is_found(tiny_student, tiny_student_folder, sentences, altered):

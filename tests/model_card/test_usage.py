@@ -23,8 +23,9 @@ def _publish(tmp_path: Path, teacher: Teacher, sentences: list[str], **conversio
     save_student(build_student(teacher, StudentArchitecture(layers=2)), tmp_path / "student")
     recipe = {**RECIPE, "publish": {"repo_id": None}}
     run = write_run(tmp_path / "run", recipe, without=(*REPORTS, "config.json", "model.safetensors"))
-    # Predictions of random weights are close to each other: bf16, where the CPU has it, changes more of them.
-    loose = {"bf16": {"token_cosine": 0.99, "token_cosine_p1": 0.98, "pooled_cosine": 0.99, "top1_agreement": 0.9}}
+    # Predictions of random weights are close to each other: bf16, where the CPU has it, changes more of them. The
+    # bounds are those of tests/conversion.
+    loose = {"bf16": {"token_cosine": 0.998, "token_cosine_p1": 0.99, "pooled_cosine": 0.998, "top1_agreement": 0.95}}
     settings = ConversionSettings(**conversion, tolerance=loose)
     parity = convert(tmp_path / "student", tmp_path / NAME, settings, sentences)
     parity.save(run / "reports" / "parity.json")
