@@ -96,7 +96,8 @@ def test_every_number_format_has_a_bound_for_single_tokens():
 
 
 @pytest.mark.parametrize(
-    ("setting", "pattern"), [("int8", r"^(onnx|openvino)-int8"), ("bf16", r"^openvino-fp(16|32)-in-bf16$")]
+    ("setting", "pattern"),
+    [("int8", r"^(onnx|openvino)-int8"), ("bf16", r"^(pytorch-bf16|openvino-fp(16|32)-in-bf16)$")],
 )
 def test_the_measured_values_of_the_bounds_are_those_of_the_committed_results(setting, pattern):
     paths = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("parity_tolerance-*.json"))
