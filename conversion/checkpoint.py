@@ -1,45 +1,16 @@
-"""The checkpoint that files are made of, and its own files: configuration, safetensors, tokenizer."""
+"""The checkpoint that files are made of, and texts as long as it takes."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import read_json
-from distilrubert.modeling.checkpoints import checkpoint_folder
-from distilrubert.modeling.student import Student, load_student
-from distilrubert.modeling.teacher import Teacher, load_teacher
-
-Checkpoint = Student | Teacher
+from distilrubert.modeling.checkpoints import Checkpoint
 
 FULL_LENGTH_TEXTS = 8
 """Texts of the model's full length, to calibrate on and to compare on beside single sentences."""
 
 
-LOADERS: dict[str, Callable[[str | os.PathLike[str]], Checkpoint]] = {
-    "distilbert": load_student,
-    "bert": load_teacher,
-}
-
-
-def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
-    """Load a masked language model, a folder or on the Hub, in fp32; pickled weights as plain tensors.
-
-    Raises:
-        UserError: if it holds no whole BERT or DistilBERT masked language model.
-    """
-    path = checkpoint_folder(model) / "config.json"
-    if not path.is_file():
-        raise UserError(f"{model}: holds no model (no config.json)")
-    config = read_json(path)
-    found = config.get("model_type") if isinstance(config, dict) else None
-    if found not in LOADERS:
-        raise UserError(f"{model}: config.json says model_type {found!r}; {' or '.join(LOADERS)} can be converted")
-    return LOADERS[found](model)
-
-
 def longest_input(checkpoint: Checkpoint) -> int:
     """The largest number of tokens that a model takes."""
-    return min(int(checkpoint.tokenizer.model_max_length), int(checkpoint.model.config.max_position_embeddings))
+    return int(checkpoint.tokenizer.model_max_length)
 
 
 def full_length_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> list[str]:

@@ -9,11 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.sampling import evenly
-from distilrubert.conversion.checkpoint import Checkpoint, full_length_texts, longest_input
+from distilrubert.conversion.checkpoint import full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.onnx import graph_of
 from distilrubert.conversion.sensitivity import output_errors
 from distilrubert.conversion.smoothing import smooth
+from distilrubert.modeling.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     import onnx

@@ -10,12 +10,13 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import sha256_of
-from distilrubert.conversion.checkpoint import load_checkpoint, longest_input
+from distilrubert.conversion.checkpoint import longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.writers import require_packages, write_file
+from distilrubert.modeling.checkpoints import load_pretrained
 
 CONVERTED = tuple(
     dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
@@ -37,7 +38,8 @@ def convert(
     from `output`; everything else there is left alone. The same model gives the same bytes again.
 
     Args:
-        model: folder or Hub id of a BERT or DistilBERT with its masked-language head. Weights become fp32.
+        model: folder or Hub id of a masked language model, or of an encoder, of a family that is
+            taken. Weights become fp32.
         output: the folder; made where it is missing.
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
@@ -58,7 +60,7 @@ def convert(
         require_packages(entry.runtime)
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_pretrained(model)
     source = ExportSource.of_text(checkpoint, settings, calibration or sentences)
     with _folder_beside(output) as work:
         for entry in wanted:

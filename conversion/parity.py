@@ -17,9 +17,10 @@ from tqdm import tqdm
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.conversion.checkpoint import Checkpoint, full_length_texts, longest_input
+from distilrubert.conversion.checkpoint import full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
-from distilrubert.modeling.heads import mlm_head_of
+from distilrubert.modeling.checkpoints import Checkpoint
+from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
 
 PADDED_BATCH = 32
@@ -60,8 +61,8 @@ def measure_parity(
     Returns:
         A row for each case. Under ``single``, ``padded`` and ``full_length`` it has maximal_difference and
         mean_difference (absolute, of components), token_cosine (mean), token_cosine_p1 (first percentile),
-        minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and top1_agreement (share of tokens with the
-        same first prediction of the masked-language head). Beside them it has the worst of the three values under the
+        minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and, where there is a head, top1_agreement
+        (share of tokens with the same first prediction). Beside them it has the worst of the three values under the
         same names; size_mib and ``sha256`` by path of all files of the format; path and hint.
     """
     texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
@@ -96,7 +97,7 @@ def check_parity(measurements: Measurements, cases: Sequence[FormatCase], tolera
     for case in cases:
         values = measurements[case.name].values
         setting = tolerance_name(case)
-        for bound in bounds_of(getattr(tolerances, setting)):
+        for bound in bounds_of(getattr(tolerances, setting), values):
             worst = bound.worst(values)
             if not bound.holds(worst):
                 raise UserError(
@@ -142,10 +143,10 @@ class Bound:
         return f"{'≤' if _is_difference(self.metric) else '≥'} {self.limit:g}"
 
 
-def bounds_of(tolerance: Tolerance) -> list[Bound]:
-    """The bounds of a tolerance."""
+def bounds_of(tolerance: Tolerance, figures: Mapping[str, Any]) -> list[Bound]:
+    """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing."""
     limits: dict[str, float | None] = tolerance.model_dump()
-    return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None]
+    return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in figures]
 
 
 def worst_of(metric: str, values: Sequence[float]) -> float:
@@ -204,12 +205,13 @@ class _Comparer:
 
     @torch.inference_mode()
     def _predictions(self, hidden_TD: Hidden) -> NDArray[np.int64]:
-        """The first prediction of the masked-language head for each token."""
+        """The first prediction of the masked-language head for each token; none where there is no head."""
+        if not has_head(self.checkpoint.model):
+            return np.empty(0, dtype=np.int64)
         if self.task == "fill-mask":
             of_file_T: NDArray[np.int64] = np.argmax(hidden_TD, axis=-1)
             return of_file_T
-        head = mlm_head_of(self.checkpoint.model)
-        logits_TV = head.transform(torch.from_numpy(hidden_TD)) @ head.weight_VD.T + head.bias_V
+        logits_TV = mlm_head_of(self.checkpoint.model).logits(torch.from_numpy(hidden_TD))
         predictions_T: NDArray[np.int64] = logits_TV.argmax(dim=-1).numpy()
         return predictions_T
 
@@ -231,6 +233,7 @@ def _summary(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     columns = {name: [comparison[name] for comparison in comparisons] for name in comparisons[0]}
     token_cosines = np.concatenate(columns["token_cosines_T"])
     tokens = list(map(len, columns["token_cosines_T"]))
+    agreements_T = np.concatenate(columns["agreements_T"])
     return {
         # numpy's maximum keeps a NaN, Python's may lose it.
         "maximal_difference": float(np.max(columns["maximal_difference"])),
@@ -240,7 +243,7 @@ def _summary(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "minimal_token_cosine": float(token_cosines.min()),
         "pooled_cosine": float(np.mean(columns["pooled_cosine"])),
         "minimal_pooled_cosine": float(np.min(columns["pooled_cosine"])),
-        "top1_agreement": float(np.concatenate(columns["agreements_T"]).mean()),
+        **({"top1_agreement": float(agreements_T.mean())} if len(agreements_T) else {}),
     }
 
 

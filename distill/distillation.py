@@ -16,6 +16,7 @@ from distilrubert.common.training.batching import Collator
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
+from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.store import Corpus, PairedCorpus
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
@@ -69,13 +70,15 @@ def distill(
         # A batch has room for the longer side of each example; the student reads its side alone.
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
-        collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
+        collator = SpanMasker(
+            _masking(settings, objective), teacher.tokenizer, student.tokenizer, pairs.token_counts, seed
+        )
         if settings.weights.first_piece and os.environ.get("RANK", "0") == "0":
             _log_left_out(collator, pairs)
     else:
         objective = Objective(student.model, teacher.model, settings)
         epoch_tokens = int(corpus.train.lengths.sum())
-        collator = _masker(corpus, teacher.tokenizer, settings, seed)
+        collator = _masker(corpus, teacher.tokenizer, _masking(settings, objective), seed)
     embeddings = student.model.get_input_embeddings()
     embeddings.requires_grad_(not settings.freeze_embeddings)
     try:
@@ -132,7 +135,7 @@ def pretrain_teacher(
                 objective=Objective(teacher.model, None, ObjectiveSettings(weights=LossWeights(mlm=1.0))),
                 examples=corpus.train,
                 validation=corpus.validation,
-                collator=_masker(corpus, teacher.tokenizer, settings, seed),
+                collator=_masker(corpus, teacher.tokenizer, settings.masking, seed),
                 settings=settings,
                 folder=Path(folder),
                 seed=seed,
@@ -145,13 +148,19 @@ def pretrain_teacher(
         teacher.model.requires_grad_(False)
 
 
-def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: MaskedTrainingSettings, seed: int) -> Masker:
+def _masking(settings: MaskedTrainingSettings, objective: Objective) -> MaskingSettings:
+    """How tokens are masked: none where nothing is predicted, as an encoder will never see a mask."""
+    return settings.masking if objective.uses_head else settings.masking.model_copy(update={"probability": 0.0})
+
+
+def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, masking: MaskingSettings, seed: int) -> Masker:
     if len(corpus.token_counts) != len(tokenizer):
         raise UserError(
             f"corpus: it was tokenised with {len(corpus.token_counts)} tokens, and the model has {len(tokenizer)}"
         )
     _check_tokenizer(corpus, "tokenizer", tokenizer)
-    return Masker(settings.masking, corpus.token_counts, tokenizer.all_special_ids, tokenizer.mask_token_id, seed)
+    special, mask_id = tokenizer.all_special_ids, tokenizer.mask_token_id
+    return Masker(masking, corpus.token_counts, special, mask_id, seed, tokenizer.pad_token_id)
 
 
 def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:

@@ -1,16 +1,17 @@
 """The shape of a student: settings, presets and the layers it starts from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.modeling.families import family_of
 
 if TYPE_CHECKING:  # a recipe is read without transformers, which takes seconds to import
-    from transformers import BertConfig, DistilBertConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 PresetName = Literal["base", "small", "tiny", "tiny-5k"]
 Count = Annotated[int, Field(ge=1)]
@@ -41,12 +42,12 @@ class ResolvedArchitecture:
     vocabulary_size: int
     initialise_from: tuple[int, ...] | None
 
-    def sizes_beside(self, teacher: "BertConfig") -> dict[str, tuple[int, int]]:
+    def sizes_beside(self, teacher: "PretrainedConfig") -> dict[str, tuple[int, int]]:
         """Each size of a layer, by its name: the student's and the teacher's."""
         return {
             "width (dim)": (self.dim, teacher.hidden_size),
             "heads": (self.heads, teacher.num_attention_heads),
-            "hidden_dim": (self.hidden_dim, teacher.intermediate_size),
+            "hidden_dim": (self.hidden_dim, inner_width(teacher)),
             "width of a head": (self.dim // self.heads, teacher.hidden_size // teacher.num_attention_heads),
         }
 
@@ -116,7 +117,7 @@ class StudentArchitecture(Section):
             return self.vocabulary
         return VocabularySettings(train=TrainedVocabularySettings(size=size))
 
-    def resolve(self, teacher: "BertConfig", vocabulary_size: int | None = None) -> ResolvedArchitecture:
+    def resolve(self, teacher: "PretrainedConfig", vocabulary_size: int | None = None) -> ResolvedArchitecture:
         """Decide everything that is left open.
 
         Args:
@@ -141,9 +142,9 @@ class StudentArchitecture(Section):
             layers=layers,
             dim=dim,
             heads=heads,
-            hidden_dim=self._size("hidden_dim", teacher.intermediate_size),
+            hidden_dim=self._size("hidden_dim", inner_width(teacher)),
             vocabulary_size=vocabulary_size or expected_size,
-            initialise_from=self._starting_layers(layers, teacher.num_hidden_layers),
+            initialise_from=self._starting_layers(layers, teacher),
         )
         sizes = shape.sizes_beside(teacher)
         larger = [f"{name} {size} (teacher: {limit})" for name, (size, limit) in sizes.items() if size > limit]
@@ -152,9 +153,15 @@ class StudentArchitecture(Section):
                 f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so no size may "
                 "be larger"
             )
+        own, its = sizes["width of a head"]
+        if family_of(teacher).is_rotary and own != its and shape.initialise_from is not None:
+            raise UserError(
+                f"student.heads: {heads} of a width of {own}; a {family_of(teacher).title}'s are {its} wide, which its "
+                f"rotary positions are made for: {dim // its} heads for this width"
+            )
         return shape
 
-    def describe_initialisation(self, teacher: "BertConfig") -> dict[str, Any]:
+    def describe_initialisation(self, teacher: "PretrainedConfig") -> dict[str, Any]:
         """For the training report: ``layers`` of the teacher that the student starts from, and ``teacher_layers``.
 
         Layers are counted from 0; None means random weights.
@@ -168,11 +175,14 @@ class StudentArchitecture(Section):
     def _size(self, name: str, of_teacher: int) -> int:
         return getattr(self, name) or self._preset().get(name, of_teacher)
 
-    def _starting_layers(self, layers: int, teacher_layers: int) -> tuple[int, ...] | None:
+    def _starting_layers(self, layers: int, teacher: "PretrainedConfig") -> tuple[int, ...] | None:
+        teacher_layers = teacher.num_hidden_layers
+        kinds_of = family_of(teacher).layer_kinds
+        own, its = kinds_of(teacher, layers), kinds_of(teacher, teacher_layers)
         if self.initialise_from == "random":
             return None
         if self.initialise_from is None:
-            return spread_layers(layers, teacher_layers)
+            return spread_over_kinds(own, its)
         if len(self.initialise_from) != layers:
             raise UserError(
                 f"student.initialise_from: {len(self.initialise_from)} entries for {layers} student layers; "
@@ -182,7 +192,19 @@ class StudentArchitecture(Section):
             raise UserError(
                 f"student.initialise_from: the teacher has no layer {beyond[0]}; 0 to {teacher_layers - 1} are allowed"
             )
+        for layer, of_teacher in enumerate(self.initialise_from):
+            if own[layer] != its[of_teacher]:
+                raise UserError(
+                    f"student.initialise_from: layer {layer} of the student is {own[layer]}, layer {of_teacher} of the "
+                    f"teacher {its[of_teacher]}; each must start from one of its own kind, for example "
+                    f"{list(spread_over_kinds(own, its))}"
+                )
         return tuple(self.initialise_from)
+
+
+def inner_width(config: "PretrainedConfig") -> int:
+    """The width inside the feed-forward networks of a model."""
+    return int(getattr(config, family_of(config).inner_width))
 
 
 def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -201,38 +223,53 @@ def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
     return tuple((2 * k * (teacher_layers - 1) + steps) // (2 * steps) for k in range(layers))
 
 
+def spread_over_kinds(own: Sequence[str], its: Sequence[str]) -> tuple[int, ...]:
+    """Teacher layers as near to :func:`spread_layers` as can be, ascending, each of the kind of the student's layer.
+
+    Args:
+        own: kinds of the student's layers.
+        its: kinds of the teacher's; they begin with those of the student's.
+    """
+    # The best choice for the student's layers so far that ends in each of the teacher's: its distance and its layers.
+    best: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}
+    for ideal, kind in zip(spread_layers(len(own), len(its)), own, strict=True):
+        best = {
+            layer: (distance + (layer - ideal) ** 2, (*chosen, layer))
+            for layer, found in enumerate(its)
+            if found == kind and any(end < layer for end in best)
+            for distance, chosen in [min(choice for end, choice in best.items() if end < layer)]
+        }
+    return min(best.values())[1]
+
+
 def student_config(
     architecture: StudentArchitecture,
-    teacher: "BertConfig",
-    pad_token_id: int | None = None,
+    teacher: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerFast | None" = None,
     vocabulary_size: int | None = None,
-) -> "DistilBertConfig":
-    """The config.json of a student: learned positions, tied embeddings, dropout 0.1, as in the published family.
+) -> "PretrainedConfig":
+    """The config.json of a student.
 
     Args:
         architecture: the shape.
         teacher: gives what `architecture` leaves open, the number of positions and the activation.
-        pad_token_id: of the tokenizer; None takes that of the teacher's config.
+        tokenizer: gives the ids of special tokens; None takes those of the teacher's config.
         vocabulary_size: tokens of the vocabulary that was made for the student, if any.
 
     Raises:
         UserError: if `architecture` contradicts itself or the teacher.
     """
-    from transformers import DistilBertConfig
-
     shape = architecture.resolve(teacher, vocabulary_size)
-    return DistilBertConfig(
-        vocab_size=shape.vocabulary_size,
-        max_position_embeddings=teacher.max_position_embeddings,
-        sinusoidal_pos_embds=False,
-        n_layers=shape.layers,
-        n_heads=shape.heads,
-        dim=shape.dim,
-        hidden_dim=shape.hidden_dim,
-        dropout=0.1,
-        attention_dropout=0.1,
-        activation=teacher.hidden_act,
-        initializer_range=0.02,
-        pad_token_id=teacher.pad_token_id if pad_token_id is None else pad_token_id,
-        tie_word_embeddings=True,
-    )
+    return family_of(teacher).student_config(teacher, shape, _special_ids(tokenizer) if tokenizer else {})
+
+
+def _special_ids(tokenizer: "PreTrainedTokenizerFast") -> dict[str, int]:
+    """The ids of special tokens under their names in a config.json."""
+    ids = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "bos_token_id": tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
+    }
+    return {name: number for name, number in ids.items() if number is not None}

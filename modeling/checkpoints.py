@@ -1,116 +1,102 @@
-"""Loading a checkpoint, from a folder or the Hub: all of it, or an error that names what is missing.
+"""Loading a checkpoint: all of it, or an error that names what is missing.
 
 Nothing in it is executed: there is no remote code, and pickled weights are read as plain tensors (``weights_only``).
 """
 
 import contextlib
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from distilrubert.common.configuration import expand_home
 from distilrubert.common.errors import UserError
-from distilrubert.common.hub_failures import (
-    cause,
-    clean,
-    is_broken_transfer,
-    is_connection_error,
-    is_invalid_answer,
-    is_offline,
-    redact,
-    server_message,
-    status_of,
-    token_in_use,
-)
 from distilrubert.common.persistence import read_json
+from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.families import check_config, family_of
+from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
-logger = logging.getLogger(__name__)
-
-NEEDED_SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+NEEDED_SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
 # Some exporters write the output bias under the decoder's name only; transformers 4.57 then leaves it unset.
-RENAMED_WEIGHTS = {r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias"}
+RENAMED_WEIGHTS = {
+    r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias",
+    r"^lm_head\.decoder\.bias$": "lm_head.bias",
+}
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "merges.txt")
+# What sentence-transformers may do with the hidden states; a map that follows them would have to be learned too.
+SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
-def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, downloaded first where `model` is a Hub id.
+class Checkpoint(NamedTuple):
+    """A model and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+
+def load_pretrained(model: str | os.PathLike[str], revision: str | None = None) -> Checkpoint:
+    """Load a masked language model, or an encoder without a head, and its tokenizer.
 
     Args:
-        model: a folder, or the id of a model on the Hub.
-        revision: branch, tag or commit on the Hub (default ``main``); ignored for a folder.
+        model: a folder, or the id of a model on the Hub; a folder of sentence-transformers if nothing but pooling and
+            normalisation follows the encoder.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        UserError: if there is no such folder or model, or the Hub cannot be reached or refuses.
+        UserError: if it cannot be found or read, is of no family that is taken, or has no fast tokenizer that fits.
     """
-    return _local_folder(model) or _download(str(model), revision or "main")
+    name = os.fspath(model)
+    folder = checkpoint_folder(model, revision)
+    _check_modules(folder, name)
+    loaded = load_model(folder, name)
+    return Checkpoint(loaded, load_fast_tokenizer(folder, name, loaded))
 
 
-def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports."""
-    if folder := _local_folder(model):
-        return folder
-    with _download_errors_reported(str(model), revision or "main"):
-        return Path(snapshot_download(str(model), revision=revision))
-
-
-def _local_folder(model: str | os.PathLike[str]) -> Path | None:
-    """The folder that `model` names; None for the id of a model on the Hub."""
-    if not os.fspath(model):
-        raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
-    path = expand_home(model)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UserError(f"{model}: is a file; a folder with a checkpoint or the id of a model on the Hub is needed")
-    if isinstance(model, os.PathLike) or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
-        raise UserError(f"{model}: there is no such folder")
-    return None
-
-
-def read_config(folder: Path, name: str, model_type: str) -> dict[str, Any]:
-    """The config.json of a checkpoint.
+def read_model_config(folder: Path, name: str) -> transformers.PretrainedConfig:
+    """The configuration of a checkpoint of a family that is taken.
 
     Raises:
-        UserError: if there is none, or its ``model_type`` is another one.
+        UserError: if there is none, or it says what no student can follow.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{name}: config.json is missing; a checkpoint with config, weights and tokenizer is needed")
-    config = read_json(folder / "config.json")
-    found = config.get("model_type") if isinstance(config, dict) else None
-    if found != model_type:
-        raise UserError(f"{name}: config.json says model_type {found!r}; {model_type!r} is needed")
-    return dict(config)
+    file = read_json(folder / "config.json")
+    family = check_config(file if isinstance(file, dict) else {}, name)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers 5 checks values, each with an error of its own
+        raise UserError(f"{name}: config.json cannot be read: {type(error).__name__}: {error}") from error
+    family.complete(config)
+    return config
 
 
-def load_masked_lm(model_class: Any, folder: Path, name: str) -> PreTrainedModel:
-    """A masked language model with all its weights from the checkpoint, in fp32 and evaluation mode.
+def load_model(folder: Path, name: str) -> PreTrainedModel:
+    """A masked language model, or an encoder where the checkpoint is one and has nothing of a head.
+
+    In fp32 and evaluation mode. The tied decoder may be missing. Weights of a pooler and of other heads are ignored.
+    The old LayerNorm names ``gamma`` and ``beta`` are understood.
 
     Args:
-        model_class: a class of transformers with the head, or ``AutoModelForMaskedLM``.
         folder: the folder of its files.
         name: of the checkpoint, for messages.
-
-    The tied decoder may be missing. Weights of a pooler and of next-sentence prediction are ignored. The old LayerNorm
-    names ``gamma`` and ``beta`` are understood.
 
     Raises:
         UserError: if the weights cannot be read, or some are missing or of another shape (they are named).
     """
+    config = read_model_config(folder, name)
     try:
         with quiet_transformers():
-            model, info = model_class.from_pretrained(
+            model, info = AutoModelForMaskedLM.from_pretrained(
                 folder,
+                config=config,
                 dtype=torch.float32,
+                # The same numbers on every machine, and never a tensor of heads x length x length.
+                attn_implementation="sdpa",
                 key_mapping=RENAMED_WEIGHTS,
                 ignore_mismatched_sizes=True,
                 weights_only=True,
@@ -122,24 +108,47 @@ def load_masked_lm(model_class: Any, folder: Path, name: str) -> PreTrainedModel
     except Exception as error:
         raise UserError(f"{name}: the weights cannot be read: {type(error).__name__}: {error}") from error
     model.tie_weights()
-    _refuse_untrained(model, info, name)
-    return model.eval()
+    lost = missing_weights(model, info)
+    in_encoder = f"{model.base_model_prefix}."
+    if any(key.startswith(in_encoder) for key in lost):
+        raise UserError(f"{name}: weights are missing or of another shape: {shortened(lost)}")
+    # transformers 5 may leave the decoder of a head that is not there untied.
+    decoder = model.get_output_embeddings().weight
+    head = {key for key, weight in model.named_parameters() if not key.startswith(in_encoder) and weight is not decoder}
+    if lost and (head - {*lost} or any("For" in kind for kind in config.architectures or ())):
+        raise UserError(
+            f"{name}: no trained masked-language head, missing {shortened(lost)}; a checkpoint that was saved with its "
+            "head, or an encoder alone, is needed (early revisions on the Hub may not have it)"
+        )
+    encoder_or_all: PreTrainedModel = model.base_model if lost else model
+    return encoder_or_all.eval()
 
 
-def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_length: int) -> PreTrainedTokenizerFast:
+def _check_modules(folder: Path, name: str) -> None:
+    """Refuse a folder of sentence-transformers in which something is learned after the encoder."""
+    if not (folder / "modules.json").is_file():
+        return
+    for module in read_json(folder / "modules.json"):
+        kind = str(module.get("type")).rpartition(".")[2]
+        if kind not in SENTENCE_MODULES:
+            raise UserError(f"{name}: modules.json has a {kind}; {', '.join(SENTENCE_MODULES)} are taken")
+        if kind == "Transformer" and module.get("path"):
+            raise UserError(f"{name}: modules.json says that the encoder lies in {module['path']!r}; name that folder")
+
+
+def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a checkpoint, its `model_max_length` within the model's positions.
 
     Args:
         folder: the folder of its files.
         name: of the checkpoint, for messages.
-        vocabulary_size: rows of the model's embedding.
-        max_length: positions of the model.
+        model: loaded from it.
 
     Raises:
-        UserError: if there is none, a special token is missing, or it yields ids beyond the embedding.
+        UserError: if there is none, a special token is missing, or it does not belong to the model.
     """
     # Without any file transformers 5 would silently make a tokenizer of five tokens.
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(f"{name}: tokenizer.json and vocab.txt are missing; a fast tokenizer is needed")
     try:
         with quiet_transformers():
@@ -148,18 +157,36 @@ def load_fast_tokenizer(folder: Path, name: str, vocabulary_size: int, max_lengt
         raise UserError(f"{name}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{name}: its {type(tokenizer).__name__} is not a fast tokenizer; tokenizer.json is needed")
-    if absent := [token for token in NEEDED_SPECIAL_TOKENS if getattr(tokenizer, token) is None]:
-        raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; masked language modelling needs it")
-    if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in NEEDED_SPECIAL_TOKENS}:
+    needed = (*NEEDED_SPECIAL_TOKENS, *(["mask_token"] if has_head(model) else []))
+    if absent := [token for token in needed if getattr(tokenizer, token) is None]:
+        raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; {_use_of(model)} needs it")
+    if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in needed}:
         raise UserError(f"{name}: vocab.txt has no {', '.join(sorted(invented))}")
+    _check_ids(tokenizer, name, model)
+    longest = family_of(model.config).longest_input(model.config)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    return tokenizer
+
+
+def _use_of(model: PreTrainedModel) -> str:
+    return "masked language modelling" if has_head(model) else "an encoder"
+
+
+def _check_ids(tokenizer: PreTrainedTokenizerFast, name: str, model: PreTrainedModel) -> None:
+    """Refuse ids that are another model's."""
+    vocabulary_size, family = model.config.vocab_size, family_of(model.config)
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocabulary_size:
         raise UserError(
             f"{name}: the tokenizer yields ids up to {largest}, the model's embedding has {vocabulary_size} rows; "
             "they do not belong together"
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
-    return tokenizer
+    padding_id = model.config.pad_token_id
+    if "pad_token_id" in family.decides and tokenizer.pad_token_id != padding_id:
+        raise UserError(
+            f"{name}: the tokenizer pads with id {tokenizer.pad_token_id}, config.json says pad_token_id {padding_id}, "
+            f"after which the positions of a {family.title} begin; they do not belong together"
+        )
 
 
 def _invented(tokenizer: PreTrainedTokenizerFast, folder: Path) -> set[str]:
@@ -191,79 +218,6 @@ def quiet_transformers() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def _download(model: str, revision: str) -> Path:
-    # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
-    snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
-    with _download_errors_reported(model, revision):
-        folder = Path(snapshot(allow_patterns=["*.json", "vocab.txt", "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
-        return folder
-
-
-@contextlib.contextmanager
-def _download_errors_reported(model: str, revision: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line for the user."""
-    try:
-        yield
-    except Exception as error:
-        reported = _user_error(error, model, revision)
-        if reported is None:
-            raise
-        # The client's own error may quote the server's answer, and a server may quote the token.
-        raise reported from None
-
-
-def _user_error(error: Exception, model: str, revision: str) -> UserError | None:
-    try:
-        token = None if is_offline(error) else token_in_use()
-    except UserError as unusable:
-        return unusable
-    reason = _reason(error, model, f"{model} (revision {revision})", token)
-    return None if reason is None else UserError(redact(reason, token))
-
-
-def _reason(error: Exception, model: str, where: str, token: str | None) -> str | None:
-    """What happened and what to do; None for an error that is not the user's."""
-    absent = f"{where}: no such folder, not in the cache, and"
-    endpoint = constants.ENDPOINT
-    status = status_of(error)
-    if isinstance(error, HFValidationError):
-        return f"{model}: neither a folder nor a well-formed Hub id: {clean(str(error), token)}"
-    if isinstance(error, GatedRepoError):
-        return f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
-    # For what does not exist, the Hub answers 401 without a token and 404 with a valid one.
-    if isinstance(error, RepositoryNotFoundError) and not (status == 401 and token):
-        return f"{model}: neither a folder nor a model that you can see on the Hub"
-    if isinstance(error, RevisionNotFoundError):
-        return f"{where}: the model on the Hub has no such revision"
-    if is_offline(error):
-        return f"{absent} HF_HUB_OFFLINE is set; unset it or give a folder"
-    if status is not None:
-        said = server_message(error, token)
-        return f"{where}: cannot be downloaded, {endpoint} answers with {status}{said}{_advice(status)}"
-    if is_connection_error(error):
-        return (
-            f"{absent} {endpoint} cannot be reached or broke the connection ({cause(error, token)}); "
-            "connect or give a folder"
-        )
-    if is_invalid_answer(error):
-        return f"{absent} {endpoint} does not answer as a Hub does; check HF_ENDPOINT, and any proxy in between"
-    if isinstance(error, OSError) or is_broken_transfer(error):
-        return f"{where}: cannot be downloaded: {cause(error, token)}"
-    return None
-
-
-def _advice(status: int) -> str:
-    if status == 401:
-        return "; log in anew (hf auth login), or set or unset HF_TOKEN"
-    if status == 403:
-        return "; use a token that may read the model"
-    if status == 429:
-        return "; wait some minutes, then repeat"
-    return "; repeat later" if status >= 500 else ""
-
-
 def missing_weights(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
     """The parameters that are missing in a checkpoint or of another shape, by transformers' ``output_loading_info``."""
     # transformers 4 lists the names of another shape, 5 lists (name, found, expected).
@@ -276,18 +230,6 @@ def missing_weights(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str
 def shortened(names: Sequence[str]) -> str:
     """The first of some names, for a message of one line."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _refuse_untrained(model: PreTrainedModel, info: Mapping[str, Any], name: str) -> None:
-    if not (lost := missing_weights(model, info)):
-        return
-    listed = shortened(lost)
-    if not any(key.startswith(f"{model.base_model_prefix}.") for key in lost):
-        raise UserError(
-            f"{name}: no trained masked-language head, missing {listed}; a checkpoint that was saved with its head "
-            "is needed (early revisions on the Hub may not have it)"
-        )
-    raise UserError(f"{name}: weights are missing or of another shape: {listed}")
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

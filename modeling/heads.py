@@ -1,7 +1,7 @@
-"""The two steps of a masked language model, for both architectures: the encoder, then the head on chosen tokens.
+"""The two steps of a masked language model, for every architecture: the encoder, then the head on chosen tokens.
 
 The product with the vocabulary is the largest of a step, and losses need it for some tokens only. So they run the
-encoder, gather the rows of these tokens and call the parts of the head.
+encoder, gather the rows of these tokens and call the parts of the head. An encoder may have no head.
 
 Axes: N chosen tokens, D width, V vocabulary.
 """
@@ -9,8 +9,13 @@ Axes: N chosen tokens, D width, V vocabulary.
 import dataclasses
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, DistilBertForMaskedLM, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput
+
+from distilrubert.modeling.families import family_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,46 +25,46 @@ class MlmHead:
     Attributes:
         transform: linear map, activation and LayerNorm before the product with the vocabulary.
         weight_VD: output embeddings; the word embeddings are the same parameter if they are tied.
-        bias_V: output bias, a parameter.
+        bias_V: output bias, a parameter; None where there is none.
     """
 
     transform: Callable[[Tensor], Tensor]
     weight_VD: nn.Parameter
-    bias_V: nn.Parameter
+    bias_V: nn.Parameter | None
+
+    def rows(self, tokens: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the first `tokens`: a model may have further rows, which no token uses."""
+        return self.weight_VD[:tokens], None if self.bias_V is None else self.bias_V[:tokens]
+
+    def logits(self, hidden_ND: Tensor, tokens: int | None = None) -> Tensor:
+        """The logits of the first `tokens`, (N, V)."""
+        return F.linear(self.transform(hidden_ND), *self.rows(tokens))
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of the encoder.
-
-    Raises:
-        TypeError: if `model` is another kind of model.
-    """
-    if not isinstance(model, BertForMaskedLM | DistilBertForMaskedLM):
-        raise _unknown(model)
-    is_bert = isinstance(model, BertForMaskedLM)
-    layers: nn.ModuleList = model.bert.encoder.layer if is_bert else model.distilbert.transformer.layer
+    """The transformer layers of the encoder."""
+    layers = model.base_model.get_submodule(family_of(model.config).layers)
+    assert isinstance(layers, nn.ModuleList)
     return layers
 
 
-def mlm_head_of(model: PreTrainedModel) -> MlmHead:
-    """The head of a BERT or DistilBERT masked language model, with the parameters of the model, not copies.
+def states_of(output: BaseModelOutput) -> tuple[Tensor, ...]:
+    """The outputs of the embeddings and of each layer, the last of them as the encoder puts it out.
 
-    Raises:
-        TypeError: if `model` is another kind of model.
+    transformers 4.57 has a ModernBERT's last state before its final norm, transformers 5 after it.
     """
-    if isinstance(model, BertForMaskedLM):
-        predictions = model.cls.predictions
-        return MlmHead(predictions.transform, predictions.decoder.weight, predictions.decoder.bias)
-    if isinstance(model, DistilBertForMaskedLM):
-        projector = model.vocab_projector
-        return MlmHead(lambda hidden_ND: _distilbert_transform(model, hidden_ND), projector.weight, projector.bias)
-    raise _unknown(model)
+    return (*output.hidden_states[:-1], output.last_hidden_state)
 
 
-def _unknown(model: PreTrainedModel) -> TypeError:
-    return TypeError(f"{type(model).__name__} is neither BertForMaskedLM nor DistilBertForMaskedLM")
+def has_head(model: PreTrainedModel) -> bool:
+    """Whether a model has a masked-language head; else it is an encoder."""
+    return model.get_output_embeddings() is not None
 
 
-def _distilbert_transform(model: DistilBertForMaskedLM, hidden_ND: Tensor) -> Tensor:
-    transformed_ND: Tensor = model.vocab_layer_norm(model.activation(model.vocab_transform(hidden_ND)))
-    return transformed_ND
+def mlm_head_of(model: PreTrainedModel) -> MlmHead:
+    """The head of a masked language model, with the parameters of the model, not copies."""
+    family = family_of(model.config)
+    modules = {role: model.get_submodule(name) for name, role in family.head.items()}
+    dense, norm, decoder = modules["transform"], modules["transform_norm"], modules["decoder"]
+    activate = ACT2FN[family.head_activation(model.config)]
+    return MlmHead(lambda hidden_ND: norm(activate(dense(hidden_ND))), decoder.weight, decoder.bias)

@@ -1,10 +1,10 @@
 """The weights that a student starts from: one function for each difference between its shape and the teacher's.
 
 **Same width, heads and vocabulary**: :func:`copied_weights`. Embeddings, their LayerNorm, the head and the chosen
-layers are copied. A DistilBERT has no segment embeddings, so the vector of segment 0 is added to every position. A
-student with all layers computes what the teacher computes for a single text, up to rounding. What is lost:
+layers are copied. A DistilBERT has no token types, so the vector of type 0 is added to every position. A student with
+all layers computes what the teacher computes for a single text, up to rounding. What is lost:
 
-- the vector of segment 1: a pair of texts is read as one segment;
+- of a BERT the vector of token type 1: a pair of texts is read as one;
 - the pooler and the next-sentence head, which masked language modelling does not use;
 - with fewer layers, what the other layers computed. Each copied layer then reads states that it was not trained on,
   which distillation corrects. The output of the embeddings (hidden state 0) is still the teacher's, and so is the
@@ -18,74 +18,74 @@ all these counts are 0, it gets the mean of the teacher's tokens that spell it; 
 LayerNorms of the teacher scale most, of each head and feed-forward network those with the largest weights. Principal
 components keep more variance and were tried: LayerNorm works on each dimension, so a rotation of the basis loses more
 than it keeps (docs/vocabulary.md has the values).
+
+All of them work on weights by role, see :mod:`~distilrubert.modeling.families.family`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.modeling.architecture import ResolvedArchitecture, spread_layers
+from distilrubert.modeling.families import family_of
+from distilrubert.modeling.families.family import Weights
+from distilrubert.modeling.roles import weights_of
 from distilrubert.modeling.splitting import shared_tokens, split_vocabulary
 
-EMBEDDINGS = {
-    "bert.embeddings.word_embeddings.weight": "distilbert.embeddings.word_embeddings.weight",
-    "bert.embeddings.LayerNorm.weight": "distilbert.embeddings.LayerNorm.weight",
-    "bert.embeddings.LayerNorm.bias": "distilbert.embeddings.LayerNorm.bias",
+Axes = Mapping[str, Tensor]
+"""The indices to keep along axes, by their names in :data:`AXES`."""
+
+AXES: dict[str, tuple[str, ...]] = {
+    "words": ("vocabulary", "hidden"),
+    "positions": ("position", "hidden"),
+    "token_types": ("type", "hidden"),
+    "query": ("scores", "hidden"),
+    "key": ("scores", "hidden"),
+    "value": ("values", "hidden"),
+    "attention_output": ("hidden", "values"),
+    "inner": ("inner", "hidden"),
+    "gate": ("inner", "hidden"),
+    "outer": ("hidden", "inner"),
+    "transform": ("hidden", "hidden"),
+    "decoder": ("vocabulary", "hidden"),
 }
-LAYER = {
-    "attention.self.query": "attention.q_lin",
-    "attention.self.key": "attention.k_lin",
-    "attention.self.value": "attention.v_lin",
-    "attention.output.dense": "attention.out_lin",
-    "attention.output.LayerNorm": "sa_layer_norm",
-    "intermediate.dense": "ffn.lin1",
-    "output.dense": "ffn.lin2",
-    "output.LayerNorm": "output_layer_norm",
-}
-HEAD = {
-    "cls.predictions.transform.dense": "vocab_transform",
-    "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
-    "cls.predictions.decoder": "vocab_projector",
-}
-WORD_EMBEDDINGS = "distilbert.embeddings.word_embeddings.weight"
+"""The axes of a weight by its role; a bias has the first, and what is not listed is a norm of hidden states."""
 
 
 def initial_weights(
-    teacher: BertForMaskedLM, shape: ResolvedArchitecture, averaging_VT: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Every weight of a student of this shape, by its name in ``DistilBertForMaskedLM``.
+    teacher: PreTrainedModel,
+    student: PretrainedConfig,
+    shape: ResolvedArchitecture,
+    averaging_VT: Tensor | None = None,
+) -> Weights:
+    """Every weight of a student of this shape and configuration.
 
     A student with a trained vocabulary needs its :func:`averaging_matrix`. The teacher is not changed.
     """
-    assert shape.initialise_from is not None
     sizes = shape.sizes_beside(teacher.config).values()
-    weights = copied_weights(teacher, shape.initialise_from)
+    weights = copied_weights(teacher, student, shape)
     if averaging_VT is not None:
         weights = respelled_weights(weights, averaging_VT)
-    is_narrower = any(student < of_teacher for student, of_teacher in sizes)
+    is_narrower = any(own < of_teacher for own, of_teacher in sizes)
     return sliced_weights(weights, teacher, shape) if is_narrower else weights
 
 
-def copied_weights(teacher: BertForMaskedLM, layers: Sequence[int]) -> dict[str, Tensor]:
-    """The weights of a student of the teacher's width and vocabulary whose layers are copies of `layers`."""
-    source = teacher.state_dict()
-    weights = {name: source[of_teacher] for of_teacher, name in EMBEDDINGS.items()}
-    # A single text is segment 0, whose vector is added at every position.
-    weights["distilbert.embeddings.position_embeddings.weight"] = (
-        source["bert.embeddings.position_embeddings.weight"] + source["bert.embeddings.token_type_embeddings.weight"][0]
-    )
-    renamed = HEAD | {
-        f"bert.encoder.layer.{of_teacher}.{part}": f"distilbert.transformer.layer.{layer}.{name}"
-        for layer, of_teacher in enumerate(layers)
-        for part, name in LAYER.items()
-    }
-    for of_teacher, name in renamed.items():
-        weights[f"{name}.weight"] = source[f"{of_teacher}.weight"]
-        weights[f"{name}.bias"] = source[f"{of_teacher}.bias"]
+def copied_weights(teacher: PreTrainedModel, student: PretrainedConfig, shape: ResolvedArchitecture) -> Weights:
+    """The weights of a student of the teacher's width and vocabulary whose layers are copies of the chosen ones."""
+    assert shape.initialise_from is not None
+    whole = family_of(teacher.config).carry(weights_of(teacher), teacher.config, student)
+    weights = {name: weight for name, weight in whole.items() if not name.startswith("layers.")}
+    for layer, of_teacher in enumerate(shape.initialise_from):
+        prefix = f"layers.{of_teacher}."
+        weights |= {
+            f"layers.{layer}.{name.removeprefix(prefix)}": weight
+            for name, weight in whole.items()
+            if name.startswith(prefix)
+        }
     return weights
 
 
@@ -121,7 +121,7 @@ def averaging_matrix(
     return torch.sparse_coo_tensor(places, shares, (len(student), len(teacher)), check_invariants=True).coalesce()
 
 
-def respelled_weights(weights: dict[str, Tensor], averaging_VT: Tensor) -> dict[str, Tensor]:
+def respelled_weights(weights: Weights, averaging_VT: Tensor) -> Weights:
     """The weights for the vocabulary of the rows of `averaging_VT`; an empty row becomes the mean of all."""
     # A teacher may have rows that no token of its tokenizer uses.
     used = averaging_VT.shape[1]
@@ -132,55 +132,53 @@ def respelled_weights(weights: dict[str, Tensor], averaging_VT: Tensor) -> dict[
         made_VD[is_empty_V] = weight_TD.mean(dim=0)
         return made_VD
 
-    embeddings_VD = averaged(weights[WORD_EMBEDDINGS][:used])
-    return weights | {
-        WORD_EMBEDDINGS: embeddings_VD,
-        "vocab_projector.weight": embeddings_VD,
-        "vocab_projector.bias": averaged(weights["vocab_projector.bias"][:used, None])[:, 0],
-    }
+    embeddings_VD = averaged(weights["words.weight"][:used])
+    made = {"words.weight": embeddings_VD, "head.decoder.weight": embeddings_VD}
+    if (bias_T := weights.get("head.decoder.bias")) is not None:
+        made["head.decoder.bias"] = averaged(bias_T[:used, None])[:, 0]
+    return weights | {name: weight for name, weight in made.items() if name in weights}
 
 
-def sliced_weights(
-    weights: dict[str, Tensor], teacher: BertForMaskedLM, shape: ResolvedArchitecture
-) -> dict[str, Tensor]:
+def sliced_weights(weights: Weights, teacher: PreTrainedModel, shape: ResolvedArchitecture) -> Weights:
     """The weights of a student of the teacher's width, cut down to `shape`.
 
     Queries are scaled so that attention scores keep their size: the sum has fewer products, and it is divided by a
     smaller square root of the width of a head.
     """
-    kept = _strongest(_scales(teacher), shape.dim)
-    sliced = {
-        name: weight[kept] if weight.dim() == 1 else weight[:, kept]
-        for name, weight in weights.items()
-        if "layer_norm" in name or ".embeddings." in name or name == "vocab_projector.weight"
-    }
-    sliced["vocab_projector.bias"] = weights["vocab_projector.bias"]
-    sliced |= _linear(weights, "vocab_transform", kept, kept)
-    heads, teacher_heads = shape.heads, teacher.config.num_attention_heads
-    width, teacher_width = shape.dim // heads, teacher.config.hidden_size // teacher_heads
-    for layer in range(shape.layers):
-        prefix = f"distilbert.transformer.layer.{layer}."
-        rows = {name: weights[f"{prefix}attention.{name}_lin.weight"].norm(dim=1) for name in ("q", "k", "v")}
-        rows["out"] = weights[f"{prefix}attention.out_lin.weight"].norm(dim=0)
-        chosen: dict[str, list[Tensor]] = {"qk": [], "vo": []}
-        for head in spread_layers(heads, teacher_heads):
-            within = slice(head * teacher_width, (head + 1) * teacher_width)
-            for pair, (one, other) in {"qk": ("q", "k"), "vo": ("v", "out")}.items():
-                strength = rows[one][within] * rows[other][within]
-                chosen[pair].append(head * teacher_width + _strongest(strength, width))
-        scores, values = torch.cat(chosen["qk"]), torch.cat(chosen["vo"])
-        sliced |= _linear(weights, f"{prefix}attention.q_lin", scores, kept, scale=(teacher_width / width) ** 0.5)
-        sliced |= _linear(weights, f"{prefix}attention.k_lin", scores, kept)
-        sliced |= _linear(weights, f"{prefix}attention.v_lin", values, kept)
-        sliced |= _linear(weights, f"{prefix}attention.out_lin", kept, values)
-        strength = weights[f"{prefix}ffn.lin1.weight"].norm(dim=1) * weights[f"{prefix}ffn.lin2.weight"].norm(dim=0)
-        inner = _strongest(strength, shape.hidden_dim)
-        sliced |= _linear(weights, f"{prefix}ffn.lin1", inner, kept)
-        sliced |= _linear(weights, f"{prefix}ffn.lin2", kept, inner)
+    hidden = {"hidden": _strongest(_scales(teacher), shape.dim)}
+    kept = [hidden | _kept_in_layer(weights, f"layers.{layer}", teacher, shape) for layer in range(shape.layers)]
+    scale = (teacher.config.hidden_size / teacher.config.num_attention_heads / (shape.dim / shape.heads)) ** 0.5
+    sliced: Weights = {}
+    for name, weight in weights.items():
+        *place, role, kind = name.split(".")
+        axes = kept[int(place[1])] if place[:1] == ["layers"] else hidden
+        own = AXES.get(role, ("hidden",))
+        cut = _sliced(weight, own if kind == "weight" else own[:1], axes)
+        sliced[name] = scale * cut if role == "query" else cut
     return sliced
 
 
-def _scales(teacher: BertForMaskedLM) -> Tensor:
+def _kept_in_layer(
+    weights: Weights, place: str, teacher: PreTrainedModel, shape: ResolvedArchitecture
+) -> dict[str, Tensor]:
+    """What a layer keeps of its heads and of its feed-forward network: what has the largest weights on both sides."""
+
+    def strength(*roles: str) -> Tensor:
+        found = [(role, weights.get(f"{place}.{role}.weight")) for role in roles]
+        norms = [weight.norm(dim=int(AXES[role][0] != "hidden")) for role, weight in found if weight is not None]
+        return torch.stack(norms).prod(dim=0)
+
+    teacher_heads, width = teacher.config.num_attention_heads, shape.dim // shape.heads
+    teacher_width = teacher.config.hidden_size // teacher_heads
+    kept = {"inner": _strongest(strength("inner", "gate", "outer"), shape.hidden_dim)}
+    for axis, roles in {"scores": ("query", "key"), "values": ("value", "attention_output")}.items():
+        of_heads = strength(*roles).view(teacher_heads, teacher_width)
+        chosen = spread_layers(shape.heads, teacher_heads)
+        kept[axis] = torch.cat([head * teacher_width + _strongest(of_heads[head], width) for head in chosen])
+    return kept
+
+
+def _scales(teacher: PreTrainedModel) -> Tensor:
     """How much the LayerNorms scale each dimension of the hidden states: the sum of squares, (D,)."""
     norms = [module for module in teacher.modules() if isinstance(module, torch.nn.LayerNorm)]
     return torch.stack([norm.weight.detach() for norm in norms]).square().sum(dim=0)
@@ -191,8 +189,8 @@ def _strongest(strength: Tensor, number: int) -> Tensor:
     return strength.argsort(descending=True, stable=True)[:number].sort().values
 
 
-def _linear(
-    weights: dict[str, Tensor], name: str, outputs: Tensor, inputs: Tensor, scale: float = 1.0
-) -> dict[str, Tensor]:
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return {f"{name}.weight": scale * weight[outputs][:, inputs], f"{name}.bias": scale * bias[outputs]}
+def _sliced(weight: Tensor, axes: tuple[str, ...], kept: Axes) -> Tensor:
+    for place, axis in enumerate(axes):
+        if axis in kept:
+            weight = weight.index_select(place, kept[axis])
+    return weight

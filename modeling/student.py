@@ -1,4 +1,4 @@
-"""Students: DistilBERT masked language models that are built from a teacher, saved and loaded."""
+"""Students: models that are built from a teacher, saved and loaded."""
 
 import dataclasses
 import os
@@ -6,33 +6,30 @@ import os
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DistilBertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.modeling.architecture import StudentArchitecture, student_config
-from distilrubert.modeling.checkpoints import (
-    checkpoint_folder,
-    load_fast_tokenizer,
-    load_masked_lm,
-    read_config,
-    save_checkpoint,
-)
+from distilrubert.modeling.checkpoints import load_pretrained, save_checkpoint
+from distilrubert.modeling.families import MODEL_TYPES, family_of
+from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
+from distilrubert.modeling.roles import set_weights
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """A DistilBERT and its tokenizer: ``model(**tokenizer(text, return_tensors="pt"))``.
+    """A stock model of transformers and its tokenizer: ``model(**tokenizer(text, return_tensors="pt"))``.
 
     Attributes:
-        model: in fp32.
+        model: in fp32; with a masked-language head where its teacher has one, else an encoder.
         tokenizer: yields input_ids and attention_mask only.
     """
 
-    model: DistilBertForMaskedLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
 
 
@@ -63,21 +60,29 @@ def build_student(
     config = teacher.model.config
     kept_tokenizer = tokenizer or teacher.tokenizer
     size = len(tokenizer) if tokenizer else None
-    shape, weights = architecture.resolve(config, size), None
-    if shape.initialise_from is not None:
-        averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
-        weights = initial_weights(teacher.model, shape, averaging_VT)
+    shape = architecture.resolve(config, size)
     if tokenizer is None and shape.vocabulary_size != config.vocab_size:
         raise UserError(
             f"student: its vocabulary of {shape.vocabulary_size} tokens (teacher: {config.vocab_size}) must be made "
             "first; student.vocabulary says how"
         )
+    own = student_config(architecture, config, kept_tokenizer, size)
+    model = new_model(own, seed, with_head=has_head(teacher.model))
+    if shape.initialise_from is not None:
+        averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
+        set_weights(model, initial_weights(teacher.model, own, shape, averaging_VT))
+    return Student(model, student_tokenizer(kept_tokenizer))
+
+
+def new_model(config: PretrainedConfig, seed: int, *, with_head: bool = True) -> PreTrainedModel:
+    """A model with random weights of its seed, in fp32 and evaluation mode; the global generator is not used."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DistilBertForMaskedLM(student_config(architecture, config, kept_tokenizer.pad_token_id, size))
-    if weights is not None:
-        model.load_state_dict(weights)
-    return Student(model.eval(), student_tokenizer(kept_tokenizer))
+        model = AutoModelForMaskedLM.from_config(
+            config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+        )
+    encoder_or_all: PreTrainedModel = model if with_head else model.base_model
+    return encoder_or_all.eval()
 
 
 def save_student(student: Student, folder: str | os.PathLike[str]) -> None:
@@ -91,19 +96,20 @@ def save_student(student: Student, folder: str | os.PathLike[str]) -> None:
 
 
 def load_student(model: str | os.PathLike[str], revision: str | None = None) -> Student:
-    """Load a student with its head, in fp32 and evaluation mode.
+    """Load a student in fp32 and evaluation mode.
 
     Args:
         model: a folder, or the id of a model on the Hub.
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        UserError: if there is no complete DistilBERT masked language model with a fast tokenizer.
+        UserError: as :func:`~distilrubert.modeling.checkpoints.load_pretrained`, and if students are never of its type.
     """
-    name = os.fspath(model)
-    folder = checkpoint_folder(model, revision)
-    read_config(folder, name, "distilbert")
-    distilbert = load_masked_lm(DistilBertForMaskedLM, folder, name)
-    config = distilbert.config
-    tokenizer = load_fast_tokenizer(folder, name, config.vocab_size, config.max_position_embeddings)
-    return Student(distilbert, tokenizer)
+    loaded = load_pretrained(model, revision)
+    model_type = loaded.model.config.model_type
+    if family_of(loaded.model.config).student:
+        types = [name for name, family in MODEL_TYPES.items() if not family.student]
+        raise UserError(
+            f"{os.fspath(model)}: config.json says model_type {model_type!r}; a student is {', '.join(types)}"
+        )
+    return Student(*loaded)

@@ -1,43 +1,35 @@
-"""Teachers: BERT masked language models, loaded whole or refused, or new ones to pretrain."""
+"""Teachers: masked language models or encoders, loaded whole or refused, or new BERTs to pretrain."""
 
 import dataclasses
 import hashlib
 import json
 import logging
 import os
-from typing import Any
 
 import torch
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-from transformers.activations import ACT2FN
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.modeling.checkpoints import (
-    checkpoint_folder,
-    load_fast_tokenizer,
-    load_masked_lm,
-    read_config,
-    save_checkpoint,
-)
+from distilrubert.modeling.checkpoints import load_pretrained, save_checkpoint
+from distilrubert.modeling.families import family_of
 
 logger = logging.getLogger(__name__)
-
-DISTILBERT_LAYER_NORM_EPS = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A BERT that a student learns from.
+    """A model that a student learns from.
 
     Attributes:
-        model: in fp32. A loaded one is in evaluation mode, without gradients.
+        model: of a family that is taken, with its masked-language head or an encoder alone; in fp32. A loaded one is in
+            evaluation mode, without gradients.
         tokenizer: its fast tokenizer, `model_max_length` within the model's positions.
         name: as given: a Hub id or a folder.
         revision: as given; None for a folder or the Hub's ``main``.
     """
 
-    model: BertForMaskedLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     name: str
     revision: str | None = None
@@ -45,7 +37,7 @@ class Teacher:
     def sha256(self) -> str:
         """A hash of all that decides what it computes: what it is, wherever it lies and whatever it is called."""
         config = self.model.config
-        decides = [str(config.hidden_act), config.layer_norm_eps, config.num_attention_heads]
+        decides = [getattr(config, setting) for setting in family_of(config).decides]
         digest = hashlib.sha256(json.dumps(decides).encode())
         for name, weight in sorted(self.model.named_parameters()):
             digest.update(f"{name} {tuple(weight.shape)} ".encode())
@@ -54,28 +46,25 @@ class Teacher:
 
 
 def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> Teacher:
-    """Load a BERT of any width and language, its weights in fp32, for reading only.
+    """Load a model of any width and language, its weights in fp32, for reading only.
 
-    A LayerNorm epsilon other than DistilBERT's fixed 1e-12 is warned of, not refused: a student then starts with
-    outputs a little off the teacher's (each LayerNorm scales by √((σ²+ε)/(σ²+1e-12)), about ε/2σ² too much),
-    which training takes up.
+    What a student of it cannot be exact in is warned of, not refused. For a BERT that is a LayerNorm epsilon other than
+    DistilBERT's fixed 1e-12: each LayerNorm scales by √((σ²+ε)/(σ²+1e-12)), about ε/2σ² too much, which training takes
+    up.
 
     Args:
         model: a folder, or the id of a model on the Hub.
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        UserError: if it cannot be found or read, is no BERT encoder with a trained and tied masked-language
-            head, has a weight that is infinite or NaN, computes what no DistilBERT can (relative positions, causal
-            attention), or has no fast tokenizer that fits.
+        UserError: as :func:`~distilrubert.modeling.checkpoints.load_pretrained`, and if a weight is infinite or NaN.
     """
     name = os.fspath(model)
-    folder = checkpoint_folder(model, revision)
-    _check_carried(read_config(folder, name, "bert"), name)
-    bert = load_masked_lm(BertForMaskedLM, folder, name)
-    _check_finite(bert, name)
-    tokenizer = load_fast_tokenizer(folder, name, bert.config.vocab_size, bert.config.max_position_embeddings)
-    return Teacher(bert.requires_grad_(False), tokenizer, name, revision)
+    loaded = load_pretrained(model, revision)
+    _check_finite(loaded.model, name)
+    if remark := family_of(loaded.model.config).remark(loaded.model.config.to_dict()):
+        logger.warning("%s: %s", name, remark)
+    return Teacher(loaded.model.requires_grad_(False), loaded.tokenizer, name, revision)
 
 
 def new_teacher(tokenizer: PreTrainedTokenizerFast, *, seed: int, **sizes: int) -> Teacher:
@@ -135,31 +124,7 @@ def save_teacher(teacher: Teacher, folder: str | os.PathLike[str]) -> None:
         save_checkpoint(teacher.model, teacher.tokenizer, beside)
 
 
-def _check_finite(model: BertForMaskedLM, name: str) -> None:
+def _check_finite(model: PreTrainedModel, name: str) -> None:
     for key, weight in model.named_parameters():
         if bad := int((~torch.isfinite(weight)).sum()):
             raise UserError(f"{name}: {bad} of {weight.numel()} values of {key} are infinite or NaN")
-
-
-def _check_carried(config: dict[str, Any], name: str) -> None:
-    """Refuse what a DistilBERT cannot compute, and warn of what it computes a little differently."""
-    refused = {
-        "position_embedding_type": config.get("position_embedding_type", "absolute") != "absolute",
-        "is_decoder": config.get("is_decoder", False),
-        "add_cross_attention": config.get("add_cross_attention", False),
-        "hidden_act": config.get("hidden_act", "gelu") not in ACT2FN,
-        "tie_word_embeddings": not config.get("tie_word_embeddings", True),
-    }
-    allowed = {"position_embedding_type": "'absolute'", "hidden_act": "an activation of transformers"}
-    for key, wrong in refused.items():
-        if wrong:
-            needed = allowed.get(key, "true" if key == "tie_word_embeddings" else "false")
-            raise UserError(f"{name}: config.json says {key} {config[key]!r}; a DistilBERT student needs {needed}")
-    eps = config.get("layer_norm_eps", DISTILBERT_LAYER_NORM_EPS)
-    if eps != DISTILBERT_LAYER_NORM_EPS:
-        logger.warning(
-            "%s: layer_norm_eps is %g; DistilBERT's is fixed at 1e-12, so a student starts with outputs a little "
-            "off its teacher's",
-            name,
-            eps,
-        )

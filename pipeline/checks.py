@@ -7,9 +7,10 @@ from distilrubert.common.training.tracking import check_trackers
 from distilrubert.conversion.writers import require_packages
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
-from distilrubert.distill.losses.objective import check_layers
+from distilrubert.distill.losses.objective import check_heads, check_layers, positive_weights
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
+from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
@@ -65,6 +66,7 @@ def _check_models(run: Run) -> None:
     if recipe.teacher.model:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         config, longest = teacher.model.config, teacher.tokenizer.model_max_length
+        check_heads(positive_weights(recipe.distillation), has_head(teacher.model))
         tokens_of(teacher.tokenizer)
         if own:
             plain_tokenizer(teacher.tokenizer)

@@ -17,7 +17,7 @@ from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
-from distilrubert.modeling.checkpoints import checkpoint_folder, repository_folder
+from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS, DONE, FAILED
 from distilrubert.pipeline.recipe import overridden, validated

@@ -11,7 +11,7 @@ import time
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModelForMaskedLM, BertConfig, PretrainedConfig
+from transformers import AutoModelForMaskedLM, PretrainedConfig
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
@@ -122,7 +122,7 @@ def _parameters(config: PretrainedConfig) -> int:
         return int(AutoModelForMaskedLM.from_config(config).num_parameters())
 
 
-def _teacher_config(run: Run) -> BertConfig | None:
+def _teacher_config(run: Run) -> PretrainedConfig | None:
     """The teacher's configuration, where nothing has to be downloaded for it."""
     teacher = run.recipe.teacher
     if teacher.model is None:

@@ -34,7 +34,9 @@ class TeacherSettings(Section):
     """Where the teacher comes from: a checkpoint, or a small one trained on the recipe's own corpus."""
 
     model: NameOrPath | None = Field(
-        None, description="Hub id or folder of a BERT checkpoint with its masked-language-modelling head."
+        None,
+        description="Hub id or folder of a BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT or ModernBERT; with its "
+        "masked-language-modelling head, which losses over predictions need, or an encoder alone.",
     )
     revision: str = Field("main", description="Branch, tag or commit of the checkpoint on the Hub.")
     pretrain: PretrainingSettings | None = Field(

@@ -18,7 +18,7 @@ from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.model_card.card import write_card
-from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer

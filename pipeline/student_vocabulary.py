@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -14,7 +14,8 @@ from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
 from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
-from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.checkpoints import read_model_config
+from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
@@ -155,11 +156,11 @@ def _measure(
     return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})
 
 
-def teacher_config(run: Run) -> BertConfig:
+def teacher_config(run: Run) -> PretrainedConfig:
     """The teacher's configuration, which may be there before the teacher is."""
     pretrain, model = run.recipe.teacher.pretrain, run.recipe.teacher.model
     if model:
-        return BertConfig.from_pretrained(checkpoint_folder(model, run.recipe.teacher.revision))
+        return read_model_config(checkpoint_folder(model, run.recipe.teacher.revision), model)
     assert pretrain is not None
     return new_config(
         pretrain.vocabulary_size,

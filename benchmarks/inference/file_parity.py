@@ -20,11 +20,11 @@ from variants import VARIANTS
 
 from distilrubert.common.formats import CASES, FORMATS, FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import measure_parity
 from distilrubert.conversion.writers import write_file
+from distilrubert.modeling.checkpoints import Checkpoint, load_pretrained
 
 OURS = ("pytorch-fp32", "onnx-int8", "onnx-int8-avx512-vnni", "openvino-int8")
 COMPARED_PEERS = ("peer-ortquantizer-int8", "peer-nncf-int8")
@@ -39,7 +39,7 @@ def main() -> None:
     if not (data := Path(os.environ.get("DISTILRUBERT_DATA", ""))).joinpath("teacher").is_dir():
         parser.error("DISTILRUBERT_DATA does not name the folder with the reference data")
     register_peers()
-    checkpoint = load_checkpoint(data / "teacher")
+    checkpoint = load_pretrained(data / "teacher")
     settings = ConversionSettings()
     files = str(data / "corpus/*.parquet")
     corpus = load_dataset("parquet", data_files=files, columns=["text"], split="train").shuffle(seed=0)[:20_000]["text"]

@@ -28,7 +28,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.parameter_count import count_parameters
-from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date

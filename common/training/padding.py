@@ -33,7 +33,7 @@ def collate(
         ids_N: ids of all examples, one after another.
         labels_N: their labels.
         lengths_B: tokens of each example.
-        pad_id: id at padded positions; attention leaves them out, so it decides nothing.
+        pad_id: id at padded positions.
 
     Returns:
         `input_ids`, `attention_mask` (1 at tokens, 0 at padding) and `labels` (-100 at padding), all int64 (B, L).

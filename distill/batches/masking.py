@@ -26,8 +26,9 @@ class Masker:
         settings: shares and smoothing.
         token_counts: how often each id stands in the training text, (V,).
         special_ids: ids that are never predicted nor put in: padding, [CLS], [SEP], [MASK], [UNK].
-        mask_id: id of [MASK].
+        mask_id: id of [MASK]; None for a model that is not to predict anything.
         seed: not negative.
+        pad_id: id at padded positions. Attention leaves them out, but a RoBERTa counts its positions by it.
     """
 
     def __init__(
@@ -35,11 +36,14 @@ class Masker:
         settings: MaskingSettings,
         token_counts: NDArray[np.int64],
         special_ids: Sequence[int],
-        mask_id: int,
+        mask_id: int | None,
         seed: int,
+        pad_id: int = 0,
     ) -> None:
+        assert mask_id is not None or not settings.probability
         self._settings = settings
-        self._mask_id = mask_id
+        self._mask_id = 0 if mask_id is None else mask_id
+        self._pad_id = pad_id
         self._seed = seed
         # The sign matters: with +smoothing the most frequent tokens would be masked most.
         self._weights_V = np.maximum(token_counts, 1).astype(np.float64) ** -settings.smoothing
@@ -49,8 +53,7 @@ class Masker:
     def collate(self, examples: Sequence[NDArray[np.int32]], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
         """`mask_batch`, padded: `input_ids`, `attention_mask` and `labels` as :func:`.padding.collate` makes them."""
         masked_N, labels_N = self.mask_batch(examples, epoch, indices)
-        # Attention leaves out what is padded, so the id there decides nothing.
-        return collate(masked_N, labels_N, np.array([len(ids) for ids in examples]), pad_id=0)
+        return collate(masked_N, labels_N, np.array([len(ids) for ids in examples]), self._pad_id)
 
     def mask_batch(
         self, examples: Sequence[NDArray[np.int32]], epoch: int, indices: Sequence[int]

@@ -83,7 +83,8 @@ class SpanMasker:
         self._settings, self._seed = settings, seed
         self._weights_V = np.maximum(token_counts, 1).astype(np.float64) ** -settings.smoothing
         self._weights_V[student.all_special_ids] = 0.0
-        self._mask_ids = [tokenizer.mask_token_id for tokenizer in (teacher, student)]
+        # Where nothing is to be predicted, a tokenizer may have none.
+        self._mask_ids = [tokenizer.mask_token_id or 0 for tokenizer in (teacher, student)]
         self._pad_ids = [tokenizer.pad_token_id for tokenizer in (teacher, student)]
         self._ordinary = [
             np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids) for tokenizer in (teacher, student)

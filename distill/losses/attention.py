@@ -7,35 +7,37 @@ consecutive layers). Rows are the (head, query) combinations whose query is a re
 0 in both maps. Divided by the rows it is the mean over batch, heads and real queries of the sum over keys; the card
 does not state its normalisation.
 
-The maps are recomputed from queries and keys. Those that transformers returns are taken after dropout in some
-versions and architectures, and asking for them gives up the fused attention kernels.
+The maps are recomputed from what enters the fused attention kernel. Those that transformers returns are taken after
+dropout in some versions and architectures, and asking for them gives up that kernel, in every layer.
 
-Axes: B batch, L tokens, Q queries, K keys, D width, H heads.
+Axes: B batch, Q queries, K keys, H heads.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import BertModel, DistilBertModel
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.term import Outputs, QueryKey, Setup, Term, sum_selected
+from distilrubert.distill.losses.term import AttentionInput, Outputs, Setup, Term, sum_selected
 
 _FIELD = "distillation.weights.attention"
 
 
-def attention_map(queries_BLD: Tensor, keys_BLD: Tensor, heads: int, mask_BL: Tensor) -> Tensor:
-    """Attention probabilities before dropout (B, H, Q, K), in float32; 0 for keys that `mask_BL` leaves out."""
-    queries_BHQD, keys_BHKD = (
-        states.float().view(*states.shape[:2], heads, -1).transpose(1, 2) for states in (queries_BLD, keys_BLD)
-    )
-    scores_BHQK = queries_BHQD @ keys_BHKD.transpose(2, 3) * queries_BHQD.shape[-1] ** -0.5
-    # The smallest number and not minus infinity: a sequence of padding alone must not become NaN.
-    lowest = torch.finfo(scores_BHQK.dtype).min
-    return torch.softmax(scores_BHQK.masked_fill(~mask_BL[:, None, None, :], lowest), dim=-1)
+def attention_map(layer: AttentionInput) -> Tensor:
+    """Attention probabilities before dropout (B, H, Q, K), in float32; 0 for keys that the mask leaves out."""
+    query_BHQE, key_BHKE = layer.query_BHLE.float(), layer.key_BHLE.float()
+    scores_BHQK = query_BHQE @ key_BHKE.transpose(2, 3) * query_BHQE.shape[-1] ** -0.5
+    if layer.mask is not None:
+        # The smallest number and not minus infinity: a query that sees nothing must not become NaN.
+        lowest = torch.finfo(scores_BHQK.dtype).min
+        seen = layer.mask if layer.mask.dtype == torch.bool else layer.mask >= 0
+        scores_BHQK = scores_BHQK.masked_fill(~seen, lowest)
+    return torch.softmax(scores_BHQK, dim=-1)
 
 
 def map_distance(student_BHQK: Tensor, teacher_BHQK: Tensor, mask_BL: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class AttentionTerm(Term):
         UserError: if the numbers of heads differ, no layers are paired, or a pair names the embeddings.
     """
 
-    needs = frozenset({"queries_keys"})
+    needs = frozenset({"attention"})
 
     def __init__(self, names: Sequence[str], setup: Setup) -> None:
         super().__init__(names, setup)
@@ -80,47 +82,37 @@ class AttentionTerm(Term):
         with torch.autocast(mask_BL.device.type, enabled=False):
             distances = []
             for pair in self.pairs:
-                student_BHQK = self._mean_map(student, pair.student, mask_BL)
-                teacher_BHQK = self._mean_map(teacher, pair.teacher, mask_BL)
+                student_BHQK = _mean_map(student, pair.student)
+                teacher_BHQK = _mean_map(teacher, pair.teacher)
                 distances.append(map_distance(student_BHQK, teacher_BHQK, mask_BL))
             found = torch.stack(distances).mean()
             return scales[self.names[0]] * found, {self.names[0]: found}
 
-    def _mean_map(self, outputs: Outputs, layers: Sequence[int], mask_BL: Tensor) -> Tensor:
-        first, *others = layers
-        mean_BHQK = attention_map(*outputs.queries_keys[first - 1], self.heads, mask_BL) / len(layers)
-        for layer in others:
-            mean_BHQK = mean_BHQK + attention_map(*outputs.queries_keys[layer - 1], self.heads, mask_BL) / len(layers)
-        return mean_BHQK
+
+def _mean_map(outputs: Outputs, layers: Sequence[int]) -> Tensor:
+    first, *others = layers
+    mean_BHQK = attention_map(outputs.attention[first - 1]) / len(layers)
+    for layer in others:
+        mean_BHQK = mean_BHQK + attention_map(outputs.attention[layer - 1]) / len(layers)
+    return mean_BHQK
 
 
-@contextlib.contextmanager
-def record_queries_keys(encoder: nn.Module) -> Iterator[list[QueryKey]]:
-    """Collect the queries and keys of every layer in a forward pass of `encoder` inside the context.
+class RecordedAttention(TorchFunctionMode):
+    """Inside this context, what the attention of every layer compares is kept, in the order of the layers.
 
-    Yields:
-        a list that is filled, in the order of the layers, when the context ends.
+    Attributes:
+        layers: one for each call of ``scaled_dot_product_attention``, the attention of all models here.
     """
-    recorded: list[QueryKey] = []
-    outputs: dict[nn.Module, Tensor] = {}
-    projections = _query_key_projections(encoder)
-    hooks = [
-        projection.register_forward_hook(lambda module, _, output: outputs.__setitem__(module, output))
-        for pair in projections
-        for projection in pair
-    ]
-    try:
-        yield recorded
-        recorded.extend((outputs[query], outputs[key]) for query, key in projections)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[AttentionInput] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.layers.append(_compared(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
 
 
-def _query_key_projections(encoder: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    if isinstance(encoder, BertModel):
-        attentions = [layer.attention.self for layer in encoder.encoder.layer]
-        return [(attention.query, attention.key) for attention in attentions]
-    if isinstance(encoder, DistilBertModel):
-        return [(layer.attention.q_lin, layer.attention.k_lin) for layer in encoder.transformer.layer]
-    raise TypeError(f"{type(encoder).__name__} is neither BertModel nor DistilBertModel")
+def _compared(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> AttentionInput:
+    return AttentionInput(query, key, attn_mask)

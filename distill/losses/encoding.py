@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from distilrubert.distill.losses.attention import record_queries_keys
-from distilrubert.distill.losses.term import Need, Outputs, QueryKey
+from distilrubert.distill.losses.attention import RecordedAttention
+from distilrubert.distill.losses.term import Need, Outputs
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.modeling.heads import MlmHead, layers_of, mlm_head_of
+from distilrubert.modeling.heads import MlmHead, has_head, layers_of, mlm_head_of, states_of
 
 # Longest sequences for which the plain form of attention is faster than the fused one, see :class:`_PlainAttention`.
 _PLAIN_ATTENTION_TOKENS = 256
@@ -33,7 +33,7 @@ def encode(
     """Run the encoder of `model` on a batch and keep what is needed, and nothing else.
 
     Args:
-        model: a masked language model; its head is not run.
+        model: an encoder, or a masked language model, whose head is not run.
         batch: ``input_ids`` and ``attention_mask``.
         needs: which of the optional fields of :class:`Outputs` are wanted.
         head: of the model, where it is not the model's own.
@@ -43,12 +43,12 @@ def encode(
     inputs = {"input_ids": batch["input_ids"]}
     if tied is not None:
         inputs = {"inputs_embeds": tied.look_up(batch["input_ids"], model.get_input_embeddings().padding_idx)}
-    queries_keys: list[QueryKey] = []
+    recorded = RecordedAttention()
     with contextlib.ExitStack() as stack:
         if _is_plain_attention_faster(batch["input_ids"]):
             stack.enter_context(_PlainAttention())
-        if "queries_keys" in needs:
-            queries_keys = stack.enter_context(record_queries_keys(encoder))
+        if "attention" in needs:
+            stack.enter_context(recorded)
         output = encoder(
             **inputs,
             attention_mask=batch["attention_mask"],
@@ -56,7 +56,8 @@ def encode(
         )
     if "head" in needs and head is None:
         head = mlm_head_of(model)
-    return Outputs(output.last_hidden_state, output.hidden_states or (), tuple(queries_keys), head, tied)
+    states = states_of(output) if "hidden_states" in needs else ()
+    return Outputs(output.last_hidden_state, states, tuple(recorded.layers), head, tied)
 
 
 def _is_plain_attention_faster(ids_BL: Tensor) -> bool:
@@ -139,13 +140,13 @@ class FrozenModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model.eval()
-        self._converted: dict[torch.dtype, tuple[PreTrainedModel, MlmHead]] = {}
+        self._converted: dict[torch.dtype, tuple[PreTrainedModel, MlmHead | None]] = {}
 
-    def get(self) -> tuple[PreTrainedModel, MlmHead]:
-        """The model and its head, for the autocast that is in force."""
+    def get(self) -> tuple[PreTrainedModel, MlmHead | None]:
+        """The model and its head, if it has one, for the autocast that is in force."""
         kind = self._model.device.type
         if not torch.is_autocast_enabled(kind):
-            return self._model, mlm_head_of(self._model)
+            return self._model, mlm_head_of(self._model) if has_head(self._model) else None
         dtype = torch.get_autocast_dtype(kind)
         if dtype not in self._converted:
             self._converted[dtype] = _convert(self._model, dtype)
@@ -157,15 +158,17 @@ class FrozenModel:
         self._converted.clear()
 
 
-def _convert(model: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, MlmHead]:
+def _convert(model: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, MlmHead | None]:
     """A copy whose linear maps are of `dtype` and that shares all else, embeddings and LayerNorms, with `model`."""
-    head = mlm_head_of(model)
+    head = mlm_head_of(model) if has_head(model) else None
     copies = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
     for module in model.modules():
         # The embeddings may be tied to the last linear map; they are looked up in full precision.
-        if isinstance(module, nn.Linear) and module.weight is not head.weight_VD:
+        if isinstance(module, nn.Linear) and not (head and module.weight is head.weight_VD):
             for parameter in module.parameters():
                 copies[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
     converted = copy.deepcopy(model, copies)
+    if head is None:
+        return converted, None
     weight_VD = nn.Parameter(head.weight_VD.detach().to(dtype), requires_grad=False)
     return converted, dataclasses.replace(mlm_head_of(converted), weight_VD=weight_VD)

@@ -4,7 +4,7 @@ Axes: B batch, L tokens, V vocabulary, D width.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
@@ -20,7 +20,7 @@ from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
-from distilrubert.modeling.heads import mlm_head_of
+from distilrubert.modeling.heads import has_head, mlm_head_of
 
 
 class Objective(LossModule):
@@ -31,7 +31,7 @@ class Objective(LossModule):
     :meth:`~torch.nn.Module.to`.
 
     Args:
-        student_model: trained; ``BertForMaskedLM`` or ``DistilBertForMaskedLM``.
+        student_model: trained; a masked language model, or an encoder where no loss needs a head.
         teacher_model: in evaluation mode, without gradients; None where the weights need no teacher.
         settings: which losses.
         tokenizers: of both, where the student has a vocabulary of its own; its batches then come from
@@ -56,6 +56,7 @@ class Objective(LossModule):
         self._weights = positive_weights(settings)
         setup = Setup(settings, student_model.config, teacher_model and teacher_model.config, tokenizers)
         _check(self._weights, setup)
+        check_heads(self._weights, *(has_head(model) for model in (student_model, teacher_model) if model is not None))
         self._setup = setup
         self._terms = build_terms(self._weights, setup)
         self.terms = nn.ModuleDict(self._terms)
@@ -165,6 +166,21 @@ def build_terms(weights: Mapping[str, float], setup: Setup) -> dict[str, Term]:
     for name in weights:
         groups.setdefault(LOSSES[name].group or name, []).append(name)
     return {group: _term_class(names[0])(names, setup, **LOSSES[names[0]].options) for group, names in groups.items()}
+
+
+def check_heads(weights: Iterable[str], *has_head: bool) -> None:
+    """Refuse losses over predictions where a model, of which it is said whether it has one, has no head.
+
+    Raises:
+        UserError: naming the losses.
+    """
+    predicting = [name for name in weights if "head" in _term_class(name).needs]
+    if predicting and not all(has_head):
+        others = [name for name in LOSSES if "head" not in _term_class(name).needs]
+        raise UserError(
+            f"distillation.weights: {', '.join(predicting)} compare predictions, but the teacher is an encoder without "
+            f"a masked-language head; for that there are {', '.join(others)}"
+        )
 
 
 def check_layers(settings: ObjectiveSettings, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

@@ -1,6 +1,6 @@
 """What a term of the objective is: one loss, or several that are computed together.
 
-Axes: B batch, L tokens, D width, N rows.
+Axes: H heads, E width of a head, B batch, L tokens, D width, N rows.
 """
 
 import abc
@@ -20,8 +20,22 @@ from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead
 
-Need = Literal["hidden_states", "queries_keys", "head"]
-QueryKey = tuple[Tensor, Tensor]
+Need = Literal["hidden_states", "attention", "head"]
+
+
+class AttentionInput(NamedTuple):
+    """What the attention of a layer compares, as it enters the product: positions are turned in, where they are rotary.
+
+    Attributes:
+        query_BHLE: of all heads.
+        key_BHLE: of all heads.
+        mask: (B, 1, 1 or L, L), true for the keys that a query sees, or a number that is added to its score; None where
+            all see all.
+    """
+
+    query_BHLE: Tensor
+    key_BHLE: Tensor
+    mask: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +46,14 @@ class Outputs:
         last_BLD: output of the last layer.
         hidden_states: outputs of the embeddings and of each layer (B, L, D); after :meth:`compared`, one for each pair
             of layers. Empty where no term needs them.
-        queries_keys: for each layer the queries and keys of all heads (B, L, D); empty where no term needs them.
+        attention: for each layer what its attention compares; empty where no term needs it.
         head: of a masked language model; None where no term needs it.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
     """
 
     last_BLD: Tensor
     hidden_states: tuple[Tensor, ...] = ()
-    queries_keys: tuple[QueryKey, ...] = ()
+    attention: tuple[AttentionInput, ...] = ()
     head: MlmHead | None = None
     tied: TiedWeight | None = None
 
@@ -64,7 +78,7 @@ class Outputs:
         hidden_ND = self.head.transform(self.last_BLD.flatten(0, 1).index_select(0, places_N))
         if self.tied is not None:
             return HeadInput(hidden_ND, self.tied.weight_VD, self.head.bias_V, self.tied)
-        return HeadInput(hidden_ND, self.head.weight_VD[:tokens], self.head.bias_V[:tokens])
+        return HeadInput(hidden_ND, *self.head.rows(tokens))
 
 
 class Tokenizers(NamedTuple):

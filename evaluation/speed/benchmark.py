@@ -27,7 +27,7 @@ from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
-from distilrubert.modeling.checkpoints import checkpoint_folder
+from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.runtimes import devices_of
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForMaskedLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -16,7 +15,8 @@ from transformers import (
 )
 
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.checkpoints import load_fast_tokenizer, load_masked_lm, missing_weights, shortened
+from distilrubert.modeling import families
+from distilrubert.modeling.checkpoints import load_pretrained, missing_weights, shortened
 
 
 def load_encoder(
@@ -59,14 +59,13 @@ def load_encoder(
 
 
 def load_to_predict(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A masked language model with its trained head and its tokenizer; in fp32, evaluation mode, on the GPU if any.
+    """A masked language model, or an encoder, and its tokenizer; in fp32, evaluation mode, on the GPU if any.
 
     Raises:
         UserError: if the folder holds no such model.
     """
-    model = load_masked_lm(AutoModelForMaskedLM, Path(folder), str(folder)).to(measuring_device())
-    positions = model.config.max_position_embeddings
-    return model, load_fast_tokenizer(Path(folder), str(folder), model.config.vocab_size, positions)
+    model, tokenizer = load_pretrained(Path(folder))
+    return model.to(measuring_device()), tokenizer
 
 
 def measuring_device() -> str:
@@ -77,6 +76,6 @@ def measuring_device() -> str:
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
     """The longest input of a model in tokens, at most `max_length`.
 
-    The tokenizer's limit counts too: RoBERTa's positions start after the padding id, so it takes fewer than it has.
+    The tokenizer's limit counts too: a model of another family may take fewer tokens than it has positions.
     """
-    return int(min(max_length, model.config.max_position_embeddings, tokenizer.model_max_length))
+    return int(min(max_length, families.longest_input(model.config), tokenizer.model_max_length))

@@ -25,6 +25,7 @@ from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.evaluation.tasks.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
 from distilrubert.evaluation.text.intrinsic import Ids, measure_intrinsic
+from distilrubert.modeling.heads import has_head
 
 logger = logging.getLogger(__name__)
 
@@ -230,6 +231,9 @@ def _measure_folder(
     with quiet_libraries():
         model, tokenizer = load_to_predict(folder)
         teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)
+    if not all(has_head(each) for each in (model, teacher) if each is not None):
+        logger.info("%s: without a masked-language head nothing is predicted", case)
+        return {}
     if tokenizer.get_vocab() != teacher_tokenizer.get_vocab():
         logger.warning("%s: has a vocabulary of its own, so it is not measured on held-out tokens", folder)
         return {}

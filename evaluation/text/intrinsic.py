@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
-from distilrubert.modeling.heads import mlm_head_of
+from distilrubert.modeling.heads import mlm_head_of, states_of
 
 Ids = np.ndarray[Any, Any]
 
@@ -43,7 +43,7 @@ def measure_intrinsic(
     """Measure a model on held-out text.
 
     Args:
-        model: a BERT or DistilBERT masked language model.
+        model: a masked language model.
         tokenizer: its tokenizer, for the special ids.
         sequences: held-out sequences of ids, each with its special tokens.
         settings: how many, and how they are masked.
@@ -155,12 +155,9 @@ class _Sums:
 def _run(model: PreTrainedModel, batch: _Batch, vocabulary: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Log-probabilities at the masked tokens, (N, V), and the states of all layers, each (B, L, D)."""
     output = model.base_model(**batch.inputs, output_hidden_states=True)
-    head = mlm_head_of(model)
     hidden_ND = output.last_hidden_state[batch.masked_BL]
-    # A model may have rows that no token of its tokenizer uses.
-    weight_VD, bias_V = head.weight_VD[:vocabulary], head.bias_V[:vocabulary]
     # The product with the vocabulary is the largest of the model, so only the masked rows take part in it.
-    return F.log_softmax(F.linear(head.transform(hidden_ND), weight_VD, bias_V), -1), output.hidden_states
+    return F.log_softmax(mlm_head_of(model).logits(hidden_ND, vocabulary), -1), states_of(output)
 
 
 @torch.inference_mode()

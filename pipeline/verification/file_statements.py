@@ -10,10 +10,10 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, FORMATS, SHARED_FILES, FileFormat, FormatCase
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import sha256_of
-from distilrubert.conversion.checkpoint import Checkpoint, load_checkpoint
 from distilrubert.conversion.conversion_settings import Tolerances
 from distilrubert.conversion.parity import bounds_of, measure_parity, tolerance_name
 from distilrubert.conversion.writers import require_packages
+from distilrubert.modeling.checkpoints import Checkpoint, load_pretrained
 from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
 
 TASKS = ("feature-extraction", "fill-mask")
@@ -81,7 +81,7 @@ def _check_others(folder: Path, stated: Any) -> Iterator[Statement]:
 
 def _load(folder: Path) -> Checkpoint | UserError:
     try:
-        return load_checkpoint(folder)
+        return load_pretrained(folder)
     except UserError as error:
         return error
 
@@ -111,11 +111,10 @@ def _check_agreement(
     if isinstance(checkpoint, UserError):
         yield checked(entry.path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
         return
-    bounds = bounds_of(getattr(tolerances, tolerance_name(case)))
     try:
         require_packages(entry.runtime)
     except UserError as error:
-        yield unchecked(entry.path, "agreement", ", ".join(bound.sign for bound in bounds), str(error))
+        yield unchecked(entry.path, "agreement", "with the checkpoint", str(error))
         return
     for task in tasks:
         try:
@@ -127,8 +126,8 @@ def _check_agreement(
     else:
         yield checked(entry.path, "agreement", "with the checkpoint", None, failure, holds=False)
         return
-    usual = {bound.metric: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)))}
-    for bound in bounds:
+    usual = {bound.metric: bound for bound in bounds_of(getattr(Tolerances(), tolerance_name(case)), figures)}
+    for bound in bounds_of(getattr(tolerances, tolerance_name(case)), figures):
         value = bound.worst(figures)
         # A report cannot widen its own tolerances.
         if bound.holds(value) and bound.metric in usual and not usual[bound.metric].holds(value):

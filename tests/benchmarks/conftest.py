@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from distilrubert.conversion.checkpoint import load_checkpoint
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.writers import write_file
 from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.checkpoints import load_pretrained
 from distilrubert.modeling.student import build_student, save_student
 
 
@@ -15,7 +15,7 @@ def converted(tiny_teacher, sentences, tmp_path_factory) -> Path:
     """A student of two layers with its int8 files; tests do not write to it."""
     folder = tmp_path_factory.mktemp("converted")
     save_student(build_student(tiny_teacher, StudentArchitecture(layers=2)), folder)
-    source = ExportSource.of_text(load_checkpoint(folder), ConversionSettings(), sentences)
+    source = ExportSource.of_text(load_pretrained(folder), ConversionSettings(), sentences)
     for case in ("onnx-int8", "openvino-int8"):
         write_file(case, source, folder)
     return folder

@@ -81,8 +81,8 @@ def test_every_preset_can_be_named_in_a_recipe() -> None:
 
 def test_the_config_follows_the_family_and_the_teacher() -> None:
     teacher = BertConfig(vocab_size=50, max_position_embeddings=128, hidden_act="gelu_new", hidden_dropout_prob=0.3)
-    config = student_config(StudentArchitecture(layers=2), teacher, pad_token_id=3)
-    assert (config.max_position_embeddings, config.activation, config.pad_token_id) == (128, "gelu_new", 3)
+    config = student_config(StudentArchitecture(layers=2), teacher)
+    assert (config.max_position_embeddings, config.activation) == (128, "gelu_new")
     assert (config.dropout, config.attention_dropout, config.initializer_range) == (0.1, 0.1, 0.02)
     assert config.sinusoidal_pos_embds is False
     assert config.tie_word_embeddings is True

@@ -6,7 +6,8 @@ import pytest
 import transformers
 
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.checkpoints import checkpoint_folder, quiet_transformers
+from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.modeling.downloads import checkpoint_folder
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertForSequenceClassification
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distilrubert.modeling.architecture import StudentArchitecture
-from distilrubert.modeling.heads import layers_of, mlm_head_of
+from distilrubert.modeling.heads import has_head, layers_of, mlm_head_of
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 
@@ -34,10 +34,10 @@ def test_the_head_is_a_view_on_the_model(tiny_teacher: Teacher) -> None:
     assert model.vocab_transform.weight.grad is not None
 
 
-def test_other_models_have_no_such_head(tiny_teacher: Teacher) -> None:
-    for take_apart in (mlm_head_of, layers_of):
-        with pytest.raises(TypeError, match="BertModel is neither"):
-            take_apart(BertModel(tiny_teacher.model.config))
+def test_an_encoder_has_no_head(tiny_teacher: Teacher) -> None:
+    assert has_head(tiny_teacher.model)
+    assert not has_head(tiny_teacher.model.base_model)
+    assert not has_head(BertForSequenceClassification(tiny_teacher.model.config))
 
 
 def test_the_blocks_are_the_layers_of_the_encoder(tiny_teacher: Teacher) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from distilrubert.common.errors import UserError
-from distilrubert.modeling import checkpoints
+from distilrubert.modeling import downloads
 
 from ..hub import server
 from ..hub.conftest import local_hub  # noqa: F401
@@ -140,8 +140,8 @@ def endpoint(
 
 def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     download = partial(huggingface_hub.snapshot_download, endpoint=endpoint, cache_dir=cache)
-    monkeypatch.setattr(checkpoints, "snapshot_download", download)
-    monkeypatch.setattr(checkpoints, "constants", SimpleNamespace(ENDPOINT=endpoint))
+    monkeypatch.setattr(downloads, "snapshot_download", download)
+    monkeypatch.setattr(downloads, "constants", SimpleNamespace(ENDPOINT=endpoint))
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, refusal: Refusal, path: str = "") -> None:
@@ -159,7 +159,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, refusal: Refusal, path: str = "") ->
 def failure() -> str:
     """What the user is told; the token is not in it, nor in the traceback."""
     with pytest.raises(UserError) as caught:
-        checkpoints.checkpoint_folder("me/teacher")
+        downloads.checkpoint_folder("me/teacher")
     assert CANARY not in "".join(traceback.format_exception(caught.value))
     return str(caught.value)
 
@@ -209,7 +209,7 @@ def test_a_refused_token_is_told_from_a_model_that_is_not_there(
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(UserError, match="neither a folder nor a model that you can see"):
-        checkpoints.checkpoint_folder("me/teacher")
+        downloads.checkpoint_folder("me/teacher")
 
 
 def test_a_hub_where_nobody_answers(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

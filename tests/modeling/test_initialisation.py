@@ -3,8 +3,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.modeling.architecture import StudentArchitecture
-from distilrubert.modeling.initialisation import averaging_matrix, copied_weights, initial_weights
+from distilrubert.modeling.architecture import StudentArchitecture, student_config
+from distilrubert.modeling.families.family import Weights
+from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.splitting import split_vocabulary
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
@@ -72,17 +73,25 @@ def test_a_character_that_the_teacher_lacks_is_the_mean_of_all(tiny_teacher: Tea
         torch.testing.assert_close(student.bias[row], its.bias.mean())
 
 
+def both_weights(teacher: Teacher, architecture: StudentArchitecture) -> tuple[Weights, Weights]:
+    """The weights of a student by role, and those of one with the teacher's sizes."""
+    model = teacher.model
+    found = []
+    for kept in (architecture, StudentArchitecture(layers=2)):
+        found.append(initial_weights(model, student_config(kept, model.config), kept.resolve(model.config)))
+    return found[0], found[1]
+
+
 def test_a_slice_of_everything_is_the_copy(tiny_teacher: Teacher) -> None:
     """Slicing one size leaves what has nothing to do with it alone."""
-    shape = StudentArchitecture(layers=2, hidden_dim=40).resolve(tiny_teacher.model.config)
-    weights, whole = initial_weights(tiny_teacher.model, shape), copied_weights(tiny_teacher.model, (0, 3))
+    weights, whole = both_weights(tiny_teacher, StudentArchitecture(layers=2, hidden_dim=40))
     assert weights.keys() == whole.keys()
     for name, weight in weights.items():
-        if "lin1" in name:
+        if "inner" in name:
             assert weight.shape[0] == 40
-        elif "lin2.weight" in name:
+        elif "outer.weight" in name:
             assert weight.shape[1] == 40
-        elif not name.endswith(("layer_norm.weight",)) and "attention" not in name:
+        else:
             assert torch.equal(weight, whole[name]), name
 
 
@@ -92,8 +101,7 @@ def test_heads_stay_heads(tiny_teacher: Teacher) -> None:
     Each student head is a part of one teacher head of one teacher block, and its queries and keys are of the same
     dimensions, as are its values and what reads them.
     """
-    weights = initial_weights(tiny_teacher.model, NARROW.resolve(tiny_teacher.model.config))
-    whole = copied_weights(tiny_teacher.model, (0, 3))
+    weights, whole = both_weights(tiny_teacher, NARROW)
 
     def places(key: str, head: int, scale: float = 1.0) -> list[int]:
         own, its = weights[key][head * 4 : head * 4 + 4] / scale, whole[key][head * 8 : head * 8 + 8]
@@ -102,20 +110,21 @@ def test_heads_stay_heads(tiny_teacher: Teacher) -> None:
         return near.int().argmax(dim=1).tolist()
 
     for layer in range(2):
-        attention = f"distilbert.transformer.layer.{layer}.attention."
-        kept = torch.isin(whole[f"{attention}out_lin.bias"], weights[f"{attention}out_lin.bias"]).nonzero()[:, 0]
+        place = f"layers.{layer}."
+        kept = torch.isin(whole[f"{place}attention_output.bias"], weights[f"{place}attention_output.bias"]).nonzero()[
+            :, 0
+        ]
         for head in range(4):
-            assert places(f"{attention}q_lin.bias", head, 2**0.5) == places(f"{attention}k_lin.bias", head)
-            values = [head * 8 + place for place in places(f"{attention}v_lin.bias", head)]
-            read = weights[f"{attention}out_lin.weight"][:, head * 4 : head * 4 + 4]
-            assert torch.equal(read, whole[f"{attention}out_lin.weight"][kept][:, values])
+            assert places(f"{place}query.bias", head, 2**0.5) == places(f"{place}key.bias", head)
+            values = [head * 8 + place for place in places(f"{place}value.bias", head)]
+            read = weights[f"{place}attention_output.weight"][:, head * 4 : head * 4 + 4]
+            assert torch.equal(read, whole[f"{place}attention_output.weight"][kept][:, values])
 
 
 def test_scores_stay_as_large(tiny_teacher: Teacher) -> None:
     """Half of the products, divided by √4 and not √8: with √(8/4) the expected score is the teacher's."""
-    weights = initial_weights(tiny_teacher.model, NARROW.resolve(tiny_teacher.model.config))
-    whole = copied_weights(tiny_teacher.model, (0, 3))
-    key = "distilbert.transformer.layer.1.attention.q_lin.bias"
+    weights, whole = both_weights(tiny_teacher, NARROW)
+    key = "layers.1.query.bias"
     distance = (weights[key][:, None] / 2**0.5 - whole[key]).abs().amin(dim=1)
     assert distance.max() < 1e-6
 

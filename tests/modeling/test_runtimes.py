@@ -16,14 +16,14 @@ from distilrubert.modeling.student import build_student, save_student
 @pytest.fixture(scope="module")
 def folder(tiny_teacher, sentences, tmp_path_factory):
     """A student in the format of every case."""
-    from distilrubert.conversion.checkpoint import load_checkpoint
     from distilrubert.conversion.conversion_settings import ConversionSettings
     from distilrubert.conversion.export_source import ExportSource
     from distilrubert.conversion.writers import write_file
+    from distilrubert.modeling.checkpoints import load_pretrained
 
     folder = tmp_path_factory.mktemp("runtimes")
     save_student(build_student(tiny_teacher, StudentArchitecture(layers=1, initialise_from=[0])), folder / "student")
-    source = ExportSource.of_text(load_checkpoint(folder / "student"), ConversionSettings(), sentences[:9])
+    source = ExportSource.of_text(load_pretrained(folder / "student"), ConversionSettings(), sentences[:9])
     for case in FORMATS:
         write_file(case, source, folder / "all")
     return folder / "all"

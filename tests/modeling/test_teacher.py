@@ -150,10 +150,31 @@ def test_missing_weights_are_named(variant: Variant, change: Callable[[Weights],
         load_teacher(variant(change))
 
 
-def test_a_bare_encoder_is_no_teacher(tiny_teacher_folder: Path, variant: Variant) -> None:
+def test_a_bare_encoder_is_a_teacher(tiny_teacher: Teacher, tiny_teacher_folder: Path, variant: Variant) -> None:
     folder = variant()
     BertModel.from_pretrained(tiny_teacher_folder).save_pretrained(folder)
-    with pytest.raises(UserError, match="no trained masked-language head"):
+    encoder = load_teacher(folder).model
+    assert isinstance(encoder, BertModel)
+    expected = tiny_teacher.model.bert.state_dict()
+    assert encoder.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "named"),
+    [
+        ("Dense", "2_Dense", "modules.json has a Dense; Transformer, Pooling, Normalize are taken"),
+        ("Transformer", "0_Transformer", "says that the encoder lies in '0_Transformer'"),
+    ],
+)
+def test_folders_of_sentence_transformers(variant: Variant, kind: str, path: str, named: str) -> None:
+    folder = variant()
+    package = "sentence_transformers.models."
+    modules = [{"type": f"{package}Transformer", "path": ""}, {"type": f"{package}Pooling", "path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    load_teacher(folder)
+    (folder / "modules.json").write_text(json.dumps([*modules, {"type": f"{package}{kind}", "path": path}]))
+    with pytest.raises(UserError, match=named):
         load_teacher(folder)
 
 
@@ -167,8 +188,12 @@ def test_a_classifier_is_no_teacher(tiny_teacher_folder: Path, variant: Variant)
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta'; 'bert' is needed"),
-        ({"model_type": None}, "model_type None; 'bert' is needed"),
+        (
+            {"model_type": "electra"},
+            "model_type 'electra'; taken are bert, distilbert, roberta, xlm-roberta, camembert, m",
+        ),
+        ({"model_type": None}, "model_type None; taken are bert"),
+        ({"auto_map": {"AutoModel": "own.Own"}}, r"asks for code of its own \(auto_map\)"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'.*'absolute'"),
         ({"is_decoder": True}, "is_decoder True"),
         ({"hidden_act": "softplusplus"}, "hidden_act 'softplusplus'"),

@@ -1,11 +1,20 @@
 import pytest
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from distilrubert.common.errors import UserError
-from distilrubert.distill.losses.attention import AttentionTerm, attention_map, map_distance, record_queries_keys
+from distilrubert.distill.losses.attention import AttentionTerm, RecordedAttention, attention_map, map_distance
 from distilrubert.distill.losses.rows import Rows
-from distilrubert.distill.losses.term import Outputs, Setup
+from distilrubert.distill.losses.term import AttentionInput, Outputs, Setup
 from distilrubert.distill.objective_settings import LayerMap, ObjectiveSettings
 
 HEADS, LAYERS = 4, 3
@@ -16,7 +25,7 @@ MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
 def bert() -> BertModel:
     config = BertConfig(
         vocab_size=20, hidden_size=16, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=20,
-        initializer_range=0.5, attn_implementation="eager",
+        initializer_range=0.5,
     )  # fmt: skip
     return BertModel(config, add_pooling_layer=False)
 
@@ -24,26 +33,37 @@ def bert() -> BertModel:
 def distilbert() -> DistilBertModel:
     config = DistilBertConfig(
         vocab_size=20, dim=16, n_layers=LAYERS, n_heads=HEADS, hidden_dim=20, initializer_range=0.5,
-        attn_implementation="eager",
     )  # fmt: skip
     return DistilBertModel(config)
 
 
+def modernbert() -> ModernBertModel:
+    """Layer 0 attends to everything, the others to a token on either side."""
+    config = ModernBertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=20,
+        initializer_range=0.5, pad_token_id=0, local_attention=2,
+    )  # fmt: skip
+    return ModernBertModel(config)
+
+
 def recorded_maps(model: PreTrainedModel) -> list[torch.Tensor]:
-    with record_queries_keys(model) as queries_keys:
+    with RecordedAttention() as recorded:
         model(input_ids=IDS, attention_mask=MASK)
-    return [attention_map(*pair, HEADS, MASK.bool()) for pair in queries_keys]
+    return [attention_map(layer) for layer in recorded.layers]
 
 
-@pytest.mark.parametrize("build", [bert, distilbert])
+@pytest.mark.parametrize("build", [bert, distilbert, modernbert])
 def test_maps_are_those_that_the_model_uses(build: type) -> None:
     torch.manual_seed(0)
     model = build().eval()
     maps = recorded_maps(model)
+    model.set_attn_implementation("eager")
     expected = model(input_ids=IDS, attention_mask=MASK, output_attentions=True).attentions
     assert len(maps) == len(expected) == LAYERS
     for ours, theirs in zip(maps, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        # What a query that is padding sees is of no use to anybody, and versions differ in it.
+        torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours[1, :, :3], theirs[1, :, :3], rtol=1e-5, atol=1e-6)
         assert ours.std() > 0.05
 
 
@@ -57,14 +77,6 @@ def test_maps_are_taken_before_dropout_and_padded_keys_have_none(build: type) ->
         assert map_BHQK[1, :, :, 3:].count_nonzero() == 0
 
 
-def test_recording_leaves_no_hook_behind() -> None:
-    model = distilbert()
-    recorded_maps(model)
-    with pytest.raises(IndexError), record_queries_keys(model):
-        model(input_ids=IDS + 100, attention_mask=MASK)
-    assert not any(module._forward_hooks for module in model.modules())
-
-
 def test_distance_by_hand() -> None:
     student = torch.tensor([[[[0.5, 0.5], [1.0, 0.0]]]], requires_grad=True)
     teacher = torch.tensor([[[[1.0, 0.0], [1e4, 0.0]]]])
@@ -75,9 +87,9 @@ def test_distance_by_hand() -> None:
 
 
 def test_a_sequence_of_padding_alone_counts_for_nothing() -> None:
-    queries = torch.randn(1, 3, 16, requires_grad=True)
+    queries = torch.randn(1, HEADS, 3, 4, requires_grad=True)
     mask = torch.zeros(1, 3, dtype=torch.bool)
-    maps = attention_map(queries, queries, HEADS, mask)
+    maps = attention_map(AttentionInput(queries, queries, mask[:, None, None]))
     map_distance(maps, torch.zeros_like(maps), mask).backward()
     assert queries.grad.count_nonzero() == 0
 
@@ -89,9 +101,9 @@ def test_pairs_compare_with_the_mean_of_maps_and_rows_are_heads_times_queries() 
     term = attention_term(student.config, teacher.config, [[1, 2], [], [3]])
     both = []
     for model in (student, teacher):
-        with record_queries_keys(model) as queries_keys:
+        with RecordedAttention() as recorded:
             model(input_ids=IDS, attention_mask=MASK)
-        both.append(Outputs(torch.empty(0), (), tuple(queries_keys)))
+        both.append(Outputs(torch.empty(0), (), tuple(recorded.layers)))
     mask = MASK.bool()
     expected = (
         map_distance(student_maps[0], (teacher_maps[0] + teacher_maps[1]) / 2, mask)

@@ -52,7 +52,7 @@ def test_states_are_those_of_the_embeddings_and_every_block(model: PreTrainedMod
     assert len(found.hidden_states) == len(expected) == 4
     torch.testing.assert_close(found.hidden_states, expected)
     assert torch.equal(found.last_BLD, found.hidden_states[-1])
-    assert encode(model, BATCH, set()).hidden_states == encode(model, BATCH, set()).queries_keys == ()
+    assert encode(model, BATCH, set()).hidden_states == encode(model, BATCH, set()).attention == ()
 
 
 def test_attention_step_by_step_is_the_fused_one(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less(
         storages = {weight.untyped_storage().data_ptr() for weight in weights}
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                found = encode(model, BATCH, {"hidden_states", "queries_keys"})
+                found = encode(model, BATCH, {"hidden_states", "attention"})
             loss = sum(state.float().square().sum() for state in found.hidden_states)
-            loss = loss + sum(query.float().square().sum() for query, _ in found.queries_keys)
+            loss = loss + sum(query.float().square().sum() for query, *_ in found.attention)
         size = sum(size for pointer, size in kept.items() if pointer not in storages)
         return list(torch.autograd.grad(loss, weights)), size
 

@@ -1,0 +1,136 @@
+"""The folder of a model that a user names: one on this machine, or a download from the Hub."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+from distilrubert.common.configuration import expand_home
+from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import (
+    cause,
+    clean,
+    is_broken_transfer,
+    is_connection_error,
+    is_invalid_answer,
+    is_offline,
+    redact,
+    server_message,
+    status_of,
+    token_in_use,
+)
+
+# vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
+NEEDED_FILES = ("*.json", "vocab.txt", "merges.txt", "*.safetensors")
+
+
+def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The local folder of a checkpoint, downloaded first where `model` is a Hub id.
+
+    Args:
+        model: a folder, or the id of a model on the Hub.
+        revision: branch, tag or commit on the Hub (default ``main``); ignored for a folder.
+
+    Raises:
+        UserError: if there is no such folder or model, or the Hub cannot be reached or refuses.
+    """
+    return _local_folder(model) or _download(str(model), revision or "main")
+
+
+def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports."""
+    if folder := _local_folder(model):
+        return folder
+    with _download_errors_reported(str(model), revision or "main"):
+        return Path(snapshot_download(str(model), revision=revision))
+
+
+def _local_folder(model: str | os.PathLike[str]) -> Path | None:
+    """The folder that `model` names; None for the id of a model on the Hub."""
+    if not os.fspath(model):
+        raise UserError("the name of the model is empty; a folder or the id of a model on the Hub is needed")
+    path = expand_home(model)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{model}: is a file; a folder with a checkpoint or the id of a model on the Hub is needed")
+    if isinstance(model, os.PathLike) or str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
+        raise UserError(f"{model}: there is no such folder")
+    return None
+
+
+def _download(model: str, revision: str) -> Path:
+    # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
+    snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
+    with _download_errors_reported(model, revision):
+        folder = Path(snapshot(allow_patterns=[*NEEDED_FILES]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
+        return folder
+
+
+@contextlib.contextmanager
+def _download_errors_reported(model: str, revision: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line for the user."""
+    try:
+        yield
+    except Exception as error:
+        reported = _user_error(error, model, revision)
+        if reported is None:
+            raise
+        # The client's own error may quote the server's answer, and a server may quote the token.
+        raise reported from None
+
+
+def _user_error(error: Exception, model: str, revision: str) -> UserError | None:
+    try:
+        token = None if is_offline(error) else token_in_use()
+    except UserError as unusable:
+        return unusable
+    reason = _reason(error, model, f"{model} (revision {revision})", token)
+    return None if reason is None else UserError(redact(reason, token))
+
+
+def _reason(error: Exception, model: str, where: str, token: str | None) -> str | None:
+    """What happened and what to do; None for an error that is not the user's."""
+    absent = f"{where}: no such folder, not in the cache, and"
+    endpoint = constants.ENDPOINT
+    status = status_of(error)
+    if isinstance(error, HFValidationError):
+        return f"{model}: neither a folder nor a well-formed Hub id: {clean(str(error), token)}"
+    if isinstance(error, GatedRepoError):
+        return f"{where}: the model is gated; accept its terms on the Hub and log in (hf auth login)"
+    # For what does not exist, the Hub answers 401 without a token and 404 with a valid one.
+    if isinstance(error, RepositoryNotFoundError) and not (status == 401 and token):
+        return f"{model}: neither a folder nor a model that you can see on the Hub"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{where}: the model on the Hub has no such revision"
+    if is_offline(error):
+        return f"{absent} HF_HUB_OFFLINE is set; unset it or give a folder"
+    if status is not None:
+        said = server_message(error, token)
+        return f"{where}: cannot be downloaded, {endpoint} answers with {status}{said}{_advice(status)}"
+    if is_connection_error(error):
+        return (
+            f"{absent} {endpoint} cannot be reached or broke the connection ({cause(error, token)}); "
+            "connect or give a folder"
+        )
+    if is_invalid_answer(error):
+        return f"{absent} {endpoint} does not answer as a Hub does; check HF_ENDPOINT, and any proxy in between"
+    if isinstance(error, OSError) or is_broken_transfer(error):
+        return f"{where}: cannot be downloaded: {cause(error, token)}"
+    return None
+
+
+def _advice(status: int) -> str:
+    if status == 401:
+        return "; log in anew (hf auth login), or set or unset HF_TOKEN"
+    if status == 403:
+        return "; use a token that may read the model"
+    if status == 429:
+        return "; wait some minutes, then repeat"
+    return "; repeat later" if status >= 500 else ""

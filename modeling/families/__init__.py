@@ -1,0 +1,58 @@
+"""The architectures that are taken, a file each: the one list of them."""
+
+from typing import TYPE_CHECKING
+
+from distilrubert.common.errors import UserError
+from distilrubert.modeling.families.bert import BERT, DISTILBERT
+from distilrubert.modeling.families.family import ConfigFile, Family
+from distilrubert.modeling.families.modernbert import MODERNBERT
+from distilrubert.modeling.families.roberta import ROBERTA
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+FAMILIES: tuple[Family, ...] = (BERT, DISTILBERT, ROBERTA, MODERNBERT)
+MODEL_TYPES: dict[str, Family] = {model_type: family for family in FAMILIES for model_type in family.model_types}
+
+
+def family_of(config: "PretrainedConfig") -> Family:
+    """The family of a model that was loaded or built here."""
+    return MODEL_TYPES[config.model_type]
+
+
+def longest_input(config: "PretrainedConfig") -> int:
+    """The largest number of tokens that a model takes, one of another family by its positions."""
+    family = MODEL_TYPES.get(config.model_type)
+    return family.longest_input(config) if family else int(config.max_position_embeddings)
+
+
+def check_config(config: ConfigFile, name: str) -> Family:
+    """The family of a checkpoint, by its config.json.
+
+    Raises:
+        UserError: if there is none, or a setting cannot be followed.
+    """
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise UserError(f"{name}: config.json says model_type {model_type!r}; taken are {', '.join(MODEL_TYPES)}")
+    family = MODEL_TYPES[model_type]
+    if "auto_map" in config:
+        raise UserError(f"{name}: config.json asks for code of its own (auto_map); only transformers' own code is run")
+    needs = f"a {family.students.title} student needs"
+    for key, allowed in family.required.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise UserError(f"{name}: config.json says {key} {config[key]!r}; {needs} {allowed[0]!r}")
+    activation = config.get(family.activation, "gelu")
+    if not _is_activation(activation):
+        raise UserError(
+            f"{name}: config.json says {family.activation} {activation!r}; {needs} an activation of transformers"
+        )
+    if refusal := family.refusal(config):
+        raise UserError(f"{name}: config.json says {refusal}; no student can follow that")
+    return family
+
+
+def _is_activation(name: object) -> bool:
+    from transformers.activations import ACT2FN
+
+    return name in ACT2FN
