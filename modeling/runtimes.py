@@ -5,6 +5,7 @@ Axes: B batch, L padded length, D width, V vocabulary or classes.
 """
 
 import abc
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,17 +103,29 @@ class _OnnxModel(OpenModel):
         return lambda: self._session.run(self._outputs, given)
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one Core on which this process compiles; it stays until the process ends.
+
+    A Core loads the CPU plugin, which gives the thread a stack for signal handlers and keeps the one before, to restore
+    it when it is unloaded. With two Cores of which the first ends first, what is restored has been unmapped (seen with
+    openvino 2026.4). The next signal that Python handles, of Ctrl-C or of a DataLoader's worker that ends, then kills
+    the process without a message, or overwrites the tensors that were mapped there since.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _OpenvinoModel(OpenModel):
     def __init__(
         self, folder: Path, entry: FileFormat, task: str, *, threads: int | None, hint: Hint, **_: Any
     ) -> None:
-        import openvino
-
         path = (folder / entry.path).with_suffix(".xml")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[hint]}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
+        compiled = openvino_core().compile_model(path, "CPU", settings)
         self._names = {graph_input.get_any_name() for graph_input in compiled.inputs}
         self._request = compiled.create_infer_request()
         self._outputs = OUTPUTS[task]

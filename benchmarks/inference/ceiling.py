@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from distilrubert.evaluation.speed.speed_worker import serve
+from distilrubert.modeling.runtimes import openvino_core
 
 
 def _passes(size: int) -> int:
@@ -46,7 +47,7 @@ def openvino(size: int, threads: int) -> dict[str, float]:
         model = openvino.Model([ops.matmul(left, right, False, True)], [parameter])
         hint = "bf16" if precision == "bf16" else "f32"
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": True}
-        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
         given = np.random.default_rng(1).standard_normal((size, size)).astype(np.float32)
         best = float("inf")
         for _ in range(1 + _passes(size)):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FileFormat, FormatCase
-from distilrubert.modeling.runtimes import OPENERS, Forward, Inputs, OpenModel, PyTorchModel
+from distilrubert.modeling.runtimes import OPENERS, Forward, Inputs, OpenModel, PyTorchModel, openvino_core
 
 if TYPE_CHECKING:
     from distilrubert.conversion.export_source import ExportSource
@@ -40,10 +40,8 @@ class _TwoStreams(OpenModel):
     """Our int8 file as a server would run it: half of a batch on each of two streams."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 2, "INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+        self._compiled = openvino_core().compile_model(path, "CPU", settings)
         self._names = {graph_input.get_any_name() for graph_input in self._compiled.inputs}
 
     def prepare(self, inputs: Inputs) -> Forward:

@@ -17,6 +17,7 @@ import numpy as np
 from random_models import FULL, write_model
 
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.modeling.runtimes import openvino_core
 
 MODELS = ("base", "tiny")
 OURS = ("pytorch-fp32", "openvino-int8", "onnx-int8-avx512-vnni")
@@ -38,10 +39,8 @@ class OpenvinoFile:
     KINDS = MappingProxyType({"FullyConnected": PRODUCTS, "Subgraph": ATTENTION})
 
     def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
         settings = {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True}
-        self._request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+        self._request = openvino_core().compile_model(path, "CPU", settings).create_infer_request()
         self._passes: list[Pass] = []
 
     def run(self, inputs: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from random_models import FULL, write_model
 
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.modeling.runtimes import openvino_core
 
 MODELS = ("base", "tiny")
 # What only arranges an activation anew, or scales it.
@@ -119,11 +120,9 @@ VARIANTS = {
 
 def compare(path: Path, length: int, passes: int) -> dict[str, dict[str, float]]:
     """For each variant the median milliseconds of a pass, and the median over passes of its time over the first's."""
-    import openvino
-
     ids_BL = np.random.default_rng(0).integers(5, 400, (1, length))
     inputs = {"input_ids": ids_BL, "attention_mask": np.ones_like(ids_BL)}
-    core = openvino.Core()
+    core = openvino_core()
     requests = {}
     for name, variant in VARIANTS.items():
         graph = core.read_model(path)

@@ -7,6 +7,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from distilrubert.modeling.runtimes import openvino_core
+
 pytestmark = pytest.mark.export
 openvino = pytest.importorskip("openvino")
 
@@ -29,7 +31,7 @@ def changed(variants, converted):
 
 
 def hidden_of(graph, mask: list[int]) -> np.ndarray:
-    model = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return model({"input_ids": np.arange(7, 14)[None], "attention_mask": np.array([mask])})[0]
 
 

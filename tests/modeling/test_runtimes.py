@@ -66,6 +66,28 @@ def test_openvino_computes_in_what_the_hint_says(folder, monkeypatch):
     ]
 
 
+@pytest.mark.export
+@pytest.mark.parametrize("blocks", [0, 200])
+def test_a_signal_after_files_were_closed_is_only_handled(folder, blocks):
+    program = (
+        "import mmap, signal, sys\n"
+        "from pathlib import Path\n"
+        "from distilrubert.common.formats import FORMATS\n"
+        "from distilrubert.modeling.runtimes import open_model\n"
+        "first, second = (open_model(Path(sys.argv[1]), FORMATS['openvino-fp32']) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        # Memory that is mapped now takes the place of what the runtime has unmapped.
+        "mapped = [mmap.mmap(-1, 3 * mmap.PAGESIZE) for _ in range(int(sys.argv[2]))]\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+        "assert not any(any(memory[:]) for memory in mapped)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(blocks)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_a_cpu_with_bf16_has_a_case_for_each_hint_of_openvino():
     def names(instruction_sets):
         return [case.name for case in measured_cases(FORMATS.values(), instruction_sets)]
