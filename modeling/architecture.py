@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.modeling.families import family_of
+from distilrubert.modeling.vocabulary_settings import TrainedVocabularySettings, VocabularySettings
 
 if TYPE_CHECKING:  # a recipe is read without transformers, which takes seconds to import
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -50,42 +51,6 @@ class ResolvedArchitecture:
             "hidden_dim": (self.hidden_dim, inner_width(teacher)),
             "width of a head": (self.dim // self.heads, teacher.hidden_size // teacher.num_attention_heads),
         }
-
-
-class TrimSettings(Section):
-    """The teacher's vocabulary without the tokens that the corpus does not need."""
-
-    minimum_count: Count = Field(
-        1, description="How often the training text must need a token for it to stay; characters always stay."
-    )
-
-
-class TrainedVocabularySettings(Section):
-    """A WordPiece vocabulary trained on the corpus."""
-
-    size: int = Field(ge=100, description="Tokens, special ones included; fewer where the corpus gives fewer.")
-    character_coverage: float = Field(
-        0.9999,
-        gt=0,
-        le=1,
-        description="Share of the text's characters that get a token; a word with one of the other, rare characters "
-        "is [UNK]. 1 keeps all: ideographs and emoji then take much of a small vocabulary.",
-    )
-
-
-class VocabularySettings(Section):
-    """The student's vocabulary if it is not the teacher's: a part of that, or a new one."""
-
-    trim: TrimSettings | None = Field(None, description="Keep of the teacher's vocabulary what the corpus needs.")
-    train: TrainedVocabularySettings | None = Field(
-        None, description="Train a new vocabulary; distillation then works across two vocabularies."
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.trim is None) == (self.train is None):
-            raise ValueError("give either trim or train")
-        return self
 
 
 class StudentArchitecture(Section):

@@ -1,11 +1,11 @@
-"""How the tokens of one WordPiece vocabulary are spelled in another.
+"""How the tokens of one vocabulary are spelled in another, whatever kinds of tokenizers they are of.
 
 Axes: T tokens of the vocabulary that is split (the teacher's), V tokens of the vocabulary that spells them (the
 student's), K entries of the map.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.modeling.trimming import CONTINUATION, longest_tokens, tokens_of
+from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
+from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenText, longest_texts
 
 
-def split_token(token: str, vocabulary: Collection[str]) -> list[str] | None:
+def split_text(whole: TokenText, vocabulary: Collection[TokenText]) -> list[TokenText] | None:
     """A token spelled in the tokens of `vocabulary`, the longest first; None if that is not possible.
 
-    A token with ``##`` continues a word, so its first part needs ``##`` too.
+    If it continues a word, its first part has to continue one too.
     """
-    text = token.removeprefix(CONTINUATION)
-    parts = list(longest_tokens(text, vocabulary, is_inside=text != token))
+    parts = list(longest_texts(whole, vocabulary))
     return [part for part in parts if part is not None] if parts and None not in parts else None
 
 
@@ -74,33 +74,34 @@ def split_vocabulary(split: PreTrainedTokenizerFast, spelling: PreTrainedTokeniz
     A special token is spelled by the one of the same role. [UNK] spells only itself: a token with a character that the
     other vocabulary does not have is not spelled.
     """
-    vocabulary = spelling.get_vocab()
-    specials = _special_ids(split, spelling)
-    ordinary = vocabulary.keys() - set(spelling.all_special_tokens)
+    specials, vocabulary = _special_ids(split, spelling), _ordinary_tokens(spelling)
+    texts = {token_id: text for text, token_id in _ordinary_tokens(split).items()}
     rows: list[Sequence[int]] = []
-    for token_id, token in enumerate(tokens_of(split)):
+    for token_id in range(len(tokens_of(split))):
         if token_id in specials:
             rows.append([specials[token_id]])
-        elif token in split.all_special_tokens:
-            rows.append([])
         else:
-            rows.append([vocabulary[part] for part in split_token(token, ordinary) or ()])
+            parts = split_text(texts[token_id], vocabulary) if token_id in texts else None
+            rows.append([vocabulary[part] for part in parts or ()])
     start_T1 = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return SplitMap(start_T1, np.array([part for row in rows for part in row], dtype=np.int64), len(vocabulary))
+    return SplitMap(start_T1, np.array([part for row in rows for part in row], dtype=np.int64), len(spelling))
 
 
 def shared_tokens(
     first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The tokens that both have, special ones by their role: their ids in the first and in the second, each (M,)."""
-    both = _special_ids(first, second)
-    excluded = set(first.all_special_tokens) | set(second.all_special_tokens)
-    vocabulary = second.get_vocab()
-    for token_id, token in enumerate(tokens_of(first)):
-        if token in vocabulary and token not in excluded:
-            both[token_id] = vocabulary[token]
-    ids = np.array(sorted(both.items()), dtype=np.int64).reshape(-1, 2)
+    vocabulary = _ordinary_tokens(second)
+    both = {token_id: vocabulary[text] for text, token_id in _ordinary_tokens(first).items() if text in vocabulary}
+    ids = np.array(sorted((both | _special_ids(first, second)).items()), dtype=np.int64).reshape(-1, 2)
     return ids[:, 0], ids[:, 1]
+
+
+def _ordinary_tokens(tokenizer: PreTrainedTokenizerFast) -> Mapping[TokenText, int]:
+    """The id of each text; special tokens, parts of characters and signs for white space alone have none."""
+    kind, special = kind_of(tokenizer), set(tokenizer.all_special_tokens)
+    ids = {kind.text_of(token): number for number, token in enumerate(tokens_of(tokenizer)) if token not in special}
+    return {text: number for text, number in ids.items() if text and text.text}
 
 
 def _special_ids(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> dict[int, int]:

@@ -1,7 +1,6 @@
 """Vocabularies without the tokens that a corpus does not need.
 
-WordPiece repeatedly takes the longest token that fits. So a dropped token changes only the words that used it: in all
-other words each step finds the same longest token as before.
+A text whose tokens all stay is tokenised as before: :mod:`.tokenizer_kinds` says why, kind by kind.
 
 Axes: V tokens of a vocabulary, D width.
 """
@@ -9,127 +8,85 @@ Axes: V tokens of a vocabulary, D width.
 import copy
 import dataclasses
 import json
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import read_json, write_json
+from distilrubert.modeling.scripts import is_of_scripts, script_of
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.tokenizer_files import save_tokenizer
+from distilrubert.modeling.tokenizer_files import rewritten
+from distilrubert.modeling.tokenizer_kinds import kind_of, plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenizerKind
+from distilrubert.modeling.vocabulary_settings import TrimSettings
 
-CONTINUATION = "##"
 TEXTS_AT_ONCE = 1_000
-
-
-def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """A copy of the tokenizer's engine without truncation and padding, to which a "[MASK]" in a text is plain text.
-
-    Raises:
-        UserError: if it is not a WordPiece tokenizer with BERT's ``##``.
-    """
-    model = tokenizer.backend_tokenizer.model
-    if not isinstance(model, WordPiece) or model.continuing_subword_prefix != CONTINUATION:
-        raise UserError(
-            f"student.vocabulary: needs a WordPiece tokenizer with {CONTINUATION!r} before tokens inside words; the "
-            f"teacher's is a {type(model).__name__}"
-        )
-    engine: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    engine.no_truncation()
-    engine.no_padding()
-    engine.encode_special_tokens = True
-    return engine
-
-
-def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The tokens in the order of their ids.
-
-    Raises:
-        UserError: if an id between them has no token.
-    """
-    vocabulary = tokenizer.get_vocab()
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    if [vocabulary[token] for token in tokens] != list(range(len(tokens))):
-        raise UserError("teacher: the ids of its tokenizer have gaps; they must be 0, 1, 2, ...")
-    return tokens
-
-
-def longest_tokens(text: str, vocabulary: Collection[str], *, is_inside: bool = False) -> Iterator[str | None]:
-    """The tokens that spell a word, or the inside of one, each the longest that fits; None at the end if none fits."""
-    start = 0
-    while start < len(text):
-        prefix = CONTINUATION if start or is_inside else ""
-        fitting = (end for end in range(len(text), start, -1) if prefix + text[start:end] in vocabulary)
-        end = next(fitting, None)
-        yield None if end is None else prefix + text[start:end]
-        start = end or len(text)
 
 
 def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> NDArray[np.int64]:
     """How often the tokenisation of `texts` needs each token, (V,).
 
-    A word that becomes [UNK] needs [UNK] and the tokens found before nothing fitted: without these it might be
-    tokenised otherwise.
+    A word of WordPiece that becomes [UNK] needs [UNK] and the tokens found before nothing fitted: without these it
+    might be tokenised otherwise.
 
     Raises:
-        UserError: if it is not a WordPiece tokenizer.
+        UserError: if it is no tokenizer of a known kind.
     """
-    engine, vocabulary = plain_tokenizer(tokenizer), tokenizer.get_vocab()
+    kind, engine, vocabulary = kind_of(tokenizer), plain_tokenizer(tokenizer), tokenizer.get_vocab()
     counts_V = np.zeros(len(tokens_of(tokenizer)), dtype=np.int64)
     for batch in _batches(texts):
         ids = _ids(engine, batch)
         counts_V += np.bincount(np.concatenate(ids), minlength=len(counts_V))
-        unknown = [text for text, found in zip(batch, ids, strict=True) if (found == tokenizer.unk_token_id).any()]
-        for text, encoding in zip(unknown, engine.encode_batch(unknown, add_special_tokens=False), strict=True):
-            for word in _unknown_words(engine, text, encoding, tokenizer.unk_token_id):
-                if len(word) <= engine.model.max_input_chars_per_word:
-                    found = [vocabulary[token] for token in longest_tokens(word, vocabulary) if token is not None]
-                    np.add.at(counts_V, found, 1)
+        for token in kind.needed_for_unknown(engine, batch, ids):
+            counts_V[vocabulary[token]] += 1
     return counts_V
 
 
 def trim_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, counts_V: NDArray[np.int64], minimum_count: int = 1
+    tokenizer: PreTrainedTokenizerFast, counts_V: NDArray[np.int64], settings: TrimSettings | None = None
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer with the tokens that :func:`count_needed` found at least `minimum_count` times.
+    """A tokenizer with the tokens that :func:`count_needed` found often enough, and those that always stay.
 
-    Special and added tokens stay, and all single characters with their ``##`` forms, so that dropped tokens can be
-    spelled. The tokens keep their order; their ids become 0, 1, 2, ... A text whose counted tokens all stay is
-    tokenised as before.
+    These are special and added tokens, what `settings` names, and what the kind of tokenizer cannot do without. With
+    each token stay the merges that build it, where there are such. The tokens keep their order; their ids become
+    0, 1, 2, ... A text whose counted tokens all stay is tokenised as before.
 
     Raises:
-        UserError: if it is not a WordPiece tokenizer.
+        UserError: if it is no tokenizer of a known kind.
     """
-    added = json.loads(plain_tokenizer(tokenizer).to_str())["added_tokens"]
-    always = {token["content"] for token in added} | set(tokenizer.all_special_tokens)
-    kept = [
-        token
-        for token, count in zip(tokens_of(tokenizer), counts_V, strict=True)
-        if count >= minimum_count or token in always or len(token.removeprefix(CONTINUATION)) == 1
-    ]
-    return _with_vocabulary(tokenizer, kept)
+    kind, settings = kind_of(tokenizer), settings or TrimSettings()
+    tokens = tokens_of(tokenizer)
+    fixed = _added_tokens(tokenizer) | set(tokenizer.all_special_tokens)
+    counts = dict(zip(tokens, counts_V.tolist(), strict=True))
+    needed = dict(counts)
+    for token in tokens:
+        if counts[token] and token not in fixed:
+            for part in kind.parts_of(token):
+                needed[part] += counts[token]
+    kept = {token for token in tokens if needed[token] >= settings.minimum_count or _stays(kind, token, settings)}
+    kept |= set(kind.indispensable())
+    kept |= {part for token in kept - fixed for part in kind.parts_of(token)}
+    return _with_tokens(tokenizer, kind, [token for token in tokens if token in kept or token in fixed])
 
 
 def trim_teacher(teacher: Teacher, tokenizer: PreTrainedTokenizerFast) -> Teacher:
-    """The teacher with only the tokens of `tokenizer`, a part of its own; their logits are unchanged.
+    """The teacher with only the tokens of `tokenizer`, a part of its own; what it computes of them is unchanged.
 
     The result shares everything but the embeddings with `teacher`, which is not changed.
 
     Raises:
         UserError: if the teacher does not have one of the tokens.
     """
-    rows_V = torch.from_numpy(ids_in(teacher.tokenizer, tokenizer))
-    return dataclasses.replace(teacher, model=_with_rows(teacher.model, rows_V), tokenizer=tokenizer)
+    model = trim_model(teacher.model, ids_in(teacher.tokenizer, tokenizer))
+    return dataclasses.replace(teacher, model=model, tokenizer=tokenizer)
 
 
 def ids_in(whole: PreTrainedTokenizerFast, part: PreTrainedTokenizerFast) -> NDArray[np.int64]:
@@ -198,35 +155,48 @@ def _ids(engine: Tokenizer, texts: list[str]) -> list[NDArray[np.int64]]:
     return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
 
-def _unknown_words(engine: Tokenizer, text: str, encoding: Encoding, unknown_id: int) -> Iterator[str]:
-    for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-        if token == unknown_id:
-            yield engine.normalizer.normalize_str(text[start:end]) if engine.normalizer else text[start:end]
+def _added_tokens(tokenizer: PreTrainedTokenizerFast) -> set[str]:
+    return {token["content"] for token in json.loads(tokenizer.backend_tokenizer.to_str())["added_tokens"]}
 
 
-def _with_vocabulary(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The same kind of tokenizer with other ids, loaded from files as users will load it."""
+def _stays(kind: TokenizerKind, token: str, settings: TrimSettings) -> bool:
+    """Whether a token stays for what it stands for: a character or a part of one, or text in one of the scripts."""
+    found = kind.text_of(token)
+    if found is None:
+        return True
+    if settings.keep_scripts and is_of_scripts(found.text, settings.keep_scripts):
+        return True
+    if len(found.text) != 1:
+        return False
+    letters, is_letter = settings.keep_letters, unicodedata.category(found.text).startswith("L")
+    return letters is None or not is_letter or script_of(found.text) in letters
+
+
+def _with_tokens(
+    tokenizer: PreTrainedTokenizerFast, kind: TokenizerKind, tokens: Sequence[str]
+) -> PreTrainedTokenizerFast:
+    """The same kind of tokenizer with other ids."""
     ids = {token: number for number, token in enumerate(tokens)}
-    with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(tokenizer, folder)
-        Path(folder, "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-        state = read_json(Path(folder, "tokenizer.json"))
-        state["model"]["vocab"] = ids
+
+    def renumber(state: dict[str, Any], config: dict[str, Any]) -> None:
+        state["model"] = kind.model_with(tokens)
         for token in state["added_tokens"]:
             token["id"] = ids[token["content"]]
         state["added_tokens"].sort(key=lambda token: token["id"])
         _renumber(state["post_processor"], ids)
-        write_json(Path(folder, "tokenizer.json"), state)
-        config = read_json(Path(folder, "tokenizer_config.json"))
         if "added_tokens_decoder" in config:
             added = config["added_tokens_decoder"].values()
             config["added_tokens_decoder"] = {str(ids[token["content"]]): token for token in added}
-        write_json(Path(folder, "tokenizer_config.json"), config)
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+    made = rewritten(tokenizer, renumber)
+    assert made.get_vocab() == ids
+    return made
 
 
 def _renumber(processor: dict[str, Any] | None, ids: dict[str, int]) -> None:
-    """Put the new ids into the post-processor, which adds [CLS] and [SEP], in both forms that tokenizers writes."""
+    """Put the new ids into the post-processor, which adds [CLS] and [SEP], in all forms that tokenizers writes."""
+    for part in (processor or {}).get("processors", []):
+        _renumber(part, ids)
     for added in (processor or {}).get("special_tokens", {}).values():
         added["ids"] = [ids[token] for token in added["tokens"]]
     for key in ("sep", "cls"):
@@ -234,18 +204,42 @@ def _renumber(processor: dict[str, Any] | None, ids: dict[str, int]) -> None:
             processor[key] = [processor[key][0], ids[processor[key][0]]]
 
 
-def _with_rows(model: BertForMaskedLM, rows_V: torch.Tensor) -> BertForMaskedLM:
-    """The model with these rows of its tied embeddings and of the output bias; it shares everything else."""
-    predictions = model.cls.predictions
-    whole = {model.bert.embeddings.word_embeddings.weight, predictions.decoder.weight, predictions.decoder.bias}
+def trim_model(model: PreTrainedModel, ids_V: NDArray[np.int64]) -> PreTrainedModel:
+    """The model with these rows of its embeddings and of its decoder, if it has one; it shares everything else.
+
+    Args:
+        model: any model with word embeddings; it is not changed.
+        ids_V: the rows, in the order of their new ids.
+    """
+    rows_V = torch.from_numpy(ids_V)
+    words, decoder = model.get_input_embeddings(), model.get_output_embeddings()
+    whole = {words.weight} | ({decoder.weight, decoder.bias} if decoder else set()) - {None}
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()] if tensor not in whole}
     shared |= {id(tensor): nn.Parameter(tensor.detach()[rows_V], tensor.requires_grad) for tensor in whole}
     trimmed = copy.deepcopy(model, shared)
-    trimmed.config.vocab_size = len(rows_V)
-    embeddings = trimmed.bert.embeddings.word_embeddings
-    embeddings.num_embeddings = trimmed.cls.predictions.decoder.out_features = len(rows_V)
-    pad_id = model.bert.embeddings.word_embeddings.padding_idx
-    if pad_id is not None:
-        embeddings.padding_idx = int((rows_V == pad_id).nonzero()) if (rows_V == pad_id).any() else None
-        trimmed.config.pad_token_id = embeddings.padding_idx
+    trimmed.config.vocab_size = trimmed.get_input_embeddings().num_embeddings = len(rows_V)
+    if decoder:
+        trimmed.get_output_embeddings().out_features = len(rows_V)
+    new_ids = {int(old): new for new, old in enumerate(ids_V)}
+    _move_positions(trimmed, new_ids)
+    for name, old in trimmed.config.to_dict().items():
+        if name.endswith("_token_id") and isinstance(old, int):
+            setattr(trimmed.config, name, new_ids.get(old))
     return trimmed
+
+
+def _move_positions(model: PreTrainedModel, new_ids: dict[int, int]) -> None:
+    """Give the padding token's row its new place, also in positions that are counted from it, as RoBERTa's are."""
+    words = model.get_input_embeddings()
+    if words.padding_idx is None:
+        return
+    old, new = words.padding_idx, new_ids.get(words.padding_idx)
+    words.padding_idx = new
+    embeddings = model.base_model.embeddings
+    positions = getattr(embeddings, "position_embeddings", None)
+    if positions is not None and positions.padding_idx is not None:
+        assert new is not None
+        weight = positions.weight
+        positions.weight = nn.Parameter(weight.detach()[old - new :].clone(), weight.requires_grad)
+        positions.num_embeddings = model.config.max_position_embeddings = len(positions.weight)
+        embeddings.padding_idx = positions.padding_idx = new

@@ -12,7 +12,7 @@ from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.teacher import load_teacher
-from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
@@ -69,7 +69,7 @@ def _check_models(run: Run) -> None:
         check_heads(positive_weights(recipe.distillation), has_head(teacher.model))
         tokens_of(teacher.tokenizer)
         if own:
-            plain_tokenizer(teacher.tokenizer)
+            kind_of(teacher.tokenizer)
     else:
         config = teacher_config(run)
         longest = config.max_position_embeddings

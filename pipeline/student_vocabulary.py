@@ -97,7 +97,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     lost: dict[str, float] = {}
     if own.trim:
         counts_T = count_needed(whole, texts)
-        made = trim_tokenizer(whole, counts_T, own.trim.minimum_count)
+        made = trim_tokenizer(whole, counts_T, own.trim)
     else:
         assert own.train is not None
         try:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import runpy
 import signal
 from collections import Counter
 from pathlib import Path
@@ -113,6 +114,32 @@ def tiny_teacher_folder(tiny_teacher: Teacher, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("teacher") / "tiny"
     save_teacher(tiny_teacher, folder)
     return folder
+
+
+TOKENIZER_MAKERS = runpy.run_path(str(Path(__file__).with_name("sample_tokenizers.py")))["KINDS"]
+
+
+@pytest.fixture(scope="session")
+def tokenizers_of_all_kinds(sentences: list[str]) -> dict[str, PreTrainedTokenizerFast]:
+    """A small tokenizer of the sentences of each kind that people use."""
+    return {kind: make(sentences) for kind, make in TOKENIZER_MAKERS.items()}
+
+
+@pytest.fixture(scope="session", params=list(TOKENIZER_MAKERS))
+def any_tokenizer(
+    request: pytest.FixtureRequest, tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast]
+) -> PreTrainedTokenizerFast:
+    """Each of them in turn."""
+    return tokenizers_of_all_kinds[request.param]
+
+
+@pytest.fixture(scope="session")
+def e5_folder() -> Path:
+    """The multilingual-e5-small that DISTILRUBERT_E5 names; the test is skipped where it names none."""
+    named = os.environ.get("DISTILRUBERT_E5")
+    if not named:
+        pytest.skip("DISTILRUBERT_E5 does not name a folder with multilingual-e5-small")
+    return Path(named)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from distilrubert.distill.batches.masking import disguise, draw_uniform, drawing
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.modeling.splitting import shared_tokens
-from distilrubert.modeling.trimming import CONTINUATION, tokens_of
+from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,9 @@ class SpanMasker:
 
 def _characters_of(tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
     """How many characters of text each token stands for; [UNK] for any number, other special tokens for one."""
-    lengths = np.array([len(token.removeprefix(CONTINUATION)) for token in tokens_of(tokenizer)])
+    texts = map(kind_of(tokenizer).text_of, tokens_of(tokenizer))
+    # A part of a character reaches as far as the character.
+    lengths = np.array([1 if found is None else len(found.text) for found in texts])
     lengths[tokenizer.all_special_ids] = 1
     lengths[tokenizer.unk_token_id] = np.iinfo(np.int64).max
     return lengths

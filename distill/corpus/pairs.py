@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.distill.corpus.tokenisation import (
-    backend_of,
     check_max_length,
     fragments_of_text,
     list_column,
     set_up_worker,
 )
 from distilrubert.modeling.alignment import Offsets, align
+from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
 
 
 class PairEncoder:
@@ -43,7 +43,7 @@ class PairEncoder:
             check_max_length(max_length, tokenizer.model_max_length)
         self._limit = max_length - 2
         self._edges = [(tokenizer.cls_token_id, tokenizer.sep_token_id) for tokenizer in (teacher, student)]
-        self._backends = [backend_of(tokenizer) for tokenizer in (teacher, student)]
+        self._backends = [plain_tokenizer(tokenizer) for tokenizer in (teacher, student)]
 
     def encode(self, texts: list[str]) -> list[list[Pair]]:
         """The examples of each text; an empty text has one, of [CLS] and [SEP] alone."""

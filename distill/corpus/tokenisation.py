@@ -12,11 +12,12 @@ import multiprocess  # with which `datasets` starts its processes
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.processes import end_with
+from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
 
 # The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by fragments.
 FRAGMENT_CHARACTERS = 20_000
@@ -27,14 +28,6 @@ def check_max_length(max_length: int, allowed: int) -> None:
     """Raise a UserError if sequences may become longer than the tokenizer, and so the model, allows."""
     if max_length > allowed:
         raise UserError(f"corpus.max_length: {max_length} is more than the tokenizer's {allowed} tokens")
-
-
-def backend_of(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """A copy of its Rust part that neither truncates nor pads."""
-    backend: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
 
 
 def list_column(lists: list[NDArray[np.int32]]) -> pa.ListArray:
@@ -63,7 +56,7 @@ class SequenceEncoder:
         check_max_length(max_length, tokenizer.model_max_length)
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
-        self._backend = backend_of(tokenizer)
+        self._backend = plain_tokenizer(tokenizer)
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""

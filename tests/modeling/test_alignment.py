@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds import plain_tokenizer, tokens_of
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
@@ -215,3 +215,35 @@ def test_real_texts_are_aligned_with_a_tokenizer_that_drops_marks(
         character for character in set(whole) if unicodedata.category(character) == "Mn"
     }
     assert not (is_seen[1] > is_seen[0]).any()
+
+
+# Marks that combine, characters that NFKC rewrites, signs of several code points, ideographs, white space.
+CHARACTERS = "аеижйёп \u0301\u0306\u0308\u200d\u200b\ufe0f\u00ad\u00a0\u3000\t\nﬁ①Å½²Ⅷ漢字한👨👩👧🇷🇺❤😀.,-«»[]<>A1ꙮ𐍈"
+PAIRS = list(itertools.combinations(["wordpiece", "unigram", "roberta-bpe", "modernbert-bpe"], 2))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.one_of(st.text(CHARACTERS, max_size=12), st.sampled_from(TEXTS), st.text(max_size=6)), max_size=3)
+)
+def test_any_two_kinds_of_tokenizers_are_aligned(
+    pair: tuple[str, str], texts: list[str], tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    both = [encoded_offsets(tokenizers_of_all_kinds[kind], texts) for kind in pair]
+    aligned = align(*both)
+    whole = "".join(texts)
+    seen = []
+    for tokens, spans_N in zip(both, aligned, strict=True):
+        assert (tokens.end_N > tokens.start_N).all()
+        assert (np.diff(spans_N) >= 0).all()
+        # Tokens that share a character are in one span, so each character has one at most.
+        seen.append(span_of_characters(tokens, spans_N, len(whole)))
+        for span, start, end in zip(spans_N, tokens.start_N, tokens.end_N, strict=True):
+            assert (seen[-1][start:end] == span).all()
+    is_seen = np.stack(seen) >= 0
+    np.testing.assert_array_equal(*np.stack(seen)[:, is_seen.all(0)])
+    assert {*aligned[0]} | {*aligned[1]} == set(range(len({*aligned[0]} | {*aligned[1]})))
+    # What is neither white space nor dropped by a normaliser is seen by both.
+    is_letter = np.array([unicodedata.category(character)[0] in "LN" for character in whole], dtype=bool)
+    assert is_seen[:, is_letter].all()

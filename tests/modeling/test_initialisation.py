@@ -9,7 +9,8 @@ from distilrubert.modeling.initialisation import averaging_matrix, initial_weigh
 from distilrubert.modeling.splitting import split_vocabulary
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import count_needed, tokens_of
+from distilrubert.modeling.tokenizer_kinds import tokens_of
+from distilrubert.modeling.trimming import count_needed
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)

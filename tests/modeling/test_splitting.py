@@ -3,15 +3,20 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.modeling.splitting import shared_tokens, split_token, split_vocabulary
+from distilrubert.modeling.splitting import shared_tokens, split_text, split_vocabulary
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds import plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenText
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
     return train_wordpiece(sentences, size=110).tokenizer
+
+
+def wordpiece(token: str) -> TokenText:
+    return TokenText(token.removeprefix("##"), token.startswith("##"))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,8 @@ def small(sentences: list[str]) -> PreTrainedTokenizerFast:
     ],
 )
 def test_by_hand(piece: str, vocabulary: set[str], expected: list[str] | None) -> None:
-    assert split_token(piece, vocabulary) == expected
+    found = split_text(wordpiece(piece), {wordpiece(token) for token in vocabulary})
+    assert found == (expected and [wordpiece(part) for part in expected])
 
 
 def test_every_word_piece_is_spelt_as_the_tokenizer_spells_it(

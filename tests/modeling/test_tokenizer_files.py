@@ -3,10 +3,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import Unigram
-from tokenizers.pre_tokenizers import Metaspace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer, student_tokenizer
@@ -54,30 +51,59 @@ def test_vocab_txt_lists_the_pieces_by_id(tiny_teacher: Teacher, tmp_path: Path)
     assert json.loads((tmp_path / "special_tokens_map.json").read_text())["mask_token"] == "[MASK]"
 
 
-@pytest.fixture
-def unigram() -> PreTrainedTokenizerFast:
-    """A tokenizer as multilingual-e5-small (also a BERT) has it: no WordPiece."""
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁мир", "▁", "м", "и", "р"]
-    backend = Tokenizer(Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3))
-    backend.pre_tokenizer = Metaspace()
-    backend.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        cls_token="<s>",
-        pad_token="<pad>",
-        sep_token="</s>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_max_length=32,
-    )
-
-
-def test_other_kinds_of_tokenizer_are_carried(unigram: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    save_tokenizer(student_tokenizer(unigram), tmp_path)
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "roberta", "modernbert", "camembert", "distilbert"])
+def test_any_kind_is_carried_beside_any_model(
+    any_tokenizer: PreTrainedTokenizerFast, model_type: str, sentences: list[str], tmp_path: Path
+) -> None:
+    """The class of a model's own tokenizer may drop normalisers, or expect ids that this one does not have."""
+    save_tokenizer(student_tokenizer(any_tokenizer), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.model_input_names == ["input_ids", "attention_mask"]
-    assert loaded("мир рим")["input_ids"] == unigram("мир рим")["input_ids"] == [0, 5, 6, 9, 8, 7, 2]
-    assert loaded.model_max_length == 32
-    assert not (tmp_path / "vocab.txt").exists()
+    texts = [*sentences, "ﬁn ①\u3000и\u0306од", f"Кот {any_tokenizer.mask_token} спит   тут", ""]
+    assert {*loaded(texts)} == {"input_ids", "attention_mask"}
+    assert loaded(texts)["input_ids"] == any_tokenizer(texts)["input_ids"]
+    assert loaded("Да.", "Нет.")["input_ids"] == any_tokenizer("Да.", "Нет.")["input_ids"]
+    assert loaded.model_max_length == any_tokenizer.model_max_length
+    assert loaded.special_tokens_map == any_tokenizer.special_tokens_map
+    alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert [encoding.ids for encoding in alone.encode_batch(texts)] == any_tokenizer(texts)["input_ids"]
+
+
+def test_other_kinds_have_no_files_of_their_own(
+    tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast], tmp_path: Path
+) -> None:
+    """vocab.json and merges.txt would be stale once a vocabulary is trimmed."""
+    engine = tokenizers_of_all_kinds["roberta-bpe"].backend_tokenizer
+    roberta = RobertaTokenizerFast(tokenizer_object=engine, vocab=engine.get_vocab(), merges=[])
+    save_tokenizer(roberta, tmp_path)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     # A name that both lines of transformers know.
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_lines_keep_their_ids(
+    tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast],
+    real_tokenizer: PreTrainedTokenizerFast,
+    real_texts: list[str],
+) -> None:
+    lines = real_texts[::3] + real_texts[1 : 3 * 14_100 : 3]
+    assert len(lines) > 100_000
+    for tokenizer in (real_tokenizer, tokenizers_of_all_kinds["roberta-bpe"], tokenizers_of_all_kinds["unigram"]):
+        made = student_tokenizer(tokenizer)
+        engines = [each.backend_tokenizer for each in (tokenizer, made)]
+        for start in range(0, len(lines), 5_000):
+            whole, own = (engine.encode_batch_fast(lines[start : start + 5_000]) for engine in engines)
+            assert [encoding.ids for encoding in own] == [encoding.ids for encoding in whole]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_lines_keep_their_ids_in_e5(e5_folder: Path, real_texts: list[str]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(e5_folder)
+    made = student_tokenizer(tokenizer)
+    for start in range(0, 100_000, 5_000):
+        lines = real_texts[start : start + 5_000]
+        assert made(lines)["input_ids"] == tokenizer(lines)["input_ids"]

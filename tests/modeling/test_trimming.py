@@ -1,3 +1,5 @@
+import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -5,23 +7,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import student_tokenizer
+from distilrubert.modeling.tokenizer_kinds import kind_of, plain_tokenizer, tokens_of
 from distilrubert.modeling.trimming import (
     count_needed,
     count_tokens,
     ids_in,
     measure_resplit,
-    plain_tokenizer,
-    tokens_of,
     trim_teacher,
     trim_tokenizer,
 )
+from distilrubert.modeling.vocabulary_settings import TrimSettings
 
 
 def wordpiece(pieces: list[str], folder: Path) -> PreTrainedTokenizerFast:
@@ -39,7 +43,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert dict(zip(tokens_of(tokenizer)[5:], counts[5:].tolist(), strict=True)) == {
         "а": 1, "б": 0, "##а": 0, "##б": 0, "аб": 2, "##аб": 1, "абаб": 1, "ба": 1,
     }  # fmt: skip
-    trimmed = trim_tokenizer(tokenizer, counts, minimum_count=2)
+    trimmed = trim_tokenizer(tokenizer, counts, TrimSettings(minimum_count=2))
     assert tokens_of(trimmed)[5:] == ["а", "б", "##а", "##б", "аб"]
     assert tokens(trimmed, "абаб ба аб") == ["аб", "##а", "##б", "б", "##а", "аб"]
 
@@ -53,30 +57,107 @@ def test_what_leads_to_an_unknown_word_is_counted(tmp_path: Path) -> None:
     assert tokens(trim_tokenizer(tokenizer, counts), "абв") == ["[UNK]"]
 
 
-@settings(deadline=None)
+def hand_made(model: models.Model, before: pre_tokenizers.PreTokenizer) -> PreTrainedTokenizerFast:
+    engine = Tokenizer(model)
+    engine.pre_tokenizer = before
+    return PreTrainedTokenizerFast(tokenizer_object=engine, unk_token="<unk>")
+
+
+LETTERLESS = TrimSettings(keep_letters=[])
+
+
+def test_the_lowest_score_of_a_unigram_stays() -> None:
+    """An unknown "а" costs the lowest score and 10 more. Without "я" it would be cheap, and <unk> бвг would win."""
+    scores = {"<unk>": 0.0, "аб": -20.0, "вг": -20.0, "бвг": -1.0, "я": -50.0, "лишнее": -2.0}
+    tokenizer = hand_made(models.Unigram([*scores.items()], unk_id=0), pre_tokenizers.WhitespaceSplit())
+    assert tokens(tokenizer, "абвг") == ["аб", "вг"]
+    trimmed = trim_tokenizer(tokenizer, count_needed(tokenizer, ["абвг"]), LETTERLESS)
+    assert tokens_of(trimmed) == ["<unk>", "аб", "вг", "я"]
+    assert tokens(trimmed, "абвг") == ["аб", "вг"]
+    assert trimmed("бвг")["input_ids"] == [0, 2]
+
+
+def test_scores_are_kept(tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast], sentences: list[str]) -> None:
+    tokenizer = tokenizers_of_all_kinds["unigram"]
+    trimmed = trim_tokenizer(tokenizer, count_needed(tokenizer, sentences[:9]))
+    whole, part = (dict(json.loads(made.backend_tokenizer.to_str())["model"]["vocab"]) for made in (tokenizer, trimmed))
+    assert part.items() < whole.items()
+    assert min(part.values()) == min(whole.values())
+
+
+def test_the_merges_that_build_a_byte_token_stay() -> None:
+    """ "abc" is made of a and bc; "ab" is needed by nothing."""
+    ids = {token: number for number, token in enumerate(["<unk>", "a", "b", "c", "ab", "bc", "abc", "cc"])}
+    merges = [("b", "c"), ("a", "bc"), ("a", "b"), ("c", "c")]
+    tokenizer = hand_made(models.BPE(ids, merges), pre_tokenizers.ByteLevel(add_prefix_space=False))
+    counts = count_needed(tokenizer, ["abc", "abc", "cc"])
+    assert counts.tolist() == [0, 0, 0, 0, 0, 0, 2, 1]
+    trimmed = trim_tokenizer(tokenizer, counts, TrimSettings(minimum_count=2))
+    assert tokens_of(trimmed) == ["<unk>", "a", "b", "c", "bc", "abc"]
+    assert [tokens(trimmed, text) for text in ("abc", "ab", "cc")] == [["abc"], ["a", "b"], ["c", "c"]]
+    # "bc" is needed twice, once for itself and once for "abc", which does not stay.
+    counts = np.array([0, 0, 0, 0, 0, 1, 1, 0])
+    assert tokens_of(trim_tokenizer(tokenizer, counts, TrimSettings(minimum_count=2)))[1:] == ["a", "b", "c", "bc"]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "roberta-bpe", "modernbert-bpe"])
+@settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_a_text_without_dropped_pieces_is_tokenised_as_before(
-    tiny_teacher: Teacher, sentences: list[str], data: st.DataObject
+def test_a_text_without_dropped_tokens_is_tokenised_as_before(
+    kind: str,
+    tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast],
+    sentences: list[str],
+    data: st.DataObject,
 ) -> None:
+    tokenizer = tokenizers_of_all_kinds[kind]
     known = data.draw(st.lists(st.sampled_from(sentences), max_size=10))
-    counts = count_needed(tiny_teacher.tokenizer, known)
-    trimmed = trim_tokenizer(tiny_teacher.tokenizer, counts)
-    words = st.text(st.sampled_from("приветднё.-☃"), min_size=1, max_size=8)
+    letters = data.draw(st.sampled_from([None, [], ["Latin"]]))
+    trimmed = trim_tokenizer(tokenizer, count_needed(tokenizer, known), TrimSettings(keep_letters=letters))
+    words = st.text(st.sampled_from("приветднё.-☃й\u0306漢ﬁ "), min_size=1, max_size=8)
     text = " ".join(data.draw(st.lists(st.one_of(words, st.sampled_from(sentences)), max_size=6)))
-    is_kept = np.isin(np.arange(len(tiny_teacher.tokenizer)), ids_in(tiny_teacher.tokenizer, trimmed))
-    if is_kept[count_needed(tiny_teacher.tokenizer, [text]) > 0].all():
-        assert tokens(trimmed, text) == tokens(tiny_teacher.tokenizer, text)
+    is_kept = np.isin(np.arange(len(tokenizer)), ids_in(tokenizer, trimmed))
+    if is_kept[count_needed(tokenizer, [text]) > 0].all():
+        assert tokens(trimmed, text) == tokens(tokenizer, text)
     for sentence in known:
-        assert tokens(trimmed, sentence) == tokens(tiny_teacher.tokenizer, sentence)
+        assert tokens(trimmed, sentence) == tokens(tokenizer, sentence)
 
 
-def test_special_tokens_and_characters_stay(tiny_teacher: Teacher) -> None:
-    nothing = np.zeros(len(tiny_teacher.tokenizer), dtype=np.int64)
-    trimmed = trim_tokenizer(tiny_teacher.tokenizer, nothing)
-    assert sorted(trimmed.get_vocab().values()) == list(range(len(trimmed)))
-    whole = tokens_of(tiny_teacher.tokenizer)
-    assert tokens_of(trimmed) == whole[:5] + [piece for piece in whole[5:] if len(piece.removeprefix("##")) == 1]
-    assert trimmed.mask_token_id == tokens_of(trimmed).index("[MASK]")
+def test_special_tokens_and_single_characters_stay(any_tokenizer: PreTrainedTokenizerFast) -> None:
+    trimmed = trim_tokenizer(any_tokenizer, np.zeros(len(any_tokenizer), dtype=np.int64))
+    kept = tokens_of(trimmed)
+    assert kept == [token for token in tokens_of(any_tokenizer) if token in {*kept}]
+    assert len(kept) < len(any_tokenizer)
+    kind = kind_of(any_tokenizer)
+    texts = {token: kind.text_of(token) for token in tokens_of(any_tokenizer)}
+    single = {token for token, found in texts.items() if found and len(found.text) == 1}
+    assert len(single) > 60
+    assert single | {*kind.indispensable()} | {*any_tokenizer.get_added_vocab()} <= {*kept}
+    for role in ("pad", "unk", "cls", "sep", "mask"):
+        name = getattr(any_tokenizer, f"{role}_token")
+        assert (getattr(trimmed, f"{role}_token"), getattr(trimmed, f"{role}_token_id")) == (name, kept.index(name))
+
+
+def test_only_the_letters_that_are_named_stay(tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast]) -> None:
+    tokenizer = tokenizers_of_all_kinds["unigram"]
+    nothing = np.zeros(len(tokenizer), dtype=np.int64)
+    single = {token for token in tokens_of(tokenizer) if len(token.removeprefix("▁")) == 1}
+    letters = {token for token in single if token.removeprefix("▁").isalpha()}
+    kept = {*tokens_of(trim_tokenizer(tokenizer, nothing, LETTERLESS))}
+    assert single - letters < kept
+    assert len(kept & letters) <= 1  # the lowest score may be a letter's
+    assert {*tokens_of(trim_tokenizer(tokenizer, nothing, TrimSettings(keep_letters=["Cyrillic"])))} > letters
+
+
+def test_the_tokens_of_a_script_stay(any_tokenizer: PreTrainedTokenizerFast, sentences: list[str]) -> None:
+    nothing = np.zeros(len(any_tokenizer), dtype=np.int64)
+    trimmed = trim_tokenizer(any_tokenizer, nothing, TrimSettings(keep_scripts=["Cyrillic"], keep_letters=[]))
+    kind = kind_of(any_tokenizer)
+    texts = {token: found.text for token in tokens_of(any_tokenizer) if (found := kind.text_of(token))}
+    words = {token for token, text in texts.items() if text.isalpha() and not text.isascii()}
+    assert len(words) > 80
+    assert words <= {*tokens_of(trimmed)}
+    letters = ["".join(filter(str.isalpha, sentence)) for sentence in sentences if not any(map(str.isdigit, sentence))]
+    assert measure_resplit(any_tokenizer, trimmed, letters).changed == 0
 
 
 def test_special_tokens_get_their_new_ids_everywhere(tmp_path: Path) -> None:
@@ -88,6 +169,20 @@ def test_special_tokens_get_their_new_ids_everywhere(tmp_path: Path) -> None:
         assert made("слово [MASK]")["input_ids"] == [3, 1, 6, 5]
         assert made.convert_ids_to_tokens([3, 1, 6, 5, 0]) == ["[CLS]", "слово", "[MASK]", "[SEP]", "[PAD]"]
         assert made.all_special_ids == [made.convert_tokens_to_ids(token) for token in made.all_special_tokens]
+
+
+def test_whole_inputs_are_those_of_the_whole_tokenizer(
+    any_tokenizer: PreTrainedTokenizerFast, sentences: list[str]
+) -> None:
+    """With special tokens around a pair, and one in the text, which may take the space before it."""
+    trimmed = trim_tokenizer(any_tokenizer, count_needed(any_tokenizer, sentences[:20]))
+    rows_V = ids_in(any_tokenizer, trimmed)
+    mask = any_tokenizer.mask_token
+    for text in [*sentences[:20], f"Кот {mask} спит", f"Нет,{mask}"]:
+        expected = any_tokenizer(text, "Да.")
+        for made in (trimmed, student_tokenizer(trimmed)):
+            assert rows_V[made(text, "Да.")["input_ids"]].tolist() == expected["input_ids"]
+        assert {*trimmed(text)} == {*expected}
 
 
 def test_logits_over_kept_pieces_are_the_teachers(tiny_teacher: Teacher, sentences: list[str], tmp_path: Path) -> None:
@@ -138,6 +233,67 @@ def test_a_strange_piece_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> No
         trim_teacher(tiny_teacher, wordpiece(["чужое"], tmp_path))
 
 
+make_teacher = runpy.run_path(str(Path(__file__).with_name("test_families.py")))["make_teacher"]
+TEACHERS = [
+    ("distilbert", "wordpiece", True),
+    ("bert", "unigram", False),
+    ("xlm-roberta", "unigram", True),
+    ("roberta", "roberta-bpe", True),
+    ("modernbert", "modernbert-bpe", True),
+    ("modernbert", "modernbert-bpe", False),
+]
+
+
+@pytest.mark.parametrize(("model_type", "kind", "with_head"), TEACHERS)
+def test_a_trimmed_teacher_of_any_family_computes_the_same(
+    model_type: str,
+    kind: str,
+    with_head: bool,
+    tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast],
+    sentences: list[str],
+    tmp_path: Path,
+) -> None:
+    teacher = make_teacher(model_type, tokenizers_of_all_kinds[kind], with_head=with_head)
+    assert_computes_the_same(teacher, sentences[:5], tmp_path)
+
+
+def test_positions_follow_a_padding_token_that_moves(tmp_path: Path) -> None:
+    """RoBERTa counts positions from the id of its padding token."""
+    tokenizer = wordpiece(["слово", "речь"], tmp_path)
+    (tmp_path / "vocab.txt").write_text("а\nредкое\n" + (tmp_path / "vocab.txt").read_text())
+    tokenizer = BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=False, strip_accents=False)
+    assert tokenizer.pad_token_id == 2
+    trimmed = assert_computes_the_same(make_teacher("roberta", tokenizer), ["слово а", "речь"], tmp_path)
+    assert trimmed.model.config.pad_token_id == 1
+    assert trimmed.tokenizer.model_max_length == 62
+
+
+def assert_computes_the_same(whole: Teacher, texts: list[str], folder: Path) -> Teacher:
+    trimmed = trim_tokenizer(whole.tokenizer, count_needed(whole.tokenizer, texts))
+    kept_V = ids_in(whole.tokenizer, trimmed)
+    assert len(kept_V) < len(whole.tokenizer)
+    save_teacher(trim_teacher(whole, trimmed), folder / "trimmed")
+    loaded = load_teacher(folder / "trimmed")
+    its, own = (
+        whole.tokenizer(texts, padding=True, return_tensors="pt"),
+        trimmed(texts, padding=True, return_tensors="pt"),
+    )
+    for made in (trim_teacher(whole, trimmed), loaded):
+        with torch.no_grad():
+            expected, found = (
+                model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+                for model, inputs in ((whole.model, its), (made.model, own))
+            )
+        if has_head(whole.model):
+            torch.testing.assert_close(found.logits, expected.logits[..., kept_V], atol=1e-5, rtol=1e-5)
+        else:
+            torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, atol=1e-6, rtol=1e-6)
+        for role in ("pad", "cls", "sep", "bos", "eos"):
+            old = getattr(whole.model.config, f"{role}_token_id", None)
+            assert old is None or kept_V[getattr(made.model.config, f"{role}_token_id")] == old
+    return loaded
+
+
 @pytest.mark.data
 def test_real_texts_keep_their_tokens_and_logits(
     real_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], real_texts: list[str]
@@ -179,9 +335,10 @@ def test_the_real_vocabulary_on_the_whole_corpus(
         (1, 57_560, (0, 0), (163, 133)),
         (5, 39_285, (38_134, 27_790), (1_101, 756)),
     ):
-        trimmed = trim_tokenizer(real_tokenizer, counts + its_counts, minimum_count)
+        settings = TrimSettings(minimum_count=minimum_count)
+        trimmed = trim_tokenizer(real_tokenizer, counts + its_counts, settings)
         assert len(trimmed) == size
         found = measure_resplit(real_tokenizer, trimmed, real_texts)
         assert (found.tokens, found.texts, found.dropped, found.changed) == (7_755_418, 257_888, *changes)
-        beside = measure_resplit(real_tokenizer, trim_tokenizer(real_tokenizer, counts, minimum_count), held_out)
+        beside = measure_resplit(real_tokenizer, trim_tokenizer(real_tokenizer, counts, settings), held_out)
         assert (beside.tokens, beside.texts, beside.dropped, beside.changed) == (152_950, 5_158, *its_changes)

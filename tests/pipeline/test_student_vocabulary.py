@@ -11,7 +11,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import tokens_of
+from distilrubert.modeling.tokenizer_kinds import tokens_of
 from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run

@@ -14,7 +14,7 @@ from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.corpus.store import Pair, load_corpus
 from distilrubert.distill.corpus.tokenisation import SequenceEncoder
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.trimming import plain_tokenizer
+from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
