@@ -9,10 +9,15 @@ from typing import Any, TypeVar
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
+from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
+from distilrubert.evaluation.sentences.frozen_vectors import Prompts
+from distilrubert.evaluation.sentences.suite_scores import measure_suite
+from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
@@ -21,7 +26,7 @@ from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS, DONE, FAILED
 from distilrubert.pipeline.recipe import overridden, validated
-from distilrubert.pipeline.summary import parity_table, quality_table, speed_table
+from distilrubert.pipeline.summary import parity_table, quality_table, speed_table, suite_table
 from distilrubert.pipeline.terminal import print_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository
 from distilrubert.pipeline.verification.statement import all_hold, statement_table, statements_as_json, summary
@@ -75,26 +80,51 @@ def _check_output(path: Path) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Fine-tune one model on tasks."""
+    """Fine-tune one model on tasks, or score its vectors on a suite."""
     _check_output(options.output)
+    if bool(options.task) == bool(options.suite):
+        raise UserError("--task or --suite: name one of the two")
+    report, table = (_suite_scores(options), suite_table) if options.suite else (_task_scores(options), quality_table)
+    report.save(options.output)
+    print_table(table(report))
+
+
+def _task_scores(options: argparse.Namespace) -> Measurements:
     if options.probe and (options.onnx or options.openvino):
         raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
+    if options.query_prompt or options.document_prompt:
+        raise UserError("--query-prompt, --document-prompt: are for --suite")
     exported = _of_options(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     tasks = load_tasks(options.task)
-    quality = measure_quality(
+    return measure_quality(
         {"model": checkpoint_folder(options.model)},
         [] if options.probe else tasks,
         _of_options(QualitySettings, {"seeds": _or(options.seeds, DEFAULT_SEEDS), "finetuning": finetuning}),
         held_out=[],
-        # Beside the output, so that the same command continues where it was stopped.
-        cache_folder=options.output.with_name(f"{options.output.stem}.scores"),
+        cache_folder=_cache_beside(options.output),
         exporters={"model": exporters_of(exported.cases)},
         processes=options.processes,
         probed=tasks if options.probe else [],
     )
-    quality.save(options.output)
-    print_table(quality_table(quality))
+
+
+def _suite_scores(options: argparse.Namespace) -> Measurements:
+    if options.probe or options.seeds or options.overrides:
+        raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds and --set out")
+    exported = _of_options(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
+    suite = load_suite(options.suite)
+    folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
+    prompts = None
+    if options.query_prompt is not None or options.document_prompt is not None:
+        prompts = Prompts(options.query_prompt or "", options.document_prompt or "")
+    files = {"model": [FORMATS[case] for case in exported.cases]}
+    return measure_suite({"model": folder}, suite, _cache_beside(options.output), files, prompts)
+
+
+def _cache_beside(output: Path) -> Path:
+    """Where finished scores are kept: the same command continues where it was stopped."""
+    return output.with_name(f"{output.stem}.scores")
 
 
 def benchmark(options: argparse.Namespace) -> None:

@@ -143,10 +143,20 @@ def _convert(parser: Parser) -> None:
 
 def _evaluate(parser: Parser) -> None:
     _add_model(parser)
-    _add_list(parser, "--task", "TASK", "names of shipped tasks, or YAML files", required=True)
+    _add_list(parser, "--task", "TASK", "names of shipped tasks, or YAML files")
+    parser.add_argument(
+        "--suite",
+        metavar="SUITE",
+        help="instead of tasks: score the vectors of sentences, of the model and of its files (--onnx, --openvino), on "
+        "a suite (encodechka, or a YAML file); nothing is fine-tuned",
+    )
+    said = "put before texts that are looked for or compared, for example 'query: ' (default: the model's own)"
+    parser.add_argument("--query-prompt", metavar="TEXT", help=said)
+    said = "put before texts that are found, for example 'passage: ' (default: the model's own)"
+    parser.add_argument("--document-prompt", metavar="TEXT", help=said)
     _add_list(parser, "--seeds", "N", "a fine-tuning run for each (default: 1 2 3)", type=int, default=None)
     for option, runtime in (("--onnx", "ONNX"), ("--openvino", "OpenVINO")):
-        said = f"also score the fine-tuned models as {runtime} files: formats, for example int8 (default: none)"
+        said = f"also score the models as {runtime} files: formats, for example int8 (default: none)"
         _add_list(parser, option, "FORMAT", said, nargs="*")
     said = "fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds"
     _add_flag(parser, "--probe", said)
@@ -259,7 +269,7 @@ COMMANDS = {
         "convert runs/demo/student --output /tmp/exported --onnx fp32 int8",
     ),
     "evaluate": (
-        "Fine-tune a model on labelled tasks, and report the mean and standard deviation of its scores.",
+        "Fine-tune a model on labelled tasks, or score its vectors of sentences on a suite.",
         _evaluate,
         "evaluate runs/demo/student --task recipes/demo/intents.yaml --output scores.json",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from distilrubert.common.measurements import Measurements
+from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
 from distilrubert.model_card.scores import have_vocabularies_of_their_own
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
@@ -71,6 +72,19 @@ def quality_table(quality: Measurements) -> Table:
         table.add_row(
             row.case, *held_out, *(_score(found.get(name), task["main_metric"]) for name, task in tasks.items())
         )
+    return table
+
+
+def suite_table(report: Measurements) -> Table:
+    """A row for each file of a model: the best score of each task of a suite, and their mean."""
+    suite, tasks, absent = (report.details[key] for key in ("suite", "tasks", "absent"))
+    told = f" (without {', '.join(absent)}: no data)" if absent else ""
+    headings = [f"{name}, {task['metric']}" for name, task in tasks.items()]
+    table = new_table(f"{suite['title']}{told}", ["file"], [*headings, f"mean of {len(tasks)}"], wrap_names=False)
+    for row in report.rows:
+        scores = row.values["scores"]
+        found = [*best_scores(scores, tasks).values(), mean_score(scores, tasks)]
+        table.add_row(row.case, *(f"{score:.3f}" for score in found))
     return table
 
 

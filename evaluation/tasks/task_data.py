@@ -1,11 +1,12 @@
 """The rows of a task: read, checked, split."""
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +110,33 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
 
 
 def _read_raw(task: TaskDefinition, part: str, columns: Sequence[str], where: str) -> Dataset:
+    if not task.dataset:
+        return read_table(Path(getattr(task.files, part)), columns, where)
+    dataset = task.dataset
+    with _readable(where):
+        return load_dataset(dataset.id, dataset.config, revision=dataset.revision, split=getattr(dataset, part))
+
+
+def read_table(path: Path, columns: Sequence[str], where: str) -> Dataset:
+    """The rows of a file; of CSV, the named columns as text.
+
+    Raises:
+        UserError: that begins with `where`, if it cannot be read.
+    """
+    options = _reader(path, columns, where)
     # `datasets` copies what it reads into a cache. The data is small, and nothing must stay in the user's home.
+    with _readable(where), tempfile.TemporaryDirectory() as cache:
+        # The name is not a pattern, even with brackets in it.
+        return load_dataset(
+            **options, data_files=glob.escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True
+        )
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
     try:
-        with without_bars(), tempfile.TemporaryDirectory() as cache:
-            if task.dataset:
-                return load_dataset(
-                    task.dataset.id,
-                    task.dataset.config,
-                    revision=task.dataset.revision,
-                    split=getattr(task.dataset, part),
-                )
-            path = Path(getattr(task.files, part))
-            options = _reader(path, columns, where)
-            # The name is not a pattern, even with brackets in it.
-            return load_dataset(
-                **options, data_files=glob.escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True
-            )
+        with without_bars():
+            yield
     except (OSError, ValueError, DatasetsError) as error:
         # Not from the error: a traceback would show the token that is removed here.
         raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None

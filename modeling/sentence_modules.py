@@ -1,0 +1,97 @@
+"""The files by which sentence-transformers knows how a folder makes a vector of a sentence."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
+
+PoolingMode = Literal["mean", "cls"]
+
+_PACKAGE = "sentence_transformers."
+_KNOWN = ("Transformer", "Pooling", "Normalize")
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceModules:
+    """How a model makes the vector of a sentence.
+
+    Attributes:
+        pooling: what becomes of its tokens' states.
+        query_prompt: put before a text that is looked for, and before both of two that are compared.
+        document_prompt: put before a text that is found.
+    """
+
+    pooling: PoolingMode = "mean"
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+
+def read_sentence_modules(folder: Path) -> SentenceModules | None:
+    """What the files of a folder say; None for a folder without them.
+
+    Raises:
+        UserError: if there is a module that a student cannot have, or a pooling that is neither mean nor CLS.
+    """
+    modules = _modules_in(folder)
+    if not modules:
+        return None
+    for module in modules:
+        name = str(module.get("type", "")).rpartition(".")[2]
+        if name not in _KNOWN or not _is_theirs(module):
+            raise UserError(f"{folder}: modules.json has a module {name}; allowed: {', '.join(_KNOWN)}")
+    poolings = [folder / module["path"] / "config.json" for module in modules if module["type"].endswith(".Pooling")]
+    return SentenceModules(_mode_in(poolings[0]) if poolings else "mean", *prompts_in(folder))
+
+
+def prompts_in(folder: Path) -> tuple[str, str]:
+    """The prompts of queries and of documents; empty where the folder has none."""
+    file = folder / "config_sentence_transformers.json"
+    config = read_json(file) if file.is_file() else {}
+    prompts = config.get("prompts") or {}
+    if default := config.get("default_prompt_name"):
+        return prompts.get(default, ""), prompts.get(default, "")
+    return prompts.get("query") or "", next((prompts[name] for name in _DOCUMENT_PROMPTS if prompts.get(name)), "")
+
+
+def refuse_foreign_modules(folder: Path) -> None:
+    """Refuse a folder whose modules.json names code from outside sentence-transformers, which would be run.
+
+    Raises:
+        UserError: if it does.
+    """
+    for module in _modules_in(folder):
+        if not _is_theirs(module):
+            raise UserError(
+                f"{folder}: modules.json names {module.get('type')!r}, code that does not come with {_PACKAGE[:-1]}"
+            )
+
+
+def _modules_in(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "modules.json"
+    if not file.is_file():
+        return []
+    modules = read_json(file)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise UserError(f"{file}: a list of modules is needed")
+    return modules
+
+
+def _is_theirs(module: Mapping[str, Any]) -> bool:
+    return str(module.get("type", "")).startswith(_PACKAGE)
+
+
+def _mode_in(file: Path) -> PoolingMode:
+    config = read_json(file)
+    named = config.get("pooling_mode")
+    modes = [named] if isinstance(named, str) else named
+    if modes is None:
+        modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+        modes = [_MODES.get(mode, mode) for mode in modes] or ["mean"]
+    if len(modes) != 1 or modes[0] not in _MODES.values():
+        raise UserError(f"{file}: its pooling is {' and '.join(map(str, modes))}; allowed: mean or cls")
+    return "mean" if modes[0] == "mean" else "cls"
