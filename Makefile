@@ -35,13 +35,15 @@ test-fast: $(READY)  ## run the tests that neither export models nor are slow
 test-transformers5: $(READY5)  ## run with transformers 5 what neither exports nor is slow
 	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
 
-test-clients: test-clients-python test-clients-node  ## open a published folder in every client that people use
+test-clients: test-clients-python test-clients-node  ## open a published folder and its page in every client that people use
 
 test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5 and OpenVINO
 	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py
 
-test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.js
+test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.js and, where there is one, in Chromium
 	FOLDER=.clients node --test tests/clients/node/folder.test.mjs
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_pages.py .clients $(dir $(NODE_CLIENTS))
+	FOLDER=.clients node --test tests/clients/node/page.test.mjs
 
 clients-folder: $(READY)
 	rm -rf .clients && OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_folder.py .clients

@@ -34,6 +34,7 @@ class FileFormat:
         machines: processors that it is made for, as :func:`platform.machine` names them; empty: all.
         hints: number formats in which its runtime can compute it.
         alternatives: paths at which other projects keep the same content.
+        task: what it always returns, as optimum names tasks; None: what the conversion was asked for.
     """
 
     runtime: str
@@ -46,6 +47,7 @@ class FileFormat:
     machines: tuple[str, ...] = ()
     hints: tuple[Hint, ...] = ("fp32",)
     alternatives: tuple[str, ...] = ()
+    task: Literal["fill-mask"] | None = None
 
     @property
     def case(self) -> str:
@@ -120,6 +122,12 @@ FORMATS = {
             "onnx", "int8-arm64", "onnx/model_qint8_arm64.onnx", "int8",
             "ONNX int8 for ARM64", "your processor is an ARM", machines=ARM,
         ),
+        # A name that optimum-onnx and transformers.js load with the class for masked language models.
+        FileFormat(
+            "onnx", "masked-lm-int8", "onnx/masked_lm_quantized.onnx", "int8",
+            "ONNX int8, with the masked-language-modelling head", "you fill masks on a CPU or in a browser",
+            task="fill-mask",
+        ),
         FileFormat(
             "openvino", "fp32", "openvino/openvino_model.bin", "fp32",
             "OpenVINO fp32 (with its `.xml`)", "you want OpenVINO with unrounded weights",
@@ -165,9 +173,11 @@ class FormatCase:
 CASES = {case.name: case for entry in FORMATS.values() for hint in entry.hints for case in [FormatCase(entry, hint)]}
 
 
-def names_of(runtime: str) -> tuple[str, ...]:
-    """Names of the formats of one runtime, as settings list them."""
-    return tuple(entry.name for entry in FORMATS.values() if entry.runtime == runtime)
+def names_of(runtime: str, *, for_any_task: bool = False) -> tuple[str, ...]:
+    """Names of the formats of one runtime, as settings list them; all, or those without a task of their own."""
+    return tuple(
+        entry.name for entry in FORMATS.values() if entry.runtime == runtime and not (for_any_task and entry.task)
+    )
 
 
 def measured_cases(formats: Iterable[FileFormat], instruction_sets: Iterable[str]) -> list[FormatCase]:

@@ -86,9 +86,11 @@ class Tolerances(Section):
 
 if TYPE_CHECKING:
     OnnxFile = str
+    OnnxFileForAnyTask = str
     OpenvinoFile = str
 else:
     OnnxFile = Literal[names_of("onnx")]
+    OnnxFileForAnyTask = Literal[names_of("onnx", for_any_task=True)]
     OpenvinoFile = Literal[names_of("openvino")]
 
 
@@ -104,7 +106,7 @@ class FileChoice(Section):
 class ExportedSettings(FileChoice):
     """As which files each fine-tuned student is scored, too: what the published formats cost in quality."""
 
-    onnx: list[OnnxFile] = Field([], description="ONNX files, as in conversion.onnx.")
+    onnx: list[OnnxFileForAnyTask] = Field([], description="ONNX files, as in conversion.onnx.")
     openvino: list[OpenvinoFile] = Field([], description="OpenVINO files, as in conversion.openvino.")
 
 
@@ -114,7 +116,8 @@ class ConversionSettings(FileChoice):
     onnx: list[OnnxFile] = Field(
         default=["fp32", "int8"],
         description="ONNX files: fp32 is onnx/model.onnx; int8 is onnx/model_quantized.onnx, which every CPU computes "
-        "alike; the others use what one kind of CPU has.",
+        "alike; masked-lm-int8 is the same with the masked-language head, onnx/masked_lm_quantized.onnx, for the page "
+        "in a browser (publish.space); the others use what one kind of CPU has.",
     )
     openvino: list[OpenvinoFile] = Field(
         default=[],

@@ -53,6 +53,10 @@ class ExportSource:
         ]
         return cls(checkpoint.model, checkpoint.tokenizer, settings, inputs, settings.task, len(joined))
 
+    def for_task(self, task: str) -> "ExportSource":
+        """The same model for files that return something else."""
+        return self if task == self.task else dataclasses.replace(self, task=task)
+
     @property
     def exported(self) -> PreTrainedModel:
         """The part of the model that the files hold: for feature-extraction the encoder, else all of it."""

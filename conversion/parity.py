@@ -56,7 +56,7 @@ def measure_parity(
         folder: holds the files.
         cases: the files to compare, and in which arithmetic.
         sentences: real text, of various lengths.
-        task: what the files return: hidden states, or logits for fill-mask.
+        task: what the files return that have no task of their own: hidden states, or logits for fill-mask.
 
     Returns:
         A row for each case. Under ``single``, ``padded`` and ``full_length`` it has maximal_difference and
@@ -66,26 +66,26 @@ def measure_parity(
         same names; size_mib and ``sha256`` by path of all files of the format; path and hint.
     """
     texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
-    reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
-    truth_TD = {
-        kind: [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, chosen, 1, "checkpoint")]
-        for kind, chosen in texts.items()
-    }
-    comparer = _Comparer(checkpoint, task, truth_TD)
-    rows = [_row(comparer, folder, case, texts) for case in cases]
-    lengths = [len(hidden_TD) for hidden_TD in truth_TD["sentences"]]
+    rows: dict[str, Row] = {}
+    # One task after the other: logits of a large vocabulary take gigabytes.
+    for returned in dict.fromkeys(case.format.task or task for case in cases):
+        comparer = _Comparer(checkpoint, returned, texts)
+        chosen = [case for case in cases if (case.format.task or task) == returned]
+        rows |= {case.name: _row(comparer, folder, case) for case in chosen}
+        tokens = comparer.tokens
+        del comparer
     details = {
         "reference": "checkpoint in PyTorch fp32, a text at a time",
         "sentences": len(sentences),
-        "tokens": sum(lengths),
-        "longest": max(lengths),
+        "tokens": sum(tokens["sentences"]),
+        "longest": max(tokens["sentences"]),
         "full_length_texts": len(texts["full_length"]),
-        "full_length_tokens": sum(map(len, truth_TD["full_length"])),
+        "full_length_tokens": sum(tokens["full_length"]),
         "padded_batch": PADDED_BATCH,
         "centred": True,
         "task": task,
     }
-    return Measurements(Environment.capture(), rows, details=details)
+    return Measurements(Environment.capture(), [rows[case.name] for case in cases], details=details)
 
 
 def check_parity(measurements: Measurements, cases: Sequence[FormatCase], tolerances: Tolerances) -> None:
@@ -159,16 +159,16 @@ def _is_difference(metric: str) -> bool:
     return metric.endswith("_difference")
 
 
-def _row(comparer: "_Comparer", folder: Path, case: FormatCase, texts: Mapping[str, Sequence[str]]) -> Row:
+def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
     model = open_model(folder, case.format, comparer.task, hint=case.hint)
 
     def compare(kind: str, way: str, batch: int) -> dict[str, float]:
         title = f"{case.name}, {way}"
-        found = _hidden_states(model, comparer.checkpoint, texts[kind], batch, title)
+        found = _hidden_states(model, comparer.checkpoint, comparer.texts[kind], batch, title)
         return _summary([comparer.compare(hidden_TD, kind, index) for index, hidden_TD in found])
 
     ways = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
-    if texts["full_length"]:
+    if comparer.texts["full_length"]:
         ways["full_length"] = compare("full_length", "full_length", 1)
     worst = {metric: worst_of(metric, [values[metric] for values in ways.values()]) for metric in ways["single"]}
     facts = {
@@ -183,12 +183,24 @@ def _row(comparer: "_Comparer", folder: Path, case: FormatCase, texts: Mapping[s
 class _Comparer:
     """Compares computations of texts with the truth."""
 
-    def __init__(self, checkpoint: Checkpoint, task: str, truth_TD: Mapping[str, Sequence[Hidden]]) -> None:
+    def __init__(self, checkpoint: Checkpoint, task: str, texts: Mapping[str, Sequence[str]]) -> None:
         self.checkpoint = checkpoint
         self.task = task
-        self._truth_TD = truth_TD
-        self._mean_D = np.concatenate([*truth_TD["sentences"], *truth_TD["full_length"]]).mean(axis=0)
-        self._predictions_T = {kind: list(map(self._predictions, texts_TD)) for kind, texts_TD in truth_TD.items()}
+        self.texts = texts
+        reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
+        self._truth_TD = {
+            kind: [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, chosen, 1, "checkpoint")]
+            for kind, chosen in texts.items()
+        }
+        self._mean_D = np.concatenate([*self._truth_TD["sentences"], *self._truth_TD["full_length"]]).mean(axis=0)
+        self._predictions_T = {
+            kind: list(map(self._predictions, texts_TD)) for kind, texts_TD in self._truth_TD.items()
+        }
+
+    @property
+    def tokens(self) -> dict[str, list[int]]:
+        """Tokens of each text of a kind."""
+        return {kind: list(map(len, texts_TD)) for kind, texts_TD in self._truth_TD.items()}
 
     def compare(self, hidden_TD: Hidden, kind: str, index: int) -> dict[str, Any]:
         """One computation of the text at `index` of a kind."""

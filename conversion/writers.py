@@ -40,7 +40,8 @@ def require_packages(runtime: str) -> None:
 
 def write_file(case: str, source: ExportSource, folder: Path) -> None:
     """Write the file of a model for a key of FORMATS, and its companions, at its place in the model's folder."""
-    WRITERS[case](source, folder / FORMATS[case].path)
+    entry = FORMATS[case]
+    WRITERS[case](source.for_task(entry.task or source.task), folder / entry.path)
 
 
 def _write_safetensors(source: ExportSource, target: Path) -> None:
@@ -78,6 +79,7 @@ WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {
     # VNNI and ARM's dot products add in 32 bits.
     "onnx-int8-avx512-vnni": _write_onnx_int8,
     "onnx-int8-arm64": _write_onnx_int8,
+    "onnx-masked-lm-int8": partial(_write_onnx_int8, seven_bits=True),
     "openvino-fp32": _write_openvino,
     "openvino-fp16": partial(_write_openvino, half=True),
     "openvino-int8": _write_openvino_int8,

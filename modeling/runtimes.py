@@ -187,7 +187,7 @@ def open_model(
     Args:
         folder: of the model.
         entry: the format of the file.
-        task: a key of :data:`OUTPUTS`.
+        task: a key of :data:`OUTPUTS`, unless the format has a task of its own.
         device: one of :func:`devices_of`.
         threads: on the CPU; None leaves the number to the runtime.
         hint: number format of the arithmetic that is not int8; one of ``entry.hints``. OpenVINO computes in fp32 if the
@@ -195,4 +195,4 @@ def open_model(
     """
     assert hint in entry.hints, f"{entry.case} cannot be computed in {hint}"
     assert device in devices_of(entry), f"{entry.case} cannot be computed on {device}"
-    return OPENERS[entry.runtime](folder, entry, task, device=device, threads=threads, hint=hint)
+    return OPENERS[entry.runtime](folder, entry, entry.task or task, device=device, threads=threads, hint=hint)

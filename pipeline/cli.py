@@ -25,6 +25,7 @@ _FALSE_ALARMS = (
 _MODULES = {
     **dict.fromkeys(("distill", "publish", "push", "card"), "run_commands"),
     **dict.fromkeys(("status", "clean"), "housekeeping"),
+    "space": "space_command",
     **dict.fromkeys(("convert", "evaluate", "benchmark", "verify"), "commands"),
 }
 # The commands that keep what they have finished when they are interrupted.

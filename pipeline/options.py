@@ -257,6 +257,17 @@ def _add_target(parser: Parser) -> None:
     _add_flag(parser, "--json", "print the plan and the result as JSON; without a repository, the files of the folder")
 
 
+def _space(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a model repository, for example runs/demo/hub")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write the page to")
+    parser.add_argument(
+        "--offline-assets",
+        type=Path,
+        metavar="DIR",
+        help="copy the library from these npm packages, a folder node_modules (default: the page loads it from a CDN)",
+    )
+
+
 COMMANDS = {
     "distill": (
         "Distil a student as a recipe describes it, up to the finished checkpoint.",
@@ -293,6 +304,11 @@ COMMANDS = {
         "Publish a finished model repository; its recipe, corpus and teacher are not needed.",
         _push,
         "push runs/demo/hub --repo-id USER/NAME",
+    ),
+    "space": (
+        "Write a page on which people try a model in their own browser, with the model beside it.",
+        _space,
+        "space runs/demo/hub --output /tmp/page",
     ),
     "status": ("List the stages of a run, their state and their size on disk.", _add_run_dir, "status runs/demo"),
     "clean": ("List, and remove, the results of a run that other settings made.", _clean, "clean runs/demo --yes"),

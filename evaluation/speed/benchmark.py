@@ -45,8 +45,8 @@ class SpeedCase:
 def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | None = None) -> list[SpeedCase]:
     """A case for each file that a model has, named ``<name>-<case>``.
 
-    Files that are made for another kind of processor are left out. Of a Hub id only the checkpoint is used. `cases` are
-    keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
+    Files that are made for another kind of processor, or always compute more than the encoder, are left out. Of a Hub
+    id only the checkpoint is used. `cases` are keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
     :func:`~distilrubert.common.formats.measured_cases`.
 
     Raises:
@@ -54,7 +54,9 @@ def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | No
     """
     folder = checkpoint_folder(model)
     wanted = (
-        measured_cases(FORMATS.values(), Environment.capture().instruction_sets)
+        measured_cases(
+            (entry for entry in FORMATS.values() if entry.task is None), Environment.capture().instruction_sets
+        )
         if cases is None
         else [_case(case) for case in cases]
     )

@@ -19,7 +19,7 @@ from distilrubert.modeling.teacher import new_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 ALL_FILES = ConversionSettings(
-    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"], openvino=["fp32", "int8"]
+    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64", "masked-lm-int8"], openvino=["fp32", "int8"]
 )
 
 

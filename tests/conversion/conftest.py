@@ -15,7 +15,7 @@ OF_RANDOM_WEIGHTS = Tolerances(
     int8=Tolerance(token_cosine=0.98, token_cosine_p1=0.9, pooled_cosine=0.88, top1_agreement=0.9),
 )
 ALL_FILES = ConversionSettings(
-    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64"],
+    onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64", "masked-lm-int8"],
     openvino=["fp32", "fp16", "int8"],
     tolerance=OF_RANDOM_WEIGHTS,
 )

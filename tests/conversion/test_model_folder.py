@@ -31,6 +31,7 @@ EXPORTED_FILES = {
     "onnx/model_quint8_avx2.onnx",
     "onnx/model_qint8_avx512_vnni.onnx",
     "onnx/model_qint8_arm64.onnx",
+    "onnx/masked_lm_quantized.onnx",
     "openvino/openvino_model.xml",
     "openvino/openvino_model.bin",
     "openvino/openvino_model_fp16.xml",

@@ -1,0 +1,141 @@
+"""What a page needs to know of a model, from the front matter of its card and from its files."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS, FileFormat
+from distilrubert.common.persistence import read_json
+
+FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)(.*)", re.DOTALL)
+HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
+LAST_WORD = re.compile(r"\w+(?=\W*$)")
+LANGUAGES = ("en", "ru")
+_INT8, _MASKED_LM = FORMATS["onnx-int8"], FORMATS["onnx-masked-lm-int8"]
+TASKS = {
+    "fill-mask": _MASKED_LM,
+    "sentence-similarity": _INT8,
+    "text-classification": _INT8,
+    "token-classification": _INT8,
+}
+"""What a page can show, as a card's pipeline_tag names it, and which file the page runs for it."""
+# What transformers.js reads beside the graph.
+SHARED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownModel:
+    """A model as its page shows it.
+
+    Attributes:
+        folder: the model repository.
+        title: heading of its card.
+        language: of the page: ru, or else en.
+        license: as the front matter has it; "" where it has none.
+        task: a key of :data:`TASKS`.
+        graph: the file that runs.
+        mask: the token that stands for a missing word; None for other tasks than fill-mask.
+        examples: texts to click on.
+        candidates: sentences to compare with.
+    """
+
+    folder: Path
+    title: str
+    language: str
+    license: str
+    task: str
+    graph: FileFormat
+    mask: str | None
+    examples: list[str]
+    candidates: list[str]
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Size in bytes of each file that the browser loads, by its path."""
+        paths = [*SHARED, self.graph.path]
+        return {path: (self.folder / path).stat().st_size for path in paths}
+
+    @property
+    def graph_name(self) -> str:
+        """The name by which transformers.js asks for the graph: without the folder and ``_quantized.onnx``."""
+        return Path(self.graph.path).name.removesuffix("_quantized.onnx")
+
+
+def read_model(folder: Path) -> ShownModel:
+    """Read a model repository.
+
+    Raises:
+        UserError: if it has no card, or the page cannot show its task, or a file is missing.
+    """
+    metadata, body = _card(folder / "README.md")
+    task = metadata.get("pipeline_tag")
+    if not isinstance(task, str) or task not in TASKS:
+        raise UserError(
+            f"{folder}: a page cannot show the task {task!r} (pipeline_tag in README.md), only {', '.join(TASKS)}"
+        )
+    heading = HEADING.search(body)
+    texts, candidates = _examples(metadata)
+    mask = _mask(folder) if task == "fill-mask" else None
+    if mask:
+        texts += _masked(folder, mask)
+    return ShownModel(
+        folder=folder,
+        title=re.sub(r"\\(.)", r"\1", heading[1]) if heading else folder.resolve().name,
+        language=_language(metadata.get("language")),
+        license=str(metadata.get("license") or ""),
+        task=task,
+        graph=_graph(folder, task),
+        mask=mask,
+        examples=list(dict.fromkeys(texts)),
+        candidates=candidates,
+    )
+
+
+def _card(path: Path) -> tuple[dict[str, Any], str]:
+    """Front matter and body."""
+    try:
+        found = FRONT_MATTER.match(path.read_text(encoding="utf-8"))
+        metadata = yaml.safe_load(found[1]) if found else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as a model card: {error}") from error
+    if found is None or not isinstance(metadata, dict):
+        raise UserError(f"{path}: has no front matter; a page takes its language, task and examples from there")
+    return metadata, found[2]
+
+
+def _graph(folder: Path, task: str) -> FileFormat:
+    graph = TASKS[task]
+    for path in (*SHARED, graph.path):
+        if not (folder / path).is_file():
+            made = f"; conversion.onnx: [{graph.name}] makes it" if path == graph.path else ""
+            raise UserError(f"{folder}: {path} is missing, which the page loads{made}")
+    return graph
+
+
+def _language(stated: Any) -> str:
+    first = stated[0] if isinstance(stated, list) and stated else stated
+    return {"rus": "ru"}.get(str(first), str(first)) if str(first) in ("ru", "rus") else LANGUAGES[0]
+
+
+def _examples(metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The card's examples, and sentences to compare them with, as the Hub's widgets have them."""
+    widget = metadata.get("widget")
+    entries = [entry for entry in widget if isinstance(entry, dict)] if isinstance(widget, list) else []
+    texts = [str(text) for entry in entries if (text := entry.get("source_sentence") or entry.get("text"))]
+    return texts, [str(text) for entry in entries for text in entry.get("sentences") or []]
+
+
+def _mask(folder: Path) -> str:
+    mask = read_json(folder / "tokenizer_config.json").get("mask_token")
+    return str(mask["content"] if isinstance(mask, dict) else mask or "[MASK]")
+
+
+def _masked(folder: Path, mask: str) -> list[str]:
+    """The sentences of our own cards, each with its last word masked."""
+    path = folder / "reports" / "card.json"
+    settings = read_json(path).get("settings", {}) if path.is_file() else {}
+    return [LAST_WORD.sub(lambda _: mask, text) for text in settings.get("sentences", []) if LAST_WORD.search(text)]
