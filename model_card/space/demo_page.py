@@ -11,7 +11,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder, read_json, write_text
@@ -123,7 +122,7 @@ def _html(model: ShownModel, source: HubModel | None, *, is_offline: bool, repo_
         heading=words["headings"][model.task],
         input=_filled(words["inputs"][model.task], fill),
         description=_filled(words["description"], fill),
-        import_map=Markup(import_map),
+        import_map=import_map,
         policy="; ".join(_policy(import_map, source, is_offline=is_offline)),
         graph=f"{_base(source)}/{model.graph.path}",
         card=f"{endpoint}/{repo_id}" if repo_id else None,
