@@ -24,7 +24,7 @@ from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
-from distilrubert.pipeline.options import DEFAULT_BATCH_SIZES, DEFAULT_ONNX, DEFAULT_SEEDS, DONE, FAILED
+from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import overridden, validated
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table, suite_table
 from distilrubert.pipeline.terminal import print_table
@@ -36,10 +36,7 @@ S = TypeVar("S", bound=Section)
 
 def convert(options: argparse.Namespace) -> None:
     """Export one model."""
-    settings = _of_options(
-        ConversionSettings,
-        {"onnx": _or(options.onnx, DEFAULT_ONNX), "openvino": options.openvino, "task": options.export_task},
-    )
+    settings = _of_options(ConversionSettings, given(options, ConversionSettings))
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
     quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
     # What the ranges of activations were seen on proves nothing about other text.
@@ -55,11 +52,6 @@ def convert(options: argparse.Namespace) -> None:
     others = f"; int8 was calibrated on {parity.details['int8']['calibration_sentences']} others" if quantized else ""
     advice = "" if options.sentences else " (which came with the program; --sentences FILE takes your own)"
     print(f"Compared on {len(proof)} sentences{others}{advice}")
-
-
-def _or(given: list[Any] | None, default: list[Any]) -> list[Any]:
-    """The values of an option that has been given, or else its default, to which argparse would add them."""
-    return default if given is None else given
 
 
 def _of_options(section: type[S], values: Mapping[str, Any]) -> S:
@@ -94,13 +86,14 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
         raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
     if options.query_prompt or options.document_prompt:
         raise UserError("--query-prompt, --document-prompt: are for --suite")
-    exported = _of_options(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
+    exported = _of_options(ExportedSettings, given(options, ExportedSettings))
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
+    settings = _of_options(QualitySettings, {**given(options, QualitySettings), "finetuning": finetuning})
     tasks = load_tasks(options.task)
     return measure_quality(
         {"model": checkpoint_folder(options.model)},
         [] if options.probe else tasks,
-        _of_options(QualitySettings, {"seeds": _or(options.seeds, DEFAULT_SEEDS), "finetuning": finetuning}),
+        settings,
         held_out=[],
         cache_folder=_cache_beside(options.output),
         exporters={"model": exporters_of(exported.cases)},
@@ -112,7 +105,7 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
 def _suite_scores(options: argparse.Namespace) -> Measurements:
     if options.probe or options.seeds or options.overrides:
         raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds and --set out")
-    exported = _of_options(ExportedSettings, {"onnx": options.onnx, "openvino": options.openvino})
+    exported = _of_options(ExportedSettings, given(options, ExportedSettings))
     suite = load_suite(options.suite)
     folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
     prompts = None
@@ -130,15 +123,7 @@ def _cache_beside(output: Path) -> Path:
 def benchmark(options: argparse.Namespace) -> None:
     """Measure the speed of models, file by file."""
     _check_output(options.output)
-    settings = validated(
-        SpeedSettings,
-        {
-            "sequence_length": options.sequence_length,
-            "batch_sizes": _or(options.batch_size, DEFAULT_BATCH_SIZES),
-            "threads": options.threads,
-            "device": options.device,
-        },
-    )
+    settings = validated(SpeedSettings, given(options, SpeedSettings))
     names = [Path(model).resolve().name for model in options.models]
     if len(set(names)) < len(names):
         names = options.models
@@ -159,7 +144,7 @@ def verify(options: argparse.Namespace) -> int:
         speed=options.speed,
         tolerance=options.tolerance,
         tasks=load_tasks(options.task),
-        seeds=_of_options(QualitySettings, {"seeds": options.seeds}).seeds if options.seeds else None,
+        seeds=_of_options(QualitySettings, given(options, QualitySettings)).seeds if options.seeds else None,
         processes=options.processes,
     )
     statements = []

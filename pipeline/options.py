@@ -1,15 +1,18 @@
 """The options of the command line."""
 
 import argparse
+import typing
 from pathlib import Path
 from typing import Any, NoReturn
 
+from distilrubert.common.configuration import Section
+from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
+from distilrubert.evaluation.evaluation_settings import QualitySettings
+from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.pipeline.hub.publish_settings import PublishSettings
+
 # Exit statuses.
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-
-DEFAULT_ONNX = ["fp32", "int8"]
-DEFAULT_SEEDS = [1, 2, 3]
-DEFAULT_BATCH_SIZES = [1, 16]
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +56,39 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def given(options: argparse.Namespace, section: type[Section]) -> dict[str, Any]:
+    """The fields of a section that the command line gives; the section's own defaults hold for the others."""
+    return {name: value for name in section.model_fields if (value := getattr(options, name, None)) is not None}
+
+
+def _add_field(
+    parser: Parser | argparse._MutuallyExclusiveGroup,
+    section: type[Section],
+    field: str,
+    metavar: str | None = None,
+    **more: Any,
+) -> None:
+    """An option for a field of a section of settings, with the field's description and default."""
+    described = section.model_fields[field]
+    kind, default = described.annotation, described.get_default(call_default_factory=True)
+    text = (described.description or "").replace("null", "not given")
+    if typing.get_origin(kind) is list:
+        (kind,) = typing.get_args(kind)
+        default = " ".join(map(str, default)) or "none"
+        # One or more values, and again: --seeds 1 2 and --seeds 1 --seeds 2 are the same.
+        more = {"action": "extend", "nargs": "+"} | more
+    if names := [name for name in typing.get_args(kind) if isinstance(name, str)]:
+        text += f" Any of {', '.join(names)}."
+    if kind is bool:
+        more = {"action": "store_true"} | more
+    elif metavar:
+        more = {"metavar": metavar} | more
+        text += "" if default is None else f" (default: {default})"
+    option = more.pop("option", f"--{field.replace('_', '-')}")
+    # None says that the option is not given.
+    parser.add_argument(option, **{"dest": field, "default": None, "help": text, **more})
+
+
 def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
     parser.add_argument(
         "recipe_path",
@@ -69,29 +105,21 @@ def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
 
 
 def _add_overrides(parser: Parser, what: str) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help=f"override {what}; may be repeated",
-    )
+    said = f"override {what}; may be repeated"
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help=said)
 
 
-def _add_model(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder of a model, or its Hub id")
+def _add_model(parser: Parser, what: str = "folder of a model, or its Hub id") -> None:
+    parser.add_argument("model", metavar="MODEL", help=what)
 
 
-def _add_flag(parser: Parser | argparse._MutuallyExclusiveGroup, option: str, text: str, **more: Any) -> None:
-    settings: dict[str, Any] = {"action": "store_true", **more}
-    parser.add_argument(option, help=text, **settings)
+def _add_flag(parser: Parser, option: str, text: str) -> None:
+    parser.add_argument(option, action="store_true", help=text)
 
 
-def _add_list(parser: Parser, option: str, metavar: str, text: str, **more: Any) -> None:
-    """An option of one or more values that may be repeated: ``--task a b`` and ``--task a --task b`` are the same."""
-    settings: dict[str, Any] = {"nargs": "+", "default": [], **more}
-    parser.add_argument(option, action="extend", metavar=metavar, help=text, **settings)
+def _add_tasks(parser: Parser, text: str, *, required: bool = False) -> None:
+    said = f"{text} (names of shipped ones, or YAML files)"
+    parser.add_argument("--task", action="extend", nargs="+", default=[], required=required, metavar="TASK", help=said)
 
 
 def _add_output(parser: Parser) -> None:
@@ -99,13 +127,8 @@ def _add_output(parser: Parser) -> None:
 
 
 def _add_processes(parser: Parser) -> None:
-    parser.add_argument(
-        "--processes",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="fine-tuning runs at once, each with its share of the CPU's threads (default: 1)",
-    )
+    said = "fine-tuning runs at once, each with its share of the CPU's threads (default: 1)"
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help=said)
 
 
 def _add_run_dir(parser: Parser) -> None:
@@ -115,35 +138,19 @@ def _add_run_dir(parser: Parser) -> None:
 def _convert(parser: Parser) -> None:
     _add_model(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    _add_list(
-        parser,
-        "--onnx",
-        "FORMAT",
-        "ONNX files to write: fp32, int8, int8-avx2, int8-avx512-vnni, int8-arm64 (default: fp32 int8; for none write "
-        "--onnx alone)",
-        nargs="*",
-        default=None,
+    for runtime in ("onnx", "openvino"):
+        _add_field(parser, ConversionSettings, runtime, "FORMAT", nargs="*")
+    _add_field(parser, ConversionSettings, "task", "TASK")
+    said = (
+        "text, one sentence a line: every other line calibrates int8 files, all files are compared on the rest "
+        "(default: sentences that come with the program)"
     )
-    _add_list(parser, "--openvino", "FORMAT", "OpenVINO files to write: fp32, fp16, int8 (default: none)", nargs="*")
-    parser.add_argument(
-        "--task",
-        dest="export_task",
-        default="feature-extraction",
-        metavar="TASK",
-        help="what the files return: feature-extraction (hidden states, the default) or fill-mask (logits)",
-    )
-    parser.add_argument(
-        "--sentences",
-        type=Path,
-        metavar="FILE",
-        help="text, one sentence a line: every other line calibrates int8 files, all files are compared on the "
-        "rest (default: sentences that come with the program)",
-    )
+    parser.add_argument("--sentences", type=Path, metavar="FILE", help=said)
 
 
 def _evaluate(parser: Parser) -> None:
     _add_model(parser)
-    _add_list(parser, "--task", "TASK", "names of shipped tasks, or YAML files")
+    _add_tasks(parser, "tasks to fine-tune on")
     parser.add_argument(
         "--suite",
         metavar="SUITE",
@@ -154,10 +161,10 @@ def _evaluate(parser: Parser) -> None:
     parser.add_argument("--query-prompt", metavar="TEXT", help=said)
     said = "put before texts that are found, for example 'passage: ' (default: the model's own)"
     parser.add_argument("--document-prompt", metavar="TEXT", help=said)
-    _add_list(parser, "--seeds", "N", "a fine-tuning run for each (default: 1 2 3)", type=int, default=None)
-    for option, runtime in (("--onnx", "ONNX"), ("--openvino", "OpenVINO")):
-        said = f"also score the models as {runtime} files: formats, for example int8 (default: none)"
-        _add_list(parser, option, "FORMAT", said, nargs="*")
+    _add_field(parser, QualitySettings, "seeds", "N", type=int)
+    for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
+        said = f"Also score the models as {runtime} files."
+        _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=said)
     said = "fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds"
     _add_flag(parser, "--probe", said)
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
@@ -169,43 +176,25 @@ def _benchmark(parser: Parser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
     )
-    parser.add_argument(
-        "--sequence-length", type=int, default=512, metavar="TOKENS", help="tokens of each sequence (default: 512)"
-    )
-    _add_list(
-        parser,
-        "--batch-size",
-        "N",
-        "sequences at once: latency is measured at the smallest, throughput at the largest (default: 1 16)",
-        type=int,
-        default=None,
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
-    parser.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="cpu",
-        help="cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)",
-    )
+    _add_field(parser, SpeedSettings, "sequence_length", "TOKENS")
+    _add_field(parser, SpeedSettings, "batch_sizes", "N", option="--batch-size")
+    _add_field(parser, SpeedSettings, "threads", "N")
+    said = "cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)"
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help=said)
     _add_output(parser)
 
 
 def _verify(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder of a model repository, or its Hub id")
+    _add_model(parser, "folder of a model repository, or its Hub id")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the Hub (default: main)")
-    parser.add_argument(
-        "--teacher", metavar="MODEL", help="folder of the teacher, or its Hub id: to check what is stated about it"
-    )
+    said = "folder of the teacher, or its Hub id: to check what is stated about it"
+    parser.add_argument("--teacher", metavar="MODEL", help=said)
     _add_flag(parser, "--speed", "also measure the ratios of speed again, which takes minutes")
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.3,
-        metavar="SHARE",
-        help="share of the measured ratio by which the stated one may be larger (default: 0.3)",
-    )
-    _add_list(parser, "--task", "TASK", "also fine-tune on these tasks again (names or YAML files), which takes long")
-    _add_list(parser, "--seeds", "N", "seeds of the fine-tuning (default: those of the report)", type=int, default=None)
+    said = "share of the measured ratio by which the stated one may be larger (default: 0.3)"
+    parser.add_argument("--tolerance", type=float, default=0.3, metavar="SHARE", help=said)
+    _add_tasks(parser, "also fine-tune on these tasks again, which takes long")
+    said = "seeds of the fine-tuning (default: those of the report)"
+    _add_field(parser, QualitySettings, "seeds", "N", type=int, help=said)
     _add_processes(parser)
     _add_flag(parser, "--json", "print the result as JSON")
 
@@ -233,22 +222,17 @@ def _push(parser: Parser) -> None:
 
 def _add_target(parser: Parser) -> None:
     """The options that say where a folder is published to, and how."""
-    parser.add_argument("--repo-id", metavar="USER/NAME", help="repository on the Hub; without it nothing is pushed")
+    _add_field(parser, PublishSettings, "repo_id", "USER/NAME")
     parser.add_argument("--endpoint", metavar="URL", help="another Hub (default: HF_ENDPOINT, else the public one)")
     visibility = parser.add_mutually_exclusive_group()
-    # None says that the option is missing, so that the recipe decides.
-    said = "create the repository private (default: what the organisation has set, or public)"
-    _add_flag(visibility, "--private", said, default=None)
+    _add_field(visibility, PublishSettings, "private", option="--private", action="store_true")
     said = "create the repository public"
-    _add_flag(visibility, "--public", said, action="store_false", default=None, dest="private")
-    _add_flag(parser, "--create-pr", "open a pull request instead of committing", default=None)
-    parser.add_argument("--revision", metavar="R", help="branch to commit to, made if missing (default: main)")
-    parser.add_argument("--tag", metavar="TAG", help="tag the published commit, for example v1.0")
-    parser.add_argument("--commit-message", metavar="TEXT", help="title of the commit (default: Publish NAME)")
-    parser.add_argument(
-        "--resource-group-id", metavar="ID", help="create the repository in this resource group of an organisation"
-    )
-    _add_flag(parser, "--prune", "delete what the repository holds and the folder does not", default=None)
+    _add_field(visibility, PublishSettings, "private", option="--public", action="store_false", help=said)
+    for field, metavar in (
+        ("create_pr", None), ("revision", "R"), ("tag", "TAG"), ("commit_message", "TEXT"),
+        ("resource_group_id", "ID"), ("prune", None),
+    ):  # fmt: skip
+        _add_field(parser, PublishSettings, field, metavar)
     _add_flag(parser, "--no-push", "make what is missing, say what would be pushed, and push nothing")
     said = "compare the checksums of what is published, but do not download and load the model"
     _add_flag(parser, "--no-verify", said)

@@ -18,12 +18,12 @@ from distilrubert.pipeline.hub.files import folder_as_json, render_folder
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.problems import render_problems
-from distilrubert.pipeline.hub.publish_settings import PublishSettings, given_settings, require_target
+from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.options import DONE, FAILED
+from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import Recipe, validated
 from distilrubert.pipeline.run import Run, locked
 from distilrubert.pipeline.stage_folders import StageFolders
@@ -78,7 +78,7 @@ def push(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if not (folder / "config.json").is_file() and (folder / "hub" / "config.json").is_file():
         raise UserError(f"{folder}: is a run directory; name the folder to publish: {folder / 'hub'}")
-    settings = validated(PublishSettings, given_settings(options))
+    settings = validated(PublishSettings, given(options, PublishSettings))
     require_target(settings)
     return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
 

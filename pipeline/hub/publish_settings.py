@@ -1,6 +1,5 @@
 """What a recipe says about publishing, and whether it makes sense."""
 
-import argparse
 import re
 from typing import Any
 
@@ -83,11 +82,6 @@ def require_target(settings: PublishSettings) -> str:
     if settings.create_pr and settings.revision.startswith("refs/pr/"):
         raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave out --create-pr")
     return repo_id
-
-
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives."""
-    return {name: value for name in PublishSettings.model_fields if (value := getattr(options, name, None)) is not None}
 
 
 def check_form(settings: PublishSettings) -> None:
