@@ -4,14 +4,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 from distilrubert.common.errors import UserError
-
-S = TypeVar("S", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # A recipe can come from a stranger: a path with any other variable in it could carry a token away.
@@ -28,31 +25,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which PyYAML takes the last without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} is there twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return node
-
-
-def load_yaml(text: str) -> Any:
-    """The plain values of a YAML document that somebody wrote by hand.
-
-    Raises:
-        yaml.YAMLError: if it is not YAML, or a mapping has a key twice.
-    """
-    return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
-
-
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The entries of nested mappings with dotted keys; an empty mapping has none."""
     for key, value in values.items():
@@ -60,26 +32,6 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def stated_settings(section: type[S], values: Any, file: str | os.PathLike[str], where: str) -> S:
-    """Settings out of a report or a resolved recipe, which may come from anywhere.
-
-    Args:
-        section: what they have to be.
-        values: what is there.
-        file: where they were read, for the message.
-        where: their place in it, as a dotted path; empty for the whole file.
-
-    Raises:
-        UserError: if they are none.
-    """
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
-        raise UserError(": ".join(filter(None, (os.fspath(file), field, problem["msg"])))) from None
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:

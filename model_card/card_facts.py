@@ -15,7 +15,8 @@ import yaml
 from huggingface_hub import constants
 from pydantic import Field
 
-from distilrubert.common.configuration import Section, stated_settings
+from distilrubert.common.checked_settings import stated_settings
+from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_settings import CardSettings

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.configuration import stated_settings
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_facts import CardFacts

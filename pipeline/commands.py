@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distilrubert.common.checked_settings import validated
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
@@ -25,7 +26,7 @@ from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
-from distilrubert.pipeline.recipe import overridden, validated
+from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.summary import parity_table, quality_table, speed_table, suite_table
 from distilrubert.pipeline.terminal import print_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository

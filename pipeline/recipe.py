@@ -1,18 +1,15 @@
 """The recipe: one YAML file that says everything a run needs."""
 
 import copy
-import difflib
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from distilrubert.common.configuration import NameOrPath, Section, load_yaml
+from distilrubert.common.checked_settings import kind_of, load_yaml, read_yaml, validated
+from distilrubert.common.configuration import NameOrPath, Section
 from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
@@ -23,11 +20,6 @@ from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
-
-S = TypeVar("S", bound=Section)
-
-# Keys of older recipes, by which their errors name the key of today.
-RENAMED_KEYS = {"clip": "max_grad_norm"}
 
 
 class TeacherSettings(Section):
@@ -147,7 +139,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: if the file cannot be read, is not YAML, or a field is missing, unknown or of the wrong kind.
     """
-    values = overridden(_read_yaml(path), overrides)
+    values = overridden(read_yaml(path, "recipe"), overrides)
     try:
         recipe = validated(Recipe, values, folder=path.parent.resolve())
         # Not by pydantic, whose messages show the value: an endpoint may have a password in it.
@@ -171,40 +163,6 @@ def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
     return changed
 
 
-def validated(section: type[S], values: Mapping[str, Any], folder: Path | None = None) -> S:
-    """A section with these plain values by key; relative paths start at `folder`.
-
-    Raises:
-        UserError: naming the field that is missing, unknown or of the wrong kind.
-    """
-    try:
-        return section.model_validate(values, context={"folder": folder})
-    except ValidationError as error:
-        raise UserError(_one_line(error, section)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"{path}: the recipe cannot be read: {reason}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{path}: {where}invalid YAML: {getattr(error, 'problem', None) or error}") from error
-    except RecursionError:
-        raise UserError(f"{path}: invalid YAML: nested too deeply") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, found {_kind(values)}")
-    return values
-
-
-def _kind(value: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
-    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
-
-
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -219,61 +177,5 @@ def _apply(values: dict[str, Any], override: str) -> None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {parent} holds {_kind(values)}, so it has no keys")
+            raise UserError(f"--set {override}: {parent} holds {kind_of(values)}, so it has no keys")
     values[last] = value
-
-
-def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a validation in one line: where, what is wrong, what is allowed."""
-    # A misspelt key often causes a missing one too: the misspelling is the better thing to say.
-    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{_describe(problem, model)}{more}"
-
-
-def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    # What is unknown is a key that somebody wrote, whatever it looks like.
-    unknown = problem["loc"][-1:] if problem["type"] == "extra_forbidden" else ()
-    location = [part for part in problem["loc"] if part in unknown or not _is_union_tag(part)]
-    where = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {where}{_suggestion(location, model)}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    if problem["type"] == "model_type":
-        return f"{where}: a section is needed, of {', '.join(_keys_at(location, model))}, found {problem['input']!r}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    found = problem["input"]
-    shown = "" if isinstance(found, dict | list) else f", found {found!r}"
-    return f"{where}: {message}{shown}" if where else message
-
-
-def _is_union_tag(part: int | str) -> bool:
-    """Whether pydantic put `part` into a location to name a member of a union, not a key."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool", "list"))
-
-
-def _suggestion(location: Sequence[int | str], model: type[BaseModel]) -> str:
-    known = _keys_at(location[:-1], model)
-    key = str(location[-1])
-    nearest = difflib.get_close_matches(RENAMED_KEYS.get(key, key), known, n=1, cutoff=0.5)
-    return f": did you mean {nearest[0]}?" if nearest else f"; known here: {', '.join(known)}"
-
-
-def _keys_at(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
-    """The keys of the section at `location` below `model`."""
-    for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(sections_in(model.model_fields[part].annotation), model)
-    return list(model.model_fields)
-
-
-def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections named in a field's type, also inside lists and optional types."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        for argument in typing.get_args(annotation):
-            yield from sections_in(argument)

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from distilrubert.common.checked_settings import sections_in
 from distilrubert.evaluation.tasks.task import TaskDefinition
-from distilrubert.pipeline.recipe import Recipe, sections_in
+from distilrubert.pipeline.recipe import Recipe
 
 INTRODUCTION = """\
 # The recipe

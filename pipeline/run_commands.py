@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distilrubert.common.checked_settings import validated
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.preview import write_preview
@@ -24,7 +25,7 @@ from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.options import DONE, FAILED, given
-from distilrubert.pipeline.recipe import Recipe, validated
+from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run, locked
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of, training_stages_of

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder, write_json
 from distilrubert.common.processes import available_cores, sigterm_as_interrupt
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.corpus.manifest import counted, plan_of, refuse_empty, without_paths
@@ -33,7 +34,7 @@ from distilrubert.distill.corpus.shards import (
     resume_shards,
     write_shard,
 )
-from distilrubert.distill.corpus.sources import TextOrigin, open_source, quiet_datasets
+from distilrubert.distill.corpus.sources import TextOrigin, open_source
 from distilrubert.distill.corpus.store import (
     BATCH_ROWS,
     COUNTS,

@@ -11,6 +11,7 @@ import datasets
 from distilrubert.common.configuration import expand_home
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import clean, token_in_use
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
 from distilrubert.distill.corpus.readers import TextFile
 
@@ -104,18 +105,6 @@ def identities_of(source: CorpusSource) -> list[dict[str, Any]]:
     if source.path is None:
         return [_asked_for(source)]
     return [file.identity for file in _text_files(source, source.path)]
-
-
-@contextmanager
-def quiet_datasets() -> Iterator[None]:
-    """Keep the `datasets` library from drawing bars, on whatever standard error is."""
-    were_disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_disabled:
-            datasets.enable_progress_bars()
 
 
 def iterate_texts(sources: Sequence[CorpusSource]) -> Iterator[str]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FileFormat
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.suites import Suite
 from distilrubert.evaluation.tasks.loading import measuring_device
-from distilrubert.evaluation.tasks.quiet import quiet_libraries
+from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.sentence_modules import prompts_in, refuse_foreign_modules
 
 BACKENDS = {"pytorch": "torch", "onnx": "onnx", "openvino": "openvino"}
@@ -112,7 +113,7 @@ def _load(folder: Path, file: FileFormat) -> Any:
         )
         options = {"file_name": model_file.relative_to(folder).as_posix()}
     try:
-        with quiet_libraries():
+        with quiet_transformers(), quiet_datasets():
             return SentenceTransformer(
                 str(folder),
                 device=measuring_device() if file is CHECKPOINT else "cpu",

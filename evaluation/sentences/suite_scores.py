@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilrubert.common.contents import model_contents
 from distilrubert.common.formats import CHECKPOINT, FileFormat
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts, SentenceEncoder, own_prompts
 from distilrubert.evaluation.sentences.suites import Suite, VectorTask
 from distilrubert.evaluation.sentences.vector_tasks import Parts, read_parts, score_vectors
-from distilrubert.evaluation.tasks.quiet import quiet_libraries
-from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.tasks.result_cache import ResultCache
+from distilrubert.modeling.checkpoints import quiet_transformers
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class _Measured:
             "suite": self.suite.model_dump(mode="json", include={"poolings", "max_length"}),
         }
         # No bars of the evaluators, and no notes of scikit-learn on them.
-        with quiet_libraries():
+        with quiet_transformers(), quiet_datasets():
             found = cache(f"{self.suite.name}-{task.name}", inputs, lambda: score_vectors(task, parts, self._encoder))
         best = max(way[task.metric] for way in found.values())
         logger.info("%s: %s, %s: %.3f", self.case, task.name, task.metric, best)
@@ -122,7 +124,7 @@ class _Measured:
         modules = [self.folder / name for name in ("modules.json", "1_Pooling/config.json")]
         described = {path.name: path.read_text(encoding="utf-8") for path in modules if path.is_file()}
         file = {} if self.file is CHECKPOINT else self.file.digests(self.folder)
-        return {"model": fingerprint(self.folder), "modules": described, "file": file}
+        return {"model": model_contents(self.folder), "modules": described, "file": file}
 
     @functools.cached_property
     def _encoder(self) -> SentenceEncoder:

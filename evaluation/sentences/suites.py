@@ -1,21 +1,19 @@
 """Tasks for the vectors of sentences, and suites: lists of such tasks with one mean."""
 
 import os
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from distilrubert.common.configuration import Section, load_yaml
+from distilrubert.common.checked_settings import read_yaml, stated_settings
+from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 
 Kind = Literal["sentence-similarity", "similarity-classification", "vector-classification", "retrieval"]
 Classifier = Literal["logistic-regression", "nearest-neighbours"]
 Pooling = Literal["mean", "cls"]
-S = TypeVar("S", bound=Section)
 
 METRICS: dict[Kind, tuple[str, ...]] = {
     "sentence-similarity": ("spearman",),
@@ -130,13 +128,16 @@ def load_suite(name_or_file: str | os.PathLike[str]) -> Suite:
     path = Path(str(_shipped() / f"{text}.yaml")) if text in known_suites() else Path(text)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise UserError(f"suite {text}: unknown; the shipped ones are {', '.join(known_suites())}; or give a YAML file")
-    values = _values(path)
+    values = read_yaml(path, "suite")
     if "kind" in values:
-        task = _validated(VectorTask, values, path)
+        task = stated_settings(VectorTask, values, path)
         suite, tasks = Suite(name=task.name, title=task.title, tasks=[path.name]), [task]
     else:
-        suite = _validated(Suite, values, path)
-        tasks = [_validated(VectorTask, _values(path.parent / file), path.parent / file) for file in suite.tasks]
+        suite = stated_settings(Suite, values, path)
+        tasks = [
+            stated_settings(VectorTask, read_yaml(path.parent / file, "task"), path.parent / file)
+            for file in suite.tasks
+        ]
     suite._tasks = tuple(tasks)
     named = (Path(os.environ[name]) / below for name, below in suite.data.items() if os.environ.get(name))
     suite._folders = (path.parent, *named)
@@ -145,24 +146,3 @@ def load_suite(name_or_file: str | os.PathLike[str]) -> Suite:
 
 def _shipped() -> Any:
     return resources.files("distilrubert.evaluation.sentences") / "suites"
-
-
-def _values(path: Path) -> Mapping[str, Any]:
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a suite or a task is a mapping of keys to values")
-    return values
-
-
-def _validated(section: type[S], values: Mapping[str, Any], path: Path) -> S:
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise UserError(
-            ": ".join(filter(None, (str(path), where, problem["msg"].removeprefix("Value error, "))))
-        ) from None

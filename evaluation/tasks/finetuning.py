@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.precision import Precision, choose_precision
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.trainer import train
@@ -26,11 +27,11 @@ from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
-from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_loss import TaskCollator, TaskExamples, TaskLoss, predict
+from distilrubert.modeling.checkpoints import quiet_transformers
 
 # Batches are so many times larger for predictions, which keep nothing for a backward pass.
 PREDICTION_BATCHES = 4
@@ -69,7 +70,7 @@ def finetune(
     """
     # For the weights of the best epoch, and for the files.
     scratch_folder = tempfile.TemporaryDirectory(prefix="finetuning-", ignore_cleanup_errors=True)
-    with quiet_libraries(), scratch_folder as folder:
+    with quiet_transformers(), quiet_datasets(), scratch_folder as folder:
         scratch = Path(folder)
         model, tokenizer, head = _load(model_folder, task, settings, seed)
         train_features, validation, test = (

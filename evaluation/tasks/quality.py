@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
 from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
 from distilrubert.evaluation.tasks.loading import load_to_predict
-from distilrubert.evaluation.tasks.quiet import quiet_libraries
-from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.evaluation.tasks.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
 from distilrubert.evaluation.text.intrinsic import Ids, measure_intrinsic
+from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.heads import has_head
 
 logger = logging.getLogger(__name__)
@@ -202,8 +204,8 @@ def _intrinsic_figures(
         sequences = own_held_out.get(case, held_out)
         teacher_folder = None if case == baseline or case in own_held_out else baseline_folder
         inputs = {
-            "model": fingerprint(folder),
-            "teacher": fingerprint(teacher_folder) if teacher_folder else None,
+            "model": model_contents(Path(folder)),
+            "teacher": model_contents(Path(teacher_folder)) if teacher_folder else None,
             "held_out": _content_of(sequences),
             "settings": settings.model_dump(mode="json"),
         }
@@ -228,7 +230,7 @@ def _measure_folder(
     settings: IntrinsicSettings,
 ) -> dict[str, Any]:
     logger.info("%s: predicting held-out text", case)
-    with quiet_libraries():
+    with quiet_transformers(), quiet_datasets():
         model, tokenizer = load_to_predict(folder)
         teacher, teacher_tokenizer = load_to_predict(teacher_folder) if teacher_folder else (None, tokenizer)
     if not all(has_head(each) for each in (model, teacher) if each is not None):

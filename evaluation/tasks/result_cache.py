@@ -4,20 +4,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.persistence import read_json, sha256_of, write_json
+from distilrubert.common.persistence import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-# The files of a folder on which a model's outputs depend.
-MODEL_FILES = (
-    "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
-)  # fmt: skip
 # Version of the protocol. Raise it with every change after which the same inputs give another result.
 VERSION = 5
 
@@ -42,9 +36,3 @@ class ResultCache:
             write_json(path, {"inputs": inputs, "result": compute()})
         result: dict[str, Any] = read_json(path)["result"]
         return result
-
-
-def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """A hash of the files on which a model's outputs depend."""
-    files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
-    return hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from distilrubert.common.configuration import RecipePath, Section, load_yaml
+from distilrubert.common.checked_settings import read_yaml, stated_settings
+from distilrubert.common.configuration import RecipePath, Section
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, TaskKind
@@ -160,7 +160,7 @@ def load_task(name_or_file: str | os.PathLike[str]) -> TaskDefinition:
         path = Path(str(_shipped() / f"{text}.yaml"))
     elif path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise UserError(_unknown(text))
-    task = _parse(path)
+    task = stated_settings(TaskDefinition, read_yaml(path, "task"), path, folder=path.parent.resolve())
     for part in ("train", "validation", "test") if task.files else ():
         file = getattr(task.files, part)
         if file is not None and not Path(file).is_file():
@@ -191,30 +191,6 @@ def _unknown(text: str) -> str:
     nearest = difflib.get_close_matches(text, known_tasks(), n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return f"task {text}: unknown; {hint}the shipped tasks are {', '.join(known_tasks())}; or give a YAML file"
-
-
-def _parse(path: Path) -> TaskDefinition:
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a task is a mapping of keys to values")
-    try:
-        return TaskDefinition.model_validate(values, context={"folder": path.parent.resolve()})
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    # A misspelt key often causes a missing one too; the misspelling is the better message.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(where, TaskDefinition.model_fields, n=1)
-        return f"unknown key {where}" + (f": did you mean {nearest[0]}?" if nearest else "")
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def _require_known(field: str, found: Any, allowed: Any) -> None:

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import clean, token_in_use
-from distilrubert.evaluation.tasks.quiet import without_bars
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
@@ -135,7 +135,7 @@ def read_table(path: Path, columns: Sequence[str], where: str) -> Dataset:
 @contextlib.contextmanager
 def _readable(where: str) -> Iterator[None]:
     try:
-        with without_bars():
+        with quiet_datasets():
             yield
     except (OSError, ValueError, DatasetsError) as error:
         # Not from the error: a traceback would show the token that is removed here.

@@ -6,15 +6,17 @@ import logging
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from distilrubert.common.contents import model_contents
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.baselines.linear_probe import probe
 from distilrubert.evaluation.tasks.exported import Exporter
 from distilrubert.evaluation.tasks.finetuning import finetune
 from distilrubert.evaluation.tasks.parallel import run_all
-from distilrubert.evaluation.tasks.result_cache import ResultCache, fingerprint
+from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
@@ -45,8 +47,8 @@ class TaskRunner:
     exporters: Mapping[str, Exporter] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
-    def _model_fingerprint(self) -> str:
-        return fingerprint(self.model_folder)
+    def _model(self) -> list[dict[str, Any]]:
+        return model_contents(Path(self.model_folder))
 
     def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
         """The scores over the runs with the chosen learning rate."""
@@ -63,7 +65,7 @@ class TaskRunner:
 
     def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
         """The scores of a linear probe."""
-        inputs = {"model": self._model_fingerprint, "task": _task_inputs(task, rows)}
+        inputs = {"model": self._model, "task": _task_inputs(task, rows)}
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
         how = {"regularisation": result["regularisation"], **_row_counts(rows)}
@@ -73,7 +75,7 @@ class TaskRunner:
         """One fine-tuning run, in any process."""
         settings = self.settings.finetuning
         inputs = {
-            "model": self._model_fingerprint,
+            "model": self._model,
             "task": _task_inputs(task, rows),
             "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
             "learning_rate": rate,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.configuration import stated_settings
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, FORMATS, SHARED_FILES, FileFormat, FormatCase
 from distilrubert.common.measurements import Measurements, Row

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from distilrubert.common.configuration import stated_settings
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.conversion.parity import WAYS

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from distilrubert.common.configuration import stated_settings
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from distilrubert.common.configuration import stated_settings
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES
 from distilrubert.common.measurements import Environment, Measurements, Row

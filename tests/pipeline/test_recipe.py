@@ -219,6 +219,7 @@ def test_a_malformed_override_is_refused(write, override, said):
     ("text", "said"),
     [
         ("name: [1", "line 1, column 9: invalid YAML"),
+        ("corpus: {path: ${DISTILRUBERT_X}/y}", 'a value with ${…} is put in quotes: "${DISTILRUBERT_NAME}/…"'),
         (f"{MINIMAL}\nname: other\n", "invalid YAML: the key name is there twice"),
         ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
         ("", "a recipe is a mapping of keys to values, found nothing"),

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from distilrubert.pipeline.recipe import Recipe, sections_in
+from distilrubert.common.checked_settings import sections_in
+from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.reference import reference_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"

@@ -23,13 +23,14 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_positions, tags_of
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
-from distilrubert.evaluation.tasks.quiet import quiet_libraries
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.modeling.checkpoints import quiet_transformers
 
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C, chosen on the validation part
 BATCH_SIZE = 64
@@ -49,7 +50,7 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
     Raises:
         UserError: if the folder holds no model that can be loaded, or the words to train on are of one class.
     """
-    with quiet_libraries():
+    with quiet_transformers(), quiet_datasets():
         model, tokenizer, _ = load_encoder(AutoModel, model_folder, "an encoder")
         model.to(measuring_device())
         describe = _words if task.task_kind is TOKEN_CLASSIFICATION else _sentences

@@ -56,13 +56,13 @@ def test_one_task_is_a_suite_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"kind": "similarity"}, "kind: Input should be 'sentence-similarity'"),
+        ({"kind": "similarity"}, "kind: input should be 'sentence-similarity'"),
         ({"metric": "accuracy"}, "metric: found 'accuracy'; allowed for sentence-similarity: spearman"),
         ({"columns": {"text": "a"}}, "columns: found 'text'; allowed for sentence-similarity: sentence1"),
         ({"train": "a"}, "train: a file for tasks of kind vector-classification, and for these alone"),
         (CLASSES | {"metric": "roc_auc", "classifiers": ["nearest-neighbours"]}, "classifiers: roc_auc is taken of a"),
-        ({"classifiers": []}, "classifiers: List should have at least 1 item"),
-        ({"metrics": "a"}, "metrics: Extra inputs are not permitted"),
+        ({"classifiers": []}, "classifiers: list should have at least 1 item"),
+        ({"metrics": "a"}, "unknown key metrics: did you mean metric?"),
     ],
 )
 def test_a_mistake_in_a_task_names_its_file(task: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_other_mistakes_are_one_line(tmp_path: Path) -> None:
         load_suite("encodechk")
     with pytest.raises(UserError, match=r"only variables named DISTILRUBERT_… are read"):
         load_suite(write(tmp_path, SUITE | {"data": {"HF_TOKEN": ""}}))
-    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read as YAML"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: the task cannot be read: No such file"):
         load_suite(write(tmp_path, SUITE | {"tasks": ["nowhere.yaml"]}))
 
 

@@ -79,8 +79,8 @@ def test_several_raw_labels_can_be_one_class(tmp_path: Path) -> None:
         ({"files": {"train": "absent.csv"}}, "files.train: there is no file"),
         ({"files": None}, "give either files or dataset"),
         ({"test_share": None}, "give either a test part or test_share"),
-        ({"test_share": 2}, "test_share: Input should be less than 1"),
-        ({"title": None}, "title: Input should be a valid string"),
+        ({"test_share": 2}, "test_share: input should be less than 1"),
+        ({"title": None}, "title: input should be a valid string"),
     ],
 )
 def test_a_bad_definition_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
