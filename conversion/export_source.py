@@ -12,8 +12,7 @@ from distilrubert.common.sampling import evenly
 from distilrubert.conversion.checkpoint import full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.onnx import graph_of
-from distilrubert.conversion.sensitivity import output_errors
-from distilrubert.conversion.smoothing import smooth
+from distilrubert.conversion.smoothing import output_errors, smooth
 from distilrubert.modeling.checkpoints import Checkpoint
 
 if TYPE_CHECKING:

@@ -43,8 +43,7 @@ def convert(
         output: the folder; made where it is missing.
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
-        calibration: real text to see the ranges of activations on, best none of `sentences`; where none is given,
-            those.
+        calibration: real text on which the ranges of activations are seen for int8, best none of `sentences`.
 
     Returns:
         A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`. ``details`` has the tolerances
@@ -60,8 +59,11 @@ def convert(
         require_packages(entry.runtime)
     if not sentences:
         raise UserError("conversion: no sentences to compare the files on; at least one is needed")
+    is_quantized = any(entry.precision == "int8" for entry in wanted)
+    if is_quantized and not calibration:
+        raise UserError("conversion: no text to calibrate int8 files on; give some, best other than it is compared on")
     checkpoint = load_pretrained(model)
-    source = ExportSource.of_text(checkpoint, settings, calibration or sentences)
+    source = ExportSource.of_text(checkpoint, settings, calibration)
     with _folder_beside(output) as work:
         for entry in wanted:
             write_file(entry.case, source, work)
@@ -73,7 +75,7 @@ def convert(
         measurements.details["tolerance"] = settings.tolerance.model_dump()
         others = [name for name in SHARED_FILES if (work / name).is_file()]
         measurements.details["sha256"] = {name: sha256_of(work / name) for name in others}
-        if any(entry.precision == "int8" for entry in wanted):
+        if is_quantized:
             measurements.details["int8"] = source.report()
         check_parity(measurements, cases, settings.tolerance)
         _move(work, output, wanted)

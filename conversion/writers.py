@@ -1,17 +1,23 @@
 """How each file format is written: one entry for each of :data:`~distilrubert.common.formats.FORMATS`."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
+from distilrubert.common.sampling import evenly
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.onnx import export_onnx
 from distilrubert.conversion.openvino import export_openvino, quantize_openvino, save_openvino
 from distilrubert.conversion.quantization import quantize_onnx
 from distilrubert.modeling.checkpoints import save_checkpoint
+from distilrubert.modeling.runtimes import OpenModel, open_model
 
 VERSION = 1
 """To be raised with every change by which the same model becomes another file, or parity is measured otherwise.
@@ -84,3 +90,33 @@ WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {
     "openvino-fp16": partial(_write_openvino, half=True),
     "openvino-int8": _write_openvino_int8,
 }
+
+
+def export_finetuned(
+    case: str,
+    settings: ConversionSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: str,
+    examples: Sequence[Mapping[str, Sequence[int]]],
+    folder: Path,
+) -> OpenModel:
+    """Write one file of a fine-tuned model, made in the same way as those that are published, and open it.
+
+    Args:
+        case: a key of :data:`~distilrubert.common.formats.FORMATS`.
+        settings: how int8 is made.
+        model: in fp32 on the CPU, in evaluation mode, with its head.
+        tokenizer: the model's.
+        task: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        examples: the model's inputs, each of one sequence; ``settings.calibration_sentences`` of them, evenly chosen,
+            calibrate int8.
+        folder: to write to; the file must stay there while the model is used.
+
+    Returns:
+        The file, opened for fp32 arithmetic.
+    """
+    chosen = evenly(examples, settings.calibration_sentences)
+    inputs = [{name: torch.tensor([ids]) for name, ids in example.items()} for example in chosen]
+    write_file(case, ExportSource(model, tokenizer, settings, inputs, task), folder)
+    return open_model(folder, FORMATS[case], task)

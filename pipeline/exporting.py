@@ -6,8 +6,7 @@ from typing import Any
 
 from distilrubert.common.formats import FORMATS
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.finetuned import export_finetuned
-from distilrubert.conversion.writers import VERSION, require_packages
+from distilrubert.conversion.writers import VERSION, export_finetuned, require_packages
 from distilrubert.evaluation.tasks.exported import Exporter
 
 

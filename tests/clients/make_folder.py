@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
             parameter.copy_(1 + 0.3 * noise if name.endswith("LayerNorm.weight") else 0.25 * noise)
     student = build_student(teacher, StudentArchitecture(layers=2))
     save_student(student, folder / "student")
-    convert(folder / "student", folder / "tiny", ALL_FILES, sentences)
+    convert(folder / "student", folder / "tiny", ALL_FILES, sentences, sentences)
     # Cut texts are left out: transformers.js cuts off the last special token with the rest.
     short = [text for text in sentences if len(student.tokenizer(text, verbose=False).input_ids) <= 64][:8]
     expected = {

@@ -43,4 +43,4 @@ def tiny_student_folder(tiny_student, tmp_path_factory) -> Path:
 def converted(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
     """The student with all files; tests do not write to it."""
     output = tmp_path_factory.mktemp("converted") / "hub"
-    return output, convert(tiny_student_folder, output, ALL_FILES, sentences)
+    return output, convert(tiny_student_folder, output, ALL_FILES, sentences, sentences)

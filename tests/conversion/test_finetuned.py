@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
-from distilrubert.conversion.finetuned import export_finetuned
+from distilrubert.conversion.writers import export_finetuned
 
 pytestmark = pytest.mark.export
 

@@ -128,6 +128,13 @@ def test_no_sentences_are_refused(tiny_student_folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.export
+def test_int8_is_not_calibrated_on_what_it_is_proved_on(tiny_student_folder, sentences, tmp_path):
+    with pytest.raises(UserError, match="no text to calibrate int8 files on"):
+        convert(tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["int8"]), sentences)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_onnx_packages_name_the_extra(tiny_student_folder, sentences, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what an import finds where the package is not installed
     with pytest.raises(UserError, match=r'pip install "distilrubert\[onnx\]"'):
@@ -144,7 +151,7 @@ def test_all_files_and_no_others(converted):
 
 @pytest.mark.export
 def test_the_same_inputs_give_the_same_bytes(converted, tiny_student_folder, sentences, all_files, tmp_path):
-    convert(tiny_student_folder, tmp_path / "elsewhere", all_files, sentences)
+    convert(tiny_student_folder, tmp_path / "elsewhere", all_files, sentences, sentences)
     assert files(tmp_path / "elsewhere") == files(converted[0])
 
 
@@ -156,7 +163,7 @@ def test_a_fresh_process_gives_the_same_bytes_and_a_clean_terminal(
         "from distilrubert.conversion.model_folder import convert\n"
         "from distilrubert.conversion.conversion_settings import ConversionSettings\n"
         f"settings = ConversionSettings.model_validate_json({all_files.model_dump_json()!r})\n"
-        f"convert({str(tiny_student_folder)!r}, 'hub', settings, {sentences!r})\n"
+        f"convert({str(tiny_student_folder)!r}, 'hub', settings, {sentences!r}, {sentences!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert files(tmp_path / "hub") == files(converted[0])
@@ -174,7 +181,9 @@ def test_no_file_tells_where_it_was_made(converted, tiny_student_folder):
 
 @pytest.mark.export
 def test_int8_alone(tiny_student_folder, sentences, tmp_path):
-    measurements = convert(tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["int8"]), sentences[:3])
+    measurements = convert(
+        tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["int8"]), sentences[:3], sentences
+    )
     assert set(files(tmp_path / "hub")) == CHECKPOINT_FILES | {"onnx/model_quantized.onnx"}
     assert [row.case for row in measurements.rows] == ["pytorch-fp32", "onnx-int8"]
 
@@ -187,6 +196,6 @@ def test_beyond_the_tolerance_nothing_is_written(tiny_student_folder, sentences,
         {"tolerance": {"int8": {"token_cosine": 0.999999, "pooled_cosine": 0.9}}},
     )
     with pytest.raises(UserError, match=r"onnx/model_quantized.onnx: .*token_cosine 0\.9.*0\.999999"):
-        convert(tiny_student_folder, tmp_path / "hub", strict, sentences[:3])
+        convert(tiny_student_folder, tmp_path / "hub", strict, sentences[:3], sentences)
     assert files(tmp_path / "hub").keys() == {"model.safetensors"}
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]

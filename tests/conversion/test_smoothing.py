@@ -3,8 +3,7 @@ import copy
 import pytest
 import torch
 
-from distilrubert.conversion.sensitivity import output_errors
-from distilrubert.conversion.smoothing import Smoothed, smooth
+from distilrubert.conversion.smoothing import Smoothed, output_errors, smooth
 
 
 @pytest.fixture(scope="module")

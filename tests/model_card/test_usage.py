@@ -27,7 +27,7 @@ def _publish(tmp_path: Path, teacher: Teacher, sentences: list[str], **conversio
     # bounds are those of tests/conversion.
     loose = {"bf16": {"token_cosine": 0.998, "token_cosine_p1": 0.99, "pooled_cosine": 0.998, "top1_agreement": 0.95}}
     settings = ConversionSettings(**conversion, tolerance=loose)
-    parity = convert(tmp_path / "student", tmp_path / NAME, settings, sentences)
+    parity = convert(tmp_path / "student", tmp_path / NAME, settings, sentences, sentences)
     parity.save(run / "reports" / "parity.json")
     (run / "hub").rename(run / "unused")
     (tmp_path / NAME).rename(run / "hub")

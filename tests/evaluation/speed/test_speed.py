@@ -166,7 +166,9 @@ def test_every_file_is_a_case(student_folder, tiny_teacher_folder, sentences, tm
     from distilrubert.conversion.conversion_settings import ConversionSettings
     from distilrubert.conversion.model_folder import convert
 
-    convert(student_folder, tmp_path, ConversionSettings(onnx=["fp32", "int8", "int8-arm64"]), sentences[:3])
+    convert(
+        student_folder, tmp_path, ConversionSettings(onnx=["fp32", "int8", "int8-arm64"]), sentences[:3], sentences[:3]
+    )
     # A file for another processor is published and not measured.
     assert (tmp_path / "onnx/model_qint8_arm64.onnx").exists()
     cases = [*cases_of("teacher", tiny_teacher_folder), *cases_of("student", tmp_path)]

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.export
 @pytest.fixture(scope="module")
 def made(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
     folder = tmp_path_factory.mktemp("statements") / "hub"
-    return folder, convert(tiny_student_folder, folder, ConversionSettings(onnx=["fp32", "int8"]), sentences)
+    return folder, convert(tiny_student_folder, folder, ConversionSettings(onnx=["fp32", "int8"]), sentences, sentences)
 
 
 @pytest.fixture
