@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.training.batching import Collator
+from distilrubert.common.training.ranks import is_first
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
@@ -73,7 +74,7 @@ def distill(
         collator = SpanMasker(
             _masking(settings, objective), teacher.tokenizer, student.tokenizer, pairs.token_counts, seed
         )
-        if settings.weights.first_piece and os.environ.get("RANK", "0") == "0":
+        if settings.weights.first_piece and is_first():
             _log_left_out(collator, pairs)
     else:
         objective = Objective(student.model, teacher.model, settings)

@@ -1,11 +1,10 @@
-"""Batches of examples of similar lengths, and their loaders.
+"""Which batches make up which update of a run, and their loaders.
 
 Legend: N examples, B rows of a batch, L its padded width.
 """
 
-import heapq
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import WIDTH_STEP, padded_widths
+from distilrubert.common.training.training_settings import OptimizationSettings
 
 GPU_WORKERS = 2
 
@@ -78,8 +78,49 @@ def plan_epoch(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def _positions(batch: NDArray[np.int64], lengths: NDArray[np.int32]) -> int:
-    return len(batch) * int(padded_widths(lengths[batch]).max())
+class BatchPlan:
+    """All updates of a run, a pure function of the example lengths, the settings and the seed.
+
+    Update u of an epoch takes the batches [u·K, (u+1)·K) of that epoch's plan, K = `batches_per_update`, on any number
+    of processes. So a resumed run goes directly to its next update.
+
+    Attributes:
+        total_steps: number of updates: those of all epochs, or `max_steps` if that is less.
+    """
+
+    def __init__(self, lengths: NDArray[np.int32], settings: OptimizationSettings, seed: int) -> None:
+        self._lengths, self._settings, self._seed = lengths, settings, seed
+        # Epochs differ in the order of their batches, not in their number.
+        self._updates = len(self._plan(0)) // settings.batches_per_update
+        every = self._updates * settings.epochs
+        self.total_steps = min(every, settings.max_steps or every)
+
+    def remaining(self, step: int) -> Iterator[tuple[int, int, list[NDArray[np.int64]]]]:
+        """The updates after the first `step`, epoch by epoch.
+
+        Yields:
+            the number of the epoch, the place in its plan of the first batch, and the example indices of each batch.
+        """
+        per_update = self._settings.batches_per_update
+        while step < self.total_steps:
+            epoch, done = divmod(step, self._updates)
+            first, last = done * per_update, min(self._updates, self.total_steps - epoch * self._updates) * per_update
+            yield epoch, first, self._plan(epoch)[first:last]
+            step = (epoch + 1) * self._updates
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the first `step` updates end with the last one of an epoch, or of the run."""
+        return step % self._updates == 0 or step == self.total_steps
+
+    def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
+        return plan_epoch(
+            self._lengths,
+            batch_tokens=self._settings.batch_tokens,
+            batch_size=self._settings.batch_size,
+            batches_per_update=self._settings.batches_per_update,
+            seed=self._seed,
+            epoch=epoch,
+        )
 
 
 def _cut(
@@ -99,7 +140,7 @@ def _cut(
 def _split_largest(
     batches: list[NDArray[np.int64]], lengths: NDArray[np.int32], batches_per_update: int
 ) -> list[NDArray[np.int64]]:
-    """Halve the batches with most positions until their number is a multiple of `batches_per_update`."""
+    """Halve the batches with most tokens, padded, until their number is a multiple of `batches_per_update`."""
     missing = -len(batches) % batches_per_update
     sequences = sum(map(len, batches))
     if len(batches) + missing > sequences:
@@ -107,20 +148,17 @@ def _split_largest(
             f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences; at most one of "
             "each can"
         )
-    if not missing:
-        return batches
-    # The number settles ties, so that arrays are never compared.
-    heap = [(-_positions(batch, lengths), number, batch) for number, batch in enumerate(batches) if len(batch) > 1]
-    whole = [batch for batch in batches if len(batch) == 1]
-    heapq.heapify(heap)
-    for number in range(len(batches), len(batches) + missing):
-        _, old, batch = heapq.heappop(heap)
-        for half, name in ((batch[: len(batch) // 2], old), (batch[len(batch) // 2 :], number)):
-            if len(half) > 1:
-                heapq.heappush(heap, (-_positions(half, lengths), name, half))
-            else:
-                whole.append(half)
-    return [*whole, *(batch for _, _, batch in heap)]
+
+    def size(batch: NDArray[np.int64]) -> int:
+        return len(batch) * int(padded_widths(lengths[batch]).max()) if len(batch) > 1 else 0
+
+    sizes = [size(batch) for batch in batches] if missing else []
+    for _ in range(missing):
+        largest = int(np.argmax(sizes))
+        halves = np.array_split(batches[largest], 2)
+        batches[largest : largest + 1] = halves
+        sizes[largest : largest + 1] = map(size, halves)
+    return batches
 
 
 def _ignore_signals(_: int) -> None:

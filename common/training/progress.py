@@ -1,14 +1,28 @@
-"""The progress of a run: what a checkpoint holds besides the tensors, and what the report is made from."""
+"""The progress of a run: what a checkpoint holds besides the tensors, what a terminal shows, and training.json."""
 
 import contextlib
 import dataclasses
+import logging
+import math
+import multiprocessing
+import sys
 import time
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NoReturn
 
 import torch
+from accelerate import PartialState
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.training.update import Update
+
+# Values of the same name and meaning in both.
+_FROM_PROGRESS = (
+    "skipped_updates", "tokens", "wall_time_s", "training_time_s", "validation_time_s", "checkpoint_time_s",
+    "tokens_per_s", "peak_memory_mib", "resumes",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -108,3 +122,71 @@ class Progress:
 def peak_gpu_memory_mib(device: torch.device) -> float:
     """The largest memory that tensors have taken on the accelerator, in MiB; 0 without one."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, done: int) -> Iterator["tqdm[NoReturn]"]:
+    """A bar on standard error if that is a terminal, with the lines of the log above it."""
+    # Of several runs at once, each in a process of its own, none draws a bar.
+    is_shown = PartialState().is_main_process and sys.stderr.isatty() and not multiprocessing.parent_process()
+    redirection = logging_redirect_tqdm([logging.getLogger("distilrubert")]) if is_shown else contextlib.nullcontext()
+    bar: tqdm[NoReturn] = tqdm(
+        total=total, initial=done, desc=title, unit="update", dynamic_ncols=True, leave=False, disable=not is_shown
+    )
+    with redirection, bar:
+        yield bar
+
+
+def listed(values: Mapping[str, float]) -> str:
+    """Names and values in one line."""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
+
+
+def training_report(
+    case: str, state: Mapping[str, Any], epoch_tokens: int, losses: dict[str, dict[str, Any]]
+) -> Measurements:
+    """The report of a run from the state in its last checkpoint, so that a finished one always gives the same.
+
+    Its one row has counters and clocks of :class:`Progress`, and ``steps`` (updates), ``epochs``,
+    ``padded_share`` (of all positions), ``precision``, ``processes``, ``parameters`` (of the trained model, frozen ones
+    included), ``losses`` (at the last point of the curves), ``validation_losses`` (at the end; None without held-out
+    text). The details are ``settings`` (all, and the seed), ``losses`` (in words), and ``curves``, ``validation`` and
+    ``evaluations`` of the progress.
+
+    Args:
+        case: what was trained.
+        state: as the checkpoint holds it.
+        epoch_tokens: what the trained model reads in an epoch.
+        losses: as :meth:`~.loss_module.LossModule.describe` gives them.
+    """
+    progress = Progress(**state["progress"])
+    values = {
+        **{name: getattr(progress, name) for name in _FROM_PROGRESS},
+        "steps": progress.step,
+        "epochs": progress.tokens / epoch_tokens,
+        "padded_share": 1 - progress.tokens / progress.positions,
+        "peak_gpu_memory_mib": progress.peak_gpu_memory_mib or None,
+        "precision": state["precision"],
+        "processes": state["processes"],
+        "parameters": sum(
+            math.prod(shape) for name, shape in state["identity"]["model"].items() if name.startswith("model.")
+        ),
+        "losses": _losses_of(progress.curves[-1]),
+        "validation_losses": _losses_of(progress.validation[-1]) if progress.validation else None,
+    }
+    details = {
+        "settings": state["settings"],
+        "losses": losses,
+        "curves": progress.curves,
+        "validation": progress.validation,
+        **({"evaluations": progress.evaluations} if progress.evaluations else {}),
+    }
+    return Measurements(Environment(**state["environment"]), [Row(case, values)], details=details)
+
+
+def _losses_of(point: Mapping[str, float]) -> dict[str, float]:
+    return {
+        key: value for key, value in point.items() if key not in ("step", "tokens", "gradient_norm", "learning_rate")
+    }

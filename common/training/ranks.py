@@ -1,5 +1,6 @@
 """Communication between the processes of a run."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +12,11 @@ from torch import Tensor
 from distilrubert.common.errors import UserError
 
 T = TypeVar("T")
+
+
+def is_first() -> bool:
+    """Whether this is the first process of its launch, as its launcher says before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:

@@ -1,12 +1,14 @@
 """Signals that ask the training loop to save its work and end."""
 
-import logging
 import signal
 import threading
 from types import FrameType
 from typing import Self
 
-logger = logging.getLogger(__name__)
+from accelerate.logging import get_logger
+
+# It logs on the main process alone.
+logger = get_logger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,12 +25,11 @@ class StopRequest:
 
     Args:
         enabled: False leaves the signals as they are.
-        logs: whether this process logs the first signal; one of several processes is enough.
     """
 
-    def __init__(self, *, logs: bool, enabled: bool = True) -> None:
+    def __init__(self, *, enabled: bool = True) -> None:
         self.received = False
-        self._logs, self._enabled = logs, enabled
+        self._enabled = enabled
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -43,6 +44,6 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._logs and not self.received:
+        if not self.received:
             logger.warning("asked to stop: saving a checkpoint first; Ctrl-C now stops without one")
         self.received = True

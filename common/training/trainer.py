@@ -7,6 +7,7 @@ resumed ends with the same weights, bit for bit, and the number of processes cha
 import atexit
 import dataclasses
 import itertools
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
@@ -25,10 +27,14 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.memory import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
-from distilrubert.common.training.batch_plan import BatchPlan
-from distilrubert.common.training.batching import build_loader, choose_workers
-from distilrubert.common.training.epoch_evaluation import EpochEvaluation
-from distilrubert.common.training.progress import Progress, peak_gpu_memory_mib
+from distilrubert.common.training.batching import BatchPlan, build_loader, choose_workers
+from distilrubert.common.training.progress import (
+    Progress,
+    listed,
+    peak_gpu_memory_mib,
+    progress_bar,
+    training_report,
+)
 from distilrubert.common.training.ranks import destroy_process_group, largest, on_main, total
 from distilrubert.common.training.run_checkpoints import (
     Checkpoints,
@@ -38,13 +44,14 @@ from distilrubert.common.training.run_checkpoints import (
     restore,
     save_weights,
 )
-from distilrubert.common.training.run_log import RunLog, advance, listed
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
-from distilrubert.common.training.training_report import training_report
-from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
+
+# It logs on the main process alone.
+logger = get_logger(__name__)
 
 # Seconds between the calls that give freed memory back to the system, each of which takes up to about a second.
 MEMORY_SECONDS = 60.0
@@ -85,7 +92,7 @@ def train(run: TrainingRun) -> Measurements:
     home = next(run.objective.parameters()).device
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     # Without checkpoints there is nothing to save, and a signal stops the run at once.
-    stop_request = StopRequest(logs=accelerator.is_main_process, enabled=run.settings.keep_checkpoints > 0)
+    stop_request = StopRequest(enabled=run.settings.keep_checkpoints > 0)
     with torch.random.fork_rng(devices=devices), stop_request as stop:
         try:
             return _Loop(run, accelerator, stop).execute()
@@ -99,7 +106,6 @@ class _Loop:
 
     def __init__(self, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> None:
         self.run, self.settings, self.accelerator, self.stop = run, run.settings, accelerator, stop
-        self.log = RunLog(run.case, run.log_level, is_main=accelerator.is_main_process)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", run.settings.keep_checkpoints)
         self.best_weights = run.folder / "best.safetensors"
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
@@ -118,7 +124,7 @@ class _Loop:
         state = self._resume(self.newest) if self.newest else {}
         if not self._is_over():
             self._begin()
-            with self.log.bar(self.plan.total_steps, self.progress.step) as bar:
+            with progress_bar(self.run.case, self.plan.total_steps, self.progress.step) as bar:
                 for epoch, first, planned in self.plan.remaining(self.progress.step):
                     for indices, batches in self._batches(epoch, first, planned):
                         self._advance(epoch, indices, batches, bar)
@@ -150,10 +156,10 @@ class _Loop:
         restore(checkpoint, self.run.objective, self.update.optimizer)
         self.progress = progress
         self.saved_step = progress.step
-        self.log.info("resuming from %s", checkpoint)
+        self._log("resuming from %s", checkpoint)
         if (here := self.update.precision) != was:
             self.update.precision = was
-            self.log.info("computes in %s as before; %s is faster on this machine", was, here)
+            self._log("computes in %s as before; %s is faster on this machine", was, here)
         return state
 
     def _begin(self) -> None:
@@ -167,13 +173,16 @@ class _Loop:
         progress.run_ids = start_trackers(
             self.accelerator, self.run.project, self.run.case, self.run.all_settings(), progress.step, progress.run_ids
         )
-        self.log.info(
-            "%d updates of %d batches, %s, %d process(es)",
+        self._log(
+            "%d updates, batches in each: %d, precision: %s, processes: %d",
             self.plan.total_steps,
             self.settings.batches_per_update,
             self.update.precision,
             self.accelerator.num_processes,
         )
+
+    def _log(self, message: str, *values: object, level: int | None = None) -> None:
+        logger.log(level or self.run.log_level, f"{self.run.case}: {message}", *values)
 
     def _batches(
         self, epoch: int, first: int, planned: Sequence[NDArray[np.int64]]
@@ -205,7 +214,8 @@ class _Loop:
         self._read_clock()
         if done.is_skipped:
             self._report_skipped(done)
-        advance(bar, done, progress)
+        bar.set_postfix_str(f"{progress.tokens_per_s:.0f} tokens/s, {listed(done.losses)}", refresh=False)
+        bar.update()
         if self.run.evaluation and self.plan.ends_epoch(progress.step):
             self._evaluate(self.run.evaluation)
         is_last = self._is_over()
@@ -235,7 +245,7 @@ class _Loop:
         with self.progress.timed("validation"):
             metrics = on_main(self.accelerator, evaluation.measure)
         evaluations.append({"step": self.progress.step, **metrics})
-        self.log.info("epoch %d: %s", len(evaluations), listed(metrics))
+        self._log("epoch %d: %s", len(evaluations), listed(metrics))
         self.accelerator.log({f"evaluation/{key}": value for key, value in metrics.items()}, step=self.progress.step)
         if evaluation.best(evaluations) == len(evaluations) - 1:
             with self.progress.timed("checkpoint"):
@@ -253,7 +263,7 @@ class _Loop:
                 f"{self.settings.max_skipped_updates}; {self._kept()}; remove {self.checkpoints.folder} and train with "
                 f"a lower {section}.learning_rate or a longer {section}.warmup"
             )
-        self.log.warning("%s; the update is skipped", found)
+        self._log("%s; the update is skipped", found, level=logging.WARNING)
 
     def _read_clock(self) -> None:
         self.progress.wall_time_s = time.monotonic() - self.began
@@ -292,7 +302,7 @@ class _Loop:
             "skipped_updates": progress.skipped_updates,
         }
         point = progress.add_point(learning_rate)
-        self.log.info("%s, %.0f tokens/s", listed(point), measured["tokens_per_s"])
+        self._log("%s, %.0f tokens/s", listed(point), measured["tokens_per_s"])
         self.accelerator.log({**point, **measured}, step=progress.step)
 
     def _validate(self) -> None:
@@ -302,10 +312,10 @@ class _Loop:
             found = f"not finite on held-out text: {listed(losses)}"
             if self.progress.step == self.plan.total_steps:
                 raise UserError(f"{self.run.section}: {found}; {self._kept()}")
-            self.log.warning("step %d is %s", self.progress.step, found)
+            self._log("step %d is %s", self.progress.step, found, level=logging.WARNING)
         elif losses:
             self.progress.validation.append({"step": self.progress.step, **losses})
-            self.log.info("held-out text: %s", listed(losses))
+            self._log("held-out text: %s", listed(losses))
             self.accelerator.log({f"validation/{key}": loss for key, loss in losses.items()}, step=self.progress.step)
 
     def _save(self) -> dict[str, Any]:

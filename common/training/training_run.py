@@ -1,14 +1,13 @@
-"""The description of a training run."""
+"""The description of a training run, and how its best epoch is chosen."""
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.batching import Collator, Examples
-from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 
@@ -17,6 +16,30 @@ DECISIVE_CONFIG = (
     "num_attention_heads", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
     "n_heads", "activation", "dropout", "attention_dropout",
 )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochEvaluation:
+    """How the best epoch is chosen. Training then ends with the weights of that epoch.
+
+    Attributes:
+        measure: returns the metrics of the model as it is; the main process calls it after each epoch, with the model
+            in evaluation mode on its device.
+        metric: the metric that decides; higher is better, and of equal epochs the first is the best.
+        patience: training stops after this many epochs without a better value.
+    """
+
+    measure: Callable[[], dict[str, float]]
+    metric: str
+    patience: int
+
+    def best(self, evaluations: Sequence[Mapping[str, float]]) -> int:
+        """The index of the best epoch."""
+        return max(range(len(evaluations)), key=lambda epoch: evaluations[epoch][self.metric])
+
+    def is_over(self, evaluations: Sequence[Mapping[str, float]]) -> bool:
+        """Whether training is to stop after these epochs."""
+        return bool(evaluations) and len(evaluations) - 1 - self.best(evaluations) >= self.patience
 
 
 @dataclasses.dataclass(frozen=True)

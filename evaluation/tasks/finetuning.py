@@ -18,10 +18,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilrubert.common.errors import UserError
 from distilrubert.common.precision import Precision, choose_precision
 from distilrubert.common.quiet_datasets import quiet_datasets
-from distilrubert.common.training.epoch_evaluation import EpochEvaluation
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.trainer import train
-from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported

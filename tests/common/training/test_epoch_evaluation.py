@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilrubert.common.training.epoch_evaluation import EpochEvaluation
-from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.update import Updater
 from distilrubert.distill import distillation
 from distilrubert.distill.losses.objective import Objective

@@ -26,8 +26,7 @@ from distilrubert.common import precision
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.training import trainer
-from distilrubert.common.training.batch_plan import BatchPlan
-from distilrubert.common.training.batching import build_loader
+from distilrubert.common.training.batching import BatchPlan, build_loader
 from distilrubert.common.training.optimizer import build_optimizer, build_schedule, parameter_groups
 from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted

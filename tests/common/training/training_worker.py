@@ -25,8 +25,7 @@ from tiny_run import digest, poison, run, sine_of_weights, weights_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.training import run_checkpoints as checkpoints
 from distilrubert.common.training import trainer
-from distilrubert.common.training.epoch_evaluation import EpochEvaluation
-from distilrubert.common.training.training_run import TrainingRun
+from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.update import Updater
 from distilrubert.distill import distillation
 from distilrubert.distill.batches.masking import Masker

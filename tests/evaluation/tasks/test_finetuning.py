@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForTokenClassification, DistilBertConfig
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.batch_plan import BatchPlan
+from distilrubert.common.training.batching import BatchPlan
 from distilrubert.common.training.optimizer import build_optimizer
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.training_settings import OptimizationSettings
