@@ -7,6 +7,7 @@ quality. The other names are links to the current results, see :mod:`.stage_fold
 import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import write_text
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +94,12 @@ def write_recipe(run: Run) -> None:
 
     path = run.folder / "recipe.yaml"
     values = run.recipe.model_dump(mode="json")
-    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        if yaml.safe_load(path.read_text(encoding="utf-8")) == values:
+    with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if before == values:
             return
+        if before.get("name") != run.recipe.name:
+            logger.warning("%s: holds the run of %s; what both recipes share is reused", run.folder, before.get("name"))
     versions = "".join(f"# {name} {version}\n" for name, version in installed_versions().items())
     text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
     write_text(path, f"# distilrubert {revision()}\n{versions}{text}")

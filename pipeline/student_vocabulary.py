@@ -140,7 +140,7 @@ def _measure(
     for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
         tokens, unknown = count_tokens(tokenizer, texts)
         figures: dict[str, Any] = {
-            "pieces": len(tokenizer),
+            "tokens": len(tokenizer),
             "embeddings_mib": len(tokenizer) * (dim + 1) * BYTES / 2**20,
             "held_out_tokens": tokens,
             "held_out_unknown_share": unknown / max(tokens, 1),

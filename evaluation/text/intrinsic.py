@@ -52,7 +52,7 @@ def measure_intrinsic(
     Returns:
         ``masked_accuracy`` (share of masked tokens that are the model's first choice), ``masked_cross_entropy_nats``,
         ``pseudo_perplexity`` (exp of the mean of −log p of each token masked in turn: Salazar et al., "Masked
-        Language Model Scoring", 2020), ``masked_pieces``; with a teacher also ``kl_to_teacher_nats`` (mean of
+        Language Model Scoring", 2020), ``masked_tokens``; with a teacher also ``kl_to_teacher_nats`` (mean of
         KL(teacher‖model) at the masked tokens), ``teacher_agreement`` (share of them with the same first choice) and,
         where the widths are equal and the layers divide, ``hidden_cosine``: for every layer k of K the mean cosine
         with the mean of the teacher's layers (k−1)·L/K+1 … k·L/K, over all real positions, and
@@ -67,7 +67,7 @@ def measure_intrinsic(
         return {}
     predictions, states = _predict(model, teacher, tokenizer, masked, settings.batch_size)
     figures, by_fold = predictions.means(), predictions.means_by_fold()
-    figures["masked_pieces"] = sum(len(sequence.positions_N) for sequence in masked)
+    figures["masked_tokens"] = sum(len(sequence.positions_N) for sequence in masked)
     if cosine_K := list(states.means().values()):
         figures |= {"hidden_cosine": cosine_K, "mean_hidden_cosine": statistics.fmean(cosine_K)}
         by_fold["hidden_cosine"] = np.mean(list(states.means_by_fold().values()), axis=0).tolist()

@@ -90,7 +90,7 @@ def require_scores(quality: Measurements, task: TaskDefinition) -> None:
 def list_scores(quality: Measurements, done: Sequence[str] = ()) -> Iterator[Statement]:
     """The scores on held-out text and on all tasks but those that are `done`: they were not measured again."""
     for row in quality.rows:
-        if measures := row.values.keys() - {*PARTS, "masked_pieces", "by_fold", "gain_over_majority"}:
+        if measures := row.values.keys() - {*PARTS, "masked_tokens", "by_fold", "gain_over_majority"}:
             yield unchecked(row.case, "held-out text", f"{len(measures)} measures", UNPUBLISHED)
     for name, about in quality.details.get("tasks", {}).items():
         for row, part, scores in _stated(quality, name) if name not in done else ():

@@ -17,7 +17,7 @@ from distilrubert.pipeline import run as run_module
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.engine import Stage, bring_up_to_date, states_of
 from distilrubert.pipeline.recipe import load_recipe
-from distilrubert.pipeline.run import Run, revision
+from distilrubert.pipeline.run import Run, revision, write_recipe
 from distilrubert.pipeline.stage_folders import StageFolders
 
 from .test_recipe import MINIMAL
@@ -356,3 +356,11 @@ def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="the run directory cannot be written"):
         bring_up_to_date(Run(run.recipe, tmp_path / "file" / "run"), [])
+
+
+def test_a_run_directory_of_another_recipe_is_not_reused_silently(run, caplog):
+    write_recipe(run)
+    write_recipe(dataclasses.replace(run, recipe=run.recipe.model_copy(update={"seed": 7})))
+    assert caplog.messages == []
+    write_recipe(dataclasses.replace(run, recipe=run.recipe.model_copy(update={"name": "other"})))
+    assert caplog.messages == [f"{run.folder}: holds the run of {run.recipe.name}; what both recipes share is reused"]

@@ -76,7 +76,7 @@ def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher)
     teacher, student = report["teacher"].values, report["student"].values
     own = AutoTokenizer.from_pretrained(trimmed.student_vocabulary)
     assert set(own.get_vocab()) < set(tiny_teacher.tokenizer.get_vocab())
-    assert (teacher["pieces"], student["pieces"]) == (len(tiny_teacher.tokenizer), len(own))
+    assert (teacher["tokens"], student["tokens"]) == (len(tiny_teacher.tokenizer), len(own))
     # An embedding of 32 numbers and a bias for each piece, in fp32.
     assert student["embeddings_mib"] == pytest.approx(len(own) * 33 * 4 / 2**20)
     assert report["student"].ratio == pytest.approx(len(tiny_teacher.tokenizer) / len(own))
@@ -93,7 +93,7 @@ def test_the_report_of_a_new_vocabulary(trained: Run) -> None:
     report = Measurements.load(trained.reports / "vocabulary.json")
     student = report["student"].values
     # The student's own width: 16 numbers and a bias.
-    assert (student["pieces"], student["embeddings_mib"]) == (150, pytest.approx(150 * 17 * 4 / 2**20))
+    assert (student["tokens"], student["embeddings_mib"]) == (150, pytest.approx(150 * 17 * 4 / 2**20))
     assert not [name for name in student if "resplit" in name]
     assert student["training_unknown_character_share"] == student["training_unknown_word_share"] == 0
 

@@ -95,7 +95,7 @@ def test_figures_of_a_constant_prediction_by_hand(
     special = set(tiny_teacher.tokenizer.all_special_ids)
     order = np.random.default_rng(SETTINGS.seed).permutation(len(sequences))
     hidden = np.concatenate([m.ids_L[m.positions_N] for m in random_masks(sequences, order[:50], special, SETTINGS)])
-    assert figures["masked_pieces"] == len(hidden)
+    assert figures["masked_tokens"] == len(hidden)
     assert figures["masked_cross_entropy_nats"] == pytest.approx(-log_p[hidden].mean(), rel=1e-5)
     assert figures["masked_accuracy"] == pytest.approx((hidden == bias.argmax().item()).mean())
     assert figures["kl_to_teacher_nats"] == pytest.approx((np.exp(log_q) * (log_q - log_p)).sum(), rel=1e-4)
