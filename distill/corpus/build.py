@@ -20,19 +20,18 @@ from distilrubert.common.processes import available_cores, sigterm_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
-from distilrubert.distill.corpus.manifest import counted, plan_of, refuse_empty, without_paths
 from distilrubert.distill.corpus.pairs import PairEncoder
 from distilrubert.distill.corpus.shards import (
-    Chunk,
     Counts,
     Shard,
-    SourcePosition,
     complete_shards,
-    read_chunks,
-    read_shard,
+    counted,
+    plan_of,
+    read_texts,
+    refuse_empty,
     remove_shards,
     resume_shards,
-    write_shard,
+    without_paths,
 )
 from distilrubert.distill.corpus.sources import TextOrigin, open_source
 from distilrubert.distill.corpus.store import (
@@ -145,35 +144,31 @@ class _Builder:
     def build(self, sources: list[list[TextOrigin]], chunk_characters: int) -> None:
         for shard in self.shards:
             self._seen.add(shard.keys())
-        start = self.shards[-1].end if self.shards else SourcePosition()
         characters = min(chunk_characters * self._processes, MAXIMAL_CHUNK_CHARACTERS)
         origins = [origin for source in sources for origin in source]
         total = sum(origin.size for origin in origins)
         with tqdm(total=total or None, desc="tokenise", unit="B", unit_scale=True, disable=None) as progress:
-            for chunk in read_chunks(sources, start, characters):
-                self.shards.append(self._shard(chunk))
+            for shard, texts in read_texts(sources, self._workplace, self.shards, characters):
+                self._complete(shard, texts)
+                self.shards.append(shard)
                 progress.update(sum(origin.bytes_read for origin in origins) - progress.n)
 
-    def _shard(self, chunk: Chunk) -> Shard:
-        weight = self._settings.sources[chunk.start.source].weight
-        keys = text_keys(chunk.texts, self._seed)
+    def _complete(self, shard: Shard, texts: list[str]) -> None:
+        weight = self._settings.sources[shard.start.source].weight
+        keys = text_keys(texts, self._seed)
         fresh = self._seen.add(keys[:, 0])
         copies = int(weight) + (as_fraction(keys[:, 2]) < weight % 1)
         taken = fresh & (copies > 0)
-        counts = Counts(
-            texts=chunk.texts_read,
-            empty=chunk.texts_read - len(chunk.texts),
-            duplicates=int(np.sum(~fresh)),
-            left_out=int(np.sum(fresh & ~taken)),
-        )
+        shard.counts.empty = shard.counts.texts - len(texts)
+        shard.counts.duplicates = int(np.sum(~fresh))
+        shard.counts.left_out = int(np.sum(fresh & ~taken))
         held_out = as_fraction(keys[taken, 1]) < self._settings.validation
-        with atomic_folder(self._workplace / f"shard-{len(self.shards):06d}") as folder:
+        with atomic_folder(shard.folder) as folder:
             np.save(folder / "keys.npy", keys[fresh, 0])
-            tokens = self._tokenise([chunk.texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
-            counts += self._save(tokens, copies[taken], held_out, folder)
+            tokens = self._tokenise([texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
+            shard.counts += self._save(tokens, copies[taken], held_out, folder)
             shutil.rmtree(folder / "scratch", ignore_errors=True)
-            write_shard(folder, chunk, counts)
-        return read_shard(self._workplace / f"shard-{len(self.shards):06d}")
+            shard.write(folder)
 
     def _tokenise(self, texts: list[str], scratch: Path) -> pa.Table:
         """The columns of the schema and the `index` of each row's text, in the order of the texts."""

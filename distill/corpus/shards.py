@@ -1,20 +1,26 @@
-"""The shards of a corpus under construction, each complete or absent, so that an interrupted build goes on."""
+"""The shards of a corpus under construction, each complete or absent, so that an interrupted build goes on.
 
-import dataclasses
+And what the corpus is made of: the plan, by which a build knows its shards again, and the counts of manifest.json.
+"""
+
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json, write_json
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import TextOrigin
 from distilrubert.distill.corpus.store import COUNTS
+from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -62,64 +68,39 @@ class Counts:
     unknown_tokens: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass
-class Chunk:
-    """Consecutive texts of one source.
+class Shard:
+    """Consecutive texts of one source, and, once it is complete, their tokens in a folder.
 
     Attributes:
+        folder: where the tokens are.
         start: where it begins.
         end: where the next one begins.
-        texts: the texts that are not empty.
-        texts_read: number of records, empty ones included.
+        counts: what was counted in it.
         identities: of the origins that it comes from, in order.
         finished: manifest entries of the origins that ended in it.
     """
 
-    start: SourcePosition
-    end: SourcePosition
-    texts: list[str] = field(default_factory=list)
-    texts_read: int = 0
-    identities: list[dict[str, Any]] = field(default_factory=list)
-    finished: list[dict[str, Any]] = field(default_factory=list)
-
-
-def read_chunks(sources: list[list[TextOrigin]], start: SourcePosition, characters: int) -> Iterator[Chunk]:
-    """Yield the texts from `start` on, about `characters` characters at a time."""
-    for source in range(start.source, len(sources)):
-        chunk = Chunk(start, start)
-        size = 0
-        for origin in range(start.origin, len(sources[source])):
-            reading = sources[source][origin]
-            chunk.identities.append(reading.identity)
-            skipped = start.record if origin == start.origin else 0
-            record = skipped
-            for record, text in enumerate(islice(reading.records(), skipped, None), start=skipped + 1):
-                chunk.texts_read += 1
-                if stripped := (text or "").strip():
-                    chunk.texts.append(stripped)
-                    size += len(stripped)
-                if size >= characters:
-                    chunk.end = SourcePosition(source, origin, record)
-                    yield chunk
-                    chunk, size = Chunk(chunk.end, chunk.end, identities=[reading.identity]), 0
-            chunk.finished.append(reading.describe())
-        chunk.end = start = SourcePosition(source + 1)
-        yield chunk
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A finished chunk: its tokenised texts in a folder."""
-
     folder: Path
     start: SourcePosition
     end: SourcePosition
-    counts: Counts
-    finished: list[dict[str, Any]]
-    identities: list[dict[str, Any]]
+    counts: Counts = field(default_factory=Counts)
+    identities: list[dict[str, Any]] = field(default_factory=list)
+    finished: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The complete shard in a folder; UserError if there is none."""
+        record = read_json(folder / RECORD)
+        places = {name: SourcePosition(**record[name]) for name in ("start", "end")}
+        return cls(**record | places | {"folder": folder, "counts": Counts(**record["counts"])})
+
+    def write(self, folder: Path) -> None:
+        """Write the record that belongs to the tokens in `folder` and completes the shard."""
+        write_json(folder / RECORD, {key: value for key, value in asdict(self).items() if key != "folder"})
 
     def keys(self) -> NDArray[np.uint64]:
         """The identity keys of the texts that no earlier shard has, (N,)."""
@@ -130,32 +111,40 @@ class Shard:
         return np.asarray(np.load(self.folder / COUNTS[column], allow_pickle=False))
 
 
-def write_shard(folder: Path, chunk: Chunk, counts: Counts) -> None:
-    """Write the record that belongs to the tokens in `folder` and completes the shard."""
-    record = {
-        "start": dataclasses.asdict(chunk.start),
-        "end": dataclasses.asdict(chunk.end),
-        "counts": dataclasses.asdict(counts),
-        "finished": chunk.finished,
-        "identities": chunk.identities,
-    }
-    write_json(folder / RECORD, record)
+def read_texts(
+    sources: list[list[TextOrigin]], workplace: Path, done: Sequence[Shard], characters: int
+) -> Iterator[tuple[Shard, list[str]]]:
+    """Yield the texts behind the shards that are done, about `characters` characters at a time; without empty ones."""
+    number, start = len(done), done[-1].end if done else SourcePosition()
 
+    def begin(position: SourcePosition, *identities: dict[str, Any]) -> tuple[Shard, list[str], int]:
+        return Shard(workplace / f"shard-{number:06d}", position, position, identities=list(identities)), [], 0
 
-def read_shard(folder: Path) -> Shard:
-    """Read what `write_shard` wrote.
-
-    Raises:
-        UserError: if the shard is not complete.
-    """
-    record = read_json(folder / RECORD)
-    start, end = SourcePosition(**record["start"]), SourcePosition(**record["end"])
-    return Shard(folder, start, end, Counts(**record["counts"]), record["finished"], record["identities"])
+    for source in range(start.source, len(sources)):
+        shard, texts, size = begin(start)
+        for origin in range(start.origin, len(sources[source])):
+            reading = sources[source][origin]
+            shard.identities.append(reading.identity)
+            skipped = start.record if origin == start.origin else 0
+            for record, text in enumerate(islice(reading.records(), skipped, None), start=skipped + 1):
+                shard.counts.texts += 1
+                if stripped := (text or "").strip():
+                    texts.append(stripped)
+                    size += len(stripped)
+                if size >= characters:
+                    shard.end = SourcePosition(source, origin, record)
+                    yield shard, texts
+                    number += 1
+                    shard, texts, size = begin(shard.end, reading.identity)
+            shard.finished.append(reading.describe())
+        shard.end = start = SourcePosition(source + 1)
+        yield shard, texts
+        number += 1
 
 
 def complete_shards(workplace: Path) -> list[Shard]:
     """The shards that have their record, in order."""
-    return [read_shard(folder) for folder in sorted(workplace.glob("shard-*")) if (folder / RECORD).is_file()]
+    return [Shard.read(folder) for folder in sorted(workplace.glob("shard-*")) if (folder / RECORD).is_file()]
 
 
 def remove_shards(workplace: Path) -> None:
@@ -195,3 +184,73 @@ def _follows(shard: Shard, start: SourcePosition, sources: list[list[TextOrigin]
     if shard.end.source == start.source:
         origins = origins[: len(shard.identities)]
     return [origin.identity for origin in origins] == shard.identities
+
+
+def plan_of(
+    settings: CorpusSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    student_tokenizer: PreTrainedTokenizerFast | None,
+) -> dict[str, Any]:
+    """Everything but the text that decides what the corpus becomes."""
+    plan = {
+        "seed": seed,
+        "settings": settings.model_dump(mode="json", exclude={"processes"}),
+        "tokenizer": _identity_of(tokenizer),
+    }
+    return plan | ({"student_tokenizer": _identity_of(student_tokenizer)} if student_tokenizer else {})
+
+
+def without_paths(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan without the paths in it, so that a build goes on after its project has been moved."""
+    tokenizers = {
+        key: {name: value for name, value in plan[key].items() if name != "name"}
+        for key in ("tokenizer", "student_tokenizer")
+        if key in plan
+    }
+    sources = [source | {"path": None} for source in plan["settings"]["sources"]]
+    return plan | tokenizers | {"settings": plan["settings"] | {"sources": sources}}
+
+
+def counted(shards: list[Shard], sources: int) -> dict[str, Any]:
+    """The counts of each source and of all, as manifest.json has them.
+
+    Args:
+        shards: all shards of the corpus.
+        sources: number of sources.
+    """
+    by_source = [[shard for shard in shards if shard.start.source == source] for source in range(sources)]
+    entries = [
+        {"origins": [origin for shard in shards_of for origin in shard.finished], **_totals(shards_of)}
+        for shards_of in by_source
+    ]
+    return {"sources": entries, "total": _totals(shards)}
+
+
+def refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
+    """Raise a UserError if there is nothing to train on, or nothing held out that should be."""
+    if not total["train_sequences"]:
+        raise UserError(
+            f"corpus: no text to train on: {total['texts']} texts read, {total['empty']} of them empty, "
+            f"{total['duplicates']} duplicates, {total['left_out']} left out by a weight; {total['too_short']} "
+            f"sequences shorter than minimum_length {settings.minimum_length}, {total['validation_sequences']} held "
+            f"out by validation {settings.validation}"
+        )
+    if settings.validation and not total["validation_sequences"]:
+        raise UserError(
+            f"corpus.validation: {settings.validation} of {total['texts']} texts holds out none; raise it, or set 0"
+        )
+
+
+def _identity_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "name": tokenizer.name_or_path,
+        "sha256": tokenizer_sha256(tokenizer),
+        "vocabulary_size": len(tokenizer),
+    }
+
+
+def _totals(shards: list[Shard]) -> dict[str, Any]:
+    counts = sum((shard.counts for shard in shards), Counts())
+    tokens = counts.train_tokens + counts.validation_tokens - 2 * (counts.train_sequences + counts.validation_sequences)
+    return {**asdict(counts), "unknown_share": counts.unknown_tokens / tokens if tokens else 0.0}
