@@ -44,7 +44,7 @@ class ExportSource:
         """A masked language model and sentences to calibrate on, as they are and joined to texts of full length."""
         chosen = evenly(sentences, settings.calibration_sentences)
         limit = longest_input(checkpoint)
-        joined = full_length_texts(checkpoint, chosen)
+        joined = full_length_texts(checkpoint, chosen) if chosen else []
         # One at a time: padding would count as text.
         inputs = [
             dict(checkpoint.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt"))

@@ -1,14 +1,14 @@
 """Signals that ask the training loop to save its work and end."""
 
+import logging
 import signal
 import threading
 from types import FrameType
 from typing import Self
 
-from accelerate.logging import get_logger
+from accelerate import PartialState
 
-# It logs on the main process alone.
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,6 +44,6 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.received:
+        if not self.received and PartialState().is_main_process:
             logger.warning("asked to stop: saving a checkpoint first; Ctrl-C now stops without one")
         self.received = True

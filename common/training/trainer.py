@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
@@ -50,8 +49,7 @@ from distilrubert.common.training.training_run import EpochEvaluation, TrainingR
 from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
 from distilrubert.common.training.validation import Validation
 
-# It logs on the main process alone.
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Seconds between the calls that give freed memory back to the system, each of which takes up to about a second.
 MEMORY_SECONDS = 60.0
@@ -182,7 +180,8 @@ class _Loop:
         )
 
     def _log(self, message: str, *values: object, level: int | None = None) -> None:
-        logger.log(level or self.run.log_level, f"{self.run.case}: {message}", *values)
+        if self.accelerator.is_main_process:
+            logger.log(level or self.run.log_level, f"{self.run.case}: {message}", *values)
 
     def _batches(
         self, epoch: int, first: int, planned: Sequence[NDArray[np.int64]]
