@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +25,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested mappings with dotted keys; an empty mapping has none."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def flattened(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys; an empty one in another is a value."""
+    if isinstance(values, Mapping) and (values or not prefix):
+        items = list(values.items())
+    elif isinstance(values, list) and values:
+        items = list(enumerate(values))
+    else:
+        return {prefix.removesuffix("."): values}
+    return {key: value for name, inner in items for key, value in flattened(inner, f"{prefix}{name}.").items()}
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:

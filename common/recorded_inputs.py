@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from distilrubert.common.configuration import Section
+from distilrubert.common.configuration import Section, flattened
 
 
 class Recorded(dict[str, Any]):
@@ -57,7 +57,7 @@ def agrees(record: Any, now: Any) -> bool:
 
 def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first value that changed, in words, and how many others did; empty where none did."""
-    before, after = _flat(record), _flat(now)
+    before, after = flattened(record), flattened(now)
     shown = {key: [_shown(values, key) for values in (before, after)] for key in before | after}
     changed = [key for key in sorted(shown) if shown[key][0] != shown[key][1]]
     if not changed:
@@ -79,14 +79,3 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     if key not in values:
         return "not set"
     return values[key] if isinstance(values[key], str) else json.dumps(values[key])
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys; an empty one in another is a value."""
-    if isinstance(values, Mapping) and (values or not prefix):
-        items = list(values.items())
-    elif isinstance(values, list) and values:
-        items = list(enumerate(values))
-    else:
-        return {prefix.removesuffix("."): values}
-    return {key: value for name, inner in items for key, value in _flat(inner, f"{prefix}{name}.").items()}

@@ -52,7 +52,7 @@ def start_trackers(
         "mlflow": {"run_id": run_ids.get("mlflow"), "run_name": name},
     }
     # Written a second time, the settings would appear as a second run in TensorBoard.
-    config = {key: _plain(value) for key, value in flattened(settings)} if is_new else None
+    config = {key: _plain(value) for key, value in flattened(settings).items()} if is_new else None
     accelerator.init_trackers(project, config, init_kwargs=options)
     for tracker in accelerator.trackers:
         # MLflow gives its runs ids of its own.

@@ -1,5 +1,6 @@
 """Fine-tuning a model on a task with the training loop: one protocol for every model."""
 
+import dataclasses
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -70,54 +71,94 @@ def finetune(
     # For the weights of the best epoch, and for the files.
     scratch_folder = tempfile.TemporaryDirectory(prefix="finetuning-", ignore_cleanup_errors=True)
     with quiet_transformers(), quiet_datasets(), scratch_folder as folder:
-        scratch = Path(folder)
-        model, tokenizer, head = _load(model_folder, task, settings, seed)
-        train_features, validation, test = (
-            _encode(task, part, model, tokenizer) for part in (rows.train, rows.validation, rows.test)
-        )
-        precision = chosen_precision(settings)
-
-        def predictions(part: Dataset, features: Dataset) -> tuple[list[Any], list[Any]]:
-            logits = predict(model, features, tokenizer, precision, PREDICTION_BATCHES * settings.batch_size)
-            return task.task_kind.decode(part, features, logits, task.classes)
-
-        def measure() -> dict[str, float]:
-            return compute_metrics(task.metrics, *predictions(rows.validation, validation))
-
-        examples = TaskExamples(train_features, tokenizer)
-        head_rates = dict.fromkeys(head, settings.head_learning_rate) if settings.head_learning_rate else {}
-        run = TrainingRun(
-            case=f"{task.name} {learning_rate:.0e} seed {seed}",
-            section=f"task {task.name}",
-            objective=TaskLoss(model, head_rates),
-            examples=examples,
-            validation=TaskExamples(train_features.select([]), tokenizer),
-            collator=TaskCollator(task.task_kind, tokenizer),
-            settings=_optimization(settings, learning_rate, examples.lengths),
-            folder=scratch / "training",
-            seed=seed,
-            origin={},
-            epoch_tokens=int(examples.lengths.sum()),
-            evaluation=EpochEvaluation(measure, task.main_metric, settings.patience),
-            log_level=logging.DEBUG,
-        )
+        learner = _Learner.prepare(model_folder, task, rows, settings, seed)
+        run = learner.training(learning_rate, seed, Path(folder) / "training")
         started = time.perf_counter()
         evaluations = train(run).details["evaluations"]
         seconds = time.perf_counter() - started
         assert run.evaluation is not None
         best = evaluations[run.evaluation.best(evaluations)]
-        model.to(measuring_device())
-        features = {"train": train_features, "test": test}
+        learner.model.to(measuring_device())
         return {
             "validation": {name: best[name] for name in task.metrics},
-            "test": score_test(task, *predictions(rows.test, test)),
+            "test": score_test(task, *learner.answers("test")),
             "epochs": len(evaluations),
             "seconds": round(seconds, 2),
             "exported": {
-                name: score_exported(exporter, model, tokenizer, task, rows.test, features, scratch / name)
+                name: score_exported(
+                    exporter, learner.model, learner.tokenizer, task, rows.test, learner.features, Path(folder) / name
+                )
                 for name, exporter in (exporters or {}).items()
             },
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Learner:
+    """A model and the task that it learns.
+
+    Attributes:
+        head: names of the weights that the checkpoint does not have.
+        rows: of the task.
+        features: of each part of the rows, sorted by length, so that batches of predictions have little padding.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: list[str]
+    task: TaskDefinition
+    settings: FinetuningSettings
+    rows: TaskRows
+    features: dict[str, Dataset]
+
+    @classmethod
+    def prepare(
+        cls,
+        folder: str | os.PathLike[str],
+        task: TaskDefinition,
+        rows: TaskRows,
+        settings: FinetuningSettings,
+        seed: int,
+    ) -> Self:
+        model, tokenizer, head = _load(folder, task, settings, seed)
+        longest = longest_input(model, tokenizer, task.max_length)
+        features = {}
+        for part in ("train", "validation", "test"):
+            try:
+                encoded = task.task_kind.encode(getattr(rows, part), tokenizer, longest)
+            except ValueError as error:
+                raise UserError(f"task {task.name}: {error}") from error
+            features[part] = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
+        return cls(model, tokenizer, head, task, settings, rows, features)
+
+    def training(self, learning_rate: float, seed: int, folder: Path) -> TrainingRun:
+        task, settings, train_features = self.task, self.settings, self.features["train"]
+        examples = TaskExamples(train_features, self.tokenizer)
+        head_rates = dict.fromkeys(self.head, settings.head_learning_rate) if settings.head_learning_rate else {}
+        return TrainingRun(
+            case=f"{task.name} {learning_rate:.0e} seed {seed}",
+            section=f"task {task.name}",
+            objective=TaskLoss(self.model, head_rates),
+            examples=examples,
+            validation=TaskExamples(train_features.select([]), self.tokenizer),
+            collator=TaskCollator(task.task_kind, self.tokenizer),
+            settings=_optimization(settings, learning_rate, examples.lengths),
+            folder=folder,
+            seed=seed,
+            origin={},
+            epoch_tokens=int(examples.lengths.sum()),
+            evaluation=EpochEvaluation(self.validate, task.main_metric, settings.patience),
+            log_level=logging.DEBUG,
+        )
+
+    def validate(self) -> dict[str, float]:
+        return compute_metrics(self.task.metrics, *self.answers("validation"))
+
+    def answers(self, part: str) -> tuple[list[Any], list[Any]]:
+        """Predictions and references of a part, row by row."""
+        precision, batch_size = chosen_precision(self.settings), PREDICTION_BATCHES * self.settings.batch_size
+        logits = predict(self.model, self.features[part], self.tokenizer, precision, batch_size)
+        return self.task.task_kind.decode(getattr(self.rows, part), self.features[part], logits, self.task.classes)
 
 
 def _optimization(
@@ -171,16 +212,6 @@ def _set_dropout(config: Any, probability: float) -> None:
     ):  # fmt: skip
         if hasattr(config, field):
             setattr(config, field, probability)
-
-
-def _encode(task: TaskDefinition, rows: Dataset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Features, sorted by length, so that batches of predictions have little padding."""
-    longest = longest_input(model, tokenizer, task.max_length)
-    try:
-        features = task.task_kind.encode(rows, tokenizer, longest)
-    except ValueError as error:
-        raise UserError(f"task {task.name}: {error}") from error
-    return features.select(np.argsort(features["length"][:], kind="stable"))
 
 
 def chosen_precision(settings: FinetuningSettings) -> Precision:
