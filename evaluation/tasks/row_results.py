@@ -1,5 +1,7 @@
 """The result of each test row, kept in reports so that differences between models can be bootstrapped over rows."""
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +13,13 @@ from distilrubert.evaluation.tasks.metrics import ANSWERS, METRICS, TAGS, answer
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 RowResults = Mapping[str, str]
-"""Columns by name, with a number for each test row, separated by spaces.
+"""Columns by name, with a number for each test row, separated by spaces; a long one is compressed, behind ``zlib:``.
 
 ``reference`` and ``prediction`` where rows have a class; ``expected``, ``found`` and ``correct`` spans where words have
 tags; ``exact_match`` and ``answer_f1`` where the answer is a span of text.
 """
+
+_COMPRESSED = "zlib:"
 
 Columns = Mapping[str, NDArray[np.float64]]
 
@@ -40,12 +44,12 @@ def row_results(metric: str, predictions: Sequence[Any], references: Sequence[An
         columns = {score.__name__: list(map(score, references, predictions)) for score in (exact_match, answer_f1)}
     else:
         columns = {"reference": references, "prediction": predictions}
-    return {name: " ".join(f"{value:.6g}" for value in values) for name, values in columns.items()}
+    return {name: _packed(" ".join(f"{value:.6g}" for value in values)) for name, values in columns.items()}
 
 
 def parse_rows(rows: RowResults) -> dict[str, NDArray[np.float64]]:
     """The columns as arrays, each (rows,)."""
-    return {name: np.array(values.split(), dtype=np.float64) for name, values in rows.items()}
+    return {name: np.array(_unpacked(values).split(), dtype=np.float64) for name, values in rows.items()}
 
 
 def score_of_rows(metric: str, columns: Columns) -> float:
@@ -56,3 +60,14 @@ def score_of_rows(metric: str, columns: Columns) -> float:
         spans = columns["expected"].sum() + columns["found"].sum()
         return float(2 * columns["correct"].sum() / spans) if spans else 0.0
     return float(METRICS[metric].score(columns["reference"], columns["prediction"]))
+
+
+def _packed(text: str) -> str:
+    compressed = _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return min(text, compressed, key=len)
+
+
+def _unpacked(text: str) -> str:
+    if not text.startswith(_COMPRESSED):
+        return text
+    return zlib.decompress(base64.b64decode(text.removeprefix(_COMPRESSED))).decode()

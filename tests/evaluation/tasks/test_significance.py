@@ -35,6 +35,16 @@ def test_row_results_by_hand() -> None:
     assert row_results("answer_f1", *ANSWERS) == {"exact_match": "1 0 0", "answer_f1": "1 0.666667 0"}
 
 
+def test_many_row_results_take_little_space() -> None:
+    references = np.random.default_rng(1).integers(0, 3, 1000).tolist()
+    rows = row_results("accuracy", references[::-1], references)
+    assert all(len(column) < 500 for column in rows.values())
+    assert {name: values.tolist() for name, values in parse_rows(rows).items()} == {
+        "reference": references,
+        "prediction": references[::-1],
+    }
+
+
 def classes(predictions: list[int], references: list[int]) -> dict[str, str]:
     return row_results("accuracy", predictions, references)
 
