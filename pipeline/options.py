@@ -71,7 +71,7 @@ def _add_field(
     """An option for a field of a section of settings, with the field's description and default."""
     described = section.model_fields[field]
     kind, default = described.annotation, described.get_default(call_default_factory=True)
-    text = (described.description or "").replace("null", "not given")
+    text = more.pop("text", described.description or "").replace("null", "not given")
     if typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
         default = " ".join(map(str, default)) or "none"
