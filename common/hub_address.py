@@ -51,7 +51,7 @@ def check_endpoint(endpoint: str, field: str) -> str:
 
 def repository_url(repo_id: str, revision: str = "main", *, endpoint: str | None = None) -> str:
     """The web page of a model repository at a branch, tag or commit."""
-    base = f"{endpoint or constants.ENDPOINT}/{repo_id}"
+    base = f"{(endpoint or constants.ENDPOINT).rstrip('/')}/{repo_id}"
     return base if revision == "main" else f"{base}/tree/{quote(revision, safe='')}"
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from distilrubert.common.derived import WAYS, worst_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -24,7 +25,6 @@ from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
 
 PADDED_BATCH = 32
-WAYS = ("single", "padded", "full_length")
 Hidden = NDArray[np.floating[Any]]
 
 
@@ -62,8 +62,8 @@ def measure_parity(
         A row for each case. Under ``single``, ``padded`` and ``full_length`` it has maximal_difference and
         mean_difference (absolute, of components), token_cosine (mean), token_cosine_p1 (first percentile),
         minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and, where there is a head, top1_agreement
-        (share of tokens with the same first prediction). Beside them it has the worst of the three values under the
-        same names; size_mib and ``sha256`` by path of all files of the format; path and hint.
+        (share of tokens with the same first prediction). Beside them it has size_mib and ``sha256`` by path of all
+        files of the format; path and hint.
     """
     texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
     rows: dict[str, Row] = {}
@@ -146,13 +146,9 @@ class Bound:
 def bounds_of(tolerance: Tolerance, figures: Mapping[str, Any]) -> list[Bound]:
     """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing."""
     limits: dict[str, float | None] = tolerance.model_dump()
-    return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in figures]
-
-
-def worst_of(metric: str, values: Sequence[float]) -> float:
-    """The value of a metric that is furthest from agreement; NaN if one is."""
-    # Python's max and min may lose a NaN, numpy's keep it.
-    return float(np.max(values) if _is_difference(metric) else np.min(values))
+    return [
+        Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in figures[WAYS[0]]
+    ]
 
 
 def _is_difference(metric: str) -> bool:
@@ -170,14 +166,13 @@ def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
     ways = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
     if comparer.texts["full_length"]:
         ways["full_length"] = compare("full_length", "full_length", 1)
-    worst = {metric: worst_of(metric, [values[metric] for values in ways.values()]) for metric in ways["single"]}
     facts = {
         "size_mib": case.format.size_mib(folder),
         "path": case.format.path,
         "sha256": case.format.digests(folder),
         "hint": case.hint,
     }
-    return Row(case.name, {**worst, **ways, **facts})
+    return Row(case.name, {**ways, **facts})
 
 
 class _Comparer:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import constants
 from pydantic import Field
 
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import hub_endpoint, repository_url
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.hub_rules import is_repo_id
@@ -30,6 +30,7 @@ class TeacherFacts(Section):
 
     name: str = Field(description="Its name for a reader.")
     id: str | None = Field(description="Its id on the Hub; None if it was a folder or was trained by the recipe.")
+    url: str | None = Field(description="Its page on the Hub that it was loaded from.")
     commit: str | None = Field(description="Its commit on the Hub, if the run has resolved it.")
     is_pretrained_here: bool = Field(description="Whether the recipe trained it.")
 
@@ -68,8 +69,10 @@ def renderer_version() -> str:
     return f"{metadata.version('distilrubert')}+{digest.hexdigest()[:12]}"
 
 
-def facts_of(run_folder: Path) -> CardFacts:
+def facts_of(run_folder: Path, endpoint: str | None = None) -> CardFacts:
     """The facts of a run, from its resolved recipe and, if it is there, the manifest of its corpus.
+
+    The model goes to the Hub at `endpoint`; None takes HF_ENDPOINT, or the public Hub.
 
     Raises:
         UserError: if the recipe is missing or not valid.
@@ -82,7 +85,7 @@ def facts_of(run_folder: Path) -> CardFacts:
         version=renderer_version(),
         name=recipe["name"],
         repo_id=(recipe.get("publish") or {}).get("repo_id"),
-        hub=constants.ENDPOINT.rstrip("/"),
+        hub=hub_endpoint(endpoint),
         teacher=_teacher(recipe["teacher"], settings),
         max_length=corpus.max_length if corpus else (recipe.get("corpus") or {}).get("max_length"),
         corpus=corpus,
@@ -109,6 +112,7 @@ def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts
         commit=revision if repository and re.fullmatch(r"[0-9a-f]{40}", revision) else None,
         name=settings.teacher_name or repository or (Path(model).name if model else OWN_TEACHER),
         id=repository,
+        url=repository and repository_url(repository),
         is_pretrained_here=bool(teacher.get("pretrain")),
     )
 

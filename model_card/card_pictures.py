@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import atomic_file
-from distilrubert.model_card.cases import BACKENDS, Case, stored_in_16_bits
+from distilrubert.model_card.cases import RUNTIMES, Case, stored_in_16_bits
 from distilrubert.model_card.drawing import (
     BLUE,
     GREEN,
@@ -29,7 +29,7 @@ from distilrubert.model_card.inputs import CardInput, losses_of
 from distilrubert.model_card.scores import Score, main_scores
 
 # Dark enough for text.
-BACKEND_COLOURS = dict(zip(BACKENDS, (BLUE, RED, GREEN), strict=True))
+RUNTIME_COLOURS = dict(zip(RUNTIMES, (BLUE, RED, GREEN), strict=True))
 
 
 # Alternative text by the file's name in assets/.
@@ -75,7 +75,7 @@ def draw_speed(speed: Measurements | None) -> Figure | None:
 
 def _colour(row: Row) -> str:
     case = Case.parse(row.case)
-    return GREY if case.model == "teacher" else BACKEND_COLOURS.get(case.backend, RED)
+    return GREY if case.model == "teacher" else RUNTIME_COLOURS.get(case.runtime, RED)
 
 
 def _on_cpu(row: Row) -> bool:
@@ -83,7 +83,8 @@ def _on_cpu(row: Row) -> bool:
 
 
 def _speed_label(row: Row) -> str:
-    name = Case.parse(row.case).label.removeprefix("Student, ")
+    case = Case.parse(row.case)
+    name = case.file_label if case.model == "student" else case.label
     stored = " (file in 16 bits)" if stored_in_16_bits(row) else ""
     return f"{name}{stored}\n{number(row.values['samples_per_s'])} samples/s"
 

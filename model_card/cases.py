@@ -6,7 +6,8 @@ from typing import Self
 from distilrubert.common.formats import CASES
 from distilrubert.common.measurements import Row
 
-BACKENDS = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIMES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+MODELS = {"teacher": "Teacher", "student": "Student"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,49 +15,46 @@ class Case:
     """A measured case by the parts of its name, ``student-onnx-int8`` or ``teacher-pytorch-fp32-cuda``.
 
     Attributes:
-        model: teacher or student.
-        backend: what computes it, as in :data:`BACKENDS`.
-        variant: the number format and what else tells files of one backend apart.
+        model: teacher, student, or what else was measured.
+        file: a key of :data:`~distilrubert.common.formats.CASES`; empty for a model that is no file.
         cuda: whether it ran on a GPU.
     """
 
     model: str
-    backend: str
-    variant: str
+    file: str
     cuda: bool
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The case of that name; missing parts are empty."""
+        """The case of that name."""
         on_cpu = name.removesuffix("-cuda")
-        model, _, rest = on_cpu.partition("-")
-        backend, _, variant = rest.partition("-")
-        return cls(model, backend, variant, on_cpu != name)
+        file = next((file for file in CASES if on_cpu.endswith(f"-{file}")), "")
+        return cls(on_cpu.removesuffix(f"-{file}"), file, on_cpu != name)
 
     @property
-    def name(self) -> str:
-        """The name without the device."""
-        return "-".join(filter(None, (self.model, self.backend, self.variant)))
+    def runtime(self) -> str:
+        """What runs its file; empty where there is none."""
+        return CASES[self.file].format.runtime if self.file else ""
+
+    @property
+    def file_label(self) -> str:
+        """What the card and its pictures call the file."""
+        variant = self.file.removeprefix(f"{self.runtime}-").replace("-in-", " in ")
+        return f"{RUNTIMES.get(self.runtime, self.runtime)} {variant}".strip()
 
     @property
     def label(self) -> str:
-        """What the card and its pictures call it."""
-        what = " ".join(filter(None, (BACKENDS.get(self.backend, self.backend), self.variant.replace("-in-", " in "))))
-        return ", ".join(filter(None, (self.model.capitalize(), what)))
+        """What the card and its pictures call the model and the file."""
+        return ", ".join(filter(None, (MODELS.get(self.model, self.model), self.file_label)))
 
 
 def stored_in_16_bits(row: Row) -> bool:
     """Whether a PyTorch row of a speed report was read from a file with two bytes a parameter: fp16 or bf16."""
-    size, parameters = row.values.get("size_mib"), row.values.get("parameters")
-    if Case.parse(row.case).backend != "pytorch" or not size or not parameters:
-        return False
+    parameters = row.values.get("parameters")
     # Between two bytes and four; headers and buffers take little.
-    return bool(size * 2**20 / parameters < 3)
-
-
-def has_default_precision(case: str, row: Row) -> bool:
-    """Whether OpenVINO took the number format from the CPU: older reports have one case for each of its files."""
-    return Case.parse(case).backend == "openvino" and "hint" not in row.values
+    return bool(
+        Case.parse(row.case).runtime == "pytorch" and parameters and row.values["size_mib"] * 2**20 / parameters < 3
+    )
 
 
 def file_of(case: str) -> str:
@@ -66,5 +64,5 @@ def file_of(case: str) -> str:
     """
     known = CASES.get(case)
     if known is None:
-        return f"`{case}`"
+        return case
     return f"`{known.format.path}`" if known.hint == "fp32" else f"`{known.format.path}` in {known.hint}"

@@ -1,10 +1,10 @@
 """How numbers and names are written on a card: few significant digits, always the same way."""
 
 import math
+from collections.abc import Iterable
 
 # What Markdown would read as more than text, in a paragraph or in a table's cell.
-_SPECIAL = {ord(character): f"\\{character}" for character in r"\`*_[]<>|~$#"}
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+SPECIAL = {ord(character): f"\\{character}" for character in r"\`*_[]<>|~$#"}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -54,16 +54,12 @@ def duration(seconds: float) -> str:
     return f"{number(seconds, 2)} seconds"
 
 
-def words(number: int) -> str:
-    """A small number as a word, a larger one in digits."""
-    return WORDS[number] if 0 <= number < len(WORDS) else str(number)
-
-
 def escape(text: str) -> str:
     """`text` so that Markdown shows it as it is, on one line, also in a table's cell."""
-    return " ".join(text.split()).translate(_SPECIAL)
+    return " ".join(text.split()).translate(SPECIAL)
 
 
-def listing(items: list[str]) -> str:
+def listing(texts: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
+    items = list(texts)
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.common.checked_settings import stated_settings
+from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_facts import CardFacts
 from distilrubert.model_card.card_settings import CardSettings
+from distilrubert.model_card.report_forms import CONFIG, FORMS
 
-REPORTS = ("pretraining", "training", "parity", "speed", "quality")
+REPORTS = tuple(FORMS)
 FACTS = "reports/card.json"
 
 
@@ -47,30 +49,27 @@ def read_card_input(hub: Path) -> CardInput:
         UserError: if ``config.json`` or ``reports/card.json`` is missing, or a file is not of its form.
     """
     facts = stated_settings(CardFacts, read_json(hub / FACTS), hub / FACTS, "")
-    return CardInput(facts, read_json(hub / "config.json"), file_sizes(hub), **read_reports(hub))
+    config = read_json(hub / "config.json")
+    stated_settings(CONFIG, config, hub / "config.json", "")
+    return CardInput(facts, config, file_sizes(hub), **read_reports(hub))
 
 
 def read_reports(hub: Path) -> dict[str, Measurements]:
-    """The reports in a model repository by name.
+    """The reports in a model repository by name, with what follows from their raw values.
 
     Raises:
-        UserError: if one is not of its form.
+        UserError: naming the file, the field and what is wrong, if one is not of its form.
     """
     paths = {name: hub / "reports" / f"{name}.json" for name in REPORTS}
-    return {name: Measurements.load(path) for name, path in paths.items() if path.is_file()}
+    reports = {name: Measurements.load(path) for name, path in paths.items() if path.is_file()}
+    for name, report in reports.items():
+        stated_settings(FORMS[name], report.to_dict(), paths[name], "")
+    return {name: derive(report) for name, report in reports.items()}
 
 
 def losses_of(training: Measurements | None) -> dict[str, dict[str, Any]]:
-    """Weight, title and meaning of each loss with a weight above 0, by its name.
-
-    Older reports do not describe the losses. There the names of the settings stand for both.
-    """
-    if training is None:
-        return {}
-    losses = training.details.get("losses") or {
-        name: {"weight": weight, "title": name, "meaning": name}
-        for name, weight in training.details["settings"].get("weights", {}).items()
-    }
+    """Weight, title and meaning of each loss with a weight above 0, by its name."""
+    losses = training.details["losses"] if training else {}
     return {name: loss for name, loss in losses.items() if loss["weight"]}
 
 

@@ -1,12 +1,14 @@
-"""The tables of a card. Each has a fixed set of columns; a column without a value is left out."""
+"""The tables of a card, which the terminal shows too. A column without a value is left out."""
 
+import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import Case, file_of, stored_in_16_bits
-from distilrubert.model_card.formatting import cosine, escape, number, score
+from distilrubert.model_card.formatting import SPECIAL, cosine, number, score
 from distilrubert.model_card.inputs import losses_of
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
@@ -42,6 +44,27 @@ PARITY_COLUMNS = {
     "pooled_cosine": "Cosine of sentence vectors",
     "top1_agreement": "Same first prediction for a token",
 }
+NO_VALUE = "–"
+_CODE = re.compile("(`[^`]+`)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Headings and rows of cells; text between backticks is code.
+
+    Attributes:
+        text_columns: number of columns with text, which are the first; the others hold numbers.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+
+    @property
+    def markdown(self) -> str:
+        """As a card shows it; nothing without rows."""
+        head, *rows = ([_escaped(cell) for cell in cells] for cells in (self.head, *self.rows))
+        return markdown_table(head, rows, self.text_columns) if rows else ""
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
@@ -50,22 +73,27 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_colu
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rules, *rows))
 
 
-def speed_table(speed: Measurements) -> str:
+def _escaped(cell: str) -> str:
+    parts = _CODE.split(" ".join(cell.split()))
+    return "".join(part if _CODE.fullmatch(part) else part.translate(SPECIAL) for part in parts)
+
+
+def speed_table(speed: Measurements) -> Table:
     """The table of the reference card: size, latency and throughput of every model and file, CPU beside GPU."""
     merged: dict[str, dict[str, str]] = {}
     for row in speed.rows:
         case = Case.parse(row.case)
         cells = _speed_cells(row)
         if case.cuda:
-            cells = {f"cuda_{key}": cells[key] for key in ("latency_s", "samples_per_s") if key in cells}
-        merged[case.name] = {**cells, **merged.get(case.name, {})}
+            cells = {f"cuda_{key}": cells[key] for key in SPREADS if key in cells}
+        merged[case.label] = {**cells, **merged.get(case.label, {})}
     columns = _measured(SPEED_COLUMNS, merged.values())
-    rows = [[Case.parse(name).label, *(cells.get(key, "–") for key in columns)] for name, cells in merged.items()]
-    return markdown_table(["Model", *columns.values()], rows)
+    rows = [[label, *(cells.get(key, NO_VALUE) for key in columns)] for label, cells in merged.items()]
+    return Table(["Model", *columns.values()], rows)
 
 
 def _speed_cells(row: Row) -> dict[str, str]:
-    """The cells of a row by column. A report with several starts has a spread for each."""
+    """The cells of a row by column; with several starts there is a spread."""
     values = row.values
     cells = {key: number(values[key]) for key in SPEED_COLUMNS if values.get(key) is not None}
     if stored_in_16_bits(row):
@@ -79,69 +107,68 @@ def _speed_cells(row: Row) -> dict[str, str]:
     return cells
 
 
-def parity_table(parity: Measurements) -> str:
+def parity_table(parity: Measurements) -> Table:
     """How far each exported file's outputs are from PyTorch's."""
     columns = _measured(PARITY_COLUMNS, [row.values for row in parity.rows])
     rows = [[file_of(row.case), *(_parity_cell(row.values, key) for key in columns)] for row in parity.rows]
-    return markdown_table(["File", *columns.values()], rows)
+    return Table(["File", *columns.values()], rows)
 
 
 def _parity_cell(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key)
     if value is None:
-        return "–"
+        return NO_VALUE
     return cosine(value) if "cosine" in key else number(value)
 
 
-def quality_table(quality: Measurements) -> str:
-    """Held-out measures and task scores, mean ± standard deviation, teacher and student side by side; "" of none."""
+def quality_table(quality: Measurements) -> Table:
+    """Held-out measures and task scores, mean ± standard deviation, the models side by side."""
     models = [row.case for row in quality.rows]
     values: dict[str, Mapping[str, Value]] = {}
     own = "Held-out text, not comparable" if have_vocabularies_of_their_own(quality) else "Held-out text"
     for name, measured in intrinsic_scores(quality):
         values[f"{own if name in PER_TOKEN else 'Held-out text'}: {INTRINSIC_TITLES[name]}"] = measured
     for found in main_scores(quality, "linear_probe"):
-        values[f"{escape(found.title)}, linear probe: {found.metric_title}"] = found.values
+        values[f"{found.title}, linear probe: {found.metric_title}"] = found.values
     for found in task_scores(quality):
-        values[f"{escape(found.title)}: {found.metric_title}"] = found.values
+        values[f"{found.title}: {found.metric_title}"] = found.values
     if ratios := {row.case: Value(row.ratio) for row in quality.rows if row.ratio is not None}:
         values["Mean of the tasks' main metrics, relative to the teacher"] = ratios
-    rows = [[label, *(of[model].text if model in of else "–" for model in models)] for label, of in values.items()]
-    rows += _leads(quality)
-    return markdown_table(["Measure", *map(_model_title, models)], rows) if rows else ""
+    rows = [[label, *(of[model].text if model in of else NO_VALUE for model in models)] for label, of in values.items()]
+    return Table(["Measure", *map(_model_title, models)], [*rows, *_leads(quality)])
 
 
 def _leads(quality: Measurements) -> Iterator[list[str]]:
     """For each task that the teacher has learnt, which share of its lead over the majority class each model has."""
     gains = [row.values.get("gain_over_majority", {}) for row in quality.rows]
     for task in dict.fromkeys(task for gain in gains for task in gain):
-        title = escape(quality.details.get("tasks", {}).get(task, {}).get("title", task))
-        cells = [score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else "–" for gain in gains]
+        title = quality.details.get("tasks", {}).get(task, {}).get("title", task)
+        cells = [
+            score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else NO_VALUE for gain in gains
+        ]
         yield [f"{title}: share of the teacher's lead over the majority class", *cells]
 
 
-def _model_title(case: str) -> str:
+def _model_title(name: str) -> str:
     """The head of a model's column; a student's file has its name there."""
-    model, _, file = case.partition("-")
-    if model == "student" and file:
-        return f"{MODEL_TITLES[model]}, {Case.parse(case).label.removeprefix('Student, ')}"
-    return MODEL_TITLES.get(case, escape(case))
+    case = Case.parse(name)
+    return ", ".join(filter(None, (MODEL_TITLES.get(case.model, case.model), case.file_label)))
 
 
-def file_table(files: Mapping[str, int]) -> str:
+def file_table(files: Mapping[str, int]) -> Table:
     """The weights in the repository and who should take which."""
     rows = [
         [f"`{entry.path}`", entry.title, entry.take_when, number(files[entry.path] / 2**20)]
         for entry in FORMATS.values()
         if entry.path in files
     ]
-    return markdown_table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
+    return Table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 
-def loss_table(training: Measurements) -> str:
+def loss_table(training: Measurements) -> Table:
     """The losses that the student was trained on, with their weights."""
-    rows = [[escape(loss["meaning"]), f"{loss['weight']:g}"] for loss in losses_of(training).values()]
-    return markdown_table(["Loss", "Weight"], rows)
+    rows = [[loss["meaning"], f"{loss['weight']:g}"] for loss in losses_of(training).values()]
+    return Table(["Loss", "Weight"], rows)
 
 
 def _measured(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from distilrubert.common.checked_settings import validated
 from distilrubert.common.configuration import Section
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
@@ -23,14 +24,16 @@ from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
+from distilrubert.model_card.inputs import file_sizes
+from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import overridden
-from distilrubert.pipeline.summary import parity_table, quality_table, speed_table, suite_table
-from distilrubert.pipeline.terminal import print_table
+from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
+from distilrubert.pipeline.summary import print_quality, print_speed, print_suite
+from distilrubert.pipeline.terminal import print_card_table
 from distilrubert.pipeline.verification.repository import Extent, check_repository
-from distilrubert.pipeline.verification.statement import all_hold, statement_table, statements_as_json, summary
 
 S = TypeVar("S", bound=Section)
 
@@ -49,7 +52,8 @@ def convert(options: argparse.Namespace) -> None:
         )
     parity = convert_model(options.model, options.output, settings, proof, calibration)
     parity.save(options.output / "reports" / "parity.json")
-    print_table(parity_table(parity))
+    print_card_table("Files", file_table(file_sizes(options.output)))
+    print_card_table("Agreement with the checkpoint", parity_table(derive(parity)))
     others = f"; int8 was calibrated on {parity.details['int8']['calibration_sentences']} others" if quantized else ""
     advice = "" if options.sentences else " (which came with the program; --sentences FILE takes your own)"
     print(f"Compared on {len(proof)} sentences{others}{advice}")
@@ -77,9 +81,9 @@ def evaluate(options: argparse.Namespace) -> None:
     _check_output(options.output)
     if bool(options.task) == bool(options.suite):
         raise UserError("--task or --suite: name one of the two")
-    report, table = (_suite_scores(options), suite_table) if options.suite else (_task_scores(options), quality_table)
+    report, show = (_suite_scores(options), print_suite) if options.suite else (_task_scores(options), print_quality)
     report.save(options.output)
-    print_table(table(report))
+    show(report)
 
 
 def _task_scores(options: argparse.Namespace) -> Measurements:
@@ -133,7 +137,7 @@ def benchmark(options: argparse.Namespace) -> None:
     cases = [case for name, folder in zip(names, folders, strict=True) for case in cases_of(name, folder)]
     speed = measure_speed(cases, settings)
     speed.save(options.output)
-    print_table(speed_table(speed))
+    print_speed(speed)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -149,19 +153,12 @@ def verify(options: argparse.Namespace) -> int:
         processes=options.processes,
     )
     statements = []
-    try:
-        for statement in check_repository(repository_folder(options.model, options.revision), extent):
-            statements.append(statement)
-    except (UserError, KeyboardInterrupt):
-        # It may have taken hours to reach them.
-        if statements and not options.json:
-            print_table(statement_table(statements))
-        raise
-    if options.json:
-        print(statements_as_json(statements))
-    else:
-        print_table(statement_table(statements))
-        print(summary(statements))
+    for statement in check_repository(repository_folder(options.model, options.revision), extent):
+        statements.append(statement)
+        if not options.json and (options.all or statement.verdict == "does not hold"):
+            # At once: the next one may take hours.
+            print(f"{statement.verdict}: {statement}", flush=True)
+    print(statements_as_json(statements) if options.json else summary(statements))
     return DONE if all_hold(statements) else FAILED
 
 

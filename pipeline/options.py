@@ -196,12 +196,8 @@ def _verify(parser: Parser) -> None:
     said = "seeds of the fine-tuning (default: those of the report)"
     _add_field(parser, QualitySettings, "seeds", "N", type=int, help=said)
     _add_processes(parser)
-    _add_flag(parser, "--json", "print the result as JSON")
-
-
-def _card(parser: Parser) -> None:
-    _add_run_dir(parser)
-    _add_flag(parser, "--preview", "also write a static HTML page beside the card")
+    _add_flag(parser, "--all", "print every statement (default: those that do not hold)")
+    _add_flag(parser, "--json", "print every statement as JSON")
 
 
 def _clean(parser: Parser) -> None:
@@ -273,7 +269,7 @@ COMMANDS = {
         _benchmark,
         "benchmark runs/demo/teacher runs/demo/hub --batch-size 1 16 --output speed.json",
     ),
-    "card": ("Write the model card of a run again, from its reports.", _card, "card runs/demo --preview"),
+    "card": ("Write the model card of a run again, from its reports.", _add_run_dir, "card runs/demo"),
     "verify": (
         "Check every statement of a model repository, against its reports and by measuring again.",
         _verify,

@@ -34,6 +34,7 @@ class Run:
         shared_scores: where the finished measurements of quality are kept, by their content, if not in the run
             directory: runs that share it measure their common teacher once.
         commits: the commit of each model and data set on the Hub, see :mod:`.commits`.
+        endpoint: URL of the Hub that the result goes to; None takes HF_ENDPOINT, or the public Hub.
     """
 
     recipe: Recipe
@@ -41,6 +42,7 @@ class Run:
     launch: Launch = dataclasses.field(default_factory=Launch)
     shared_scores: Path | None = None
     commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    endpoint: str | None = None
 
     @property
     def vocabulary(self) -> Path:

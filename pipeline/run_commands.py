@@ -9,7 +9,6 @@ from pathlib import Path
 from distilrubert.common.checked_settings import validated
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
-from distilrubert.model_card.preview import write_preview
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
@@ -18,7 +17,6 @@ from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.files import folder_as_json, render_folder
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
-from distilrubert.pipeline.hub.problems import render_problems
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
@@ -77,10 +75,12 @@ def publish(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """Publish a finished folder, without the recipe, corpus and teacher that it was made from."""
     folder: Path = options.folder
-    if not (folder / "config.json").is_file() and (folder / "hub" / "config.json").is_file():
-        raise UserError(f"{folder}: is a run directory; name the folder to publish: {folder / 'hub'}")
     settings = validated(PublishSettings, given(options, PublishSettings))
     require_target(settings)
+    if not (folder / "config.json").is_file():
+        if (folder / "hub" / "config.json").is_file():
+            raise UserError(f"{folder}: is a run directory; name the folder to publish: {folder / 'hub'}")
+        raise UserError(f"{folder}: holds no model to publish: there is no config.json")
     return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
 
 
@@ -101,8 +101,6 @@ def card(options: argparse.Namespace) -> None:
                 StageFolders(folder).begin("card", current.inputs)
         path = write_card(folder)
     print(f"The card is in {path}")
-    if options.preview:
-        print(f"A preview is in {write_preview(folder / 'hub')}")
 
 
 def print_plan(run: Run) -> None:
@@ -126,7 +124,9 @@ def print_plan(run: Run) -> None:
 def _run(options: argparse.Namespace) -> Run:
     recipe: Recipe = options.recipe
     folder = (options.run_dir or Path("runs") / recipe.name).resolve()
-    return with_commits(Run(recipe, folder, Launch.of_this_process()), update=options.update)
+    # No command but publish has an endpoint.
+    run = Run(recipe, folder, Launch.of_this_process(), endpoint=getattr(options, "endpoint", None))
+    return with_commits(run, update=options.update)
 
 
 def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
@@ -140,7 +140,7 @@ def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
 def _preflight(folder: Path) -> int:
     """Check a folder; the exit status where it may not be published."""
     if problems := preflight(folder):
-        print(render_problems(problems), file=sys.stderr)
+        print(*problems, sep="\n", file=sys.stderr)
         return FAILED
     return DONE
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.common.contents import content_of, model_contents
+from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 from distilrubert.conversion.writers import VERSION as CONVERSION_VERSION
 from distilrubert.distill.corpus.sources import identities_of
-from distilrubert.evaluation.speed.speed_rows import VERSION as SPEED_VERSION
+from distilrubert.evaluation.speed.benchmark import VERSION as SPEED_VERSION
 from distilrubert.evaluation.tasks.result_cache import VERSION
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.model_card.card_facts import renderer_version
@@ -93,6 +94,7 @@ def of_card(run: Run) -> Mapping[str, Any]:
         "card": recorded(recipe.card),
         "name": recipe.name,
         "repo_id": recipe.publish.repo_id,
+        "hub": hub_endpoint(run.endpoint),
         "teacher": {
             "name": Path(recipe.teacher.model).name if recipe.teacher.model else None,
             "revision": recipe.teacher.revision,

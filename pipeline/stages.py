@@ -151,7 +151,7 @@ def _assemble_repository(run: Run, folder: Path) -> None:
     """Make hub/ of the exported files, the reports and the card."""
     with atomic_folder(folder / "hub") as hub:
         shutil.copytree(run.exported, hub, copy_function=_link_or_copy, dirs_exist_ok=True)
-        write_card(run.folder, hub=hub)
+        write_card(run.folder, hub, run.endpoint)
 
 
 def _link_or_copy(source: str, target: str) -> None:

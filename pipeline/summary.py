@@ -3,120 +3,46 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-
+from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
-from distilrubert.model_card.scores import have_vocabularies_of_their_own
+from distilrubert.model_card.tables import Table, quality_table, speed_table
 from distilrubert.pipeline.run import Run
-from distilrubert.pipeline.terminal import new_table, print_table
+from distilrubert.pipeline.terminal import print_card_table
 
 
 def print_tables(run: Run) -> None:
     """Print the speed and the quality of the run's models."""
-    print_table(speed_table(Measurements.load(run.reports / "speed.json")))
-    print_table(quality_table(Measurements.load(run.reports / "quality.json")))
+    print_speed(Measurements.load(run.reports / "speed.json"))
+    print_quality(Measurements.load(run.reports / "quality.json"))
 
 
-def speed_table(speed: Measurements) -> Table:
-    """A row for each measured file: times and throughput with their ratios to the baseline.
-
-    The values are medians over the starts. Brackets have the least and the largest ratio of a start.
-    """
-    environment = speed.environment
-    starts = min(row.values.get("starts", 1) for row in speed.rows)
-    title = f"Speed on {environment.cpu}, {environment.threads} threads, {starts} start{'s' if starts > 1 else ''}"
-    headings = ["size,\nMiB", "latency,\nms", "×", "samples/s", "×"]
-    table = new_table(title, ["model, runtime"], headings, wrap_names=False)
-    for row in speed.rows:
-        figures = row.values
-        table.add_row(
-            row.case,
-            f"{figures['size_mib']:.1f}",
-            f"{1000 * figures['latency_s']:.1f}",
-            _ratio(figures, "latency_ratio"),
-            f"{figures['samples_per_s']:.1f}",
-            _ratio(figures, "throughput_ratio"),
-        )
-    return table
+def print_speed(speed: Measurements) -> None:
+    """Print times and ratios of each file: medians over the starts, and in brackets the extremes of a start."""
+    where, starts = speed.environment, speed.details["starts"]
+    title = f"Speed on {where.cpu}, {where.threads} threads, {starts} start{'s' if starts > 1 else ''}"
+    print_card_table(title, speed_table(derive(speed)))
 
 
-def _ratio(values: Mapping[str, Any], name: str) -> str:
-    low, high = values.get(f"{name}_range", (None, None))
-    spread = "" if low in (None, high) else f" ({low:.1f}–{high:.1f})"
-    return f"{values[name]:.1f}{spread}"
+def print_quality(quality: Measurements) -> None:
+    """Print what was measured of each model on held-out text and tasks."""
+    print_card_table("Quality", quality_table(derive(quality)))
 
 
-def quality_table(quality: Measurements) -> Table:
-    """A row for each model: prediction of held-out text, then each task's main score as mean ± deviation.
-
-    A linear probe is shown of tasks on which nothing was fine-tuned.
-    """
-    tasks: Mapping[str, Any] = quality.details["tasks"]
-    first = quality.rows[0].values
-    has_held_out = any("masked_accuracy" in row.values for row in quality.rows)
-    own = " (own tokens: not comparable)" if have_vocabularies_of_their_own(quality) else ""
-    headings = [f"masked accuracy{own}, %"] if has_held_out else []
-    for name, task in tasks.items():
-        probe = "" if name in first["tasks"] else ", linear probe"
-        headings.append(f"{name}, {task['main_metric']}{probe}, %")
-    table = new_table("Quality", ["model"], headings, wrap_names=False)
-    for row in quality.rows:
-        # What needs no model has its score among the fine-tuned ones.
-        found = {**row.values.get("linear_probe", {}), **row.values["tasks"]}
-        held_out = [_percent(row.values.get("masked_accuracy"))] if has_held_out else []
-        table.add_row(
-            row.case, *held_out, *(_score(found.get(name), task["main_metric"]) for name, task in tasks.items())
-        )
-    return table
-
-
-def suite_table(report: Measurements) -> Table:
-    """A row for each file of a model: the best score of each task of a suite, and their mean."""
+def print_suite(report: Measurements) -> None:
+    """Print the best score of each task of a suite, and their mean, for each file of a model."""
     suite, tasks, absent = (report.details[key] for key in ("suite", "tasks", "absent"))
     told = f" (without {', '.join(absent)}: no data)" if absent else ""
     headings = [f"{name}, {task['metric']}" for name, task in tasks.items()]
-    table = new_table(f"{suite['title']}{told}", ["file"], [*headings, f"mean of {len(tasks)}"], wrap_names=False)
-    for row in report.rows:
-        scores = row.values["scores"]
-        found = [*best_scores(scores, tasks).values(), mean_score(scores, tasks)]
-        table.add_row(row.case, *(f"{score:.3f}" for score in found))
-    return table
-
-
-def parity_table(parity: Measurements) -> Table:
-    """A row for each file; how far it is from the checkpoint."""
-    cosines = ["token\ncosine,\nmean", "1st\npercen-\ntile", "least"]
-    headings = ["size,\nMiB", "largest\ndiffer-\nence", *cosines, "same\nfirst\nguess,\n%"]
-    table = new_table("Agreement with the checkpoint", ["file"], headings)
-    for row in parity.rows:
-        figures = row.values
-        table.add_row(
-            figures["path"] if figures["hint"] == "fp32" else f"{figures['path']} in {figures['hint']}",
-            f"{figures['size_mib']:.1f}",
-            f"{figures['maximal_difference']:.2g}",
-            f"{figures['token_cosine']:.5f}",
-            f"{figures['token_cosine_p1']:.5f}",
-            f"{figures['minimal_token_cosine']:.5f}",
-            _percent(figures.get("top1_agreement")),
-        )
-    return table
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
-
-
-def _score(task: Mapping[str, Any] | None, metric: str) -> str:
-    if task is None:
-        return ""
-    score = task[metric]
-    deviation = "" if score["std"] is None else f" ± {100 * score['std']:.1f}"
-    return f"{100 * score['mean']:.1f}{deviation}"
+    rows = [
+        [row.case, *(f"{score:.3f}" for score in (*best_scores(scores, tasks).values(), mean_score(scores, tasks)))]
+        for row in report.rows
+        for scores in [row.values["scores"]]
+    ]
+    print_card_table(f"{suite['title']}{told}", Table(["File", *headings, f"mean of {len(tasks)}"], rows))
 
 
 def next_steps(run: Run, recipe: Sequence[str]) -> str:

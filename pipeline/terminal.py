@@ -7,24 +7,26 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from distilrubert.common.errors import printable
+from distilrubert.model_card.tables import Table as CardTable
+
 # Wide enough for every table: a file or a pipe gets each row in one line.
 UNLIMITED = 100_000
+# "(1.00–1.00)" or half of "0.774 ± 0.002".
+NARROW = 11
 
 
-def new_table(
-    title: str | None, texts: Sequence[str], numbers: Sequence[str] = (), *, wrap_names: bool = True
-) -> Table:
+def new_table(title: str | None, texts: Sequence[str], numbers: Sequence[str] = ()) -> Table:
     """A table without rows.
 
     Args:
         title: above the table.
         texts: headings of the columns with text; the first one has names.
         numbers: headings of the columns with numbers, behind those.
-        wrap_names: whether a narrow terminal wraps names first, not the other columns.
     """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for number, heading in enumerate(texts):
-        table.add_column(heading, overflow="fold", no_wrap=number == 0 and not wrap_names)
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
     for heading in numbers:
         table.add_column(heading, overflow="fold", justify="right")
     return table
@@ -34,8 +36,21 @@ def print_table(table: Table) -> None:
     """Print a table as wide as the terminal allows, or as wide as it is where standard output is no terminal."""
     # Cells have what users wrote: "[int8]" is no style there, and ":x:" no picture.
     console = Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False, emoji=False)
+    if console.measure(table, options=console.options.update_width(UNLIMITED)).maximum > console.width:
+        # Else the names of the rows are cut first.
+        for column in table.columns:
+            column.max_width = NARROW if column.justify == "right" else None
     console.print(table)
     console.print()
+
+
+def print_card_table(title: str, table: CardTable) -> None:
+    """Print a table of the card."""
+    texts = table.text_columns
+    shown = new_table(title, table.head[:texts], table.head[texts:])
+    for row in table.rows:
+        shown.add_row(*(printable(cell.replace("`", "")) for cell in row))
+    print_table(shown)
 
 
 def format_size(size: int) -> str:

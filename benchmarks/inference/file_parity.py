@@ -18,6 +18,7 @@ from datasets import load_dataset
 from peers import PEERS, register_peers, write_peers
 from variants import VARIANTS
 
+from distilrubert.common.derived import derive
 from distilrubert.common.formats import CASES, FORMATS, FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.conversion_settings import ConversionSettings
@@ -48,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         cases = _write(ExportSource.of_text(checkpoint, settings, calibration), folder)
-        measured = {name: measure_parity(checkpoint, folder, cases, chosen) for name, chosen in texts.items()}
+        measured = {name: derive(measure_parity(checkpoint, folder, cases, chosen)) for name, chosen in texts.items()}
     rows = [Row(f"{name}-{row.case}", row.values) for name, found in measured.items() for row in found.rows]
     for row in rows:
         print(

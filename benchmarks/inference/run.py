@@ -26,6 +26,7 @@ from conversation import LENGTHS, measure_conversation
 from peers import PEERS, register_peers
 from random_models import FULL, QUICK, Shape, write_model
 
+from distilrubert.common.derived import derive
 from distilrubert.common.formats import FORMATS, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
@@ -59,7 +60,7 @@ def main() -> None:
         teacher = write_model("teacher", shapes["teacher"], Path(work))
         for name in options.models or [*shapes][1:]:
             folder = write_model(name, shapes[name], Path(work))
-            groups[name] = measure_speed(_cases(name, folder, teacher), settings, WORKER)
+            groups[name] = derive(measure_speed(_cases(name, folder, teacher), settings, WORKER))
         conversation = _conversation(Path(work) / next(iter(groups)), shapes, options)
     report = _report(groups, shapes, ceiling, conversation, settings)
     report.save(options.output)
@@ -148,7 +149,7 @@ def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], set
         "share_of_ceiling": limit and reached / limit,
         "share_of_fastest_product": reached / fastest,
     }
-    return Row(row.case, figures, row.ratio)
+    return Row(row.case, figures, row.values["latency_ratio"])
 
 
 def _runtime(case: str) -> str | None:

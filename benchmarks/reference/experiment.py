@@ -24,6 +24,7 @@ from typing import Any
 
 from models import MODELS, PROBED, Model
 
+from distilrubert.common.derived import load_derived
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements, Row
@@ -132,7 +133,7 @@ def _told(results: Measurements) -> dict[str, Any]:
 def _results(model: Model, run: Run, overrides: Sequence[str]) -> Measurements:
     training = Measurements.load(run.reports / "training.json")
     trained = training.rows[0].values
-    quality = Measurements.load(run.reports / "quality.json")
+    quality = load_derived(run.reports / "quality.json")
     teacher = run.recipe.teacher
     assert teacher.model is not None
     own = {
@@ -167,7 +168,7 @@ def _speed(run: Run) -> dict[str, Any]:
     path = run.reports / "speed.json"
     if not path.exists():
         return {}
-    found = Measurements.load(path).rows
+    found = load_derived(path).rows
     rows = {row.case.removeprefix("student-"): row for row in found if row.case.startswith("student-")}
     return {"throughput_ratio": {kind: row.values["throughput_ratio"] for kind, row in rows.items()}}
 

@@ -3,34 +3,38 @@
 Each case runs in a process of its own, with its own threads, memory and state of the runtime. The cases take turns, so
 that a machine that becomes slower or faster meanwhile does so for all of them. The processes begin anew several times,
 because the passes of one process agree better than processes do: six processes of an int8 file of tiny shapes took from
-11.3 to 13.0 ms on one thread, each within a few per cent of its own median. Processes that wait for their turn stay
-loaded, which costs memory only: each took at most 1 % of a core (PyTorch and ONNX Runtime, base shapes, with ONNX
-Runtime's spinning left on as users have it). A pass is timed from inputs that are on the device to the finished output.
+11.3 to 13.0 ms on one thread, each within a few per cent of its own median. The time of a start is the median of its
+passes, so that a fast start, which makes more passes, has no more weight than a slow one. Processes that wait for their
+turn stay loaded, which costs memory only: each took at most 1 % of a core (PyTorch and ONNX Runtime, base shapes, with
+ONNX Runtime's spinning left on as users have it). A pass is timed from inputs that are on the device to the finished
+output.
 """
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import os
+import statistics
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FormatCase, measured_cases
-from distilrubert.common.measurements import Environment, Measurements
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.persistence import read_json
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
-from distilrubert.evaluation.speed.speed_rows import Run, speed_rows
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.runtimes import devices_of
 
 logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""To be raised with every change by which the same settings measure otherwise: runs measure speed again then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +80,39 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: 
         program: what Python runs for a case; another one knows cases that are added to the list.
 
     Returns:
-        A row for each, with the values of :func:`~distilrubert.evaluation.speed.speed_rows.speed_rows`; details hold
-        the settings that were in effect.
+        A row for each. Its raw values are in ``batches``: for each batch size ``starts_s``, the median seconds of a
+        pass in each start, and ``passes``, their number in each start. Times and ratios are derived from them, see
+        :mod:`distilrubert.common.derived`. Besides a row has device, threads, hint (the number format of the
+        arithmetic), parameters (None without a checkpoint), size_mib of the files, peak_memory_mib of the process and
+        gpu_peak_memory_mib of its tensors, the largest of all starts. Details hold the settings that were in effect.
 
     Raises:
         UserError: if a case's model or file is missing, there is no GPU where one is asked for, or a process dies.
     """
     if not cases:
         raise UserError("speed: there is nothing to measure")
-    threads = settings.threads or torch.get_num_threads()
-    runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device))]
+    settings = settings.model_copy(update={"threads": settings.threads or torch.get_num_threads()})
+    runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device, settings))]
     if not runs:
         raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
-    settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings), "threads": threads})
+    settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)})
     total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
     with tqdm(total=total, desc="speed", unit="turns", disable=None, leave=False) as bar:
         for start in range(settings.starts):
-            with contextlib.ExitStack() as stack:
-                processes = [stack.enter_context(SpeedProcess(run.name, threads, program)) for run in runs]
-                _measure(runs, processes, settings, start, bar)
-    rows = speed_rows(runs, threads)
-    return Measurements(Environment.capture(threads), rows, baseline=runs[0].name, details=settings.model_dump())
+            _measure_start(runs, settings, start, program, bar)
+    rows = [Row(run.name, run.values) for run in runs]
+    return Measurements(Environment.capture(settings.threads), rows, runs[0].name, settings.model_dump())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A case on a device: what its process is told, and the values of its row."""
+
+    name: str
+    opened: dict[str, Any]
+    vocabulary: int  # number of token ids
+    positions: int  # of the longest sequence that the model takes
+    values: dict[str, Any]
 
 
 def _devices(settings: SpeedSettings) -> list[str]:
@@ -107,24 +123,31 @@ def _devices(settings: SpeedSettings) -> list[str]:
     return [settings.device]
 
 
-def _prepare(case: SpeedCase, device: str) -> Run | None:
-    opened = _case(case.case)
-    if device not in devices_of(opened.format):
+def _prepare(case: SpeedCase, device: str, settings: SpeedSettings) -> _Run | None:
+    measured = _case(case.case)
+    if device not in devices_of(measured.format):
         return None
     folder = checkpoint_folder(case.folder)
-    opened.format.find(folder)
-    name = case.name if device == "cpu" else f"{case.name}-{device}"
+    measured.format.find(folder)
     config = read_json(folder / "config.json")
     for key in ("vocab_size", "max_position_embeddings"):
         if not isinstance(config, dict) or not isinstance(config.get(key), int):
             raise UserError(f"{case.folder}: config.json has no {key}; a BERT-like encoder is needed")
-    # A checkpoint that cannot be read is reported before anything is measured.
-    parameters = count_parameters(folder) if CHECKPOINT.is_in(folder) else None
-    positions = config["max_position_embeddings"]
-    return Run(name, folder, opened, device, config["vocab_size"], positions, parameters)
+    values: dict[str, Any] = {
+        "batches": {str(size): {"starts_s": [], "passes": []} for size in settings.batch_sizes},
+        "device": device,
+        "threads": settings.threads,
+        "hint": measured.hint,
+        # A checkpoint that cannot be read is reported before anything is measured.
+        "parameters": count_parameters(folder) if CHECKPOINT.is_in(folder) else None,
+        "size_mib": measured.format.size_mib(folder),
+    }
+    opened = {"folder": str(folder), "case": case.case, "device": device, "threads": settings.threads}
+    name = case.name if device == "cpu" else f"{case.name}-{device}"
+    return _Run(name, opened, config["vocab_size"], config["max_position_embeddings"], values)
 
 
-def _sequence_length(runs: Sequence[Run], settings: SpeedSettings) -> int:
+def _sequence_length(runs: Sequence[_Run], settings: SpeedSettings) -> int:
     """One length for all, so that their times can be compared."""
     longest = min(run.positions for run in runs)
     if settings.sequence_length > longest:
@@ -136,34 +159,35 @@ def _sequence_length(runs: Sequence[Run], settings: SpeedSettings) -> int:
     return min(settings.sequence_length, longest)
 
 
-def _measure(
-    runs: Sequence[Run], processes: Sequence[SpeedProcess], settings: SpeedSettings, start: int, bar: "tqdm[NoReturn]"
+def _measure_start(
+    runs: Sequence[_Run], settings: SpeedSettings, start: int, program: Sequence[str], bar: "tqdm[NoReturn]"
 ) -> None:
-    # Loading overlaps, measuring never does.
-    for run, process in zip(runs, processes, strict=True):
-        process.send("open", folder=str(run.folder), case=run.case.name, device=run.device, threads=settings.threads)
-    for process in processes:
-        process.receive()
-    for run, size in itertools.product(runs, settings.batch_sizes):
-        run.seconds[size].append([])
-    for size, turn in itertools.product(settings.batch_sizes, range(settings.rounds)):
-        # There and back, so that no case always follows the same other one.
-        for run, process in list(zip(runs, processes, strict=True))[:: 1 if (start + turn) % 2 == 0 else -1]:
-            bar.set_postfix_str(f"{run.name}, batch {size}")
-            answer = process.ask(
-                "measure",
-                batch_size=size,
-                sequence_length=settings.sequence_length,
-                vocabulary=run.vocabulary,
-                seed=settings.seed,
-                warmup=settings.warmup,
-                minimum_time_s=settings.minimum_time_s,
-            )
-            run.seconds[size][-1] += answer["seconds"]
-            bar.update()
-    for run, process in zip(runs, processes, strict=True):
-        for kind, peak in process.ask("memory").items():
-            run.memory[kind] = max(peak, run.memory.get(kind, 0.0))
+    """Let each run's new process take its turns, and add their times to the values of the runs."""
+    assert settings.threads is not None
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(SpeedProcess(run.name, settings.threads, program)) for run in runs]
+        pairs = list(zip(runs, processes, strict=True))
+        # Loading overlaps, measuring never does.
+        for run, process in pairs:
+            process.send("open", **run.opened)
+        for process in processes:
+            process.receive()
+        how = settings.model_dump(include={"sequence_length", "seed", "warmup", "minimum_time_s"})
+        for size in settings.batch_sizes:
+            seconds: dict[str, list[float]] = {run.name: [] for run in runs}
+            for turn in range(settings.rounds):
+                # There and back, so that no case always follows the same other one.
+                for run, process in pairs[:: 1 if (start + turn) % 2 == 0 else -1]:
+                    bar.set_postfix_str(f"{run.name}, batch {size}")
+                    answer = process.ask("measure", batch_size=size, vocabulary=run.vocabulary, **how)
+                    seconds[run.name] += answer["seconds"]
+                    bar.update()
+            for run in runs:
+                run.values["batches"][str(size)]["starts_s"].append(statistics.median(seconds[run.name]))
+                run.values["batches"][str(size)]["passes"].append(len(seconds[run.name]))
+        for run, process in pairs:
+            for kind, peak in process.ask("memory").items():
+                run.values[kind] = max(peak, run.values.get(kind, 0.0))
 
 
 def _case(name: str) -> FormatCase:

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import logging
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from distilrubert.common.contents import model_contents
+from distilrubert.common.derived import MAJORITY
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
-from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
-from distilrubert.evaluation.tasks.gain import gain_over_majority, is_learnt
+from distilrubert.evaluation.tasks.gain import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.loading import load_to_predict
 from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -64,14 +63,14 @@ def measure_quality(
 
     Returns:
         A row for each model: the values of :func:`~distilrubert.evaluation.text.intrinsic.measure_intrinsic`, and
-        ``tasks``: for each task its metrics as ``{mean, std, values}`` over the seeds (``std`` is the sample's, None
-        of a single value), ``rows``: the row results of each run (:mod:`.row_results`), and ``run``:
-        ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the main score there), ``train_rows``,
-        ``validation_rows``, ``test_rows``, ``test_rows_in_train`` (test rows that are also training rows).
+        ``tasks``: for each task the ``values`` of its metrics over the seeds, ``rows``: the row results of each run
+        (:mod:`.row_results`), and ``run``: ``learning_rate``, ``seeds``, ``epochs``, ``train_s``, ``validation`` (the
+        main score there), ``train_rows``, ``validation_rows``, ``test_rows``, ``test_rows_in_train`` (test rows that
+        are also training rows).
         ``linear_probe`` has the same form, for the tasks that have classes. A row ``<case>-<name>`` for each kind of
         file, with ``tasks`` only. A row for each of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES`.
-        ``ratio`` is the mean over the tasks of the main score, relative to the baseline's;
-        ``gain_over_majority`` is given for each task that the teacher has learnt: see :mod:`.gain`.
+        ``gain_over_majority`` has the ``standard_error`` for each task that the teacher has learnt: see :mod:`.gain`.
+        Means and ratios are derived from it, see :mod:`distilrubert.common.derived`.
 
     Raises:
         UserError: if a folder holds no model, a task's data is invalid, or it cannot be probed.
@@ -96,8 +95,7 @@ def measure_quality(
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
     gains = _gains(figures, baseline, mains)
-    figures = {case: values | gains.get(case, {}) for case, values in figures.items()}
-    rows = [Row(case, values, ratio_of(values, figures[baseline], mains)) for case, values in figures.items()]
+    rows = [Row(case, values | gains.get(case, {})) for case, values in figures.items()]
     return Measurements(Environment.capture(), rows, baseline, _details(everything, settings, processes, exporters))
 
 
@@ -132,22 +130,20 @@ def _gains(
     figures: Mapping[str, Mapping[str, Any]], teacher: str, main_metrics: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """``gain_over_majority`` of each row but the teacher's and the majority class's, on the tasks that are learnt."""
-    majority = figures.get(MAJORITY, {}).get("tasks", {})
+    majority, others = figures.get(MAJORITY, {}).get("tasks", {}), figures[teacher]["tasks"]
     learnt = {
-        task: metric
-        for task, metric in main_metrics.items()
-        if is_learnt(metric, figures[teacher]["tasks"][task], majority.get(task))
+        task: metric for task, metric in main_metrics.items() if is_learnt(metric, others[task], majority.get(task))
     }
+
+    def gain(task: str, scores: Mapping[str, Any]) -> dict[str, float]:
+        return {"standard_error": standard_error_of_gain(learnt[task], scores, others[task], majority[task])}
+
     gains = {
-        case: {
-            task: gain_over_majority(metric, values["tasks"][task], figures[teacher]["tasks"][task], majority[task])
-            for task, metric in learnt.items()
-            if task in values["tasks"]
-        }
+        case: {task: gain(task, values["tasks"][task]) for task in learnt if task in values["tasks"]}
         for case, values in figures.items()
         if case not in (teacher, MAJORITY)
     }
-    return {case: {"gain_over_majority": gain} for case, gain in gains.items() if gain}
+    return {case: {"gain_over_majority": of_tasks} for case, of_tasks in gains.items() if of_tasks}
 
 
 def _details(
@@ -176,17 +172,6 @@ def _details(
         # The settings of each kind of file that was scored.
         **({"exported": exported} if exported else {}),
     }
-
-
-def ratio_of(values: Mapping[str, Any], baseline: Mapping[str, Any], main_metrics: Mapping[str, str]) -> float | None:
-    """Mean main score over that of the baseline; None without tasks, if one was not measured, or if it is zero."""
-    if not main_metrics or any(task not in values["tasks"] for task in main_metrics):
-        return None
-    own, other = (
-        statistics.fmean(figures["tasks"][task][metric]["mean"] for task, metric in main_metrics.items())
-        for figures in (values, baseline)
-    )
-    return own / other if other > 0 else None
 
 
 def _intrinsic_figures(

@@ -53,7 +53,8 @@ class TaskRunner:
     def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
         """The scores over the runs with the chosen learning rate."""
         summary = _summary(task, [run["test"] for run in runs])
-        logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, summary[task.main_metric]["mean"])
+        mean = statistics.fmean(summary[task.main_metric]["values"])
+        logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, mean)
         how = {"learning_rate": rate, "seeds": self.settings.seeds, **_row_counts(rows)}
         training = {
             "epochs": [run["epochs"] for run in runs],
@@ -172,12 +173,6 @@ def _row_counts(rows: TaskRows) -> dict[str, int]:
 
 
 def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, standard deviation and raw values of each metric over the runs, and ``rows``, the row results of each."""
-    summaries = {metric: summarise([values[metric] for values in scores]) for metric in task.metrics}
+    """The values of each metric over the runs, and ``rows``, the row results of each."""
+    summaries = {metric: {"values": [values[metric] for values in scores]} for metric in task.metrics}
     return {**summaries, "rows": [values["rows"] for values in scores]}
-
-
-def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation of the sample (None of one value) and raw values of a metric over the runs."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}

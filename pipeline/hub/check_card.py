@@ -8,7 +8,8 @@ import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from distilrubert.model_card.hub_rules import is_language, is_repo_id
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
+from distilrubert.pipeline.hub.files import ModelFolder
+from distilrubert.pipeline.statement import Statement, first_line, problem
 
 CARD = "README.md"
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -17,25 +18,25 @@ LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 RELATIONS = frozenset({"adapter", "merge", "quantized", "finetune"})
 
 
-def check_card(folder: ModelFolder) -> Iterator[Problem]:
+def check_card(folder: ModelFolder) -> Iterator[Statement]:
     """The card exists, and its front matter has the form that the Hub reads."""
     if CARD not in folder:
-        yield Problem(CARD, "is missing; every published model has a card")
+        yield problem(CARD, "is missing; every published model has a card")
         return
     match = FRONT_MATTER.match((folder / CARD).read_text(encoding="utf-8", errors="replace"))
     if match is None:
-        yield Problem(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
+        yield problem(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
         return
     try:
         metadata = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
-        yield Problem(CARD, f"its front matter is not YAML: {first_line(error)}")
+        yield problem(CARD, f"its front matter is not YAML: {first_line(error)}")
         return
     if not isinstance(metadata, dict):
-        yield Problem(CARD, "its front matter is not a mapping of keys to values")
+        yield problem(CARD, "its front matter is not a mapping of keys to values")
         return
     for message in _front_matter_problems(metadata):
-        yield Problem(CARD, f"front matter: {message}")
+        yield problem(CARD, f"front matter: {message}")
 
 
 def _front_matter_problems(metadata: dict[str, Any]) -> Iterator[str]:

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 
 from distilrubert.pipeline.hub.check_files import find_absolute_paths
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
+from distilrubert.pipeline.hub.files import ModelFolder
+from distilrubert.pipeline.statement import Statement, first_line, problem
 
 
-def check_exports(folder: ModelFolder) -> Iterator[Problem]:
+def check_exports(folder: ModelFolder) -> Iterator[Statement]:
     """Every .onnx and every OpenVINO .xml can be read."""
     for path in folder.ending(".onnx"):
-        yield from (Problem(path, problem) for problem in _onnx_problems(folder, path))
+        yield from (problem(path, message) for message in _onnx_problems(folder, path))
     for path in folder.ending(".xml"):
-        yield from (Problem(path, problem) for problem in _openvino_problems(folder, path))
+        yield from (problem(path, message) for message in _openvino_problems(folder, path))
 
 
 def _onnx_problems(folder: ModelFolder, path: str) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _onnx_problems(folder: ModelFolder, path: str) -> Iterator[str]:
     yield from _input_problems(folder, [item.name for item in model.graph.input])
     texts = [item.value for holder in (model, *model.graph.node) for item in holder.metadata_props]
     texts += [holder.doc_string for holder in (model, model.graph, *model.graph.node)]
-    yield from (problem.message for problem in find_absolute_paths(path, "\n".join(texts)))
+    yield from (found.reason for found in find_absolute_paths(path, "\n".join(texts)))
 
 
 def _openvino_problems(folder: ModelFolder, path: str) -> Iterator[str]:

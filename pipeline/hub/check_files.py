@@ -2,17 +2,15 @@
 
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 
 import huggingface_hub
 
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
+from distilrubert.pipeline.hub.files import ModelFolder
+from distilrubert.pipeline.statement import Statement, first_line, problem
 
 # huggingface.co/docs/hub/storage-limits
 LARGEST_FILE = 50 * 10**9
-MOST_FILES = 100_000
-MOST_FILES_IN_FOLDER = 10_000
 LONGEST_NAME = 255
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5")
@@ -34,12 +32,11 @@ ABSOLUTE_PATH = re.compile(
 )
 
 
-def check_files(folder: ModelFolder) -> Iterator[Problem]:
+def check_files(folder: ModelFolder) -> Iterator[Statement]:
     """Limits of the Hub, links, leftovers, pickles, secrets and absolute paths."""
-    yield from _check_counts(folder)
     for path in folder.paths:
         if (folder / path).is_symlink():
-            yield Problem(path, "is a link; put a copy of the file or folder in its place")
+            yield problem(path, "is a link; put a copy of the file or folder in its place")
             continue
         yield from _check_name_and_size(folder, path)
         yield from _check_pickle(folder, path)
@@ -47,30 +44,22 @@ def check_files(folder: ModelFolder) -> Iterator[Problem]:
             yield from _check_text(folder, path)
 
 
-def _check_counts(folder: ModelFolder) -> Iterator[Problem]:
-    if len(folder.paths) > MOST_FILES:
-        yield Problem(".", f"has {len(folder.paths)} files; the Hub takes at most {MOST_FILES}")
-    for parent, count in Counter(path.rpartition("/")[0] for path in folder.paths).items():
-        if count > MOST_FILES_IN_FOLDER:
-            yield Problem(parent or ".", f"has {count} files; the Hub takes at most {MOST_FILES_IN_FOLDER} in a folder")
-
-
-def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Problem]:
+def _check_name_and_size(folder: ModelFolder, path: str) -> Iterator[Statement]:
     size = (folder / path).stat().st_size
     if size > LARGEST_FILE:
-        yield Problem(path, f"has {size / 10**9:.0f} GB; the Hub takes at most {LARGEST_FILE // 10**9} GB in one file")
+        yield problem(path, f"has {size / 10**9:.0f} GB; the Hub takes at most {LARGEST_FILE // 10**9} GB in one file")
     if size == 0:
-        yield Problem(path, "is empty")
+        yield problem(path, "is empty")
     parts = path.split("/")
     if any(len(part.encode()) > LONGEST_NAME or not part.isprintable() for part in parts):
-        yield Problem(path, f"has a name that some systems refuse; use at most {LONGEST_NAME} printable bytes")
+        yield problem(path, f"has a name that some systems refuse; use at most {LONGEST_NAME} printable bytes")
     if path != ".gitattributes" and (parts[-1].startswith(".") or parts[-1].endswith(("~", ".tmp", ".lock", ".part"))):
-        yield Problem(path, "looks like a leftover; remove it")
+        yield problem(path, "looks like a leftover; remove it")
 
 
-def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Problem]:
+def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Statement]:
     if path.endswith(PICKLE_SUFFIXES) or re.search(r"pytorch_model.*\.bin$", path):
-        yield Problem(path, "can run code when it is loaded; publish safetensors instead")
+        yield problem(path, "can run code when it is loaded; publish safetensors instead")
         return
     with (folder / path).open("rb") as file:
         start = file.read(2)
@@ -82,32 +71,32 @@ def _check_pickle(folder: ModelFolder, path: str) -> Iterator[Problem]:
         with zipfile.ZipFile(folder / path) as archive:
             is_pickle = any(name.endswith(".pkl") for name in archive.namelist())
     if is_pickle:
-        yield Problem(path, "is a pickle, which can run code when it is loaded; publish safetensors instead")
+        yield problem(path, "is a pickle, which can run code when it is loaded; publish safetensors instead")
 
 
-def _check_text(folder: ModelFolder, path: str) -> Iterator[Problem]:
+def _check_text(folder: ModelFolder, path: str) -> Iterator[Statement]:
     try:
         text = (folder / path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        yield Problem(path, f"is not UTF-8: {first_line(error)}")
+        yield problem(path, f"is not UTF-8: {first_line(error)}")
         return
     yield from find_secrets(path, text)
     if not path.endswith(VOCABULARIES):
         yield from find_absolute_paths(path, text)
 
 
-def find_secrets(path: str, text: str) -> Iterator[Problem]:
+def find_secrets(path: str, text: str) -> Iterator[Statement]:
     """Each line that contains something like a secret, or the token in use. The secret is not repeated."""
     token = huggingface_hub.get_token()
     patterns = SECRETS | ({"the token that is in use": re.escape(token)} if token else {})
     for kind, pattern in patterns.items():
         if match := re.search(pattern, text):
             line = text.count("\n", 0, match.start()) + 1
-            yield Problem(path, f"contains {kind} in line {line}; remove it, and revoke it if it is real")
+            yield problem(path, f"contains {kind} in line {line}; remove it, and revoke it if it is real")
 
 
-def find_absolute_paths(path: str, text: str) -> Iterator[Problem]:
+def find_absolute_paths(path: str, text: str) -> Iterator[Statement]:
     """The first path that exists on the publisher's machine alone."""
     if match := ABSOLUTE_PATH.search(text):
         line = text.count("\n", 0, match.start()) + 1
-        yield Problem(path, f"contains the path {match[0]}… in line {line}; other machines do not have it")
+        yield problem(path, f"contains the path {match[0]}… in line {line}; other machines do not have it")

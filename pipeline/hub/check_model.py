@@ -8,34 +8,38 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.pipeline.hub.files import ModelFolder
 from distilrubert.pipeline.hub.model_loading import PROBE, loading_problems
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
+from distilrubert.pipeline.statement import Statement, first_line, problem
 
 WEIGHTS = "model.safetensors"
+UNREADABLE = "cannot be opened"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 STUDENT_INPUTS = ["input_ids", "attention_mask"]
 
 
-def check_model(folder: ModelFolder) -> Iterator[Problem]:
+def check_model(folder: ModelFolder) -> Iterator[Statement]:
     """Weights are finite and of the stated type, sizes and special ids agree, and the model loads from the folder."""
     if "config.json" not in folder:
-        yield Problem("config.json", "is missing; the folder holds no model")
+        yield problem("config.json", "is missing; the folder holds no model")
         return
     config = folder.json_object("config.json")
-    for path in folder.ending(".safetensors"):
-        yield from _check_weights(folder, path, config)
+    weights = [found for path in folder.ending(".safetensors") for found in _check_weights(folder, path, config)]
+    yield from weights
     if not folder.ending(".safetensors"):
-        yield Problem(WEIGHTS, "is missing")
+        yield problem(WEIGHTS, "is missing")
         return
     yield from _check_tokenizer(folder, config)
     if "auto_map" in config:
-        yield Problem("config.json", "auto_map asks for trust_remote_code; a published model must load without it")
-    yield from (Problem(WEIGHTS, problem) for problem in loading_problems(folder.root))
+        yield problem("config.json", "auto_map asks for trust_remote_code; a published model must load without it")
+    # What cannot be opened is not told again as what cannot be loaded.
+    if not any(found.reason.startswith(UNREADABLE) for found in weights):
+        yield from (problem(WEIGHTS, message) for message in loading_problems(folder.root))
 
 
-def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> Iterator[Problem]:
+def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> Iterator[Statement]:
     stated = config.get("dtype", config.get("torch_dtype"))
     try:
         with safe_open(folder / path, framework="pt") as weights:
@@ -43,14 +47,14 @@ def _check_weights(folder: ModelFolder, path: str, config: dict[str, Any]) -> It
             infinite = [name for name in weights.keys() if not _is_finite(weights.get_tensor(name))]  # noqa: SIM118
             rows = _embedding_rows(weights)
     except (SafetensorError, OSError) as error:
-        yield Problem(path, f"cannot be opened: {first_line(error)}")
+        yield problem(path, f"{UNREADABLE}: {first_line(error)}")
         return
     for name in infinite:
-        yield Problem(path, f"{name} holds NaN or infinity")
+        yield problem(path, f"{name} holds NaN or infinity")
     if stated is not None and dtypes != {DTYPES.get(stated, stated)}:
-        yield Problem(path, f"has {', '.join(sorted(dtypes))} weights, but config.json states {stated}")
+        yield problem(path, f"has {', '.join(sorted(dtypes))} weights, but config.json states {stated}")
     if rows is not None and rows != config.get("vocab_size"):
-        yield Problem(
+        yield problem(
             path, f"has {rows} word embeddings, but config.json states a vocab_size of {config.get('vocab_size')}"
         )
 
@@ -66,22 +70,22 @@ def _embedding_rows(weights: Any) -> int | None:
     return None
 
 
-def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Problem]:
+def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[Statement]:
     if "tokenizer.json" not in folder:
-        yield Problem("tokenizer.json", "is missing")
+        yield problem("tokenizer.json", "is missing")
         return
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder.root, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a broken file makes the loader raise is a problem
-        yield Problem("tokenizer.json", f"cannot be loaded: {first_line(error)}")
+        yield problem("tokenizer.json", f"cannot be loaded: {first_line(error)}")
         return
-    yield from (Problem("tokenizer.json", problem) for problem in _vocabulary_problems(tokenizer, config))
-    yield from (Problem("tokenizer_config.json", problem) for problem in _settings_problems(tokenizer, config))
+    yield from (problem("tokenizer.json", message) for message in _vocabulary_problems(tokenizer, config))
+    yield from (problem("tokenizer_config.json", message) for message in _settings_problems(tokenizer, config))
     if "vocab.txt" in folder:
         words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
         if words != tokenizer.convert_ids_to_tokens(list(range(len(words)))):
-            yield Problem("vocab.txt", "is not the vocabulary of tokenizer.json")
+            yield problem("vocab.txt", "is not the vocabulary of tokenizer.json")
 
 
 def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:

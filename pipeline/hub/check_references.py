@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem, first_line
+from distilrubert.pipeline.hub.files import ModelFolder
+from distilrubert.pipeline.statement import Statement, first_line, problem
 
 MARKDOWN_LINK = re.compile(r"\]\(\s*<?([^)\s>]+)")
 HTML_LINK = re.compile(r"""(?:src|href)=["']([^"']+)["']""")
@@ -13,35 +14,34 @@ HTML_LINK = re.compile(r"""(?:src|href)=["']([^"']+)["']""")
 NAMED_ARTEFACT = re.compile(r"(?<![\w./:{*-])([\w./-]+\.(?:onnx|safetensors|xml|png|svg|bib))(?![\w*])")
 
 
-def check_references(folder: ModelFolder) -> Iterator[Problem]:
+def check_references(folder: ModelFolder) -> Iterator[Statement]:
     """JSON files can be read, and no named file is missing."""
     for path in folder.ending(".json"):
         yield from _check_json(folder, path)
     if "README.md" in folder:
         yield from _check_card(folder)
     yield from _check_sentence_transformers(folder)
-    yield from _check_shards(folder)
     for path in folder.ending(".png"):
         if not _is_whole_png((folder / path).read_bytes()):
-            yield Problem(path, "is not a complete PNG image")
+            yield problem(path, "is not a complete PNG image")
     for path in folder.ending(".xml"):
         weights = path.removesuffix(".xml") + ".bin"
         if weights not in folder:
-            yield Problem(path, f"needs {weights}, which is missing")
+            yield problem(path, f"needs {weights}, which is missing")
 
 
-def _check_json(folder: ModelFolder, path: str) -> Iterator[Problem]:
+def _check_json(folder: ModelFolder, path: str) -> Iterator[Statement]:
     try:
         json.loads((folder / path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, OSError) as error:
-        yield Problem(path, f"is not JSON: {first_line(error)}")
+        yield problem(path, f"is not JSON: {first_line(error)}")
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
-def _check_card(folder: ModelFolder) -> Iterator[Problem]:
+def _check_card(folder: ModelFolder) -> Iterator[Statement]:
     text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     links = {
         unquote(link.partition("#")[0]) for pattern in (MARKDOWN_LINK, HTML_LINK) for link in pattern.findall(text)
@@ -50,11 +50,11 @@ def _check_card(folder: ModelFolder) -> Iterator[Problem]:
         if not re.match(r"[a-z][a-z0-9+.-]*:|//", link, re.IGNORECASE) and not _is_there(
             folder, link.removeprefix("./")
         ):
-            yield Problem("README.md", f"links to {link}, which is missing")
+            yield problem("README.md", f"links to {link}, which is missing")
     rest = re.sub(r"\w+://\S+", "", HTML_LINK.sub("", MARKDOWN_LINK.sub("", text)))
     for name in sorted(set(NAMED_ARTEFACT.findall(rest))):
         if not any(path == name or path.endswith(f"/{name}") for path in folder.paths):
-            yield Problem("README.md", f"names {name}, which is missing")
+            yield problem("README.md", f"names {name}, which is missing")
 
 
 def _is_there(folder: ModelFolder, link: str) -> bool:
@@ -65,23 +65,14 @@ def _is_whole_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG\r\n\x1a\n") and data[-8:-4] == b"IEND"
 
 
-def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Problem]:
+def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Statement]:
     modules = folder.json("modules.json") or []
     for module in modules if isinstance(modules, list) else []:
         path = module.get("path", "") if isinstance(module, dict) else ""
         if path and f"{path}/config.json" not in folder:
-            yield Problem("modules.json", f"names the module {path}, but {path}/config.json is missing")
+            yield problem("modules.json", f"names the module {path}, but {path}/config.json is missing")
             continue
         width = folder.json_object(f"{path}/config.json").get("word_embedding_dimension") if path else None
         dim = folder.json_object("config.json").get("dim")
         if width is not None and dim is not None and width != dim:
-            yield Problem(f"{path}/config.json", f"pools vectors of {width} values, but config.json states {dim}")
-
-
-def _check_shards(folder: ModelFolder) -> Iterator[Problem]:
-    for path in folder.ending(".safetensors.index.json"):
-        weight_map = folder.json_object(path).get("weight_map", {})
-        parent = path.rpartition("/")[0]
-        for shard in sorted(set(weight_map.values())):
-            if (f"{parent}/{shard}" if parent else shard) not in folder:
-                yield Problem(path, f"names {shard}, which is missing")
+            yield problem(f"{path}/config.json", f"pools vectors of {width} values, but config.json states {dim}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,41 @@ def list_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if (path.is_symlink() or not path.is_dir()) and not IGNORED_NAMES.intersection(path.relative_to(folder).parts)
     )
+
+
+class ModelFolder:
+    """A folder that is about to be published, as the checks read it.
+
+    Attributes:
+        root: the folder.
+        paths: its files, relative, with forward slashes, sorted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.paths = [path.relative_to(root).as_posix() for path in list_files(root)]
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.paths
+
+    def __truediv__(self, path: str) -> Path:
+        return self.root / path
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """The files whose names end with one of the suffixes."""
+        return [path for path in self.paths if path.endswith(suffixes)]
+
+    def json(self, path: str) -> Any:
+        """The content of a JSON file; None where it is missing or broken, which another check reports."""
+        try:
+            return json.loads((self / path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def json_object(self, path: str) -> dict[str, Any]:
+        """The content of a JSON file with an object; empty where it is missing, broken, or something else."""
+        value = self.json(path)
+        return value if isinstance(value, dict) else {}
 
 
 def digest_of(path: Path) -> FileDigest:

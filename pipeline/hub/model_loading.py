@@ -8,7 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from distilrubert.modeling.checkpoints import quiet_transformers
-from distilrubert.pipeline.hub.problems import first_line
+from distilrubert.pipeline.statement import first_line
 
 # What from_pretrained reads; `*` also matches a slash, so a folder's own config comes along, which is small.
 LOADED_FILES = ("config.json", "*.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json")

@@ -8,9 +8,10 @@ from distilrubert.pipeline.hub.check_exports import check_exports
 from distilrubert.pipeline.hub.check_files import check_files
 from distilrubert.pipeline.hub.check_model import check_model
 from distilrubert.pipeline.hub.check_references import check_references
-from distilrubert.pipeline.hub.problems import ModelFolder, Problem
+from distilrubert.pipeline.hub.files import ModelFolder
+from distilrubert.pipeline.statement import Statement
 
-CHECKS: tuple[Callable[[ModelFolder], Iterator[Problem]], ...] = (
+CHECKS: tuple[Callable[[ModelFolder], Iterator[Statement]], ...] = (
     check_files,
     check_references,
     check_card,
@@ -19,11 +20,11 @@ CHECKS: tuple[Callable[[ModelFolder], Iterator[Problem]], ...] = (
 )
 
 
-def preflight(folder: Path) -> list[Problem]:
+def preflight(folder: Path) -> list[Statement]:
     """All that must be corrected before a folder may be published, sorted by file.
 
     Raises:
         UserError: if there is no such folder.
     """
     model_folder = ModelFolder(folder)
-    return sorted({problem for check in CHECKS for problem in check(model_folder)})
+    return sorted({problem for check in CHECKS for problem in check(model_folder)}, key=str)

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard
-from markdown_it import MarkdownIt
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
@@ -23,8 +22,7 @@ from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
-from distilrubert.pipeline.verification.report_forms import require_config
-from distilrubert.pipeline.verification.statement import Statement, checked, unchecked
+from distilrubert.pipeline.statement import Statement, checked, unchecked
 
 CARD = "README.md"
 Reports = Mapping[str, Measurements]
@@ -44,7 +42,6 @@ def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
             yield unchecked(f"reports/{name}.json", "file", "the card links to it", "is missing")
     version = _version(folder)
     if version == renderer_version():
-        require_config(folder)
         run = read_card_input(folder)
         rendered = ModelCard(render_card(run))
         yield from _check_front_matter(_front_matter(card), _front_matter(rendered))
@@ -140,11 +137,11 @@ def _identity(result: EvalResult) -> tuple[str | None, ...]:
 
 def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
     """Compare the cells that the card and this version's tables both have, by row and column."""
-    shown = {key: cell for table in _tables(text) for key, cell in table.items()}
+    shown = dict(_cells(text))
     makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": loss_table}
-    expected = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
-    for source, markdown in {**expected, "files": file_table(file_sizes(folder))}.items():
-        cells = {key: cell for table in _tables(markdown) for key, cell in table.items() if _NUMBER.search(cell)}
+    tables = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
+    for source, table in {**tables, "files": file_table(file_sizes(folder))}.items():
+        cells = {key: cell for key, cell in _cells(table.markdown) if _NUMBER.search(cell)}
         common = [key for key in cells if key in shown]
         wrong = [key for key in common if not _agree(shown[key], cells[key])]
         for row, column in wrong:
@@ -156,18 +153,15 @@ def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Stateme
             yield unchecked(f"{CARD}, table", source, None, missing)
 
 
-def _tables(markdown: str) -> Iterator[dict[tuple[str, str], str]]:
-    """The cells of each table by the label of the row and the title of the column."""
-    rows: list[list[str]] = []
-    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
-        if token.type == "tr_open":
-            rows.append([])
-        elif token.type == "inline" and rows:
-            rows[-1].append("".join(child.content for child in token.children or []))
-        elif token.type == "table_close":
-            head, *body = rows
-            yield {(row[0], column): cell for row in body for column, cell in zip(head[1:], row[1:], strict=True)}
-            rows = []
+def _cells(markdown: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """The cells of all tables by the label of the row and the title of the column."""
+    head: list[str] = []
+    for line in markdown.splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ") if line.startswith("| ") else []
+        if head and cells:
+            yield from (((cells[0], column), cell) for column, cell in zip(head[1:], cells[1:], strict=False))
+        else:
+            head = cells
 
 
 def _agree(one: str, other: str) -> bool:

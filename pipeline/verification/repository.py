@@ -16,13 +16,11 @@ from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.model_card.inputs import REPORTS, read_reports
 from distilrubert.pipeline.exporting import exporters_of
+from distilrubert.pipeline.statement import Statement, unchecked
 from distilrubert.pipeline.verification.card_statements import check_card
-from distilrubert.pipeline.verification.derived_values import check_derived
 from distilrubert.pipeline.verification.file_statements import check_files
-from distilrubert.pipeline.verification.report_forms import require_forms
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
-from distilrubert.pipeline.verification.speed_statements import check_sizes, check_speed, list_speed
-from distilrubert.pipeline.verification.statement import Statement
+from distilrubert.pipeline.verification.speed_statements import SLOW, check_sizes, check_speed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +53,17 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
     reports = read_reports(folder)
     if not reports:
         raise UserError(f"{folder}: has none of the reports {', '.join(f'reports/{name}.json' for name in REPORTS)}")
-    require_forms(folder, reports)
     # Refuse what cannot be measured before anything is measured.
     exporters = _exporters_of(reports, extent)
     models = {"student": folder} | ({"teacher": extent.teacher} if extent.teacher else {})
     yield from check_card(folder, reports)
-    yield from check_derived(reports)
     yield from check_files(folder, reports.get("parity"), default_sentences())
     if speed := reports.get("speed"):
         yield from check_sizes(models, speed)
-        yield from check_speed(models, speed, extent.tolerance) if extent.speed else list_speed(speed)
+        if extent.speed:
+            yield from check_speed(models, speed, extent.tolerance)
+        else:
+            yield unchecked("reports/speed.json", "ratios", None, SLOW)
     if quality := reports.get("quality"):
         with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
             for task in extent.tasks:

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.conversion_settings import ConversionSettings
@@ -46,7 +47,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_checkpoint_files_load_and_compute_the_same(tiny_student_folder, tiny_student, sentences, tmp_path):
-    measurements = convert(tiny_student_folder, tmp_path / "hub", SAFETENSORS_ONLY, sentences)
+    measurements = derive(convert(tiny_student_folder, tmp_path / "hub", SAFETENSORS_ONLY, sentences))
     assert set(files(tmp_path / "hub")) == CHECKPOINT_FILES
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hub")
     inputs = tokenizer(sentences[:5], padding=True, return_tensors="pt")
@@ -181,8 +182,8 @@ def test_no_file_tells_where_it_was_made(converted, tiny_student_folder):
 
 @pytest.mark.export
 def test_int8_alone(tiny_student_folder, sentences, tmp_path):
-    measurements = convert(
-        tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["int8"]), sentences[:3], sentences
+    measurements = derive(
+        convert(tiny_student_folder, tmp_path / "hub", ConversionSettings(onnx=["int8"]), sentences[:3], sentences)
     )
     assert set(files(tmp_path / "hub")) == CHECKPOINT_FILES | {"onnx/model_quantized.onnx"}
     assert [row.case for row in measurements.rows] == ["pytorch-fp32", "onnx-int8"]

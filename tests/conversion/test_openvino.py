@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerances
@@ -83,7 +84,7 @@ def test_weights_and_embeddings_are_bytes(graphs):
 @pytest.mark.parametrize(("task", "of_head"), [("feature-extraction", 0), ("fill-mask", 2)])
 def test_a_map_that_int8_hurts_stays_and_is_named(task, of_head, tiny_student_folder, sentences, tmp_path):
     settings = ConversionSettings(onnx=["int8"], openvino=["int8"], task=task, largest_layer_error=1e-6)
-    measured = convert(tiny_student_folder, tmp_path / "hub", settings, sentences[:6], sentences)
+    measured = derive(convert(tiny_student_folder, tmp_path / "hub", settings, sentences[:6], sentences))
     assert len(measured.details["int8"]["kept_in_fp32"]) == 6 * LAYERS + of_head
     import onnx
     import openvino
@@ -105,7 +106,8 @@ def test_a_map_that_the_graph_does_not_have_is_not_passed_over(converted):
 @pytest.mark.export
 def test_files_for_fill_mask_return_logits(tiny_student, tiny_student_folder, all_files, sentences, tmp_path):
     files = {"onnx": ["fp32", "int8"], "openvino": ["fp32", "int8"], "task": "fill-mask"}
-    measured = convert(tiny_student_folder, tmp_path / "hub", all_files.model_copy(update=files), sentences, sentences)
+    settings = all_files.model_copy(update=files)
+    measured = derive(convert(tiny_student_folder, tmp_path / "hub", settings, sentences, sentences))
     assert measured["onnx-fp32"].values["top1_agreement"] == measured["openvino-fp32"].values["top1_agreement"] == 1
     assert measured["openvino-int8"].values["top1_agreement"] > 0.9
     model = open_model(tmp_path / "hub", FORMATS["openvino-fp32"], "fill-mask")

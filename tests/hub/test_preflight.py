@@ -15,13 +15,12 @@ from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.check_card import _front_matter_problems
 from distilrubert.pipeline.hub.check_files import find_absolute_paths, find_secrets
 from distilrubert.pipeline.hub.preflight import preflight
-from distilrubert.pipeline.hub.problems import render_problems
 
 from .conftest import CARD
 
 
 def found(folder: Path) -> str:
-    return render_problems(preflight(folder))
+    return "\n".join(map(str, preflight(folder)))
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -60,7 +59,7 @@ def test_everything_is_found_at_once(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     (folder / "README.md").unlink()
     (folder / "weights.pkl").write_bytes(pickle.dumps([1]))
-    paths = [problem.path for problem in preflight(folder)]
+    paths = [problem.subject for problem in preflight(folder)]
     assert {"README.md", "config.json", "weights.pkl"} <= set(paths)
     assert paths == sorted(paths)
 
@@ -79,11 +78,6 @@ def test_everything_is_found_at_once(folder: Path) -> None:
         ("plot.png", png()[:-4], "plot.png: is not a complete PNG"),
         ("openvino/model.xml", b"<net/>", "openvino/model.xml: needs openvino/model.bin, which is missing"),
         ("modules.json", b'[{"path": "1_Pooling"}]', "modules.json: names the module 1_Pooling"),
-        (
-            "x.safetensors.index.json",
-            b'{"weight_map": {"a": "x-1.safetensors"}}',
-            "names x-1.safetensors, which is miss",
-        ),
         ("x.safetensors", b"\xff" * 20, "x.safetensors: cannot be opened"),
         ("reports/train.json", b'{"corpus": "/home/me/corpus/a.txt"}', "contains the path /home/me"),
         ("reports/train.json", b'{"token": "hf_' + b"a" * 34 + b'"}', "contains a Hugging Face token in line 1"),
@@ -207,9 +201,8 @@ def test_weights_that_lack_a_tensor(folder: Path) -> None:
 def test_truncated_weights(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:-10])
-    text = found(folder)
-    assert "model.safetensors: cannot be opened" in text
-    assert "cannot be loaded" in text
+    (line,) = found(folder).splitlines()
+    assert line.startswith("model.safetensors: cannot be opened")
 
 
 def test_a_vocabulary_of_another_size(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import ast
+import copy
 import dataclasses
 import os
 import re
@@ -12,7 +13,9 @@ from huggingface_hub import ModelCard, constants
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.card import render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, number, score, short_count
 from distilrubert.model_card.inputs import CardInput
@@ -100,6 +103,9 @@ def test_links_lead_to_the_hub_that_the_model_goes_to(run_folder: Path, monkeypa
     assert "(https://hub.example.org/DeepPavlov/rubert-base-cased-conversational)" in card
     assert "url    = {https://hub.example.org/me/distilrubert-base}" in card
     assert "huggingface.co" not in card
+    card = write_card(run_folder, endpoint="https://other.example.org").read_text(encoding="utf-8")
+    assert "(https://hub.example.org/DeepPavlov/rubert-base-cased-conversational)" in card  # where it was loaded from
+    assert "url    = {https://other.example.org/me/distilrubert-base}" in card
 
 
 def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput) -> None:
@@ -216,7 +222,8 @@ def test_every_number_comes_from_a_report(run_folder: Path) -> None:
     prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", prose, flags=re.DOTALL)
     known: set[str] = set()
     sizes = {name: len(text) / 2**20 for name, text in HUB_FILES.items()}
-    for leaf in _leaves([RECIPE, CONFIG, MANIFEST, *REPORTS.values(), sizes]):
+    reports = [derive(Measurements.from_dict(report)).to_dict() for report in REPORTS.values()]
+    for leaf in _leaves([RECIPE, CONFIG, MANIFEST, *reports, sizes]):
         if isinstance(leaf, str):
             known |= _digits(leaf)
             continue
@@ -291,6 +298,26 @@ def test_code_in_the_card_is_python(run: CardInput) -> None:
     assert len(blocks) == 4
     for block in blocks:
         ast.parse(block)
+
+
+def test_runtimes_that_were_not_measured_have_no_version(run: CardInput) -> None:
+    assert run.speed is not None
+    versions = run.speed.environment.versions | {"openvino": "2026.4.0"}
+    where = dataclasses.replace(run.speed.environment, versions=versions)
+    speed = dataclasses.replace(run.speed, environment=where)
+    card = render_card(dataclasses.replace(run, speed=speed))
+    assert "transformers 4.57.6 and onnxruntime 1.32.0." in card
+    in_openvino = dataclasses.replace(run.speed.rows[-1], case="student-openvino-int8")
+    card = render_card(dataclasses.replace(run, speed=dataclasses.replace(speed, rows=[*speed.rows, in_openvino])))
+    assert "onnxruntime 1.32.0 and openvino 2026.4.0." in card
+
+
+def test_a_bag_of_words_that_is_ahead_of_the_teacher_is_explained(run: CardInput) -> None:
+    assert run.quality is not None
+    assert "bag of words, a linear model" not in render_card(run)
+    quality = copy.deepcopy(run.quality)
+    quality["bag-of-words"].values["tasks"]["rusentiment"]["f1_weighted"]["mean"] = 0.8
+    assert "On RuSentiment the bag of words, a linear model" in render_card(dataclasses.replace(run, quality=quality))
 
 
 def test_hardware_counts_the_gpus(run: CardInput) -> None:

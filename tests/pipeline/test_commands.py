@@ -3,10 +3,10 @@
 import ast
 import datetime
 import hashlib
-import io
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, constants
-from rich.console import Console
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -30,9 +29,9 @@ from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of
-from distilrubert.pipeline.summary import next_steps, quality_table, speed_table
+from distilrubert.pipeline.statement import checked, statements_as_json
+from distilrubert.pipeline.summary import next_steps, print_quality, print_speed
 from distilrubert.pipeline.terminal import new_table, print_table
-from distilrubert.pipeline.verification.statement import checked, statements_as_json
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
@@ -257,34 +256,30 @@ def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_fold
     assert [row["case"] for row in rows] == ["exported-pytorch-fp32", "exported-onnx-fp32", "exported-onnx-int8"]
 
 
-def test_the_table_of_scores_shows_probes_where_nothing_was_fine_tuned():
-    def score(value: float) -> dict[str, dict[str, object]]:
-        return {"moods": {"accuracy": {"mean": value, "std": None, "values": [value]}}}
-
-    details = {"tasks": {"moods": {"main_metric": "accuracy"}}}
-    rows = [
-        Row("model", {"tasks": {}, "linear_probe": score(0.625)}),
-        Row("bag-of-words", {"tasks": score(0.75)}),
-    ]
-    table = quality_table(Measurements(Environment.capture(), rows, "model", details))
-    assert [column.header for column in table.columns] == ["model", "moods, accuracy, linear probe, %"]
-    assert [list(column.cells) for column in table.columns] == [["model", "bag-of-words"], ["62.5", "75.0"]]
-    rows[0].values.update(tasks=score(0.5), masked_accuracy=0.25)
-    table = quality_table(Measurements(Environment.capture(), rows, "model", details))
-    assert [column.header for column in table.columns] == ["model", "masked accuracy, %", "moods, accuracy, %"]
-    assert [list(column.cells) for column in table.columns][1:] == [["25.0", ""], ["50.0", "75.0"]]
+def test_the_tables_of_the_card_are_shown_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    batches = {size: {"starts_s": [0.1234, 0.1244, 0.1254]} for size in ("1", "16")}
+    cases = ["teacher-pytorch-fp32", "my-model-onnx-int8-avx512-vnni"]
+    rows = [Row(case, {"size_mib": 129.5, "batches": batches, "device": "cpu"}) for case in cases]
+    print_speed(Measurements(Environment.capture(1), rows, cases[0], {"starts": 3}))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "1 threads, 3 starts" in shown
+    assert max(map(len, shown.splitlines()[1:])) <= 80
+    words = shown.replace("\n", " ").split()
+    assert {"my-model,", "ONNX", "Runtime", "0.124", "(1.00–1.00)", "130"} <= set(words)
+    assert "…" not in shown
 
 
-def test_the_table_of_speed_has_whole_names_in_80_columns():
-    values = {"size_mib": 129.5, "latency_s": 0.1234, "latency_ratio": 2.3, "latency_ratio_range": (1.9, 2.8)}
-    values |= {"samples_per_s": 1035.4, "throughput_ratio": 2.3, "throughput_ratio_range": (1.9, 2.8)}
-    names = ["teacher-pytorch-fp32", "student-onnx-int8-avx512-vnni"]
-    table = speed_table(Measurements(Environment.capture(), [Row(name, values) for name in names], names[0]))
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(table)
-    shown = console.export_text().split()
-    assert {*names, "(1.9–2.8)", "1035.4", "129.5"} <= set(shown)
-    assert "…" not in "".join(shown)
+def test_the_table_of_scores_shows_probes_and_baselines(capsys):
+    details = {"tasks": {"moods": {"title": "Moods_1", "main_metric": "accuracy"}}}
+    scores = {"moods": {"accuracy": {"values": [0.625]}}}
+    rows = [Row("model", {"tasks": {}, "linear_probe": scores}), Row("bag-of-words", {"tasks": scores})]
+    print_quality(Measurements(Environment.capture(), rows, "model", details))
+    _, head, _, probe, fine_tuned, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["Measure", "model", "Bag", "of", "words"]
+    assert probe.split() == ["Moods_1,", "linear", "probe:", "accuracy", "0.625", "–"]
+    assert fine_tuned.split() == ["Moods_1:", "accuracy", "–", "0.625"]
 
 
 def test_a_table_in_a_pipe_has_each_row_in_one_line(capsys, monkeypatch):

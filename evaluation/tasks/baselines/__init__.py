@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Set
 from typing import Any
 
+from distilrubert.common.derived import MAJORITY
 from distilrubert.evaluation.tasks.baselines.bag_of_words import score_bag_of_words
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -37,7 +38,6 @@ class Baseline:
     kinds: Set[str]
 
 
-MAJORITY = "majority-class"
 BASELINES = {
     "bag-of-words": Baseline(score_bag_of_words, SENTENCES),
     MAJORITY: Baseline(score_majority_class, SENTENCES | {"token-classification"}),

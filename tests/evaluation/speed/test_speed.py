@@ -11,14 +11,13 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from transformers import DistilBertForMaskedLM
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
-from distilrubert.common.formats import CASES
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.speed import benchmark as speed
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
-from distilrubert.evaluation.speed.speed_rows import Run, ratios_of, speed_rows, times_of
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
@@ -45,16 +44,16 @@ def measured(tiny_teacher_folder, student_folder) -> Measurements:
 
 
 def test_rows_are_relative_to_the_first_case(measured):
-    teacher, student = measured.rows
+    teacher, student = derive(measured).rows
     assert measured.baseline == teacher.case == "teacher-pytorch-fp32"
-    assert teacher.ratio == teacher.values["latency_ratio"] == teacher.values["throughput_ratio"] == 1
-    assert student.ratio == pytest.approx(teacher.values["latency_s"] / student.values["latency_s"])
+    assert teacher.values["latency_ratio"] == teacher.values["throughput_ratio"] == 1
+    assert student.values["latency_ratio"] == pytest.approx(teacher.values["latency_s"] / student.values["latency_s"])
 
 
 def test_every_turn_counts_and_nothing_else(measured):
     for row in measured.rows:
         assert {size: batch["passes"] for size, batch in row.values["batches"].items()} == {"1": [2], "4": [2]}
-        assert row.values["starts"] == 1
+        assert {len(batch["starts_s"]) for batch in row.values["batches"].values()} == {1}
 
 
 def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, monkeypatch):
@@ -103,62 +102,19 @@ def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, c
     assert "64 tokens, not 512" in caplog.text
 
 
-def run_with(seconds: dict[int, list[list[float]]], folder: Path, device: str = "cpu") -> Run:
-    name = "case" if device == "cpu" else f"case-{device}"
-    return Run(name, folder, CASES["pytorch-fp32"], device, 200, 64, 1000, seconds=seconds)
+def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder, monkeypatch):
+    """As on the Zen 4 of the first results: one start of nine in 9 ms, with most of the passes, and two in 18 ms."""
+    passes = iter(([0.009] * 54, [0.018] * 14, [0.018] * 13))
 
+    class Scripted(SpeedProcess):
+        def ask(self, command, **arguments):
+            return {"seconds": next(passes)} if command == "measure" else super().ask(command, **arguments)
 
-def test_values_by_hand(student_folder):
-    # Medians of the starts 1, 2, 3, 4, 5 s, whose quartiles are 2 and 4; of 8 sequences in 1, 2, 4, 8, 8 s: 8, 4, 2, 1,
-    # 1 a second, quartiles 1 and 4.
-    baseline = run_with(
-        {1: [[9.0, 1.0, 1.0], [2.0], [3.0], [4.0], [5.0, 5.0]], 8: [[1.0], [2.0], [4.0], [8.0], [8.0]]}, student_folder
-    )
-    case = run_with({1: [[0.5]] * 5, 8: [[1.0]] * 5}, student_folder)
-    rows = speed_rows([baseline, case], threads=1)
-    values = rows[0].values
-    assert (values["latency_s"], values["latency_spread_s"]) == (3, 2)
-    assert (values["samples_per_s"], values["samples_spread_per_s"]) == (2, 3)
-    assert values["batches"]["1"] == {"median_s": 3, "starts_s": [1, 2, 3, 4, 5], "passes": [3, 1, 1, 1, 2]}
-    assert values["starts"] == 5
-    # Start by start 2, 4, 6, 8, 10 and 1, 2, 4, 8, 8.
-    assert (rows[1].ratio, rows[1].values["latency_ratio"], rows[1].values["throughput_ratio"]) == (6, 6, 4)
-    assert rows[1].values["latency_ratio_range"] == [2, 10]
-    assert rows[1].values["throughput_ratio_range"] == [1, 8]
-
-
-def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder):
-    # As on the Zen 4 of the first results: one start of nine in 9 ms, with most of the passes, and two in 18 ms.
-    run = run_with({1: [[0.009] * 54, [0.018] * 14, [0.018] * 13]}, student_folder)
-    assert speed_rows([run], threads=1)[0].values["latency_s"] == 0.018
-
-
-def test_a_ratio_compares_starts_that_took_turns(student_folder):
-    # The machine was half as fast in the second and third start, for both.
-    baseline = run_with({1: [[4.0], [8.0], [8.0]]}, student_folder)
-    case = run_with({1: [[1.0], [2.0], [2.1]]}, student_folder)
-    values = speed_rows([baseline, case], threads=1)[1].values
-    assert values["latency_ratio"] == 4
-    assert values["latency_ratio_range"] == [pytest.approx(8 / 2.1), 4]
-
-
-def test_every_value_can_be_derived_from_the_raw_ones(measured):
-    baseline = measured.rows[0].values["batches"]
-    for row in measured.rows:
-        derived = {**times_of(row.values["batches"]), **ratios_of(row.values["batches"], baseline)}
-        assert derived == {name: row.values[name] for name in derived}
-
-
-def test_a_gpu_row_has_ratios_on_its_own_device(student_folder):
-    runs = [
-        run_with({1: [[8.0]]}, student_folder),
-        run_with({1: [[1.0]]}, student_folder, "cuda"),
-        run_with({1: [[0.5]]}, student_folder, "cuda"),
-    ]
-    last = speed_rows(runs, threads=1)[2]
-    assert last.ratio == 16
-    assert last.values["latency_ratio"] == 2
-    assert last.values["ratio_to"] == "case-cuda"
+    monkeypatch.setattr(speed, "SpeedProcess", Scripted)
+    settings = QUICK.model_copy(update={"starts": 3, "rounds": 1, "batch_sizes": [1]})
+    measured = measure_speed([SpeedCase("a", student_folder, "pytorch-fp32")], settings)
+    assert measured["a"].values["batches"] == {"1": {"starts_s": [0.009, 0.018, 0.018], "passes": [54, 14, 13]}}
+    assert derive(measured)["a"].values["latency_s"] == 0.018
 
 
 @pytest.mark.export

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, IntrinsicSettings, QualitySettings
@@ -52,7 +53,10 @@ def test_the_report_of_teacher_and_student(
 ) -> None:
     models = {"teacher": teacher_folder, "student": student_folder}
     rows = load_rows(noun_task)
-    report = measure_quality(models, [noun_task], SETTINGS, held_out, tmp_path / "cache")
+    measured = measure_quality(models, [noun_task], SETTINGS, held_out, tmp_path / "cache")
+    measured.save(tmp_path / "quality.json")
+    assert Measurements.load(tmp_path / "quality.json") == measured
+    report = derive(measured)
     assert [row.case for row in report.rows] == ["teacher", "student", "bag-of-words", "majority-class"]
     for case in models:
         figures = report[case].values
@@ -72,7 +76,7 @@ def test_the_report_of_teacher_and_student(
     assert "kl_to_teacher_nats" not in report["teacher"].values
     assert report["student"].values["kl_to_teacher_nats"] >= 0
     words = report["bag-of-words"].values["tasks"]["nouns"]
-    assert (words["accuracy"], words["run"]["train_rows"]) == ({"mean": 1.0, "std": None, "values": [1.0]}, 96)
+    assert (words["accuracy"], words["run"]["train_rows"]) == ({"values": [1.0], "mean": 1.0, "std": None}, 96)
     assert report.baseline == "teacher"
     assert report["teacher"].ratio == 1
     means = [report[case].values["tasks"]["nouns"]["accuracy"]["mean"] for case in ("student", "teacher")]
@@ -83,14 +87,14 @@ def test_the_report_of_teacher_and_student(
     assert gain["value"] == pytest.approx((means[0] - majority) / (means[1] - majority))
     assert gain["standard_error"] >= 0
     assert "gain_over_majority" not in report["teacher"].values
-    report.save(tmp_path / "quality.json")
-    assert Measurements.load(tmp_path / "quality.json") == report
 
 
 def test_what_is_probed_only_is_not_fine_tuned(
     student_folder: Path, noun_task: TaskDefinition, tmp_path: Path, counted: list[tuple[float, int]]
 ) -> None:
-    report = measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[noun_task])
+    report = derive(
+        measure_quality({"student": student_folder}, [], SETTINGS, [], tmp_path / "cache", probed=[noun_task])
+    )
     assert counted == []
     figures = report["student"].values
     assert figures["tasks"] == {}
@@ -187,7 +191,7 @@ def test_without_tasks_there_is_no_ratio_no_bag_of_words_and_no_row_of_a_file(
 ) -> None:
     exporters = {"teacher": {"onnx-int8": Exporter(lambda *_: pytest.fail("there is nothing to score"))}}
     report = measure_quality({"teacher": teacher_folder}, [], SETTINGS, held_out, tmp_path, exporters=exporters)
-    assert [(row.case, row.ratio) for row in report.rows] == [("teacher", None)]
+    assert [(row.case, row.ratio) for row in derive(report).rows] == [("teacher", None)]
 
 
 def test_a_model_with_another_vocabulary_is_not_measured_on_the_teachers_pieces(

@@ -2,12 +2,12 @@
 
 import copy
 import dataclasses
-import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
@@ -15,7 +15,7 @@ from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline.verification import score_statements, speed_statements
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, margin_of
-from distilrubert.pipeline.verification.speed_statements import check_sizes, check_speed, list_speed
+from distilrubert.pipeline.verification.speed_statements import check_sizes, check_speed
 
 
 def row(case: str, latency: float, samples: float, noise: float = 0.0) -> Row:
@@ -125,11 +125,6 @@ def test_a_real_measurement_is_compared_with_itself(models: dict[str, Path]) -> 
         list(check_speed(models, broken, 0.3))
 
 
-def test_gains_are_listed_where_nobody_asks_for_them() -> None:
-    assert [statement.stated for statement in list_speed(STATED)] == [2.0, 3.0]
-    assert {statement.verdict for statement in list_speed(STATED)} == {"not checked"}
-
-
 def test_sizes_and_parameters(models: dict[str, Path]) -> None:
     size = (models["student"] / "model.safetensors").stat().st_size / 2**20
     stated = [
@@ -159,7 +154,7 @@ def quality(student_folder: Path, noun_task: TaskDefinition, tmp_path_factory: p
     protocol = FinetuningSettings(learning_rates=[3e-3], epochs=3, patience=3, batch_size=8, precision="fp32")
     settings = QualitySettings(finetuning=protocol, seeds=[1, 2])
     cache = tmp_path_factory.mktemp("cache")
-    return measure_quality({"student": student_folder}, [noun_task], settings, [], cache)
+    return derive(measure_quality({"student": student_folder}, [noun_task], settings, [], cache))
 
 
 def test_scores_are_measured_again(
@@ -227,15 +222,10 @@ def test_means_are_compared_as_far_as_new_runs_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def report_of(values: list[float]) -> Measurements:
-        score = {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
         run = {"learning_rate": 1e-3, "seeds": list(range(len(values)))}
         details = {"settings": {"finetuning": FinetuningSettings().model_dump()}, "tasks": {"nouns": {}}}
-        row = Row("student", {"tasks": {"nouns": {"accuracy": score, "run": run}}})
-        return Measurements(Environment.capture(), [row], "student", details)
+        row = Row("student", {"tasks": {"nouns": {"accuracy": {"values": values}, "run": run}}})
+        return derive(Measurements(Environment.capture(), [row], "student", details))
 
     monkeypatch.setattr(score_statements, "measure_quality", lambda *_, **__: report_of(found))
     (statement,) = check_scores({"student": tmp_path}, report_of(stated), noun_task, None, tmp_path, {})
@@ -265,8 +255,5 @@ def test_a_model_that_is_not_at_hand_and_a_task_that_nobody_measured(
 
 
 def test_what_was_not_asked_for_is_listed(quality: Measurements) -> None:
-    assert [(statement.subject, statement.quantity) for statement in list_scores(quality)] == [
-        ("student", "nouns: accuracy"), ("student", "linear probe, nouns: accuracy"),
-        ("bag-of-words", "nouns: accuracy"), ("majority-class", "nouns: accuracy"),
-    ]  # fmt: skip
+    assert [statement.quantity for statement in list_scores(quality, [])] == ["scores on nouns"]
     assert list(list_scores(quality, ["nouns"])) == []

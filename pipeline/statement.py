@@ -1,23 +1,17 @@
-"""Statements of a card or report and what a check found, also for a terminal and for machines."""
+"""What a check found: for a terminal, in lines, and for machines."""
 
 import dataclasses
-import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rich.table import Table
-from rich.text import Text
-
 from distilrubert.common.errors import printable
-from distilrubert.pipeline.terminal import new_table
 
 Verdict = Literal["holds", "does not hold", "not checked"]
+VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not checked")
 Value = float | str | None
-STYLES = {"holds": "green", "does not hold": "bold red", "not checked": "yellow"}
-SHOWN_DIGITS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +34,15 @@ class Statement:
     verdict: Verdict
     reason: str = ""
 
+    def __str__(self) -> str:
+        """One line, safe for a terminal."""
+        values = [f"stated {_shown(self.stated)}"] if self.stated is not None else []
+        values += [f"found {_shown(self.found)}"] if self.found is not None else []
+        return printable(": ".join(filter(None, (self.subject, self.quantity, ", ".join(values), self.reason))))
+
     def to_dict(self) -> dict[str, Any]:
         """The form for machines. A value that is neither a finite number nor null is text."""
         return {name: value if _is_plain(value) else str(value) for name, value in dataclasses.asdict(self).items()}
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def checked(subject: str, quantity: str, stated: Value, found: Value, reason: str = "", *, holds: bool) -> Statement:
@@ -59,24 +55,16 @@ def unchecked(subject: str, quantity: str, stated: Value, reason: str, found: Va
     return Statement(subject, quantity, stated, found, "not checked", reason)
 
 
-def statement_table(statements: Sequence[Statement]) -> Table:
-    """A line for each statement: what is stated, what was found, the verdict and why."""
-    table = new_table("Statements", ["about", "value", "stated", "found", "verdict"])
-    for before, statement in itertools.pairwise([None, *statements]):
-        assert statement is not None
-        subject = statement.subject if before is None or before.subject != statement.subject else ""
-        texts = (subject, statement.quantity, _shown(statement.stated), _shown(statement.found))
-        reason = f": {printable(statement.reason)}" if statement.reason else ""
-        verdict = Text.assemble((statement.verdict, STYLES[statement.verdict]), reason)
-        table.add_row(*map(printable, texts), verdict)
-    return table
+def problem(path: str, message: str) -> Statement:
+    """What must be corrected in a file before its folder is published: what is wrong, and what is expected."""
+    return Statement(path, "", None, None, "does not hold", message)
 
 
 def summary(statements: Sequence[Statement]) -> str:
     """How many statements have which verdict."""
     counts = Counter[str](statement.verdict for statement in statements)
-    hold, do_not, unchecked = (counts[verdict] for verdict in STYLES)
-    return f"{hold} statements hold, {do_not} do not, {unchecked} were not checked"
+    hold, do_not, unchecked = (counts[verdict] for verdict in VERDICTS)
+    return f"{hold} statements hold, {do_not} do not, {unchecked} were not checked (--all lists all)"
 
 
 def statements_as_json(statements: Sequence[Statement]) -> str:
@@ -91,10 +79,15 @@ def all_hold(statements: Sequence[Statement]) -> bool:
     return not any(statement.verdict == "does not hold" for statement in statements)
 
 
-def _shown(value: Any) -> str:
+def first_line(error: BaseException) -> str:
+    """The message of an error in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _shown(value: Value) -> str:
     # A report from elsewhere may state anything.
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
-    text = "" if value is None else str(value)
-    is_digest = len(text) == 64 and " " not in text
-    return f"{text[:SHOWN_DIGITS]}…" if is_digest else text
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""What a card reads from a report, and of which type it must be.
+
+A report may come from anywhere. After this check an error in reading one is a mistake of ours. Reports have raw values;
+what is derived from them is not here.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from distilrubert.common.derived import SCORES, WAYS
+
+
+def _form(**fields: Any) -> Any:
+    """A mapping of these fields and any others. A field with a default value, the second of a pair, may be missing."""
+    return create_model("Form", __config__=ConfigDict(strict=True, extra="allow"), **fields)
+
+
+def _report(details: Any, row: Any, least_rows: int = 1) -> type[BaseModel]:
+    rows = Annotated[list[row], Field(min_length=least_rows)]
+    form: type[BaseModel] = _form(environment=ENVIRONMENT, baseline=str | None, details=details, rows=rows)
+    return form
+
+
+Positive = Annotated[float, Field(gt=0)]
+SIZE, TEXT = (int | None, None), (str | None, None)
+CURVE: Any = (list[dict[str, float | None]], [])
+
+ENVIRONMENT = _form(
+    cpu=str,
+    instruction_sets=list[str],
+    threads=int,
+    versions=dict[str, str],
+    date=Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")],
+    gpu=TEXT,
+)
+
+LOSS: Any = _form(weight=float, title=str, meaning=str)
+TRAINING_SETTINGS = _form(
+    learning_rate=float,
+    warmup=float,
+    batch_tokens=int,
+    batches_per_update=int,
+    masking=(_form(probability=float, smoothing=(float | None, None)) | None, None),
+)
+TRAINING = _report(
+    _form(
+        settings=TRAINING_SETTINGS,
+        losses=dict[str, LOSS],
+        initialisation=(_form(layers=list[int] | None, teacher_layers=int) | None, None),
+        curves=CURVE,
+        validation=CURVE,
+    ),
+    _form(
+        case=str,
+        steps=int,
+        tokens=int,
+        wall_time_s=float,
+        tokens_per_s=float,
+        parameters=SIZE,
+        processes=(int, 1),
+        precision=(str, "fp32"),
+    ),
+)
+
+PARITY = _report(
+    _form(sentences=int, full_length_texts=int, sha256=(dict[str, str], {})),
+    _form(case=str, **dict.fromkeys(WAYS, (dict[str, float], {}))),
+    least_rows=0,
+)
+
+STARTS: Any = _form(starts_s=Annotated[list[Positive], Field(min_length=1)])
+BATCHES: Any = Annotated[dict[Annotated[str, Field(pattern=r"^\d+$")], STARTS], Field(min_length=1)]
+SPEED = _report(
+    _form(sequence_length=int, batch_sizes=Annotated[list[int], Field(min_length=1)]),
+    _form(
+        case=str,
+        size_mib=Positive,
+        parameters=SIZE,
+        batches=BATCHES,
+    ),
+)
+
+SCORE: Any = _form(values=Annotated[list[float], Field(min_length=1)])
+# Beside the scores of a task are the settings of its runs, and lists.
+RUN: Any = _form(values=(None, None))
+TASK: Any = _form(title=str, kind=(str, ""), main_metric=TEXT, licence=TEXT)
+GAIN: Any = _form(standard_error=float)
+QUALITY = _report(
+    _form(
+        settings=_form(seeds=list[int], finetuning=_form(train_limit=SIZE)),
+        tasks=(dict[str, TASK], {}),
+    ),
+    _form(
+        case=str,
+        **dict.fromkeys(SCORES, (dict[str, dict[str, SCORE | RUN | list[Any]]], {})),
+        gain_over_majority=(dict[str, GAIN], {}),
+    ),
+)
+
+FORMS = {"pretraining": TRAINING, "training": TRAINING, "parity": PARITY, "speed": SPEED, "quality": QUALITY}
+CONFIG: type[BaseModel] = _form(
+    n_layers=int, n_heads=int, dim=int, hidden_dim=int, vocab_size=int, max_position_embeddings=int
+)
