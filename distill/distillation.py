@@ -19,13 +19,15 @@ from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
-from distilrubert.distill.corpus.store import Corpus, PairedCorpus
+from distilrubert.distill.corpus.store import Corpus, PairedCorpus, PairedText
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
-from distilrubert.distill.losses import LossWeights
+from distilrubert.distill.losses import SENTENCE_LOSSES, LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.distill.teacher_vectors import VectorCollator, WithVectors, vectors_of
+from distilrubert.modeling.sentence_modules import PoolingMode
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 
@@ -40,6 +42,7 @@ def distill(
     folder: str | os.PathLike[str],
     seed: int,
     project: str = "distilrubert",
+    pooling: PoolingMode = "mean",
 ) -> Measurements:
     """Train `student.model` in place to predict as `teacher` does.
 
@@ -56,16 +59,19 @@ def distill(
             a time may work in it.
         seed: of order, masks and dropout.
         project: the name that trackers file the run under: the recipe's.
+        pooling: what the vector of a sentence is, for losses over these.
 
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
     """
     origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
+    if any(getattr(settings.weights, name) for name in SENTENCE_LOSSES):
+        origin["pooling"] = pooling
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
     collator: Collator[Any]
     if is_paired:
         tokenizers = Tokenizers(teacher.tokenizer, student.tokenizer)
-        objective = Objective(student.model, teacher.model, settings, tokenizers)
+        objective = Objective(student.model, teacher.model, settings, tokenizers, pooling)
         pairs = _pairs_of(corpus, teacher, student)
         corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
         # A batch has room for the longer side of each example; the student reads its side alone.
@@ -77,9 +83,17 @@ def distill(
         if settings.weights.first_piece and is_first():
             _log_left_out(collator, pairs)
     else:
-        objective = Objective(student.model, teacher.model, settings)
+        objective = Objective(student.model, teacher.model, settings, pooling=pooling)
         epoch_tokens = int(corpus.train.lengths.sum())
         collator = _masker(corpus, teacher.tokenizer, _masking(settings, objective), seed)
+    examples: Any = corpus.train
+    validation: Any = corpus.validation
+    if settings.cache_teacher_vectors:
+        collator = VectorCollator(collator)
+        examples, validation = (
+            WithVectors(part, vectors_of(teacher, side, pooling, Path(folder)))
+            for part, side in zip((examples, validation), _teacher_sides(corpus), strict=True)
+        )
     embeddings = student.model.get_input_embeddings()
     embeddings.requires_grad_(not settings.freeze_embeddings)
     try:
@@ -88,8 +102,8 @@ def distill(
                 case="distillation",
                 section="distillation",
                 objective=objective,
-                examples=corpus.train,
-                validation=corpus.validation,
+                examples=examples,
+                validation=validation,
                 collator=collator,
                 settings=settings,
                 folder=Path(folder),
@@ -147,6 +161,11 @@ def pretrain_teacher(
         )
     finally:
         teacher.model.requires_grad_(False)
+
+
+def _teacher_sides(corpus: Corpus) -> list[Any]:
+    """Both splits in the teacher's ids."""
+    return [part.teacher if isinstance(part, PairedText) else part for part in (corpus.train, corpus.validation)]
 
 
 def _masking(settings: MaskedTrainingSettings, objective: Objective) -> MaskingSettings:

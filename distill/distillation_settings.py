@@ -1,9 +1,12 @@
 """The sections of a recipe that train a masked language model: the student, and a teacher of its own."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.distill.batches.masking_settings import MaskingSettings
+from distilrubert.distill.losses import SENTENCE_LOSSES
 from distilrubert.distill.objective_settings import ObjectiveSettings
 
 
@@ -21,6 +24,21 @@ class DistillationSettings(ObjectiveSettings, MaskedTrainingSettings):
         description="Leave the student's word embeddings, tied output matrix included, as they come from the teacher "
         "(as LightMBERT does): what it knows of tokens that are rare in the corpus is kept, and updates cost less.",
     )
+    cache_teacher_vectors: bool = Field(
+        default=False,
+        description="Where sentence_cosine and similarity are the only losses: compute the teacher's vectors once, in "
+        "fp32, and keep them beside the checkpoints (4 bytes times its width a sequence).",
+    )
+
+    @model_validator(mode="after")
+    def _vectors_suffice(self) -> Self:
+        others = [name for name, weight in self.weights if weight > 0 and name not in SENTENCE_LOSSES]
+        if self.cache_teacher_vectors and others:
+            raise ValueError(
+                f"cache_teacher_vectors: {', '.join(others)} need more than vectors of sentences; allowed are "
+                f"{', '.join(SENTENCE_LOSSES)}"
+            )
+        return self
 
 
 class PretrainingSettings(MaskedTrainingSettings):

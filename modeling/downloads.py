@@ -70,6 +70,8 @@ def _download(model: str, revision: str) -> Path:
         folder = Path(snapshot(allow_patterns=[*NEEDED_FILES]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
+        if (folder / "modules.json").is_file():
+            snapshot_download(model, revision=revision, allow_patterns=["?_Pooling/config.json"])
         return folder
 
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
+from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
 
@@ -23,12 +26,47 @@ class SentenceModules:
     Attributes:
         pooling: what becomes of its tokens' states.
         query_prompt: put before a text that is looked for, and before both of two that are compared.
-        document_prompt: put before a text that is found.
+        document_prompt: put before a text that is found; None where that is not said.
     """
 
     pooling: PoolingMode = "mean"
     query_prompt: str = ""
-    document_prompt: str = ""
+    document_prompt: str | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """Both, if they are not empty, each once."""
+        return list(dict.fromkeys(filter(None, (self.query_prompt, self.document_prompt))))
+
+
+class SentenceSettings(Section):
+    """An encoder of sentences: what its vectors are, and what is put before texts.
+
+    What is empty here is what the teacher's sentence-transformers files say; without these, the mean and no prompts.
+    """
+
+    pooling: PoolingMode | None = Field(
+        None, description="What becomes of the last hidden states: their mean, or the first one (cls)."
+    )
+    query_prompt: str | None = Field(
+        None, description="Put before texts that are looked for, or compared, as 'query: '."
+    )
+    document_prompt: str | None = Field(None, description="Put before texts that are found, as 'passage: '.")
+
+    def completed(self, teacher: Path) -> SentenceModules:
+        """What is set here, and the rest out of the teacher's files.
+
+        Raises:
+            UserError: as :func:`read_sentence_modules`, and if there is a prompt for queries and none for documents.
+        """
+        own = read_sentence_modules(teacher) or SentenceModules()
+        found = dataclasses.replace(own, **self.model_dump(exclude_none=True))
+        if found.query_prompt and found.document_prompt is None:
+            raise UserError(
+                f"sentences.document_prompt: is needed beside the prompt of queries, {found.query_prompt!r}; "
+                "it may be the same, or ''"
+            )
+        return found
 
 
 def read_sentence_modules(folder: Path) -> SentenceModules | None:
@@ -48,14 +86,14 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
     return SentenceModules(_mode_in(poolings[0]) if poolings else "mean", *prompts_in(folder))
 
 
-def prompts_in(folder: Path) -> tuple[str, str]:
-    """The prompts of queries and of documents; empty where the folder has none."""
+def prompts_in(folder: Path) -> tuple[str, str | None]:
+    """The prompts of queries (empty without) and of documents (None without)."""
     file = folder / "config_sentence_transformers.json"
     config = read_json(file) if file.is_file() else {}
     prompts = config.get("prompts") or {}
     if default := config.get("default_prompt_name"):
         return prompts.get(default, ""), prompts.get(default, "")
-    return prompts.get("query") or "", next((prompts[name] for name in _DOCUMENT_PROMPTS if prompts.get(name)), "")
+    return prompts.get("query") or "", next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
 
 
 def refuse_foreign_modules(folder: Path) -> None:

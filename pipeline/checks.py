@@ -18,6 +18,7 @@ from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.target import check_target
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
@@ -63,6 +64,7 @@ def _check_models(run: Run) -> None:
     """Refuse a teacher that cannot be used, and a student that cannot be made or distilled from it."""
     recipe = run.recipe
     own = recipe.student.own_vocabulary()
+    sentence_modules(run)
     if recipe.teacher.model:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         config, longest = teacher.model.config, teacher.tokenizer.model_max_length

@@ -115,7 +115,7 @@ def _suite_scores(options: argparse.Namespace) -> Measurements:
     folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
     prompts = None
     if options.query_prompt is not None or options.document_prompt is not None:
-        prompts = Prompts(options.query_prompt or "", options.document_prompt or "")
+        prompts = Prompts(options.query_prompt or "", options.document_prompt)
     files = {"model": [FORMATS[case] for case in exported.cases]}
     return measure_suite({"model": folder}, suite, _cache_beside(options.output), files, prompts)
 

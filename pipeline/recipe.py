@@ -14,11 +14,12 @@ from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
-from distilrubert.distill.losses import losses_for
+from distilrubert.distill.losses import SENTENCE_LOSSES, losses_for
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, IntrinsicSettings, Seeds
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.sentence_modules import SentenceSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
 
 
@@ -83,6 +84,9 @@ class Recipe(Section):
     teacher: TeacherSettings = Field(description="The model to learn from.")
     corpus: CorpusSettings = Field(description="The text to distil on.")
     student: StudentArchitecture = Field(description="The model to make.")
+    sentences: SentenceSettings | None = Field(
+        None, description="For an encoder of sentences, which distillation.weights then need a loss for."
+    )
     distillation: DistillationSettings = Field(
         default_factory=DistillationSettings, description="Losses and optimisation."
     )
@@ -117,6 +121,15 @@ class Recipe(Section):
                 f"distillation.weights: {', '.join(strange)} cannot be computed for a student with {whose}; allowed "
                 f"are {', '.join(allowed)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sentence_losses(self) -> Self:
+        named = [name for name in SENTENCE_LOSSES if getattr(self.distillation.weights, name) > 0]
+        if self.sentences and not named:
+            raise ValueError(f"sentences: needs {' or '.join(SENTENCE_LOSSES)} in distillation.weights")
+        if named and not self.sentences:
+            raise ValueError(f"distillation.weights: {', '.join(named)} need a section sentences, for example {{}}")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """What decides the result of each stage besides what the stages before it made, as plain JSON values."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.exporting import decisive_settings
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.sentence_encoder import sentence_modules
 
 
 def of_vocabulary(run: Run) -> Mapping[str, Any]:
@@ -34,16 +36,18 @@ def of_student_vocabulary(run: Run) -> Mapping[str, Any]:
     assert own is not None
     return {
         "student": {"vocabulary": recorded(own), "dim": student.dim, "preset": student.preset},
-        "corpus": {"validation": run.recipe.corpus.validation} | _sources(run),
+        "corpus": {"validation": run.recipe.corpus.validation} | _split(run) | _sources(run),
         "seed": run.recipe.seed,
         **(_named_teacher(run) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}),
+        **_sentences(run),
     }
 
 
 def of_corpus(run: Run) -> Mapping[str, Any]:
     """What decides the tokenised corpus."""
     form = recorded(run.recipe.corpus, exclude=("sources", "processes"))
-    return {"corpus": {"form": form, **_sources(run)}, "seed": run.recipe.seed, **_named_teacher(run)}
+    corpus = {"form": form, **_sources(run)}
+    return {"corpus": corpus, "seed": run.recipe.seed, **_named_teacher(run), **_sentences(run)}
 
 
 def of_teacher(run: Run) -> Mapping[str, Any]:
@@ -60,6 +64,7 @@ def of_student(run: Run) -> Mapping[str, Any]:
         "student": recorded(run.recipe.student),
         "distillation": _training(run.recipe.distillation),
         **_named_teacher(run),
+        **_sentences(run),
     }
 
 
@@ -121,6 +126,21 @@ def _named_teacher(run: Run) -> dict[str, Any]:
     if (folder := Path(teacher.model)).is_dir():
         return {"teacher": {"files": model_contents(folder)}}
     return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
+
+
+def _split(run: Run) -> dict[str, Any]:
+    return {"sentences": True} if run.recipe.corpus.sentences else {}
+
+
+def _sentences(run: Run) -> dict[str, Any]:
+    """What the vectors of sentences are: of a teacher on the Hub, its commit decides what is not set."""
+    settings, teacher = run.recipe.sentences, run.recipe.teacher.model
+    if settings is None:
+        return {}
+    if teacher and not Path(teacher).is_dir():
+        return {"sentences": recorded(settings)}
+    modules = sentence_modules(run)
+    return {"sentences": dataclasses.asdict(modules)} if modules else {}
 
 
 def _training(settings: OptimizationSettings) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.model_card.card import write_card
-from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.sentence_modules import SentenceModules
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
@@ -28,6 +28,7 @@ from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import Stage
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.sentence_encoder import sentence_modules, teacher_folder
 from distilrubert.pipeline.student_vocabulary import (
     corpus_tokenizers,
     fitted,
@@ -61,11 +62,6 @@ def teacher_of(run: Run) -> Teacher:
     return load_teacher(teacher.model, teacher.revision) if teacher.model else load_teacher(run.teacher)
 
 
-def _teacher_folder(run: Run) -> Path:
-    teacher = run.recipe.teacher
-    return checkpoint_folder(teacher.model, teacher.revision) if teacher.model else run.teacher
-
-
 def _train_vocabulary(run: Run, folder: Path) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
@@ -78,7 +74,15 @@ def _train_vocabulary(run: Run, folder: Path) -> None:
 
 def _build_corpus(run: Run, folder: Path) -> None:
     tokenizer, own = corpus_tokenizers(run)
-    build_corpus(run.recipe.corpus, tokenizer, folder / "corpus", run.recipe.seed, student_tokenizer=own)
+    sentences = sentence_modules(run)
+    build_corpus(
+        run.recipe.corpus,
+        tokenizer,
+        folder / "corpus",
+        run.recipe.seed,
+        student_tokenizer=own,
+        prompts=sentences.prompts if sentences else (),
+    )
 
 
 def _pretrain_teacher(run: Run, folder: Path) -> None:
@@ -102,7 +106,9 @@ def _distill(run: Run, folder: Path) -> None:
     teacher, tokenizer = fitted(run, teacher_of(run))
     corpus = load_corpus(run.corpus)
     student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
-    report = distill(teacher, student, corpus, run.recipe.distillation, folder, run.recipe.seed, run.recipe.name)
+    settings, seed, name = run.recipe.distillation, run.recipe.seed, run.recipe.name
+    sentences = sentence_modules(run) or SentenceModules()
+    report = distill(teacher, student, corpus, settings, folder, seed, name, sentences.pooling)
     if run.launch.leads:
         report.details["initialisation"] = run.recipe.student.describe_initialisation(teacher.model.config)
         report.save(folder / "reports" / "training.json")
@@ -126,7 +132,7 @@ def _calibration_of(run: Run) -> list[str]:
 
 
 def _measure_speed(run: Run, folder: Path) -> None:
-    cases = [SpeedCase("teacher-pytorch-fp32", _teacher_folder(run), "pytorch-fp32")]
+    cases = [SpeedCase("teacher-pytorch-fp32", teacher_folder(run), "pytorch-fp32")]
     cases += cases_of("student", run.exported)
     measure_speed(cases, run.recipe.evaluation.speed).save(folder / "reports" / "speed.json")
 
@@ -135,7 +141,7 @@ def _measure_quality(run: Run, folder: Path) -> None:
     evaluation, sequences = run.recipe.evaluation, held_out(run)
     tasks, probed = pinned_tasks(run)
     measure_quality(
-        {"teacher": _teacher_folder(run), "student": run.student},
+        {"teacher": teacher_folder(run), "student": run.student},
         tasks,
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
         sequences["teacher"],

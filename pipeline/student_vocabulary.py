@@ -12,6 +12,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
+from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.checkpoints import read_model_config
@@ -28,6 +29,7 @@ from distilrubert.modeling.trimming import (
 )
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.sentence_encoder import sentence_modules
 
 BYTES = 4  # of a number in fp32
 
@@ -119,11 +121,14 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
 
 
 def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
-    """The texts of the part of the corpus that is held out, or of the other one."""
-    corpus, seed = run.recipe.corpus, run.recipe.seed
-    for text in iterate_texts(corpus.sources):
-        if (as_fraction(text_keys([text], seed)[:, 1])[0] < corpus.validation) == is_held_out:
-            yield text
+    """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them."""
+    corpus, seed, sentences = run.recipe.corpus, run.recipe.seed, sentence_modules(run)
+    prompts = sentences.prompts if sentences else ()
+    for whole in iterate_texts(corpus.sources):
+        for text in sentences_of(whole) if corpus.sentences else (whole,):
+            keys = text_keys([text], seed)
+            if (as_fraction(keys[:, 1])[0] < corpus.validation) == is_held_out:
+                yield prompt_of(keys[0, 0], prompts) + text
 
 
 def _measure(

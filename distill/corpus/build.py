@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -21,6 +22,7 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
 from distilrubert.distill.corpus.pairs import PairEncoder
+from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.shards import (
     Counts,
     Shard,
@@ -63,6 +65,7 @@ def build_corpus(
     seed: int,
     chunk_characters: int = CHUNK_CHARACTERS,
     student_tokenizer: PreTrainedTokenizerFast | None = None,
+    prompts: Sequence[str] = (),
 ) -> Corpus:
     """Tokenise the sources into `folder`: train.arrow, validation.arrow, token_counts.npy and manifest.json.
 
@@ -86,14 +89,15 @@ def build_corpus(
         seed: decides which texts are held out, and which of them a fractional weight takes.
         chunk_characters: text that each process is given at a time; does not change the result.
         student_tokenizer: the student's, if it has a vocabulary of its own.
+        prompts: each text gets one of them before it, which a hash of the text decides.
 
     Raises:
         UserError: if a source cannot be read, or a split has no text.
     """
     folder = Path(folder)
     workplace = workplace_of(folder)
-    plan = plan_of(settings, tokenizer, seed, student_tokenizer)
-    builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer)
+    plan = plan_of(settings, tokenizer, seed, student_tokenizer, prompts)
+    builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer, prompts)
     with quiet_datasets(), sigterm_as_interrupt():
         try:
             sources = [open_source(source) for source in settings.sources]
@@ -127,7 +131,9 @@ class _Builder:
         seed: int,
         workplace: Path,
         student_tokenizer: PreTrainedTokenizerFast | None,
+        prompts: Sequence[str],
     ) -> None:
+        self._prompts = prompts
         self.shards: list[Shard] = []
         self._settings = settings
         self._encoder: SequenceEncoder | PairEncoder = SequenceEncoder(tokenizer, settings.max_length)
@@ -155,17 +161,20 @@ class _Builder:
 
     def _complete(self, shard: Shard, texts: list[str]) -> None:
         weight = self._settings.sources[shard.start.source].weight
+        shard.counts.empty = shard.counts.texts - len(texts)
+        if self._settings.sentences:
+            texts = [*chain.from_iterable(map(sentences_of, texts))]
         keys = text_keys(texts, self._seed)
         fresh = self._seen.add(keys[:, 0])
         copies = int(weight) + (as_fraction(keys[:, 2]) < weight % 1)
         taken = fresh & (copies > 0)
-        shard.counts.empty = shard.counts.texts - len(texts)
         shard.counts.duplicates = int(np.sum(~fresh))
         shard.counts.left_out = int(np.sum(fresh & ~taken))
         held_out = as_fraction(keys[taken, 1]) < self._settings.validation
         with atomic_folder(shard.folder) as folder:
             np.save(folder / "keys.npy", keys[fresh, 0])
-            tokens = self._tokenise([texts[i] for i in np.flatnonzero(taken)], folder / "scratch")
+            prompted = [prompt_of(keys[i, 0], self._prompts) + texts[i] for i in np.flatnonzero(taken)]
+            tokens = self._tokenise(prompted, folder / "scratch")
             shard.counts += self._save(tokens, copies[taken], held_out, folder)
             shutil.rmtree(folder / "scratch", ignore_errors=True)
             shard.write(folder)

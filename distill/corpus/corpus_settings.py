@@ -52,6 +52,11 @@ class CorpusSettings(Section):
     validation: float = Field(
         0.01, ge=0, lt=1, description="Share of the texts that is held out, chosen by a hash of text and seed."
     )
+    sentences: bool = Field(
+        False,
+        description="Split texts into sentences, each a text of its own: at line ends, and where a capital letter "
+        "follows the end of one. For encoders of sentences.",
+    )
     max_length: int = Field(
         128,
         ge=8,

@@ -191,6 +191,7 @@ def plan_of(
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
     student_tokenizer: PreTrainedTokenizerFast | None,
+    prompts: Sequence[str],
 ) -> dict[str, Any]:
     """Everything but the text that decides what the corpus becomes."""
     plan = {
@@ -198,7 +199,9 @@ def plan_of(
         "settings": settings.model_dump(mode="json", exclude={"processes"}),
         "tokenizer": _identity_of(tokenizer),
     }
-    return plan | ({"student_tokenizer": _identity_of(student_tokenizer)} if student_tokenizer else {})
+    if student_tokenizer:
+        plan["student_tokenizer"] = _identity_of(student_tokenizer)
+    return plan | ({"prompts": list(prompts)} if prompts else {})
 
 
 def without_paths(plan: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,24 @@ LOSSES: dict[str, Loss] = {
         "states.StateTerm",
         {"distance": "cosine", "projected": True},
     ),
+    "sentence_cosine": Loss(
+        "Cosine distance of the vectors of sentences, 0 to 2.",
+        "Cosine distance of sentences",
+        "Cosine distance between the vectors of a sentence ({pooling} of the last hidden states)",
+        ("one", "two"),
+        "sentence_vectors.SentenceTerm",
+        group="sentences",
+    ),
+    "similarity": Loss(
+        "Squared error of the cosines of all pairs of sentences in a batch, each matrix centred.",
+        "Squared error of similarities",
+        "Squared error of the centred matrix of cosines between the sentences of a batch",
+        ("one", "two"),
+        "sentence_vectors.SentenceTerm",
+        group="sentences",
+    ),
 }
+SENTENCE_LOSSES = tuple(name for name, loss in LOSSES.items() if loss.group == "sentences")
 
 
 def losses_for(vocabularies: Vocabularies) -> list[str]:

@@ -21,6 +21,7 @@ from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokeniz
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import has_head, mlm_head_of
+from distilrubert.modeling.sentence_modules import PoolingMode
 
 
 class Objective(LossModule):
@@ -36,6 +37,7 @@ class Objective(LossModule):
         settings: which losses.
         tokenizers: of both, where the student has a vocabulary of its own; its batches then come from
             :class:`~distilrubert.distill.batches.span_masking.SpanMasker`.
+        pooling: what the vector of a sentence is, for losses over these.
 
     Attributes:
         terms: what computes the losses.
@@ -51,10 +53,11 @@ class Objective(LossModule):
         teacher_model: PreTrainedModel | None,
         settings: ObjectiveSettings,
         tokenizers: Tokenizers | None = None,
+        pooling: PoolingMode = "mean",
     ) -> None:
         super().__init__(student_model)
         self._weights = positive_weights(settings)
-        setup = Setup(settings, student_model.config, teacher_model and teacher_model.config, tokenizers)
+        setup = Setup(settings, student_model.config, teacher_model and teacher_model.config, tokenizers, pooling)
         _check(self._weights, setup)
         check_heads(self._weights, *(has_head(model) for model in (student_model, teacher_model) if model is not None))
         self._setup = setup
@@ -99,6 +102,7 @@ class Objective(LossModule):
         setup = self._setup
         said: dict[str, Any] = {
             "temperature": setup.settings.temperature,
+            "pooling": "the first" if setup.pooling == "cls" else "the mean",
             "positions": "the masked" if setup.settings.kl_positions == "masked" else "all",
         }
         if setup.teacher is not None:
@@ -137,7 +141,7 @@ class Objective(LossModule):
 
     @torch.no_grad()
     def _run_teacher(self, batch: Mapping[str, Tensor]) -> Outputs | None:
-        if self._teacher is None:
+        if self._teacher is None or "teacher_vectors" in batch:
             return None
         model, head = self._teacher.get()
         inputs = {name: batch.get(f"teacher_{name}", batch[name]) for name in ("input_ids", "attention_mask")}

@@ -80,6 +80,7 @@ class Rows:
         labels_BL: the token to predict at each place of the student, or -100.
         matched_BS: spans that are one and the same token on both sides.
         begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's.
+        teacher_vectors_BD: the teacher's vectors of the sentences, where they come with the batch.
     """
 
     student: SideRows
@@ -87,6 +88,7 @@ class Rows:
     labels_BL: Tensor
     matched_BS: Tensor
     begins_inside_BS: Tensor
+    teacher_vectors_BD: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Self:
@@ -94,11 +96,12 @@ class Rows:
         mask_BL = batch["attention_mask"].bool()
         if "spans" not in batch:
             side = SideRows(mask_BL, None, mask_BL.shape[1])
-            return cls(side, side, batch["labels"], mask_BL, mask_BL)
+            return cls(side, side, batch["labels"], mask_BL, mask_BL, batch.get("teacher_vectors"))
         number = batch["matched"].shape[1]
         student = SideRows(mask_BL, batch["spans"], number)
         teacher = SideRows(batch["teacher_attention_mask"].bool(), batch["teacher_spans"], number)
-        return cls(student, teacher, batch["labels"], batch["matched"], batch["begins_inside"])
+        spans = batch["matched"], batch["begins_inside"]
+        return cls(student, teacher, batch["labels"], *spans, batch.get("teacher_vectors"))
 
     @functools.cached_property
     def both_BS(self) -> Tensor:

@@ -19,6 +19,7 @@ from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead
+from distilrubert.modeling.sentence_modules import PoolingMode
 
 Need = Literal["hidden_states", "attention", "head"]
 
@@ -97,12 +98,14 @@ class Setup:
         student: configuration of the student.
         teacher: configuration of the teacher; None where no term needs one.
         tokenizers: of two vocabularies; None where student and teacher have one.
+        pooling: what the vector of a sentence is.
     """
 
     settings: ObjectiveSettings
     student: PretrainedConfig
     teacher: PretrainedConfig | None
     tokenizers: Tokenizers | None
+    pooling: PoolingMode = "mean"
 
     @functools.cached_property
     def pairs(self) -> tuple[LayerPair, ...]:

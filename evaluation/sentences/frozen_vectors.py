@@ -33,7 +33,7 @@ class Prompts:
     """What is put before texts that are looked for, or compared, and before those that are found."""
 
     query: str = ""
-    document: str = ""
+    document: str | None = None
 
 
 def own_prompts(folder: Path) -> Prompts:
@@ -70,7 +70,7 @@ class SentenceEncoder:
         """Normalised vectors of the different texts, by pooling."""
         different = list(dict.fromkeys(texts))
         found_ND = self._model.encode(
-            different, prompt=getattr(self.prompts, side), batch_size=BATCH_SIZE, show_progress_bar=False
+            different, prompt=getattr(self.prompts, side) or "", batch_size=BATCH_SIZE, show_progress_bar=False
         )
         parts = np.split(np.asarray(found_ND, dtype=np.float32), len(self.poolings), axis=1)
         return {

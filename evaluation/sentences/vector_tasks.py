@@ -115,7 +115,7 @@ def _retrieve(task: VectorTask, parts: Parts, encoder: SentenceEncoder) -> Score
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
     from sentence_transformers.util import cos_sim
 
-    if encoder.prompts.query and not encoder.prompts.document:
+    if encoder.prompts.query and encoder.prompts.document is None:
         raise UserError(
             f"task {task.name}: queries have the prompt {encoder.prompts.query!r} and passages none; name both"
         )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.sentence_modules import SentenceModules, read_sentence_modules
+from distilrubert.modeling.sentence_modules import SentenceModules, SentenceSettings, read_sentence_modules
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
 POOLING = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
@@ -75,3 +75,19 @@ def test_what_a_student_cannot_have_is_refused(modules: Any, pooling: Any, messa
         read_sentence_modules(write(tmp_path, modules, pooling))
     assert str(error.value).startswith(str(tmp_path))
     assert message in str(error.value)
+
+
+def test_what_is_set_goes_before_what_the_teacher_says(tmp_path: Path) -> None:
+    assert SentenceSettings().completed(tmp_path) == SentenceModules("mean", "", None)
+    assert SentenceSettings(pooling="cls").completed(tmp_path).prompts == []
+    config = {"prompts": {"query": "query: "}}
+    write(tmp_path, [TRANSFORMER, POOLING], {"pooling_mode": "cls"}, config)
+    with pytest.raises(
+        UserError, match=r"sentences\.document_prompt: is needed beside the prompt of queries, 'query: '"
+    ):
+        SentenceSettings().completed(tmp_path)
+    found = SentenceSettings(document_prompt="passage: ").completed(tmp_path)
+    assert found == SentenceModules("cls", "query: ", "passage: ")
+    assert found.prompts == ["query: ", "passage: "]
+    assert SentenceSettings(document_prompt="").completed(tmp_path).prompts == ["query: "]
+    assert SentenceSettings(query_prompt="q ", document_prompt="q ").completed(tmp_path).prompts == ["q "]

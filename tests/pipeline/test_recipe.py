@@ -248,3 +248,15 @@ def test_a_recipe_is_read_without_the_heavy_libraries():
 
 def test_the_settings_name_the_trackers_that_there_are():
     assert set(TRACKERS) == {str(name) for name in LoggerType if name is not LoggerType.ALL}
+
+
+def test_an_encoder_of_sentences_has_both_its_section_and_its_losses(write):
+    weights = "distillation.weights={sentence_cosine: 20, similarity: 3, cosine: 1}"
+    recipe = load_recipe(write(), [weights, "sentences={}"])
+    assert (recipe.sentences.pooling, recipe.distillation.weights.kl) == (None, 0)
+    assert "sentences: needs sentence_cosine or similarity in distillation.weights" in message_of(
+        write(), "sentences={}"
+    )
+    assert "sentence_cosine, similarity need a section sentences, for example {}" in message_of(write(), weights)
+    message = message_of(write(), weights, "sentences={}", "distillation.cache_teacher_vectors=true")
+    assert "cache_teacher_vectors: cosine need more than vectors of sentences" in message

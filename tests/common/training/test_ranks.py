@@ -65,7 +65,7 @@ def test_with_accumulation_on_each_they_equal_one_to_rounding(results: dict[str,
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.parametrize("case", ["headless", "frozen"])
+@pytest.mark.parametrize("case", ["headless", "frozen", "sentences", "kept"])
 def test_weights_that_are_not_trained_hold_nobody_up_and_end_as_in_one_process(
     results: dict[str, Any], case: str
 ) -> None:

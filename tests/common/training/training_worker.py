@@ -331,6 +331,8 @@ def _with_fault_on_the_second(folder: Path, fault: Callable[[], None], rank: int
 UNTRAINED: dict[str, dict[str, Any]] = {
     "headless": {"weights": {"cosine": 1.0}},
     "frozen": {"freeze_embeddings": True},
+    "sentences": {"weights": {"sentence_cosine": 1.0, "similarity": 5.0}},
+    "kept": {"weights": {"sentence_cosine": 1.0, "similarity": 5.0}, "cache_teacher_vectors": True},
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""The teacher's vectors of sentences, computed once, kept in a file and read from mapped memory.
+
+Nothing is masked where only vectors of sentences are compared, so that they are the same in each epoch.
+Axes: N examples, B batch, D width.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from distilrubert.common.persistence import atomic_file
+from distilrubert.common.training.batching import Collator, Examples
+from distilrubert.common.training.padding import collate
+from distilrubert.distill.losses.encoding import encode
+from distilrubert.distill.losses.sentence_vectors import pool
+from distilrubert.modeling.sentence_modules import PoolingMode
+from distilrubert.modeling.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+BATCH_TOKENS = 8192
+POLL_S = 0.5
+
+Example = TypeVar("Example")
+
+
+def vectors_of(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, folder: Path) -> Path:
+    """A file with the vector of each sequence, (N, D) in fp32: the one that is there, or a new one.
+
+    Its name tells the teacher and the sequences. Of several processes the first one computes, and the others wait.
+    """
+    digest = hashlib.sha256(f"{teacher.sha256()} {pooling} ".encode())
+    for index in range(len(sequences)):
+        digest.update(np.asarray(sequences[index], dtype=np.int32).tobytes() + b"|")
+    path = folder / f"teacher-vectors-{digest.hexdigest()[:20]}.npy"
+    if os.environ.get("RANK", "0") != "0":
+        while not path.exists():
+            time.sleep(POLL_S)
+    elif not path.exists():
+        with atomic_file(path) as beside:
+            _compute(teacher, sequences, pooling, beside)
+    return path
+
+
+@torch.inference_mode()
+def _compute(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, path: Path) -> None:
+    shape = len(sequences), teacher.model.config.hidden_size
+    vectors_ND = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    home = teacher.model.device
+    model = teacher.model.to(device).eval()
+    try:
+        for chosen in tqdm(_batches(sequences.lengths), desc="teacher's vectors", unit="batch", disable=None):
+            ids = [np.asarray(sequences[index], dtype=np.int32) for index in chosen.tolist()]
+            joined_N = np.concatenate(ids)
+            batch = collate(joined_N, joined_N, np.array([len(own) for own in ids]), teacher.tokenizer.pad_token_id)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            states_BLD = encode(model, batch).last_BLD
+            vectors_ND[chosen] = pool(states_BLD, batch["attention_mask"].bool(), pooling).cpu().numpy()
+    finally:
+        teacher.model.to(home)
+    vectors_ND.flush()
+
+
+def _batches(lengths: NDArray[np.int32]) -> list[NDArray[np.intp]]:
+    """Sequences of similar lengths, at most :data:`BATCH_TOKENS` in a batch."""
+    order = np.argsort(lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= BATCH_TOKENS:
+            stop += 1
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+class WithVectors(Generic[Example]):
+    """Examples, each with the teacher's vector of it. Worker processes map the file themselves."""
+
+    def __init__(self, examples: Examples[Example], path: Path) -> None:
+        self._examples, self._path = examples, path
+        # Nothing can be mapped of an empty file.
+        self._vectors_ND = np.load(path, mmap_mode="r" if len(examples) else None)
+        self.lengths = examples.lengths
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, NDArray[np.float32]]:
+        return self._examples[index], self._vectors_ND[index]
+
+    def __reduce__(self) -> Any:
+        return WithVectors, (self._examples, self._path)
+
+
+class VectorCollator(Generic[Example]):
+    """Adds ``teacher_vectors``, (B, D), to the batches of another collator."""
+
+    def __init__(self, collator: Collator[Example]) -> None:
+        self._collator = collator
+
+    def collate(
+        self, examples: Sequence[tuple[Example, NDArray[np.float32]]], epoch: int, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The other collator's batch, and the vectors."""
+        plain: Mapping[str, Tensor] = self._collator.collate([example for example, _ in examples], epoch, indices)
+        return {**plain, "teacher_vectors": torch.from_numpy(np.stack([vector for _, vector in examples]))}
