@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.sampling import evenly
-from distilrubert.conversion.checkpoint import full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.onnx import graph_of
 from distilrubert.conversion.smoothing import output_errors, smooth
@@ -17,6 +16,10 @@ from distilrubert.modeling.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     import onnx
+
+
+FULL_LENGTH_TEXTS = 8
+"""Texts of the model's full length, to calibrate on and to compare on beside single sentences."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class ExportSource:
     def of_text(cls, checkpoint: Checkpoint, settings: ConversionSettings, sentences: Sequence[str]) -> Self:
         """A masked language model and sentences to calibrate on, as they are and joined to texts of full length."""
         chosen = evenly(sentences, settings.calibration_sentences)
-        limit = longest_input(checkpoint)
+        limit = checkpoint.tokenizer.model_max_length
         joined = full_length_texts(checkpoint, chosen) if chosen else []
         # One at a time: padding would count as text.
         inputs = [
@@ -92,3 +95,25 @@ class ExportSource:
             "kept_in_fp32": [name.removesuffix(".linear") for name in self.maps_in_fp32],
             "layer_errors": plain,
         }
+
+
+def full_length_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> list[str]:
+    """:data:`FULL_LENGTH_TEXTS` texts of at least as many tokens as the model takes, joined from shorter ones.
+
+    Each begins at another place in `texts`, and goes on with the first text after the last one.
+    """
+    # The tokenizer warns of every text that is longer than the model takes.
+    encoded = checkpoint.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    lengths = [len(ids) for ids in encoded]
+    starts = [place * len(texts) // FULL_LENGTH_TEXTS for place in range(FULL_LENGTH_TEXTS if any(lengths) else 0)]
+    return [_joined(texts, lengths, start, checkpoint.tokenizer.model_max_length) for start in starts]
+
+
+def _joined(texts: Sequence[str], lengths: Sequence[int], start: int, tokens: int) -> str:
+    joined: list[str] = []
+    total = 0
+    while total < tokens:
+        index = (start + len(joined)) % len(texts)
+        joined.append(texts[index])
+        total += lengths[index]
+    return " ".join(joined)

@@ -10,7 +10,6 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import sha256_of
-from distilrubert.conversion.checkpoint import longest_input
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
@@ -68,7 +67,7 @@ def convert(
         for entry in wanted:
             write_file(entry.case, source, work)
         write_sentence_transformers_files(
-            work, dim=checkpoint.model.config.hidden_size, max_length=longest_input(checkpoint)
+            work, dim=checkpoint.model.config.hidden_size, max_length=checkpoint.tokenizer.model_max_length
         )
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
         measurements = measure_parity(checkpoint, work, cases, sentences, settings.task)

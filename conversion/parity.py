@@ -18,8 +18,8 @@ from distilrubert.common.derived import WAYS, worst_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.conversion.checkpoint import full_length_texts, longest_input
 from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
+from distilrubert.conversion.export_source import full_length_texts
 from distilrubert.modeling.checkpoints import Checkpoint
 from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
@@ -227,7 +227,7 @@ def _hidden_states(
     model: OpenModel, checkpoint: Checkpoint, texts: Sequence[str], batch: int, title: str
 ) -> Iterator[tuple[int, Hidden]]:
     """The index of each text and the output for its tokens (T, D), without padding."""
-    limit = longest_input(checkpoint)
+    limit = checkpoint.tokenizer.model_max_length
     for start in tqdm(range(0, len(texts), batch), desc=title, unit="batches", disable=None, leave=False):
         chosen = list(texts[start : start + batch])
         inputs = checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="np")

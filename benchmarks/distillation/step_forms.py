@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
-from distilrubert.common.memory import peak_memory_mib
-from distilrubert.common.training.optimizer import build_optimizer
+from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.update import build_optimizer
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.objective_settings import ObjectiveSettings

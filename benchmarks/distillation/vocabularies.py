@@ -29,10 +29,9 @@ from transformers import (
 )
 
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.common.memory import peak_memory_mib
-from distilrubert.common.training.optimizer import build_optimizer
+from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.common.training.update import count_rows
+from distilrubert.common.training.update import build_optimizer, count_rows
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements
-from distilrubert.common.memory import peak_memory_mib, return_freed_memory
+from distilrubert.common.processes import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batching import BatchPlan, build_loader, choose_workers
 from distilrubert.common.training.progress import (

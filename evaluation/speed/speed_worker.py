@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrubert.common.formats import CASES
-from distilrubert.common.memory import peak_memory_mib
+from distilrubert.common.processes import peak_memory_mib
 from distilrubert.modeling.runtimes import Inputs, OpenModel, open_model
 
 

@@ -13,9 +13,8 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, FORMATS
 from distilrubert.common.measurements import Measurements
 from distilrubert.conversion import parity
-from distilrubert.conversion.checkpoint import full_length_texts
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
-from distilrubert.conversion.export_source import ExportSource
+from distilrubert.conversion.export_source import ExportSource, full_length_texts
 from distilrubert.conversion.parity import bounds_of, check_parity
 from distilrubert.modeling import runtimes
 from distilrubert.modeling.heads import mlm_head_of

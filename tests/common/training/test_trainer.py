@@ -27,12 +27,11 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.training import trainer
 from distilrubert.common.training.batching import BatchPlan, build_loader
-from distilrubert.common.training.optimizer import build_optimizer, build_schedule, parameter_groups
 from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted
 from distilrubert.common.training.tracking import check_trackers, start_trackers
 from distilrubert.common.training.training_settings import TRACKERS, OptimizationSettings
-from distilrubert.common.training.update import Updater
+from distilrubert.common.training.update import Updater, build_optimizer, build_schedule, parameter_groups
 from distilrubert.common.training.validation import Validation
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings

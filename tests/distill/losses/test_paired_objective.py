@@ -8,8 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.optimizer import parameter_groups
-from distilrubert.common.training.update import count_rows
+from distilrubert.common.training.update import count_rows, parameter_groups
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.build import build_corpus

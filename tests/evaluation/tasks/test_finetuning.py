@@ -13,10 +13,9 @@ from transformers import AutoModelForTokenClassification, DistilBertConfig
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.batching import BatchPlan
-from distilrubert.common.training.optimizer import build_optimizer
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.common.training.update import Updater
+from distilrubert.common.training.update import Updater, build_optimizer
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.finetuning import _load, _optimization, _set_dropout, finetune
 from distilrubert.evaluation.tasks.kinds.task_kind import with_lengths

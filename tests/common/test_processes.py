@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PEAK = """
-from distilrubert.common.memory import peak_memory_mib
+from distilrubert.common.processes import peak_memory_mib
 before = peak_memory_mib()
 held = bytearray(200 * 2**20)
 for place in range(0, len(held), 4096):
@@ -17,7 +17,7 @@ print(peak_memory_mib() - before)
 # Blocks of 64 KiB come from the heap. Every second one is freed, so that no end of it is free.
 FREED = """
 import psutil
-from distilrubert.common.memory import return_freed_memory
+from distilrubert.common.processes import return_freed_memory
 blocks = [bytes([index % 256]) * 2**16 for index in range(4096)]
 del blocks[::2]
 held = psutil.Process().memory_info().rss
