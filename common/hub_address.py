@@ -49,9 +49,11 @@ def check_endpoint(endpoint: str, field: str) -> str:
     return endpoint.rstrip("/")
 
 
-def repository_url(repo_id: str, revision: str = "main", *, endpoint: str | None = None) -> str:
-    """The web page of a model repository at a branch, tag or commit."""
-    base = f"{(endpoint or constants.ENDPOINT).rstrip('/')}/{repo_id}"
+def repository_url(
+    repo_id: str, revision: str = "main", *, endpoint: str | None = None, repo_type: str = "model"
+) -> str:
+    """The web page of a model repository, or of a Space, at a branch, tag or commit."""
+    base = f"{(endpoint or constants.ENDPOINT).rstrip('/')}/{'spaces/' if repo_type == 'space' else ''}{repo_id}"
     return base if revision == "main" else f"{base}/tree/{quote(revision, safe='')}"
 
 

@@ -16,6 +16,7 @@ from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.writers import require_packages, write_file
 from distilrubert.modeling.checkpoints import load_pretrained
+from distilrubert.modeling.heads import has_head
 
 CONVERTED = tuple(
     dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
@@ -62,6 +63,8 @@ def convert(
     if is_quantized and not calibration:
         raise UserError("conversion: no text to calibrate int8 files on; give some, best other than it is compared on")
     checkpoint = load_pretrained(model)
+    if (headed := [entry.path for entry in wanted if entry.task == "fill-mask"]) and not has_head(checkpoint.model):
+        raise UserError(f"{model}: has no masked-language-modelling head, which {headed[0]} needs")
     source = ExportSource.of_text(checkpoint, settings, calibration)
     with _folder_beside(output) as work:
         for entry in wanted:

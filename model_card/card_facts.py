@@ -53,6 +53,7 @@ class CardFacts(Section):
     version: str = Field(description="What rendered the card, see :func:`renderer_version`.")
     name: str = Field(description="The model's name, as in the recipe.")
     repo_id: str | None = Field(description="Where the model goes on the Hub; None if that is open.")
+    space: str | None = Field(None, description="Web address of its demo page; None if it has none.")
     hub: str = Field(description="Web address of that Hub.")
     teacher: TeacherFacts = Field(description="The teacher.")
     max_length: int | None = Field(description="Tokens of the longest sequence of the distillation, if it is known.")
@@ -85,12 +86,19 @@ def facts_of(run_folder: Path, endpoint: str | None = None) -> CardFacts:
         version=renderer_version(),
         name=recipe["name"],
         repo_id=(recipe.get("publish") or {}).get("repo_id"),
+        space=_space(recipe.get("publish") or {}, endpoint),
         hub=hub_endpoint(endpoint),
         teacher=_teacher(recipe["teacher"], settings),
         max_length=corpus.max_length if corpus else (recipe.get("corpus") or {}).get("max_length"),
         corpus=corpus,
         settings=settings,
     )
+
+
+def _space(publish: Mapping[str, Any], endpoint: str | None) -> str | None:
+    """The page that is published beside the model."""
+    has_page = publish.get("space") and publish.get("repo_id")
+    return repository_url(publish["repo_id"], endpoint=endpoint, repo_type="space") if has_page else None
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

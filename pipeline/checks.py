@@ -16,6 +16,7 @@ from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.target import check_target
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
@@ -42,7 +43,10 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
     if push and run.launch.leads:
-        check_target(recipe.publish, connect(recipe.publish, endpoint))
+        connection = connect(recipe.publish, endpoint)
+        check_target(recipe.publish, connection)
+        if recipe.publish.space:
+            SpacePublisher(run.hub, recipe.publish, connection).check()
     tasks = itertools.chain(*pinned_tasks(run))
     for case in [*recipe.conversion.cases, *recipe.evaluation.exported.cases]:
         require_packages(FORMATS[case].runtime)

@@ -226,7 +226,7 @@ def _add_target(parser: Parser) -> None:
     _add_field(visibility, PublishSettings, "private", option="--public", action="store_false", help=said)
     for field, metavar in (
         ("create_pr", None), ("revision", "R"), ("tag", "TAG"), ("commit_message", "TEXT"),
-        ("resource_group_id", "ID"), ("prune", None),
+        ("resource_group_id", "ID"), ("space", None), ("prune", None),
     ):  # fmt: skip
         _add_field(parser, PublishSettings, field, metavar)
     _add_flag(parser, "--no-push", "make what is missing, say what would be pushed, and push nothing")

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from distilrubert.common.checked_settings import kind_of, load_yaml, read_yaml, validated
 from distilrubert.common.configuration import NameOrPath, Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.distillation_settings import DistillationSettings, PretrainingSettings
@@ -21,6 +22,8 @@ from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.sentence_modules import SentenceSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
+
+PAGE_FILE = FORMATS["onnx-masked-lm-int8"]
 
 
 class TeacherSettings(Section):
@@ -130,6 +133,14 @@ class Recipe(Section):
             raise ValueError(f"sentences: needs {' or '.join(SENTENCE_LOSSES)} in distillation.weights")
         if named and not self.sentences:
             raise ValueError(f"distillation.weights: {', '.join(named)} need a section sentences, for example {{}}")
+        return self
+
+    @model_validator(mode="after")
+    def _page_has_its_file(self) -> Self:
+        if self.publish.space and PAGE_FILE.case not in self.conversion.cases:
+            raise ValueError(
+                f"publish.space: the page fills masks with {PAGE_FILE.path}; add {PAGE_FILE.name} to conversion.onnx"
+            )
         return self
 
     @model_validator(mode="after")

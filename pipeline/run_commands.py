@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distilrubert.common.checked_settings import validated
@@ -20,6 +20,7 @@ from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
 from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
+from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.options import DONE, FAILED, given
@@ -29,6 +30,8 @@ from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.summary import next_steps, print_tables, short_path
 from distilrubert.pipeline.terminal import format_size, new_table, print_table
+
+Results = Mapping[str, PushPlan | Publication | Verification]
 
 
 def distill(options: argparse.Namespace) -> None:
@@ -150,24 +153,37 @@ def _push(folder: Path, settings: PublishSettings, options: argparse.Namespace) 
     if failed := _preflight(folder):
         return failed
     connection = connect(settings, options.endpoint)
-    plan = plan_push(folder, settings, connection)
+    plans = {"plan": plan_push(folder, settings, connection)}
+    space = SpacePublisher(folder, settings, connection) if settings.space else None
+    if space:
+        plans["space_plan"] = space.plan(None if plans["plan"].needs_commit else plans["plan"].parent)
     if options.no_push:
-        _show(render_plan(plan), options, plan=plan)
+        _show("\n".join(map(render_plan, plans.values())), options, plans)
         return DONE
-    publication = push_plan(plan, connection)
-    verification = verify_push(plan.digests, connection, publication.revision, download=not options.no_verify)
-    said = f"{render_publication(publication)}\n{render_verification(verification)}"
-    _show(said, options, plan=plan, publication=publication, verification=verification)
+    if space:
+        space.create(plans["space_plan"])
+    published = push_plan(plans["plan"], connection)
+    found = verify_push(plans["plan"].digests, connection, published.revision, download=not options.no_verify)
+    results: Results = {**plans, "publication": published, "verification": found}
+    lines = [render_publication(published), render_verification(found)]
+    if space:
+        page, read = space.publish(published.revision)
+        results = {**results, "space_publication": page, "space_verification": read}
+        lines += ["Demo page:", render_publication(page), render_verification(read)]
+    _show("\n".join(lines), options, results)
     return DONE
 
 
 def _verify(folder: Path, settings: PublishSettings, options: argparse.Namespace) -> int:
-    verification = verify_folder(folder, settings, options.endpoint, download=not options.no_verify)
-    _show(render_verification(verification), options, verification=verification)
+    found = {"verification": verify_folder(folder, settings, options.endpoint, download=not options.no_verify)}
+    if settings.space:
+        space = SpacePublisher(folder, settings, connect(settings, options.endpoint))
+        found["space_verification"] = space.verify(found["verification"].revision)
+    _show("\n".join(map(render_verification, found.values())), options, found)
     return DONE
 
 
-def _show(text: str, options: argparse.Namespace, **results: PushPlan | Publication | Verification) -> None:
+def _show(text: str, options: argparse.Namespace, results: Results) -> None:
     """Print the results for a person, or for a machine."""
     print(json.dumps({name: result.to_dict() for name, result in results.items()}) if options.json else text)
 

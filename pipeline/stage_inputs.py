@@ -100,6 +100,7 @@ def of_card(run: Run) -> Mapping[str, Any]:
         "name": recipe.name,
         "repo_id": recipe.publish.repo_id,
         "hub": hub_endpoint(run.endpoint),
+        **({"space": True} if recipe.publish.space else {}),
         "teacher": {
             "name": Path(recipe.teacher.model).name if recipe.teacher.model else None,
             "revision": recipe.teacher.revision,

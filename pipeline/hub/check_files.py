@@ -14,7 +14,21 @@ LARGEST_FILE = 50 * 10**9
 LONGEST_NAME = 255
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5")
-TEXT_SUFFIXES = (".bib", ".csv", ".html", ".json", ".jsonl", ".md", ".py", ".txt", ".xml", ".yaml", ".yml")
+TEXT_SUFFIXES = (
+    ".bib",
+    ".css",
+    ".csv",
+    ".html",
+    ".js",
+    ".json",
+    ".jsonl",
+    ".md",
+    ".py",
+    ".txt",
+    ".xml",
+    ".yaml",
+    ".yml",
+)
 # Lists of tokens: a token like "/home/x" is not a path.
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
 SECRETS = {

@@ -56,16 +56,23 @@ class HubConnection:
         api: the client, bound to the endpoint and the token.
         repo_id: the repository, OWNER/NAME.
         retry: how often to try again.
+        repo_type: what kind of repository it is, as the client names it: model or space.
     """
 
     api: HfApi
     repo_id: str
     retry: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
+    repo_type: str = "model"
 
     @property
     def endpoint(self) -> str:
         """URL of the Hub, without a closing slash."""
         return str(self.api.endpoint)
+
+    @property
+    def title(self) -> str:
+        """The repository as messages name it: a model and its Space have the same id."""
+        return f"Space {self.repo_id}" if self.repo_type == "space" else self.repo_id
 
     def call(self, purpose: str, request: Callable[[], T]) -> T:
         """The result of `request`, tried again while it fails in a way that may pass.

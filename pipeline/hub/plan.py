@@ -46,6 +46,7 @@ class PushPlan:
         folder: what is published.
         settings: where to and how.
         endpoint: URL of the Hub.
+        repo_type: model or space.
         parent: the commit to publish on; None where the repository has to be created.
         creates_branch: whether the branch has to be created, from `parent`.
         creates_tag: whether a tag has to be created.
@@ -56,6 +57,7 @@ class PushPlan:
     folder: Path
     settings: PublishSettings
     endpoint: str
+    repo_type: str
     parent: str | None
     creates_branch: bool
     creates_tag: bool
@@ -67,6 +69,11 @@ class PushPlan:
         """The repository, OWNER/NAME."""
         assert self.settings.repo_id is not None, "a plan is made for a target"
         return self.settings.repo_id
+
+    @property
+    def title(self) -> str:
+        """The repository as a person reads it."""
+        return f"Space {self.repo_id}" if self.repo_type == "space" else self.repo_id
 
     @property
     def creates_repository(self) -> bool:
@@ -102,6 +109,7 @@ class PushPlan:
         """The form for machines (`--dry-run --json`)."""
         return {
             "repo_id": self.repo_id,
+            "repo_type": self.repo_type,
             "endpoint": self.endpoint,
             "revision": self.settings.revision,
             "parent": self.parent,
@@ -143,6 +151,7 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
         folder,
         settings,
         connection.endpoint,
+        connection.repo_type,
         parent,
         creates_branch=settings.revision not in branches,
         creates_tag=False,
@@ -175,7 +184,7 @@ def render_plan(plan: PushPlan) -> str:
         action: sum(file.action == action for file in plan.files) for action in ("add", "replace", "delete", "keep")
     }
     lines = [
-        f"{plan.repo_id} at {plan.endpoint}, {plan.settings.revision} ({_origin(plan)}): "
+        f"{plan.title} at {plan.endpoint}, {plan.settings.revision} ({_origin(plan)}): "
         f"{counts['add']} to add, {counts['replace']} to replace, {counts['delete']} to delete, "
         f"{counts['keep']} unchanged; {format_size(plan.upload_size)}"
     ]

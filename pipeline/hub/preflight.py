@@ -1,6 +1,6 @@
 """All checks of a folder before it is published, offline."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from distilrubert.pipeline.hub.check_card import check_card
@@ -11,20 +11,23 @@ from distilrubert.pipeline.hub.check_references import check_references
 from distilrubert.pipeline.hub.files import ModelFolder
 from distilrubert.pipeline.statement import Statement
 
-CHECKS: tuple[Callable[[ModelFolder], Iterator[Statement]], ...] = (
+Check = Callable[[ModelFolder], Iterator[Statement]]
+
+CHECKS: tuple[Check, ...] = (
     check_files,
     check_references,
     check_card,
     check_model,
     check_exports,
 )
+PAGE_CHECKS = (check_files, check_references)
 
 
-def preflight(folder: Path) -> list[Statement]:
+def preflight(folder: Path, checks: Sequence[Check] = CHECKS) -> list[Statement]:
     """All that must be corrected before a folder may be published, sorted by file.
 
     Raises:
         UserError: if there is no such folder.
     """
     model_folder = ModelFolder(folder)
-    return sorted({problem for check in CHECKS for problem in check(model_folder)}, key=str)
+    return sorted({problem for check in checks for problem in check(model_folder)}, key=str)

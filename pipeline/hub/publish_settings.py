@@ -41,6 +41,11 @@ class PublishSettings(Section):
         None, min_length=1, description="First line of the commit, and title of a pull request; null: Publish NAME."
     )
     tag: str | None = Field(None, description="Tag for the published commit, for example v1.0.")
+    space: bool = Field(
+        False,
+        description="Whether to publish a demo page too, a static Space of the same name: people try the model there, "
+        "in their own browser. It fills masks with onnx/masked_lm_quantized.onnx (conversion.onnx: masked-lm-int8).",
+    )
     prune: bool = Field(
         False,
         description="Whether to delete what the repository holds and the folder does not; what was made with weights "
@@ -81,6 +86,10 @@ def require_target(settings: PublishSettings) -> str:
         raise UserError("publish.tag: a pull request cannot be tagged; merge it, then publish again with --tag")
     if settings.create_pr and settings.revision.startswith("refs/pr/"):
         raise UserError(f"publish.create_pr: {settings.revision} is a pull request already; leave out --create-pr")
+    if settings.space and settings.is_proposal:
+        raise UserError(
+            "publish.space: visitors do not see what a pull request proposes; merge it, then publish again with --space"
+        )
     return repo_id
 
 

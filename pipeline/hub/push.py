@@ -10,7 +10,6 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import repository_url
 from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
-from distilrubert.pipeline.hub.files import HUB_FILES
 from distilrubert.pipeline.hub.plan import PushPlan, find_same_pull_request, is_carried_out, plan_push
 from distilrubert.pipeline.hub.publish_errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -86,7 +85,7 @@ def push(plan: PushPlan, connection: HubConnection) -> Publication:
     """
     settings, created = plan.settings, []
     if plan.creates_repository:
-        plan = _create_repository(plan, connection)
+        plan = create_repository(plan, connection)
         created.append("repository")
     if plan.creates_branch:
         _create_branch(plan, connection)
@@ -120,19 +119,30 @@ def render_publication(publication: Publication) -> str:
     return f"{done}: {publication.url}\nRevision {publication.revision}{tag}"
 
 
-def _create_repository(plan: PushPlan, connection: HubConnection) -> PushPlan:
+def create_repository(plan: PushPlan, connection: HubConnection) -> PushPlan:
+    """Make the repository of a plan; the plan on its first commit.
+
+    Raises:
+        UserError: if the Hub cannot be reached or refuses, or someone else has just made it.
+    """
     settings = plan.settings
     connection.call(
         "creating the repository",
         lambda: connection.api.create_repo(
-            plan.repo_id, private=settings.private, resource_group_id=settings.resource_group_id, exist_ok=True
+            plan.repo_id,
+            repo_type=connection.repo_type,
+            space_sdk="static" if connection.repo_type == "space" else None,
+            private=settings.private,
+            resource_group_id=settings.resource_group_id,
+            exist_ok=True,
         ),
     )
     remote = _existing(connection)
     if settings.private and not remote.private:
-        raise UserError(f"{plan.repo_id}: someone else has just created it, and it is public; nothing was published")
+        raise UserError(f"{plan.title}: someone else has just created it, and it is public; nothing was published")
     parent = remote.branches["main"]
-    if read_tree(connection, parent).keys() - HUB_FILES:
+    # A new repository has one commit, with files of the Hub's own.
+    if len(read_history(connection, parent)) > 1:
         raise _conflict(plan)
     return dataclasses.replace(plan, parent=parent)
 
@@ -141,7 +151,11 @@ def _create_branch(plan: PushPlan, connection: HubConnection) -> None:
     connection.call(
         "creating the branch",
         lambda: connection.api.create_branch(
-            plan.repo_id, branch=plan.settings.revision, revision=plan.parent, exist_ok=True
+            plan.repo_id,
+            repo_type=connection.repo_type,
+            branch=plan.settings.revision,
+            revision=plan.parent,
+            exist_ok=True,
         ),
     )
 
@@ -158,7 +172,12 @@ def _commit(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str]
 
     def upload() -> None:
         api.preupload_lfs_files(
-            plan.repo_id, additions, revision=settings.revision, create_pr=settings.create_pr, free_memory=False
+            plan.repo_id,
+            additions,
+            repo_type=connection.repo_type,
+            revision=settings.revision,
+            create_pr=settings.create_pr,
+            free_memory=False,
         )
 
     def commit() -> tuple[int | None, str]:
@@ -166,6 +185,7 @@ def _commit(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str]
             made = api.create_commit(
                 plan.repo_id,
                 [*additions, *deletions],
+                repo_type=connection.repo_type,
                 commit_message=settings.commit_message or f"Publish {plan.repo_id.partition('/')[2]}",
                 revision=settings.revision,
                 create_pr=settings.create_pr,
@@ -208,8 +228,8 @@ def _find_made_commit(plan: PushPlan, connection: HubConnection, failure: Except
         raise _conflict(plan)
     if was_made:
         raise UserError(
-            f"{plan.repo_id}: the files were published, but they differ from the folder, which changed meanwhile; look "
-            f"at {plan.endpoint}/{plan.repo_id}, then publish again"
+            f"{plan.title}: the files were published, but they differ from the folder, which changed meanwhile; look "
+            f"at {_url(plan, None)}, then publish again"
         )
     return None
 
@@ -226,13 +246,13 @@ def _commit_after_parent(plan: PushPlan, connection: HubConnection, *, was_made:
 def _existing(connection: HubConnection) -> RemoteState:
     remote = read_remote(connection)
     if remote is None:
-        raise UserError(f"{connection.repo_id}: does not exist any more, or is hidden from this token")
+        raise UserError(f"{connection.title}: does not exist any more, or is hidden from this token")
     return remote
 
 
 def _conflict(plan: PushPlan) -> UserError:
     return UserError(
-        f"{plan.repo_id}: someone else published to {plan.settings.revision} meanwhile, and nothing was overwritten; "
+        f"{plan.title}: someone else published to {plan.settings.revision} meanwhile, and nothing was overwritten; "
         "publish again to compare with the files that are there now"
     )
 
@@ -240,7 +260,9 @@ def _conflict(plan: PushPlan) -> UserError:
 def _create_tag(tag: str, commit: str, connection: HubConnection) -> None:
     connection.call(
         "creating the tag",
-        lambda: connection.api.create_tag(connection.repo_id, tag=tag, revision=commit, exist_ok=True),
+        lambda: connection.api.create_tag(
+            connection.repo_id, repo_type=connection.repo_type, tag=tag, revision=commit, exist_ok=True
+        ),
     )
     found = _existing(connection).tags.get(tag)
     if found != commit:
@@ -250,4 +272,4 @@ def _create_tag(tag: str, commit: str, connection: HubConnection) -> None:
 def _url(plan: PushPlan, pull_request: int | None) -> str:
     if pull_request is not None:
         return f"{plan.endpoint}/{plan.repo_id}/discussions/{pull_request}"
-    return repository_url(plan.repo_id, plan.settings.revision, endpoint=plan.endpoint)
+    return repository_url(plan.repo_id, plan.settings.revision, endpoint=plan.endpoint, repo_type=plan.repo_type)

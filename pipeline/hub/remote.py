@@ -1,12 +1,14 @@
 """What a repository on the Hub looks like now. Reading raises UserError if the Hub cannot be reached or refuses."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from distilrubert.common.hub_failures import status_of
-from distilrubert.pipeline.hub.connection import HubConnection
+from distilrubert.pipeline.hub.connection import HubConnection, quiet_unless_terminal
 
 # How many of the newest open pull requests are compared with the folder.
 PULL_REQUESTS_SEARCHED = 20
@@ -33,12 +35,12 @@ def read_remote(connection: HubConnection) -> RemoteState | None:
 
     def request() -> RemoteState | None:
         try:
-            info = api.model_info(connection.repo_id)
+            info = api.repo_info(connection.repo_id, repo_type=connection.repo_type)
         except RepositoryNotFoundError as error:
             if status_of(error) == 404:
                 return None
             raise
-        refs = api.list_repo_refs(connection.repo_id, include_pull_requests=True)
+        refs = api.list_repo_refs(connection.repo_id, repo_type=connection.repo_type, include_pull_requests=True)
         branches = {ref.name: ref.target_commit for ref in refs.branches}
         branches |= {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
         return RemoteState(bool(info.private), branches, {ref.name: ref.target_commit for ref in refs.tags})
@@ -50,7 +52,9 @@ def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
     """The files of a commit by path."""
 
     def request() -> dict[str, RepoFile]:
-        entries = connection.api.list_repo_tree(connection.repo_id, recursive=True, revision=commit)
+        entries = connection.api.list_repo_tree(
+            connection.repo_id, repo_type=connection.repo_type, recursive=True, revision=commit
+        )
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     return connection.call("reading the list of files", request)
@@ -59,9 +63,23 @@ def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
 def read_history(connection: HubConnection, revision: str) -> list[str]:
     """The commits of a revision, newest first."""
     commits = connection.call(
-        "reading the history", lambda: connection.api.list_repo_commits(connection.repo_id, revision=revision)
+        "reading the history",
+        lambda: connection.api.list_repo_commits(connection.repo_id, repo_type=connection.repo_type, revision=revision),
     )
     return [commit.commit_id for commit in commits]
+
+
+def read_text(connection: HubConnection, commit: str, path: str) -> str:
+    """A small text file of a commit."""
+
+    def request() -> str:
+        with tempfile.TemporaryDirectory() as folder, quiet_unless_terminal():
+            file = connection.api.hf_hub_download(
+                connection.repo_id, path, repo_type=connection.repo_type, revision=commit, cache_dir=folder
+            )
+            return Path(file).read_text(encoding="utf-8", errors="replace")
+
+    return connection.call(f"reading {path}", request)
 
 
 def open_pull_requests(connection: HubConnection) -> dict[int, str]:

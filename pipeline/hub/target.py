@@ -5,6 +5,7 @@ from typing import Any
 
 from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import HubConnection
+from distilrubert.pipeline.hub.own_space import check_own_space
 from distilrubert.pipeline.hub.publish_errors import token_advice
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.remote import RemoteState, read_remote
@@ -36,7 +37,9 @@ def read_target(settings: PublishSettings, connection: HubConnection) -> RemoteS
     if remote is None:
         _check_new_repository(settings)
     else:
-        _check_repository(settings, remote)
+        _check_repository(settings, remote, connection.title)
+        if connection.repo_type == "space":
+            check_own_space(connection, remote.branches["main"])
     return remote
 
 
@@ -109,11 +112,11 @@ def _check_new_repository(settings: PublishSettings) -> None:
         raise UserError(f"publish.revision: {settings.repo_id} does not exist, so it has no {settings.revision}")
 
 
-def _check_repository(settings: PublishSettings, remote: RemoteState) -> None:
+def _check_repository(settings: PublishSettings, remote: RemoteState, title: str) -> None:
     if settings.private not in (None, remote.private):
         is_now, wanted = ("private", "public") if remote.private else ("public", "private")
         raise UserError(
-            f"publish.private: {settings.repo_id} exists and is {is_now}; make it {wanted} in its settings on the Hub, "
+            f"publish.private: {title} exists and is {is_now}; make it {wanted} in its settings on the Hub, "
             f"or leave out --{wanted}"
         )
     missing = settings.revision not in remote.branches

@@ -63,12 +63,12 @@ def verify_push(
     if differing:
         listed = ", ".join(differing[:LISTED_FILES]) + (", …" if len(differing) > LISTED_FILES else "")
         raise UserError(
-            f"{connection.repo_id}: at {commit} {len(differing)} of {len(digests)} files differ from the folder "
+            f"{connection.title}: at {commit} {len(differing)} of {len(digests)} files differ from the folder "
             f"({listed}); publish the folder as it is now"
         )
     loads = _load_from_empty_cache(connection, commit) if download and "config.json" in digests else None
     others = tuple(sorted(tree.keys() - digests.keys() - HUB_FILES))
-    url = repository_url(connection.repo_id, commit, endpoint=connection.endpoint)
+    url = repository_url(connection.repo_id, commit, endpoint=connection.endpoint, repo_type=connection.repo_type)
     return Verification(connection.repo_id, commit, url, len(digests), others, loads)
 
 
@@ -118,13 +118,13 @@ def _published_to(folder: Path, settings: PublishSettings, connection: HubConnec
 def _commit_of(connection: HubConnection, revision: str) -> str:
     remote = read_remote(connection)
     if remote is None:
-        raise UserError(f"{connection.repo_id}: not found at {connection.endpoint}, or hidden from this token")
+        raise UserError(f"{connection.title}: not found at {connection.endpoint}, or hidden from this token")
     refs = remote.tags | remote.branches
     if revision in refs:
         return refs[revision]
     if len(revision) == 40:
         return revision
-    raise UserError(f"{connection.repo_id}: has no revision {revision}; it has {', '.join(refs)}")
+    raise UserError(f"{connection.title}: has no revision {revision}; it has {', '.join(refs)}")
 
 
 def _load_from_empty_cache(connection: HubConnection, commit: str) -> bool:

@@ -3,7 +3,7 @@
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from .routing import REPO, find, find_writable, route
+from .routing import API, PAGE, find, find_writable, route
 from .storage import Refusal
 from .wire import Request, Response
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .server import LocalHub
 
 
-@route("POST", rf"/{REPO}\.git/info/lfs/objects/batch")
+@route("POST", rf"{PAGE}\.git/info/lfs/objects/batch")
 def lfs_batch(hub: "LocalHub", request: Request, repo: str) -> Response:
     repository, _ = find_writable(hub, request, repo, pull_request=True)
     wanted = request.json()
@@ -45,7 +45,7 @@ def upload_actions(hub: "LocalHub", repo: str, item: dict[str, Any]) -> dict[str
     signature = secrets.token_hex(8)
     hub.signatures.add(signature)
     base = f"{hub.storage_endpoint}/lfs-storage/{item['oid']}"
-    verify = {"href": f"{hub.endpoint}/api/models/{repo}/lfs/verify"}
+    verify = {"href": f"{hub.endpoint}/api/{repo if repo.startswith('spaces/') else f'models/{repo}'}/lfs/verify"}
     if item["size"] <= hub.multipart_threshold:
         return {"upload": {"href": f"{base}?signature={signature}"}, "verify": verify}
     count = -(-item["size"] // hub.part_size)
@@ -86,7 +86,7 @@ def complete_upload(hub: "LocalHub", request: Request, oid: str) -> Response:
     return Response.json({})
 
 
-@route("POST", f"/api/models/{REPO}/lfs/verify")
+@route("POST", f"{API}/lfs/verify")
 def verify_upload(hub: "LocalHub", request: Request, repo: str) -> Response:
     find(hub, request, repo)
     item = request.json()

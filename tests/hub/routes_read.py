@@ -4,7 +4,7 @@ import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from .routing import REPO, REVISION, account_of, find, route
+from .routing import API, PAGE, REVISION, account_of, find, route
 from .storage import Account, Entry, Refusal
 from .wire import Request, Response
 
@@ -43,8 +43,8 @@ def describe_token(account: Account) -> dict[str, Any]:
     return found | {"fineGrained": {"canReadGatedRepos": False, "global": everywhere, "scoped": scoped}}
 
 
-@route("GET", f"/api/models/{REPO}")
-@route("GET", f"/api/models/{REPO}/revision/{REVISION}")
+@route("GET", f"{API}")
+@route("GET", f"{API}/revision/{REVISION}")
 def repository_info(hub: "LocalHub", request: Request, repo: str, revision: str = "main") -> Response:
     repository, _ = find(hub, request, repo)
     oid = repository.resolve(revision)
@@ -66,8 +66,8 @@ def describe(path: str, entry: Entry) -> dict[str, Any]:
     return found
 
 
-@route("GET", f"/api/models/{REPO}/tree/{REVISION}")
-@route("GET", f"/api/models/{REPO}/tree/{REVISION}/(?P<folder>.+)")
+@route("GET", f"{API}/tree/{REVISION}")
+@route("GET", f"{API}/tree/{REVISION}/(?P<folder>.+)")
 def list_tree(hub: "LocalHub", request: Request, repo: str, revision: str, folder: str = "") -> Response:
     repository, _ = find(hub, request, repo)
     prefix = f"{folder}/" if folder else ""
@@ -96,14 +96,14 @@ def paginated(hub: "LocalHub", request: Request, items: list[Any]) -> Response:
     return Response.json(items[start:end], headers=headers)
 
 
-@route("POST", f"/api/models/{REPO}/paths-info/{REVISION}")
+@route("POST", f"{API}/paths-info/{REVISION}")
 def paths_info(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     repository, _ = find(hub, request, repo)
     paths, tree = request.form()["paths"], repository.tree(revision)
     return Response.json([describe(path, tree[path]) for path in paths if path in tree])
 
 
-@route("GET", f"/api/models/{REPO}/refs")
+@route("GET", f"{API}/refs")
 def list_refs(hub: "LocalHub", request: Request, repo: str) -> Response:
     repository, _ = find(hub, request, repo)
 
@@ -120,7 +120,7 @@ def list_refs(hub: "LocalHub", request: Request, repo: str) -> Response:
     return Response.json(found)
 
 
-@route("GET", f"/api/models/{REPO}/commits/{REVISION}")
+@route("GET", f"{API}/commits/{REVISION}")
 def list_commits(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     repository, _ = find(hub, request, repo)
     return paginated(
@@ -134,7 +134,7 @@ def list_commits(hub: "LocalHub", request: Request, repo: str, revision: str) ->
     )  # fmt: skip
 
 
-@route("GET", f"/api/models/{REPO}/discussions")
+@route("GET", f"{API}/discussions")
 def list_discussions(hub: "LocalHub", request: Request, repo: str) -> Response:
     repository, _ = find(hub, request, repo)
     wanted = request.query.get("status", "all")
@@ -147,7 +147,7 @@ def list_discussions(hub: "LocalHub", request: Request, repo: str) -> Response:
     return Response.json({"discussions": found, "count": len(found), "start": 0})
 
 
-@route("GET", f"/{REPO}/resolve/{REVISION}/(?P<path>.+)")
+@route("GET", f"{PAGE}/resolve/{REVISION}/(?P<path>.+)")
 def resolve(hub: "LocalHub", request: Request, repo: str, revision: str, path: str) -> Response:
     repository, account = find(hub, request, repo)
     allowed = repository.gated_except

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .routing import REPO, REVISION, account_of, find_writable, route
+from .routing import API, REVISION, account_of, find_writable, route
 from .storage import LARGEST_REGULAR_FILE, LFS_SUFFIXES, Commit, Entry, Refusal
 from .wire import Request, Response
 
@@ -22,8 +22,13 @@ def create_repository(hub: "LocalHub", request: Request) -> Response:
         raise Refusal(401, "Invalid username or password.")
     namespace = wanted.get("organization") or account.name
     name = f"{namespace}/{wanted['name']}"
-    if not account.may_write(name):
-        raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
+    kind = wanted.get("type") or "model"
+    if not account.may_write(name) or (kind == "space" and namespace in hub.storage.without_spaces):
+        raise Refusal(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
+    if kind == "space":
+        if wanted.get("sdk") != "static":
+            raise Refusal(400, "Invalid sdk")
+        name = f"spaces/{name}"
     private = {"private": True, "public": False}.get(wanted.get("visibility"), wanted.get("private"))
     if private is None:
         private = namespace in hub.storage.private_by_default
@@ -34,7 +39,7 @@ def create_repository(hub: "LocalHub", request: Request) -> Response:
     return Response.json({"url": f"{hub.endpoint}/{name}", "name": name, "private": private})
 
 
-@route("POST", f"/api/models/{REPO}/branch/(?P<branch>[^/]+)")
+@route("POST", f"{API}/branch/(?P<branch>[^/]+)")
 def create_branch(hub: "LocalHub", request: Request, repo: str, branch: str) -> Response:
     repository, _ = find_writable(hub, request, repo)
     start = request.json().get("startingPoint", "main")
@@ -45,7 +50,7 @@ def create_branch(hub: "LocalHub", request: Request, repo: str, branch: str) -> 
     return Response.json({})
 
 
-@route("POST", f"/api/models/{REPO}/tag/{REVISION}")
+@route("POST", f"{API}/tag/{REVISION}")
 def create_tag(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     repository, _ = find_writable(hub, request, repo)
     tag = request.json()["tag"]
@@ -71,7 +76,7 @@ def validate_card(hub: "LocalHub", request: Request) -> Response:
     return Response.json({"errors": [], "warnings": []})
 
 
-@route("POST", f"/api/models/{REPO}/preupload/{REVISION}")
+@route("POST", f"{API}/preupload/{REVISION}")
 def preupload(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     repository, _ = find_writable(hub, request, repo, pull_request="create_pr" in request.query)
     tree = repository.tree(revision)
@@ -95,7 +100,7 @@ def is_large(path: str, size: int) -> bool:
     return path.endswith(LFS_SUFFIXES) or size > LARGEST_REGULAR_FILE
 
 
-@route("POST", f"/api/models/{REPO}/commit/{REVISION}")
+@route("POST", f"{API}/commit/{REVISION}")
 def make_commit(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     create_pr = "create_pr" in request.query
     repository, account = find_writable(hub, request, repo, pull_request=create_pr)

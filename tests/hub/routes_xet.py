@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .routing import REPO, REVISION, find_writable, route
+from .routing import API, REVISION, find_writable, route
 from .storage import Refusal
 from .wire import Request, Response
 
@@ -23,7 +23,7 @@ BOOKEND = b"\xff" * 32
 NO_COMPRESSION, LZ4, GROUPED_LZ4 = range(3)
 
 
-@route("GET", f"/api/models/{REPO}/xet-write-token/{REVISION}")
+@route("GET", f"{API}/xet-write-token/{REVISION}")
 def write_token(hub: "LocalHub", request: Request, repo: str, revision: str) -> Response:
     if not hub.has_xet:
         raise Refusal(404, "Xet is not enabled for this repository")

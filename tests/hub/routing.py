@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Handler = Callable[..., Response]
 ROUTES: list[tuple[str, re.Pattern[str], Handler]] = []
 REPO = r"(?P<repo>[^/]+/[^/]+)"
+API = rf"/api/(?P<kind>models|spaces)/{REPO}"
+PAGE = rf"/(?P<kind>spaces/)?{REPO}"
 REVISION = r"(?P<revision>[^/]+)"
 
 
@@ -37,6 +39,9 @@ def dispatch(hub: "LocalHub", request: Request) -> Response:
             segments = {
                 key: urllib.parse.unquote(value) for key, value in match.groupdict().items() if value is not None
             }
+            # A Space is stored under the name that its page has.
+            if segments.pop("kind", "").startswith("spaces"):
+                segments["repo"] = f"spaces/{segments['repo']}"
             return handler(hub, request, **segments)
     raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 

@@ -17,6 +17,12 @@ GITATTRIBUTES = b"".join(
     for pattern in ("*.bin", "*.onnx", "*.pt", "*.safetensors", "*.zip")
 )
 LFS_SUFFIXES = (".bin", ".onnx", ".pt", ".safetensors", ".zip")
+# What the Hub puts into a new static Space.
+NEW_SPACE = {
+    "README.md": b"---\ntitle: Demo\nsdk: static\n---\n",
+    "index.html": b"<p>Welcome to your static Space!</p>\n",
+    "style.css": b"p { color: gray }\n",
+}
 LARGEST_REGULAR_FILE = 10 * 2**20
 
 
@@ -47,11 +53,13 @@ class Account:
     expired: bool = False
 
     def may_write(self, repo: str) -> bool:
+        repo = repo.removeprefix("spaces/")
         namespace = repo.partition("/")[0]
         belongs = namespace == self.name or self.organizations.get(namespace) in ("admin", "write", "contributor")
         return belongs and (self.role == "write" or "repo.write" in self._granted(repo))
 
     def may_propose(self, repo: str) -> bool:
+        repo = repo.removeprefix("spaces/")
         return self.role == "write" or not {"repo.write", "discussion.write"}.isdisjoint(self._granted(repo))
 
     def _granted(self, repo: str) -> set[str]:
@@ -115,7 +123,7 @@ class PullRequest:
 
 
 class Repository:
-    """One model repository: commits, branches, tags, pull requests."""
+    """One model repository, or Space: commits, branches, tags, pull requests."""
 
     def __init__(self, name: str, owner: str, private: bool) -> None:
         self.id, self.private = name, private
@@ -128,13 +136,14 @@ class Repository:
         self.tags: dict[str, str] = {}
         self.pull_requests: dict[str, PullRequest] = {}  # by ref, as in refs/pr/1; its head is in `branches`
         self.lock = threading.RLock()
-        first = Commit({".gitattributes": Entry(GITATTRIBUTES)}, None, "initial commit", owner)
+        files = {".gitattributes": GITATTRIBUTES} | (NEW_SPACE if name.startswith("spaces/") else {})
+        first = Commit({path: Entry(content) for path, content in files.items()}, None, "initial commit", owner)
         self.commits[first.oid] = first
         self.branches["main"] = first.oid
 
     @property
     def namespace(self) -> str:
-        return self.id.partition("/")[0]
+        return self.id.removeprefix("spaces/").partition("/")[0]
 
     def resolve(self, revision: str) -> str:
         """The commit that a branch, tag, pull request or commit id stands for."""
@@ -221,6 +230,7 @@ class Storage:
         self.accounts: dict[str, Account] = {}
         self.repositories: dict[str, Repository] = {}
         self.private_by_default: set[str] = set()  # namespaces
+        self.without_spaces: set[str] = set()  # namespaces
         self.large_files = LargeFiles(folder / "lfs")
         self.lock = threading.RLock()
 

@@ -210,3 +210,11 @@ def test_the_mask_of_other_tokenizers(model: Path) -> None:
     shown = read_model(model)
     assert shown.mask == "<mask>"
     assert "Всё <mask>." in shown.examples
+
+
+def test_a_card_without_examples(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", {"pipeline_tag": "text-classification"}, heading="")
+    write_page(folder, tmp_path / "page")
+    assert data_of(tmp_path / "page")["examples"] == []
+    assert "<title>model</title>" in html_of(tmp_path / "page")
+    assert 'id="examples"' not in html_of(tmp_path / "page")

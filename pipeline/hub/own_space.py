@@ -1,0 +1,44 @@
+"""Whether a Space that exists is the page of the model, which a new page may replace."""
+
+from typing import Any
+
+import yaml
+
+from distilrubert.common.errors import UserError
+from distilrubert.model_card.space.demo_page import OWN_TAG
+from distilrubert.model_card.space.shown_model import FRONT_MATTER
+from distilrubert.pipeline.hub.connection import HubConnection
+from distilrubert.pipeline.hub.remote import read_history, read_text, read_tree
+
+
+def check_own_space(connection: HubConnection, commit: str) -> None:
+    """Refuse a Space that somebody has filled with something else.
+
+    One with a single commit holds what the Hub puts into every new Space: it was made, and the page has not come yet.
+
+    Raises:
+        UserError: if it is not a page of this model.
+    """
+    if len(read_history(connection, commit)) == 1:
+        return
+    metadata = _front_matter(connection, commit)
+    if OWN_TAG not in _listed(metadata.get("tags")) or connection.repo_id not in _listed(metadata.get("models")):
+        raise UserError(
+            f"publish.space: {connection.title} exists and is not a page of this model that distilrubert has made; "
+            "rename it on the Hub, or publish without --space"
+        )
+
+
+def _front_matter(connection: HubConnection, commit: str) -> dict[str, Any]:
+    if "README.md" not in read_tree(connection, commit):
+        return {}
+    found = FRONT_MATTER.match(read_text(connection, commit, "README.md"))
+    try:
+        metadata = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
