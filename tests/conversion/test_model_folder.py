@@ -66,6 +66,16 @@ def test_a_teacher_is_converted_too(tiny_teacher_folder, tiny_teacher, sentences
         torch.testing.assert_close(model(**inputs).logits, tiny_teacher.model(**inputs).logits)
 
 
+@pytest.mark.export
+def test_an_encoder_without_a_head_fills_no_masks(tiny_teacher, sentences, tmp_path):
+    tiny_teacher.tokenizer.save_pretrained(tmp_path / "encoder")
+    tiny_teacher.model.base_model.save_pretrained(tmp_path / "encoder")
+    settings = ConversionSettings(onnx=["masked-lm-int8"])
+    with pytest.raises(UserError, match=r"has no masked-language-modelling head, which onnx/masked_lm_quantized.onnx"):
+        convert(tmp_path / "encoder", tmp_path / "hub", settings, sentences[:3], sentences[3:6])
+    assert not (tmp_path / "hub").exists()
+
+
 def test_pickled_weights_become_safetensors(tiny_student_folder, tiny_student, sentences, tmp_path):
     source = tmp_path / "pickled"
     source.mkdir()

@@ -108,6 +108,18 @@ def test_links_lead_to_the_hub_that_the_model_goes_to(run_folder: Path, monkeypa
     assert "url    = {https://other.example.org/me/distilrubert-base}" in card
 
 
+def test_the_card_leads_to_the_page_that_is_published_with_the_model(tmp_path: Path) -> None:
+    publish = {"repo_id": "me/distilrubert-base", "space": True}
+    for changes, address in (
+        ({}, "https://huggingface.co/spaces/me/distilrubert-base"),
+        ({"repo_id": None}, None),
+        ({"space": False}, None),
+    ):
+        run = write_run(tmp_path / str(address), {**RECIPE, "publish": {**publish, **changes}})
+        card = write_card(run).read_text(encoding="utf-8")
+        assert re.findall(r"\[Try it in your browser\]\((.+)\)", card) == ([address] if address else [])
+
+
 def test_model_index_holds_the_students_means_and_no_other_models(run: CardInput) -> None:
     data = ModelCard(render_card(run)).data
     found = {

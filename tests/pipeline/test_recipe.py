@@ -192,6 +192,12 @@ def test_only_the_teachers_own_embeddings_are_frozen(write, overrides, said):
     load_recipe(write(), [TRIM, "distillation.freeze_embeddings=true"])
 
 
+def test_a_page_has_the_file_that_it_runs(write):
+    message = message_of(write(), "publish.space=true")
+    assert "publish.space: the page fills masks with onnx/masked_lm_quantized.onnx; add masked-lm-int8" in message
+    assert load_recipe(write(), ["publish.space=true", "conversion.onnx=[masked-lm-int8]"]).publish.space
+
+
 def test_embeddings_are_not_paired_twice(write):
     message = message_of(write(), "distillation.layer_map=all-mean", "distillation.embeddings_pair=true")
     assert "layer_map all-mean has the embeddings among its states already" in message
