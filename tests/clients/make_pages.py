@@ -141,7 +141,8 @@ def random_model(folder: Path) -> None:
     save_student(build_student(teacher, StudentArchitecture(layers=shape["layers"])), folder / "student")
     # Random weights say nothing of how well int8 keeps real ones.
     loose = Tolerances(int8=Tolerance(token_cosine=-1, pooled_cosine=-1))
-    convert(folder / "student", folder, ConversionSettings(onnx=["masked-lm-int8"], tolerance=loose), text[:4], text[4:8])
+    settings = ConversionSettings(onnx=["masked-lm-int8"], tolerance=loose)
+    convert(folder / "student", folder, settings, text[:4], text[4:8])
     write_card(folder, "fill-mask", "ru", [{"text": MASKED}])
 
 
