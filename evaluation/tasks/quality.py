@@ -18,9 +18,9 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import chosen_precision
-from distilrubert.evaluation.tasks.gain import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.loading import load_to_predict
 from distilrubert.evaluation.tasks.result_cache import ResultCache
+from distilrubert.evaluation.tasks.significance import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.evaluation.tasks.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
@@ -69,8 +69,8 @@ def measure_quality(
         are also training rows).
         ``linear_probe`` has the same form, for the tasks that have classes. A row ``<case>-<name>`` for each kind of
         file, with ``tasks`` only. A row for each of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES`.
-        ``gain_over_majority`` has the ``standard_error`` for each task that the teacher has learnt: see :mod:`.gain`.
-        Means and ratios are derived from it, see :mod:`distilrubert.common.derived`.
+        ``gain_over_majority`` has the ``standard_error`` for each task that the teacher has learnt, see
+        :func:`.standard_error_of_gain`. Means and ratios are derived: :mod:`distilrubert.common.derived`.
 
     Raises:
         UserError: if a folder holds no model, a task's data is invalid, or it cannot be probed.

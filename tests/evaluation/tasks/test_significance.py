@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from distilrubert.evaluation.tasks.gain import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics
 from distilrubert.evaluation.tasks.row_results import parse_rows, row_results, score_of_rows
-from distilrubert.evaluation.tasks.significance import bootstrap_p_value, holm, resampled_scores
+from distilrubert.evaluation.tasks.significance import (
+    bootstrap_p_value,
+    holm,
+    is_learnt,
+    resampled_scores,
+    standard_error_of_gain,
+)
 
 CLASSES = ([0, 1, 1, 2, 0, 1], [0, 1, 0, 2, 1, 1])
 TWO_CLASSES = ([0, 1, 1, 1, 0, 1], [0, 1, 0, 1, 1, 1])
