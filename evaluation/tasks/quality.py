@@ -23,7 +23,7 @@ from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.evaluation.tasks.significance import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
-from distilrubert.evaluation.tasks.task_runs import Summaries, TaskRunner, baseline_figures, fine_tune
+from distilrubert.evaluation.tasks.task_runs import TaskRunner, baseline_figures, fine_tune
 from distilrubert.evaluation.text.intrinsic import Ids, measure_intrinsic
 from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.heads import has_head
@@ -85,13 +85,15 @@ def measure_quality(
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
     # The baselines take seconds and come first: bad rows are found before hours of fine-tuning.
     baselines = baseline_figures(everything, data, cache)
-    frozen = [task for task in everything if task.task_kind.labelled]
-    probes = {runner.case: {task.name: runner.probed(task, data[task.name]) for task in frozen} for runner in runners}
-    fine_tuned = fine_tune(runners, tasks, data, processes)
     for runner in runners:
-        summaries = {task.name: fine_tuned[runner.case, task.name] for task in tasks}
-        figures |= _task_figures(runner, figures[runner.case], summaries, probes[runner.case])
-    figures |= baselines
+        if probes := {
+            task.name: runner.probed(task, data[task.name]) for task in everything if task.task_kind.labelled
+        }:
+            figures[runner.case]["linear_probe"] = probes
+    fine_tuned = fine_tune(runners, tasks, data, processes)
+    for case in models:
+        figures[case]["tasks"] = fine_tuned.pop(case, {})
+    figures |= {case: {"tasks": scores} for case, scores in fine_tuned.items()} | baselines
     baseline = next(iter(models))
     mains = {task.name: task.main_metric for task in tasks}
     gains = _gains(figures, baseline, mains)
@@ -108,22 +110,6 @@ def _refuse_what_cannot_be_measured(
     for task in probed:
         if not task.task_kind.labelled:
             raise UserError(f"task {task.name}: has no classes, so there is no linear probe of it")
-
-
-def _task_figures(
-    runner: TaskRunner,
-    intrinsic: Mapping[str, Any],
-    summaries: Mapping[str, Summaries],
-    probes: Mapping[str, dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """The figures of a model's row and of those of its files, by case."""
-    own = {**intrinsic, "tasks": {name: model for name, (model, _) in summaries.items()}}
-    files = {
-        f"{runner.case}-{kind}": {"tasks": {name: files[kind] for name, (_, files) in summaries.items()}}
-        for kind in runner.exporters
-        if summaries
-    }
-    return {runner.case: own | ({"linear_probe": dict(probes)} if probes else {}), **files}
 
 
 def _gains(

@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 """What :func:`~distilrubert.evaluation.tasks.finetuning.finetune` returns."""
-Summaries = tuple[dict[str, Any], dict[str, dict[str, Any]]]
-"""The scores of a model over its runs on a task, and those of each kind of file by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +48,10 @@ class TaskRunner:
     def _model(self) -> list[dict[str, Any]]:
         return model_contents(Path(self.model_folder))
 
-    def summary(self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]) -> Summaries:
-        """The scores over the runs with the chosen learning rate."""
+    def summary(
+        self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]
+    ) -> dict[str, dict[str, Any]]:
+        """The scores over the runs with the chosen learning rate, of the model and of its files, by case."""
         summary = _summary(task, [run["test"] for run in runs])
         mean = statistics.fmean(summary[task.main_metric]["values"])
         logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, mean)
@@ -61,8 +61,11 @@ class TaskRunner:
             "train_s": [run["seconds"] for run in runs],
             "validation": [run["validation"][task.main_metric] for run in runs],
         }
-        files = {name: _summary(task, [run["exported"][name] for run in runs]) for name in self.exporters}
-        return {**summary, "run": how | training}, {name: {**file, "run": how} for name, file in files.items()}
+        files = {
+            f"{self.case}-{name}": {**_summary(task, [run["exported"][name] for run in runs]), "run": how}
+            for name in self.exporters
+        }
+        return {self.case: {**summary, "run": how | training}, **files}
 
     def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
         """The scores of a linear probe."""
@@ -104,10 +107,10 @@ class FinetuningRun(NamedTuple):
 
 def fine_tune(
     runners: Sequence[TaskRunner], tasks: Sequence[TaskDefinition], data: Mapping[str, TaskRows], processes: int
-) -> dict[tuple[str, str], Summaries]:
+) -> dict[str, dict[str, Any]]:
     """Fine-tune each model on each task: with each learning rate and the first seed, then with the best and the others.
 
-    All runners have the same settings. Returns the scores by case and task.
+    All runners have the same settings. Returns the scores by case and task, of the models and of their files.
     """
     by_case, by_name = {runner.case: runner for runner in runners}, {task.name: task for task in tasks}
     results: dict[FinetuningRun, Result] = {}
@@ -133,15 +136,13 @@ def fine_tune(
     perform([FinetuningRun(*cell, rate, first) for cell in cells for rate in rates], "learning rates")
     best = {cell: max((FinetuningRun(*cell, rate, first) for rate in rates), key=score).learning_rate for cell in cells}
     perform([FinetuningRun(*cell, best[cell], seed) for cell in cells for seed in others], "seeds")
-    return {
-        (case, name): by_case[case].summary(
-            by_name[name],
-            data[name],
-            best[case, name],
-            [results[FinetuningRun(case, name, best[case, name], seed)] for seed in (first, *others)],
-        )
-        for case, name in cells
-    }
+    scores: dict[str, dict[str, Any]] = {}
+    for case, name in cells:
+        rate = best[case, name]
+        runs = [results[FinetuningRun(case, name, rate, seed)] for seed in (first, *others)]
+        for row, summary in by_case[case].summary(by_name[name], data[name], rate, runs).items():
+            scores.setdefault(row, {})[name] = summary
+    return scores
 
 
 def baseline_figures(
