@@ -47,8 +47,8 @@ def cosine(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A wall time in the unit that suits it: seconds, minutes or hours."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
+    """A wall time in the unit that suits it: seconds, minutes, hours or days."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{number(seconds / size, 2 if seconds < 10 * size else 3)} {unit}"
     return f"{number(seconds, 2)} seconds"

@@ -9,6 +9,7 @@ from pathlib import Path
 from distilrubert.common.checked_settings import validated
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
+from distilrubert.model_card.formatting import duration
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
@@ -113,7 +114,8 @@ def print_plan(run: Run) -> None:
     for state in states_of(run, stages_of(run)):
         taken = estimate(run, state) if state.reason else Estimate()
         sizes = ["" if size is None else format_size(size) for size in (taken.memory, taken.disk)]
-        table.add_row(state.stage.name, state.reason or "up to date", _duration(taken.seconds), *sizes)
+        time = "" if taken.seconds is None else duration(taken.seconds)
+        table.add_row(state.stage.name, state.reason or "up to date", time, *sizes)
     table.add_row("preflight", "the folder is checked in every run")
     if run.recipe.publish.repo_id:
         table.add_row("push", f"to {run.recipe.publish.repo_id}")
@@ -186,12 +188,3 @@ def _verify(folder: Path, settings: PublishSettings, options: argparse.Namespace
 def _show(text: str, options: argparse.Namespace, results: Results) -> None:
     """Print the results for a person, or for a machine."""
     print(json.dumps({name: result.to_dict() for name, result in results.items()}) if options.json else text)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -68,10 +68,9 @@ def summary(statements: Sequence[Statement]) -> str:
 
 
 def statements_as_json(statements: Sequence[Statement]) -> str:
-    """The form for machines. Control characters are escaped, also those that JSON allows."""
+    """The form for machines, in ASCII: what is not is escaped, control characters of a stranger too."""
     values = {"statements": [statement.to_dict() for statement in statements], "holds": all_hold(statements)}
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+    return json.dumps(values, allow_nan=False)
 
 
 def all_hold(statements: Sequence[Statement]) -> bool:

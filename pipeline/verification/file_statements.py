@@ -7,7 +7,7 @@ from typing import Any
 
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.errors import UserError
-from distilrubert.common.formats import CASES, FORMATS, SHARED_FILES, FileFormat, FormatCase
+from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, FormatCase
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.common.persistence import sha256_of
 from distilrubert.conversion.conversion_settings import Tolerances
@@ -39,7 +39,10 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     for path in (path for path in SHARED_FILES if path in details.get("sha256", {})):
         yield _check_digest(folder, path, details["sha256"][path])
     task = details.get("task", "feature-extraction")
-    agreement = functools.partial(_check_agreement, folder, _load(folder), tolerances, sentences, task)
+    checkpoint = _load(folder)
+    if isinstance(checkpoint, UserError) and rows:
+        yield checked(CHECKPOINT.path, "weights", None, None, str(checkpoint), holds=False)
+    agreement = functools.partial(_check_agreement, folder, checkpoint, tolerances, sentences, task)
     known: set[str] = set()
     for row in rows:
         if (case := CASES.get(row.case)) is None:
@@ -47,7 +50,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
             continue
         known |= {*case.format.paths}
         if lost := [path for path in case.format.paths if not (folder / path).is_file()]:
-            yield checked(case.format.path, "file", "is there", None, f"{', '.join(lost)} is missing", holds=False)
+            yield checked(case.format.path, "file", None, None, f"{', '.join(lost)} is missing", holds=False)
         else:
             yield from _check_bytes(folder, case.format, row)
             yield from agreement(case)
@@ -93,18 +96,18 @@ def _check_agreement(
 ) -> Iterator[Statement]:
     path, name = case.format.path, tolerance_name(case)
     if isinstance(checkpoint, UserError):
-        yield checked(path, "agreement", "with the checkpoint", None, str(checkpoint), holds=False)
+        yield unchecked(path, "agreement", None, "the checkpoint cannot be loaded")
         return
     try:
         require_packages(case.format.runtime)
     except UserError as error:
-        yield unchecked(path, "agreement", "with the checkpoint", str(error))
+        yield unchecked(path, "agreement", None, str(error))
         return
     try:
         values: Mapping[str, Any] = measure_parity(checkpoint, folder, [case], sentences, task).rows[0].values
     # A damaged file can make a runtime raise anything.
     except Exception as error:
-        yield checked(path, "agreement", "with the checkpoint", None, f"cannot be run: {error}", holds=False)
+        yield checked(path, "agreement", None, None, f"cannot be run: {error}", holds=False)
         return
     usual = {bound.metric: bound for bound in bounds_of(getattr(Tolerances(), name), values)}
     for bound in bounds_of(getattr(tolerances, name), values):

@@ -154,6 +154,12 @@ def test_a_folder_without_files_claims_nothing(tmp_path):
     assert list(check_files(tmp_path, None, SOME)) == []
 
 
-def test_weights_that_cannot_be_loaded_prove_nothing(hub, made):
+def test_weights_that_cannot_be_loaded_are_told_once_and_prove_nothing(hub, made):
     (hub / "model.safetensors").write_bytes(b"nonsense")
-    assert ("onnx/model.onnx", "agreement") in wrong(hub, made[1])
+    assert wrong(hub, made[1]) == {("model.safetensors", value) for value in ("weights", "size_mib", "sha256")}
+    (unproved,) = (
+        found
+        for found in check_files(hub, made[1], SOME)
+        if found.subject == "onnx/model.onnx" and found.quantity == "agreement"
+    )
+    assert unproved.verdict == "not checked"
