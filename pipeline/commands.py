@@ -31,8 +31,7 @@ from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
-from distilrubert.pipeline.summary import print_quality, print_speed, print_suite
-from distilrubert.pipeline.terminal import print_card_table
+from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite
 from distilrubert.pipeline.verification.repository import Extent, check_repository
 
 S = TypeVar("S", bound=Section)

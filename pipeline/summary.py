@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilrubert.common.derived import derive
+from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
 from distilrubert.model_card.tables import Table, quality_table, speed_table
 from distilrubert.pipeline.run import Run
-from distilrubert.pipeline.terminal import print_card_table
+from distilrubert.pipeline.terminal import new_table, print_table
 
 
 def print_tables(run: Run) -> None:
@@ -43,6 +44,15 @@ def print_suite(report: Measurements) -> None:
         for scores in [row.values["scores"]]
     ]
     print_card_table(f"{suite['title']}{told}", Table(["File", *headings, f"mean of {len(tasks)}"], rows))
+
+
+def print_card_table(title: str, table: Table) -> None:
+    """Print a table of the card."""
+    texts = table.text_columns
+    shown = new_table(title, table.head[:texts], table.head[texts:])
+    for row in table.rows:
+        shown.add_row(*(printable(cell.replace("`", "")) for cell in row))
+    print_table(shown)
 
 
 def next_steps(run: Run, recipe: Sequence[str]) -> str:

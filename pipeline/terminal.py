@@ -7,9 +7,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from distilrubert.common.errors import printable
-from distilrubert.model_card.tables import Table as CardTable
-
 # Wide enough for every table: a file or a pipe gets each row in one line.
 UNLIMITED = 100_000
 # "(1.00–1.00)" or half of "0.774 ± 0.002".
@@ -42,15 +39,6 @@ def print_table(table: Table) -> None:
             column.max_width = NARROW if column.justify == "right" else None
     console.print(table)
     console.print()
-
-
-def print_card_table(title: str, table: CardTable) -> None:
-    """Print a table of the card."""
-    texts = table.text_columns
-    shown = new_table(title, table.head[:texts], table.head[texts:])
-    for row in table.rows:
-        shown.add_row(*(printable(cell.replace("`", "")) for cell in row))
-    print_table(shown)
 
 
 def format_size(size: int) -> str:
