@@ -41,6 +41,15 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
     return _local_folder(model) or _download(str(model), revision or "main")
 
 
+def module_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Like :func:`checkpoint_folder`, but with what sentence-transformers has in folders of their own beside it."""
+    folder = checkpoint_folder(model, revision)
+    if _local_folder(model) or not (folder / "modules.json").is_file():
+        return folder
+    with _download_errors_reported(str(model), revision or "main"):
+        return Path(snapshot_download(str(model), revision=revision, allow_patterns=["?_*/*", "LICENSE*", "NOTICE*"]))
+
+
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports."""
     if folder := _local_folder(model):

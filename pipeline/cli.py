@@ -26,7 +26,7 @@ _MODULES = {
     **dict.fromkeys(("distill", "publish", "push", "card"), "run_commands"),
     **dict.fromkeys(("status", "clean"), "housekeeping"),
     "space": "space_command",
-    **dict.fromkeys(("convert", "evaluate", "benchmark", "verify"), "commands"),
+    **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),
 }
 # The commands that keep what they have finished when they are interrupted.
 _KEPT = ("distill", "evaluate", "publish")

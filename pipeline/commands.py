@@ -1,4 +1,4 @@
-"""The commands that work on a model: convert, evaluate, benchmark, verify."""
+"""The commands that work on a model: convert, trim, evaluate, benchmark, verify."""
 
 import argparse
 import os
@@ -16,6 +16,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings, CorpusSource
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings, QualitySettings
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts
 from distilrubert.evaluation.sentences.suite_scores import measure_suite
@@ -27,11 +28,13 @@ from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.inputs import file_sizes
 from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
+from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
-from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite
+from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite, print_vocabularies
+from distilrubert.pipeline.trimmed_model import trim_model_folder
 from distilrubert.pipeline.verification.repository import Extent, check_repository
 
 S = TypeVar("S", bound=Section)
@@ -63,7 +66,11 @@ def _of_options(section: type[S], values: Mapping[str, Any]) -> S:
     try:
         return validated(section, values)
     except UserError as error:
-        raise UserError(re.sub(r"^(\w+)(\.\d+)?", lambda name: f"--{name[1].replace('_', '-')}", str(error))) from None
+        raise UserError(re.sub(r"^(\w+)(\.\d+)?", lambda name: _option_of(name[1]), str(error))) from None
+
+
+def _option_of(field: str) -> str:
+    return "--held-out" if field == "validation" else f"--{field.replace('_', '-')}"
 
 
 def _check_output(path: Path) -> None:
@@ -159,6 +166,22 @@ def verify(options: argparse.Namespace) -> int:
             print(f"{statement.verdict}: {statement}", flush=True)
     print(statements_as_json(statements) if options.json else summary(statements))
     return DONE if all_hold(statements) else FAILED
+
+
+def trim(options: argparse.Namespace) -> None:
+    """Write one model with a part of its vocabulary."""
+    settings = _of_options(TrimSettings, given(options, TrimSettings))
+    column = given(options, CorpusSource)
+    corpus = _of_options(
+        CorpusSettings,
+        {
+            "sources": [{"path": str(Path(path).expanduser().absolute()), **column} for path in options.corpus],
+            **given(options, CorpusSettings),
+        },
+    )
+    report = trim_model_folder(options.model, corpus, settings, options.output)
+    print_vocabularies(report)
+    print(f"The trimmed model is in {options.output}")
 
 
 def _lines(path: Path) -> list[str]:

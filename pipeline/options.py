@@ -7,8 +7,10 @@ from typing import Any, NoReturn
 
 from distilrubert.common.configuration import Section
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings, CorpusSource
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 # Exit statuses.
@@ -148,6 +150,19 @@ def _convert(parser: Parser) -> None:
     parser.add_argument("--sentences", type=Path, metavar="FILE", help=said)
 
 
+def _trim(parser: Parser) -> None:
+    parser.add_argument("model", metavar="TEACHER", help="folder of a model, or its Hub id")
+    said = "texts: .txt .jsonl .csv, also .gz or .zst, or .parquet; a glob in quotes is a path, too"
+    parser.add_argument("--corpus", action="extend", nargs="+", required=True, metavar="PATH", help=said)
+    _add_field(parser, CorpusSource, "column", "NAME")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder to write")
+    _add_field(parser, TrimSettings, "minimum_count", "N")
+    _add_field(parser, TrimSettings, "keep_scripts", "SCRIPT")
+    _add_field(parser, TrimSettings, "keep_letters", "SCRIPT", action="extend", nargs="*")
+    said = "Share of the texts that is not counted but measured on, chosen by a hash of text and seed."
+    _add_field(parser, CorpusSettings, "validation", "SHARE", option="--held-out", text=said)
+
+
 def _evaluate(parser: Parser) -> None:
     _add_model(parser)
     _add_tasks(parser, "tasks to fine-tune on")
@@ -258,6 +273,11 @@ COMMANDS = {
         "Export a model to safetensors, ONNX and OpenVINO, and compare the files with it.",
         _convert,
         "convert runs/demo/student --output /tmp/exported --onnx fp32 int8",
+    ),
+    "trim": (
+        "Write a model with the tokens that texts need, and nothing else of it changed.",
+        _trim,
+        "trim runs/demo/teacher --corpus recipes/demo/dialogues.txt --output /tmp/trimmed",
     ),
     "evaluate": (
         "Fine-tune a model on labelled tasks, or score its vectors of sentences on a suite.",

@@ -5,15 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
-from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
-from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.checkpoints import read_model_config
 from distilrubert.modeling.downloads import checkpoint_folder
@@ -21,17 +16,14 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
     count_needed,
-    count_tokens,
     ids_in,
-    measure_resplit,
     trim_teacher,
     trim_tokenizer,
 )
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
-
-BYTES = 4  # of a number in fp32
+from distilrubert.pipeline.vocabulary_report import measure_vocabularies, texts_of_part
 
 
 def has_own_vocabulary(run: Run) -> bool:
@@ -113,7 +105,10 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
             "training_unknown_character_share": trained.unknown_character_share,
             "training_unknown_word_share": trained.unknown_word_share,
         }
-    measured = _measure(run, whole, made, counts_T)
+    teacher = teacher_config(run)
+    width = run.recipe.student.resolve(teacher, len(made)).dim
+    vocabularies = {"teacher": (whole, teacher.hidden_size), "student": (made, width)}
+    measured = measure_vocabularies(vocabularies, list(_texts(run, is_held_out=True)), counts_T)
     measured.rows[-1].values.update(lost)
     measured.save(folder / "reports" / "vocabulary.json")
     with atomic_folder(folder / "student-vocabulary") as beside:
@@ -122,43 +117,9 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
 
 def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
     """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them."""
-    corpus, seed, sentences = run.recipe.corpus, run.recipe.seed, sentence_modules(run)
+    sentences = sentence_modules(run)
     prompts = sentences.prompts if sentences else ()
-    for whole in iterate_texts(corpus.sources):
-        for text in sentences_of(whole) if corpus.sentences else (whole,):
-            keys = text_keys([text], seed)
-            if (as_fraction(keys[:, 1])[0] < corpus.validation) == is_held_out:
-                yield prompt_of(keys[0, 0], prompts) + text
-
-
-def _measure(
-    run: Run, whole: PreTrainedTokenizerFast, made: PreTrainedTokenizerFast, counts_T: NDArray[np.int64] | None
-) -> Measurements:
-    """Tokens and bytes of both vocabularies, how the held-out text is tokenised with them, and what trimming changes.
-
-    `counts_T` is how often the training text needs each of the teacher's tokens, where `made` is a part of them.
-    """
-    texts = list(_texts(run, is_held_out=True))
-    teacher = teacher_config(run)
-    width = run.recipe.student.resolve(teacher, len(made)).dim
-    rows: list[Row] = []
-    for case, tokenizer, dim in (("teacher", whole, teacher.hidden_size), ("student", made, width)):
-        tokens, unknown = count_tokens(tokenizer, texts)
-        figures: dict[str, Any] = {
-            "tokens": len(tokenizer),
-            "embeddings_mib": len(tokenizer) * (dim + 1) * BYTES / 2**20,
-            "held_out_tokens": tokens,
-            "held_out_unknown_share": unknown / max(tokens, 1),
-        }
-        if case == "student" and counts_T is not None:
-            resplit = measure_resplit(whole, made, texts)
-            figures |= {
-                "training_resplit_token_share": float(1 - counts_T[ids_in(whole, made)].sum() / max(counts_T.sum(), 1)),
-                "held_out_resplit_token_share": resplit.dropped / max(resplit.tokens, 1),
-                "held_out_resplit_text_share": resplit.changed / max(resplit.texts, 1),
-            }
-        rows.append(Row(case, figures, rows[0].values["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
-    return Measurements(Environment.capture(), rows, "teacher", {"held_out_texts": len(texts)})
+    return texts_of_part(run.recipe.corpus, run.recipe.seed, prompts, is_held_out=is_held_out)
 
 
 def teacher_config(run: Run) -> PretrainedConfig:

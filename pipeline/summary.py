@@ -46,6 +46,17 @@ def print_suite(report: Measurements) -> None:
     print_card_table(f"{suite['title']}{told}", Table(["File", *headings, f"mean of {len(tasks)}"], rows))
 
 
+def print_vocabularies(report: Measurements) -> None:
+    """Print the whole vocabulary and the trimmed one: tokens, bytes, and the held-out text that is split anew."""
+    rows = []
+    for row in report.rows:
+        shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("text", "token"))
+        told = ("" if share is None else f"{share:.2%}" for share in shares)
+        rows.append([row.case, f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", *told])
+    title = f"Vocabulary, measured on {report.details['held_out_texts']:,} held-out texts"
+    print_card_table(title, Table(["Model", "tokens", "file, MiB", "texts split anew", "tokens split anew"], rows))
+
+
 def print_card_table(title: str, table: Table) -> None:
     """Print a table of the card."""
     texts = table.text_columns

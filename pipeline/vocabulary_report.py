@@ -1,0 +1,66 @@
+"""What a vocabulary takes and how it reads text, beside the one that it was made from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
+from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
+from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
+from distilrubert.distill.corpus.sources import iterate_texts
+from distilrubert.modeling.trimming import count_tokens, ids_in, measure_resplit
+
+BYTES = 4  # of a number in fp32
+
+
+def texts_of_part(
+    corpus: CorpusSettings, seed: int, prompts: Sequence[str] = (), *, is_held_out: bool
+) -> Iterator[str]:
+    """The texts of the part of a corpus that is held out, or of the other one; a hash of text and seed decides.
+
+    Each has one of the `prompts` before it, as a corpus of sentences has.
+    """
+    for whole in iterate_texts(corpus.sources):
+        for text in sentences_of(whole) if corpus.sentences else (whole,):
+            keys = text_keys([text], seed)
+            if (as_fraction(keys[:, 1])[0] < corpus.validation) == is_held_out:
+                yield prompt_of(keys[0, 0], prompts) + text
+
+
+def measure_vocabularies(
+    vocabularies: Mapping[str, tuple[PreTrainedTokenizerFast, int]],
+    held_out: Sequence[str],
+    counts_T: NDArray[np.int64] | None = None,
+) -> Measurements:
+    """Tokens and bytes of two vocabularies, how text is tokenised with them, and what trimming changes.
+
+    Args:
+        vocabularies: by the names of their cases: the whole tokenizer or the teacher's, and the one made from it, each
+            with the width of its embeddings.
+        held_out: text from which neither was made.
+        counts_T: how often the training text needs each token of the first, where the second is a part of it.
+    """
+    (baseline, (whole, _)), (made_case, (made, _)) = vocabularies.items()
+    rows: list[Row] = []
+    for case, (tokenizer, width) in vocabularies.items():
+        tokens, unknown = count_tokens(tokenizer, held_out)
+        figures: dict[str, Any] = {
+            "tokens": len(tokenizer),
+            "embeddings_mib": len(tokenizer) * (width + 1) * BYTES / 2**20,
+            "held_out_tokens": tokens,
+            "held_out_unknown_share": unknown / max(tokens, 1),
+        }
+        if case == made_case and counts_T is not None:
+            kept, needed = int(counts_T[ids_in(whole, made)].sum()), int(counts_T.sum())
+            resplit = measure_resplit(whole, made, held_out)
+            figures |= {
+                "training_resplit_token_share": 1 - kept / max(needed, 1),
+                "held_out_resplit_token_share": resplit.dropped / max(resplit.tokens, 1),
+                "held_out_resplit_text_share": resplit.changed / max(resplit.texts, 1),
+            }
+        rows.append(Row(case, figures, rows[0].values["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
+    return Measurements(Environment.capture(), rows, baseline, {"held_out_texts": len(held_out)})
