@@ -150,6 +150,7 @@ CHECKPOINT = FORMATS["pytorch-fp32"]
 SHARED_FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 )  # fmt: skip
 """Paths of what the files of all formats are used with: configuration, tokenizer, pooling. Not every model has all."""
 

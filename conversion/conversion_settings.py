@@ -32,6 +32,13 @@ class Tolerance(Section):
     pooled_cosine: float = Field(
         ge=-1, le=1, description="Least mean cosine between the vectors of a text, which are means over its tokens."
     )
+    vector_cosine_p1: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="For encoders of sentences: least first percentile of the cosines between the vectors of a text as "
+        "they are, nothing subtracted.",
+    )
     top1_agreement: float | None = Field(
         default=None,
         ge=0,
@@ -55,13 +62,20 @@ class Tolerances(Section):
             token_cosine=0.9999,
             token_cosine_p1=0.9999,
             pooled_cosine=0.9999,
+            vector_cosine_p1=0.9999,
             top1_agreement=0.999,
         ),
         description="For safetensors and fp32 graphs. Only the order of summation differs. Measured: differences of at "
         "most 1e-5.",
     )
     bf16: Tolerance = Field(
-        default=Tolerance(token_cosine=0.999, token_cosine_p1=0.998, pooled_cosine=0.998, top1_agreement=0.98),
+        default=Tolerance(
+            token_cosine=0.999,
+            token_cosine_p1=0.998,
+            pooled_cosine=0.998,
+            vector_cosine_p1=0.998,
+            top1_agreement=0.98,
+        ),
         description="For files without int8 that are computed in bf16. Measured: token_cosine 0.9999, token_cosine_p1 "
         "0.9997, pooled_cosine 0.9992, top1_agreement 0.9946.",
     )
@@ -71,12 +85,15 @@ class Tolerances(Section):
             token_cosine=0.999,
             token_cosine_p1=0.999,
             pooled_cosine=0.999,
+            vector_cosine_p1=0.999,
             top1_agreement=0.99,
         ),
         description="For graphs whose weights are stored in 16 bits. Measured: differences of at most 0.0007.",
     )
     int8: Tolerance = Field(
-        default=Tolerance(token_cosine=0.98, token_cosine_p1=0.95, pooled_cosine=0.88, top1_agreement=0.9),
+        default=Tolerance(
+            token_cosine=0.98, token_cosine_p1=0.95, pooled_cosine=0.88, vector_cosine_p1=0.99, top1_agreement=0.9
+        ),
         description="For files with 8-bit weights and activations, in any arithmetic. A single component may be off by "
         "tenths, so only directions are bounded. Measured: token_cosine 0.9923, token_cosine_p1 0.9771, "
         "pooled_cosine 0.9399, top1_agreement 0.9546. The mean over a text of 512 tokens is close to the mean over all "

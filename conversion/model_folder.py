@@ -17,6 +17,7 @@ from distilrubert.conversion.sentence_transformers import write_sentence_transfo
 from distilrubert.conversion.writers import require_packages, write_file
 from distilrubert.modeling.checkpoints import load_pretrained
 from distilrubert.modeling.heads import has_head
+from distilrubert.modeling.sentence_modules import SentenceModules
 
 CONVERTED = tuple(
     dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
@@ -30,6 +31,7 @@ def convert(
     settings: ConversionSettings,
     sentences: Sequence[str],
     calibration: Sequence[str] = (),
+    encoder: SentenceModules | None = None,
 ) -> Measurements:
     """Write the files of a model into `output` and return how closely they agree with it.
 
@@ -44,6 +46,7 @@ def convert(
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
         calibration: real text on which the ranges of activations are seen for int8, best none of `sentences`.
+        encoder: of an encoder of sentences, what its vectors are; the texts then have its prompts in them.
 
     Returns:
         A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`. ``details`` has the tolerances
@@ -70,10 +73,15 @@ def convert(
         for entry in wanted:
             write_file(entry.case, source, work)
         write_sentence_transformers_files(
-            work, dim=checkpoint.model.config.hidden_size, max_length=checkpoint.tokenizer.model_max_length
+            work,
+            dim=checkpoint.model.config.hidden_size,
+            max_length=checkpoint.tokenizer.model_max_length,
+            sentences=encoder,
         )
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
-        measurements = measure_parity(checkpoint, work, cases, sentences, settings.task)
+        measurements = measure_parity(
+            checkpoint, work, cases, sentences, settings.task, encoder.pooling if encoder else None
+        )
         measurements.details["tolerance"] = settings.tolerance.model_dump()
         others = [name for name in SHARED_FILES if (work / name).is_file()]
         measurements.details["sha256"] = {name: sha256_of(work / name) for name in others}

@@ -23,6 +23,7 @@ from distilrubert.conversion.export_source import full_length_texts
 from distilrubert.modeling.checkpoints import Checkpoint
 from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
+from distilrubert.modeling.sentence_modules import PoolingMode
 
 PADDED_BATCH = 32
 Hidden = NDArray[np.floating[Any]]
@@ -39,6 +40,7 @@ def measure_parity(
     cases: Sequence[FormatCase],
     sentences: Sequence[str],
     task: str = "feature-extraction",
+    pooling: PoolingMode | None = None,
 ) -> Measurements:
     """Compare each file with the checkpoint that it was made of.
 
@@ -57,11 +59,13 @@ def measure_parity(
         cases: the files to compare, and in which arithmetic.
         sentences: real text, of various lengths.
         task: what the files return that have no task of their own: hidden states, or logits for fill-mask.
+        pooling: of an encoder of sentences, how its vectors are made.
 
     Returns:
         A row for each case. Under ``single``, ``padded`` and ``full_length`` it has maximal_difference and
         mean_difference (absolute, of components), token_cosine (mean), token_cosine_p1 (first percentile),
-        minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, and, where there is a head, top1_agreement
+        minimal_token_cosine, pooled_cosine (mean), minimal_pooled_cosine, for an encoder of sentences vector_cosine_p1
+        (of the vectors as they are, first percentile over the texts), and, where there is a head, top1_agreement
         (share of tokens with the same first prediction). Beside them it has size_mib and ``sha256`` by path of all
         files of the format; path and hint.
     """
@@ -69,7 +73,7 @@ def measure_parity(
     rows: dict[str, Row] = {}
     # One task after the other: logits of a large vocabulary take gigabytes.
     for returned in dict.fromkeys(case.format.task or task for case in cases):
-        comparer = _Comparer(checkpoint, returned, texts)
+        comparer = _Comparer(checkpoint, returned, texts, pooling)
         chosen = [case for case in cases if (case.format.task or task) == returned]
         rows |= {case.name: _row(comparer, folder, case) for case in chosen}
         tokens = comparer.tokens
@@ -178,8 +182,11 @@ def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
 class _Comparer:
     """Compares computations of texts with the truth."""
 
-    def __init__(self, checkpoint: Checkpoint, task: str, texts: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, task: str, texts: Mapping[str, Sequence[str]], pooling: PoolingMode | None
+    ) -> None:
         self.checkpoint = checkpoint
+        self._pooling = pooling if task == "feature-extraction" else None
         self.task = task
         self.texts = texts
         reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
@@ -206,9 +213,16 @@ class _Comparer:
             "maximal_difference": float(difference_TD.max()),
             "mean_difference": float(difference_TD.mean()),
             "token_cosines_T": _cosine(centred_TD, centred_truth_TD),
+            **self._vector_cosine(hidden_TD, truth_TD),
             "pooled_cosine": float(_cosine(centred_TD.mean(axis=0), centred_truth_TD.mean(axis=0))),
             "agreements_T": self._predictions(hidden_TD) == self._predictions_T[kind][index],
         }
+
+    def _vector_cosine(self, hidden_TD: Hidden, truth_TD: Hidden) -> dict[str, float]:
+        if self._pooling is None:
+            return {}
+        pooled = (states[0] if self._pooling == "cls" else states.mean(axis=0) for states in (hidden_TD, truth_TD))
+        return {"vector_cosine": float(_cosine(*pooled))}
 
     @torch.inference_mode()
     def _predictions(self, hidden_TD: Hidden) -> NDArray[np.int64]:
@@ -248,6 +262,7 @@ def _summary(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "token_cosine": float(token_cosines.mean()),
         "token_cosine_p1": float(np.percentile(token_cosines, 1)),
         "minimal_token_cosine": float(token_cosines.min()),
+        **({"vector_cosine_p1": float(np.percentile(vectors, 1))} if (vectors := columns.get("vector_cosine")) else {}),
         "pooled_cosine": float(np.mean(columns["pooled_cosine"])),
         "minimal_pooled_cosine": float(np.min(columns["pooled_cosine"])),
         **({"top1_agreement": float(agreements_T.mean())} if len(agreements_T) else {}),

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -86,23 +88,29 @@ def card_data(run: CardInput) -> ModelCardData:
     """The card's front matter."""
     settings, teacher = run.settings, run.facts.teacher
     results = eval_results(run.quality) if run.quality else []
+    is_encoder = run.prompts is not None
+    tags = ["sentence-transformers", "feature-extraction"] if is_encoder else []
     formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
         license=settings.license,
         license_name=settings.license_name,
         license_link=settings.license_link,
-        library_name="transformers",
-        pipeline_tag="fill-mask",
+        library_name="sentence-transformers" if is_encoder else "transformers",
+        pipeline_tag="sentence-similarity" if is_encoder else "fill-mask",
         base_model=teacher.id,
         base_model_relation="finetune" if teacher.id else None,
         datasets=settings.datasets or None,
-        tags=["distilbert", "knowledge-distillation", *formats, *settings.tags],
+        tags=["distilbert", "knowledge-distillation", *tags, *formats, *settings.tags],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        widget=[{"text": settings.example}],
+        widget=[_similarity_widget(settings.sentences) if is_encoder else {"text": settings.example}],
         model_name=run.facts.name,
         eval_results=results or None,
     )
+
+
+def _similarity_widget(sentences: Sequence[str]) -> dict[str, Any]:
+    return {"source_sentence": sentences[0], "sentences": list(sentences[1:] or sentences)}
 
 
 def eval_results(quality: Measurements) -> list[EvalResult]:

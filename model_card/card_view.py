@@ -43,6 +43,8 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
         "has_int8": any(entry.precision == "int8" for entry in FORMATS.values() if entry.path in run.files),
         "sentence_transformers": "modules.json" in run.files,
+        "encoder": run.prompts is not None,
+        "prompts": {name: prompt for name, prompt in (run.prompts or {}).items() if prompt},
         "file_table": file_table(run.files).markdown,
         "parity_table": run.parity and parity_table(run.parity).markdown,
         "loss_table": run.training and loss_table(run.training).markdown,

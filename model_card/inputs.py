@@ -11,7 +11,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_facts import CardFacts
 from distilrubert.model_card.card_settings import CardSettings
-from distilrubert.model_card.report_forms import CONFIG, FORMS
+from distilrubert.model_card.report_forms import CONFIG, ENCODER, FORMS
 
 REPORTS = tuple(FORMS)
 FACTS = "reports/card.json"
@@ -24,12 +24,14 @@ class CardInput:
     Attributes:
         config: the student's ``config.json``.
         files: size in bytes of each file of the model repository, by its path in it.
+        prompts: of an encoder of sentences, what it puts before texts; None for other models.
         pretraining: the report on a teacher that the recipe trains itself.
     """
 
     facts: CardFacts
     config: Mapping[str, Any]
     files: Mapping[str, int]
+    prompts: Mapping[str, str] | None = None
     pretraining: Measurements | None = None
     training: Measurements | None = None
     parity: Measurements | None = None
@@ -51,7 +53,12 @@ def read_card_input(hub: Path) -> CardInput:
     facts = stated_settings(CardFacts, read_json(hub / FACTS), hub / FACTS, "")
     config = read_json(hub / "config.json")
     stated_settings(CONFIG, config, hub / "config.json", "")
-    return CardInput(facts, config, file_sizes(hub), **read_reports(hub))
+    return CardInput(facts, config, file_sizes(hub), _prompts_in(hub), **read_reports(hub))
+
+
+def _prompts_in(hub: Path) -> dict[str, str] | None:
+    file = hub / "config_sentence_transformers.json"
+    return stated_settings(ENCODER, read_json(file), file, "").prompts if file.is_file() else None
 
 
 def read_reports(hub: Path) -> dict[str, Measurements]:

@@ -102,3 +102,5 @@ FORMS = {"pretraining": TRAINING, "training": TRAINING, "parity": PARITY, "speed
 CONFIG: type[BaseModel] = _form(
     n_layers=int, n_heads=int, dim=int, hidden_dim=int, vocab_size=int, max_position_embeddings=int
 )
+# Any model: only an encoder of sentences has the file.
+ENCODER: Any = _form(prompts=dict[str, str])

@@ -42,6 +42,7 @@ PARITY_COLUMNS = {
     "token_cosine": "Cosine of token vectors",
     "token_cosine_p1": "1st percentile over tokens",
     "pooled_cosine": "Cosine of sentence vectors",
+    "vector_cosine_p1": "Cosine of vectors as published, 1st percentile",
     "top1_agreement": "Same first prediction for a token",
 }
 NO_VALUE = "–"

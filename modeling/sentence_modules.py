@@ -13,6 +13,9 @@ from distilrubert.common.persistence import read_json
 
 PoolingMode = Literal["mean", "cls"]
 
+CONFIG_FILE = "config_sentence_transformers.json"
+"""Where the prompts are; our own models have it if they are made to encode sentences."""
+
 _PACKAGE = "sentence_transformers."
 _KNOWN = ("Transformer", "Pooling", "Normalize")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -88,12 +91,12 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
 
 def prompts_in(folder: Path) -> tuple[str, str | None]:
     """The prompts of queries (empty without) and of documents (None without)."""
-    file = folder / "config_sentence_transformers.json"
+    file = folder / CONFIG_FILE
     config = read_json(file) if file.is_file() else {}
     prompts = config.get("prompts") or {}
-    if default := config.get("default_prompt_name"):
-        return prompts.get(default, ""), prompts.get(default, "")
-    return prompts.get("query") or "", next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
+    default = prompts.get(config.get("default_prompt_name"))
+    documents = (prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts)
+    return prompts.get("query") or default or "", next(documents, default)
 
 
 def refuse_foreign_modules(folder: Path) -> None:

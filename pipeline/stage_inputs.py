@@ -70,7 +70,7 @@ def of_student(run: Run) -> Mapping[str, Any]:
 
 def of_conversion(run: Run) -> Mapping[str, Any]:
     """What decides the exported files, and how they are compared."""
-    return {"conversion": recorded(run.recipe.conversion), "version": CONVERSION_VERSION}
+    return {"conversion": recorded(run.recipe.conversion), "version": CONVERSION_VERSION, **_sentences(run)}
 
 
 def of_speed(run: Run) -> Mapping[str, Any]:

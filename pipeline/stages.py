@@ -119,7 +119,8 @@ def _convert(run: Run, folder: Path) -> None:
     sequences, tokenizer = held_out(run)["student"][:PARITY_SENTENCES], load_student(run.student).tokenizer
     # A corpus may have no held-out text.
     sentences = tokenizer.batch_decode(sequences, skip_special_tokens=True) or default_sentences()
-    parity = convert(run.student, folder / "exported", run.recipe.conversion, sentences, _calibration_of(run))
+    settings, encoder = run.recipe.conversion, sentence_modules(run)
+    parity = convert(run.student, folder / "exported", settings, sentences, _calibration_of(run), encoder)
     parity.save(folder / "reports" / "parity.json")
 
 

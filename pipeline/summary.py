@@ -75,6 +75,10 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     # Python takes the strings of JSON, and single quotes keep a shell from them.
     folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), run.recipe.card.example))
     script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
+    if run.recipe.sentences:
+        texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
+        load = f"from sentence_transformers import SentenceTransformer; model = SentenceTransformer({folder})"
+        script = f"{load}; vectors = model.encode({texts}); print(model.similarity(vectors, vectors))"
     push = [*_publish_command(python), *recipe, "--repo-id", f"USER/{run.recipe.name}"]
     return (
         f"{_what_to_expect(run)}The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"

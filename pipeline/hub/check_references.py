@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
+from distilrubert.conversion.sentence_transformers import NORMALIZE
 from distilrubert.pipeline.hub.files import ModelFolder
 from distilrubert.pipeline.statement import Statement, first_line, problem
 
@@ -69,6 +70,8 @@ def _check_sentence_transformers(folder: ModelFolder) -> Iterator[Statement]:
     modules = folder.json("modules.json") or []
     for module in modules if isinstance(modules, list) else []:
         path = module.get("path", "") if isinstance(module, dict) else ""
+        if path and module.get("type") == NORMALIZE["type"]:
+            continue
         if path and f"{path}/config.json" not in folder:
             yield problem("modules.json", f"names the module {path}, but {path}/config.json is missing")
             continue

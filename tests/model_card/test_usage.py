@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
 from distilrubert.model_card.card import write_card
 from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.sentence_modules import SentenceModules
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import Teacher
 from tests.model_card.example_run import RECIPE, REPORTS, write_run
@@ -18,7 +20,9 @@ from tests.model_card.example_run import RECIPE, REPORTS, write_run
 NAME = RECIPE["name"]
 
 
-def _publish(tmp_path: Path, teacher: Teacher, sentences: list[str], **conversion: Any) -> str:
+def _publish(
+    tmp_path: Path, teacher: Teacher, sentences: list[str], encoder: SentenceModules | None = None, **conversion: Any
+) -> str:
     """A run with a real model; its card, and the model under the name that the card calls it by."""
     save_student(build_student(teacher, StudentArchitecture(layers=2)), tmp_path / "student")
     recipe = {**RECIPE, "publish": {"repo_id": None}}
@@ -27,7 +31,7 @@ def _publish(tmp_path: Path, teacher: Teacher, sentences: list[str], **conversio
     # bounds are those of tests/conversion.
     loose = {"bf16": {"token_cosine": 0.998, "token_cosine_p1": 0.99, "pooled_cosine": 0.998, "top1_agreement": 0.95}}
     settings = ConversionSettings(**conversion, tolerance=loose)
-    parity = convert(tmp_path / "student", tmp_path / NAME, settings, sentences, sentences)
+    parity = convert(tmp_path / "student", tmp_path / NAME, settings, sentences, sentences, encoder)
     parity.save(run / "reports" / "parity.json")
     (run / "hub").rename(run / "unused")
     (tmp_path / NAME).rename(run / "hub")
@@ -110,3 +114,26 @@ def test_blocks_of_files_that_fill_masks_run(
     assert "last_hidden_state" not in "".join(blocks["ONNX Runtime"] + blocks["OpenVINO"])
     # Sentence vectors are in the checkpoint alone.
     assert "On ONNX Runtime, add" not in card
+
+
+@pytest.mark.parametrize("prompted", [True, False])
+def test_blocks_of_an_encoder_of_sentences_run(
+    tmp_path: Path, tiny_teacher: Teacher, sentences: list[str], monkeypatch: pytest.MonkeyPatch, prompted: bool
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    encoder = SentenceModules("mean", "Кто: ", "Это: ") if prompted else SentenceModules()
+    card = _publish(tmp_path, tiny_teacher, sentences, encoder, onnx=[])
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks(card)
+    assert list(blocks) == ["Sentence Transformers", "Transformers"]
+    names = _run(blocks["Sentence Transformers"][0])
+    torch.testing.assert_close(names["similarities"].diagonal(), torch.ones(2))
+    if prompted:
+        assert _run(blocks["Sentence Transformers"][1])["scores"].shape == (1, 2)
+        assert "`Кто: ` before a query, `Это: ` before a document." in card
+    metadata = ModelCard(card).data
+    assert (metadata.pipeline_tag, metadata.library_name) == ("sentence-similarity", "sentence-transformers")
+    assert set(metadata.widget[0]) == {"source_sentence", "sentences"}
+    assert "is an encoder of sentences for Russian" in card
+    assert "pipeline(" not in card
+    assert "not trained on sentence pairs" not in card

@@ -48,8 +48,10 @@ def test_prompts_are_those_of_queries_and_of_documents(tmp_path: Path) -> None:
     )
     config["default_prompt_name"] = "query"
     assert read_sentence_modules(write(tmp_path, modules, pooling, config)) == SentenceModules(
-        "mean", "query: ", "query: "
+        "mean", "query: ", "passage: "
     )
+    config["prompts"] = {"query": "q "}
+    assert read_sentence_modules(write(tmp_path, modules, pooling, config)) == SentenceModules("mean", "q ", "q ")
 
 
 @pytest.mark.parametrize(

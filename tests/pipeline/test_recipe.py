@@ -89,6 +89,7 @@ def test_the_resolved_recipe_is_a_recipe_again(write, tmp_path):
 def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
     monkeypatch.setenv("DISTILRUBERT_DATA", "/data")
     monkeypatch.setenv("DISTILRUBERT_CORPUS", "/corpus")
+    monkeypatch.setenv("DISTILRUBERT_E5", "/e5")
     assert load_recipe(recipe).name
 
 
