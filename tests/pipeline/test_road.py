@@ -123,7 +123,8 @@ def test_the_reports_say_what_was_done(run_dir):
     assert [row["case"] for row in quality["rows"]] == ["teacher", "student", *files, "bag-of-words", "majority-class"]
     speed = json.loads((run_dir / "reports/speed.json").read_text())
     assert speed["baseline"] == speed["rows"][0]["case"] == "teacher-pytorch-fp32"
-    assert speed["rows"][0]["ratio"] == 1
+    # Raw values alone: what follows from them is derived by whoever reads it.
+    assert all(len(row["batches"]["1"]["starts_s"]) == 1 and "latency_s" not in row for row in speed["rows"])
 
 
 @pytest.mark.slow
