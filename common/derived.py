@@ -69,8 +69,9 @@ def _derive_row(row: Row, report: Measurements, mains: Mapping[str, Mapping[str,
 
 
 def _worst_values(row: Row) -> dict[str, float]:
-    ways = [row.values[way] for way in WAYS if row.values.get(way)]
-    return {metric: worst_of(metric, [way[metric] for way in ways]) for metric in (ways[0] if ways else ())}
+    first, *others = [row.values[way] for way in WAYS if row.values.get(way)] or [{}]
+    shared = [metric for metric in first if all(metric in way for way in others)]
+    return {metric: worst_of(metric, [way[metric] for way in (first, *others)]) for metric in shared}
 
 
 def _speed_values(row: Row, report: Measurements) -> dict[str, Any]:
@@ -124,12 +125,12 @@ def _summarised(score: Any) -> Any:
 
 def _main_means(report: Measurements, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """The mean of the main score of each fine-tuned task, by case."""
-    about = report.details.get("tasks", {})
+    mains = {task: about.get("main_metric") for task, about in report.details.get("tasks", {}).items()}
     return {
         row.case: {
-            task: scores[main]["mean"]
+            task: score["mean"]
             for task, scores in row.values.get("tasks", {}).items()
-            if (main := about.get(task, {}).get("main_metric")) in scores
+            if isinstance(score := scores.get(mains.get(task)), Mapping) and "mean" in score
         }
         for row in rows
     }

@@ -90,3 +90,12 @@ def test_a_stated_share_or_mean_does_not_count(tmp_path: Any) -> None:
 def test_older_results_keep_what_they_state() -> None:
     values = {"latency_s": 2.0, "latency_ratio": 3.0, "batches": {"1": {"median_s": 2.0}}}
     assert derive(report(("a", values))).rows[0].values == values
+
+
+def test_what_a_report_from_elsewhere_lacks_is_not_derived() -> None:
+    ways = {"single": {"token_cosine": 0.9, "pooled_cosine": 0.5}, "padded": {"token_cosine": 0.8}}
+    values = derive(report(("onnx-fp32", ways))).rows[0].values
+    assert values == {**ways, "token_cosine": 0.8}
+    for main in ("rows", "run", "f1", None):
+        found = derive(report(("teacher", scored(0.5)), tasks={"moods": {"main_metric": main}}))
+        assert found["teacher"].ratio is None
