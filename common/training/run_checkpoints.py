@@ -56,7 +56,7 @@ class Checkpoints:
         """The checkpoint of the highest step; None where there is none."""
         return max(self._all(), key=_step_of, default=None)
 
-    def save(self, step: int, module: nn.Module, moments: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
+    def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Path:
         """Write the checkpoint of `step`, then remove all but the newest `keep`.
 
         Raises:
@@ -65,7 +65,7 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{step:08}"
         with atomic_folder(path) as folder:
             save_model(module, str(folder / _MODEL))
-            save_file(dict(moments), folder / _OPTIMIZER)
+            save_file(moments_of(optimizer), folder / _OPTIMIZER)
             (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         for old in sorted(self._all(), key=_step_of)[: -self._keep]:
             _remove(old)

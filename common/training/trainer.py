@@ -38,7 +38,6 @@ from distilrubert.common.training.ranks import destroy_process_group, largest, o
 from distilrubert.common.training.run_checkpoints import (
     Checkpoints,
     load_weights,
-    moments_of,
     read_state,
     restore,
     save_weights,
@@ -335,9 +334,9 @@ class _Loop:
         if not self.settings.keep_checkpoints:
             return state
         with progress.timed("checkpoint"):
-            moments = moments_of(self.update.optimizer)
             self.newest = on_main(
-                accelerator, lambda: self.checkpoints.save(progress.step, self.run.objective, moments, state)
+                accelerator,
+                lambda: self.checkpoints.save(progress.step, self.run.objective, self.update.optimizer, state),
             )
         self.saved_at, self.saved_step = time.monotonic(), progress.step
         return state

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of, read_state, restore
+from distilrubert.common.training.run_checkpoints import Checkpoints, read_state, restore
 
 
 class Tied(nn.Module):
@@ -44,7 +44,7 @@ def same(left: nn.Module, right: nn.Module) -> bool:
 
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     module, optimizer = trained(3)
-    path = Checkpoints(tmp_path, keep=1).save(3, module, moments_of(optimizer), {"step": 3})
+    path = Checkpoints(tmp_path, keep=1).save(3, module, optimizer, {"step": 3})
     uninterrupted, _ = trained(2, module, optimizer)
     fresh, fresh_optimizer = trained(0)
     restore(path, fresh, fresh_optimizer)
@@ -57,17 +57,17 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path:
 def test_what_was_restored_survives_the_checkpoint(tmp_path: Path) -> None:
     module, optimizer = trained(3)
     checkpoints = Checkpoints(tmp_path, keep=1)
-    path = checkpoints.save(3, module, moments_of(optimizer), {})
+    path = checkpoints.save(3, module, optimizer, {})
     fresh, fresh_optimizer = trained(0)
     restore(path, fresh, fresh_optimizer)
-    checkpoints.save(4, fresh, moments_of(fresh_optimizer), {})
+    checkpoints.save(4, fresh, fresh_optimizer, {})
     assert not path.exists()
     assert same(trained(1, fresh, fresh_optimizer)[0], trained(4)[0])
 
 
 def test_a_checkpoint_holds_each_weight_once_and_no_pickle(tmp_path: Path) -> None:
     module, optimizer = trained(1)
-    path = Checkpoints(tmp_path, keep=1).save(1, module, moments_of(optimizer), {})
+    path = Checkpoints(tmp_path, keep=1).save(1, module, optimizer, {})
     assert sorted(file.name for file in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
     assert sum(tensor.numel() for tensor in load_file(path / "model.safetensors").values()) == 20 * 8 + 20
 
@@ -77,7 +77,7 @@ def test_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "new" / "checkpoints", keep=2)
     assert checkpoints.prepare() is None
     for step in (9, 10, 99_999_999, 100_000_000):
-        checkpoints.save(step, module, moments_of(optimizer), {})
+        checkpoints.save(step, module, optimizer, {})
     names = ["checkpoint-100000000", "checkpoint-99999999"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == names
     assert checkpoints.newest() == checkpoints.folder / "checkpoint-100000000"
@@ -95,8 +95,8 @@ def test_unfinished_ones_are_cleared_away_and_strangers_left_alone(tmp_path: Pat
 def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     module, optimizer = trained(1)
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(1, module, moments_of(optimizer), {"take": 1})
-    assert read_state(checkpoints.save(1, module, moments_of(optimizer), {"take": 2})) == {"take": 2}
+    checkpoints.save(1, module, optimizer, {"take": 1})
+    assert read_state(checkpoints.save(1, module, optimizer, {"take": 2})) == {"take": 2}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -104,13 +104,13 @@ def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoint(tmp_path: Path, limit: int) -> None:
     module, optimizer = trained(1)
     checkpoints = Checkpoints(tmp_path, keep=1)
-    older = checkpoints.save(1, module, moments_of(optimizer), {})
+    older = checkpoints.save(1, module, optimizer, {})
     before = {file.name: file.read_bytes() for file in older.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(UserError, match=r"checkpoint-00000002: cannot be written: .*"):
-            checkpoints.save(2, module, moments_of(optimizer), {"curves": list(range(1000))})
+            checkpoints.save(2, module, optimizer, {"curves": list(range(1000))})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {file.name: file.read_bytes() for file in older.iterdir()} == before
@@ -131,7 +131,7 @@ def _truncate(path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     module, optimizer = trained(1)
-    path = Checkpoints(tmp_path, keep=1).save(1, module, moments_of(optimizer), {})
+    path = Checkpoints(tmp_path, keep=1).save(1, module, optimizer, {})
     damage(path / name)
     with pytest.raises(UserError, match="checkpoint-00000001: the checkpoint cannot be read"):
         restore(path, module, optimizer)
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: Callab
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     module, optimizer = trained(1)
-    path = Checkpoints(tmp_path, keep=1).save(1, module, moments_of(optimizer), {})
+    path = Checkpoints(tmp_path, keep=1).save(1, module, optimizer, {})
     other = Tied(width=4)
     with pytest.raises(UserError, match="cannot be read"):
         restore(path, other, torch.optim.AdamW(other.parameters()))
