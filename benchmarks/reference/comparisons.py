@@ -8,7 +8,7 @@ import numpy as np
 from results import HELD_OUT, PROBE, Result, all_tasks, probed_tasks
 from scipy import stats
 
-from distilrubert.evaluation.tasks.significance import SIGNIFICANCE, bootstrap_p_value, holm, resampled_scores
+from distilrubert.evaluation.tasks.significance import SIGNIFICANCE, bootstrap_p_value, resampled_scores
 
 # The student whose losses are left out one by one, and the model without each loss.
 ABLATED_STUDENT = "base"
@@ -130,3 +130,12 @@ def _compare_task(first: Result, second: Result, task: str, part: str, title: st
             error = 100 * math.hypot(*((score.std or 0.0) / math.sqrt(score.seeds) for score in scores))
     kind = FROZEN if part == PROBE else FINE_TUNED
     return Comparison(kind, f"{title}, %", own - other, max(abs(own), abs(other)), error, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, adjusted so that each can be compared with ``SIGNIFICANCE`` (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

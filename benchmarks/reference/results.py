@@ -12,9 +12,8 @@ from models import MODELS, Model
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.evaluation.tasks import gain
 from distilrubert.evaluation.tasks.baselines import MAJORITY
-from distilrubert.evaluation.tasks.significance import critical_value
+from distilrubert.evaluation.tasks.significance import critical_value, is_learnt
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 
 TEACHER = "teacher"
@@ -144,7 +143,7 @@ class Result:
             return False
         figures = [row.values["tasks"].get(task, {}) for row in self.report.rows if row.case in (case, MAJORITY)]
         if len(figures) == 2 and all("rows" in of_row for of_row in figures):
-            return gain.is_learnt(self.main_metric(task), *figures)
+            return is_learnt(self.main_metric(task), *figures)
         return score.mean - majority > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
 
     def answers_one_class(self, task: str) -> bool:

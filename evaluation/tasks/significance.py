@@ -1,4 +1,4 @@
-"""Which differences between models are significant: a paired bootstrap over test rows, and Holm's correction.
+"""Which differences between models are significant: a paired bootstrap over test rows.
 
 And how much of the teacher's lead over the majority class a model keeps.
 """
@@ -54,15 +54,6 @@ def bootstrap_p_value(difference: float, resampled: NDArray[np.float64]) -> floa
     """
     larger = np.abs(resampled - difference) >= abs(difference)
     return float((1 + larger.sum()) / (1 + len(resampled)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values of several tests, adjusted so that each can be compared with :data:`SIGNIFICANCE` (Holm 1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def critical_value(freedom: float) -> float:

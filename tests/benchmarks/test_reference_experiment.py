@@ -347,3 +347,12 @@ def test_models_are_made_measured_and_skipped_when_done(
     before = {path: path.stat().st_mtime_ns for path in results.iterdir()}
     assert "done in" not in run()
     assert {path: path.stat().st_mtime_ns for path in results.iterdir()} == before
+
+
+def test_holm_by_hand() -> None:
+    report_module()
+    holm = sys.modules["comparisons"].holm
+    # Sorted: .01 x 4, .02 x 3, .03 x 2 (not less than the one before), .04 x 1.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -7,7 +7,6 @@ from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics
 from distilrubert.evaluation.tasks.row_results import parse_rows, row_results, score_of_rows
 from distilrubert.evaluation.tasks.significance import (
     bootstrap_p_value,
-    holm,
     is_learnt,
     resampled_scores,
     standard_error_of_gain,
@@ -83,13 +82,6 @@ def test_p_values() -> None:
     assert bootstrap_p_value(0.005, own - one_wrong) > 0.3
     assert bootstrap_p_value(0.2, own - many_wrong) == pytest.approx(1 / 1001)
     assert bootstrap_p_value(0.0, own - own) == 1.0
-
-
-def test_holm_by_hand() -> None:
-    # Sorted: .01 x 4, .02 x 3, .03 x 2 (not less than the one before), .04 x 1.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def figures(predictions: list[int], references: list[int]) -> dict:
