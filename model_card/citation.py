@@ -31,23 +31,9 @@ _BIBTEX_SPECIAL = {ord(character): f"\\{character}" for character in "&%$#_{}"} 
 
 
 def describe_method(run: CardInput) -> dict[str, Any]:
-    """The paper to cite, in BibTeX, where the losses come from, and the works that this sentence names."""
-    keys = _keys(run)
-    number = {key: place for place, key in enumerate(keys[1:], start=1)}
-    if run.settings.method == "distilrubert":
-        origins = (
-            f"The losses are those of the first DistilRuBERT. It was trained on OpenSubtitles [{number[SUBTITLES]}] "
-            f"and the social-media part of Taiga [{number[TAIGA]}].\n"
-            f"They follow DistilBERT [{number[DISTILBERT]}] and its example code [{number[EXAMPLE]}]."
-        )
-    else:
-        across = f" The losses across two vocabularies follow [{number[METHOD]}]." if METHOD in number else ""
-        origins = f"The losses follow DistilBERT and its example code [{number[EXAMPLE]}].{across}"
-    return {
-        "method_entry": _bibtex()[keys[0]],
-        "origins": origins,
-        "references": [_WORKS[key] for key in keys[1:]],
-    }
+    """The paper to cite, in BibTeX, and the other works, which the template calls by their numbers from 1 on."""
+    method, *others = _keys(run)
+    return {"method_entry": _bibtex()[method], "references": [_WORKS[key] for key in others]}
 
 
 def _keys(run: CardInput) -> list[str]:
