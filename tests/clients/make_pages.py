@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
-from distilrubert.conversion.finetuned import export_finetuned
 from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.writers import export_finetuned
 from distilrubert.model_card.space.demo_page import HubModel, write_page
 from distilrubert.modeling.architecture import PRESETS, StudentArchitecture
 from distilrubert.modeling.student import build_student, save_student
