@@ -11,6 +11,7 @@ from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
 from distilrubert.model_card.tables import Table, quality_table, speed_table
+from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
 
@@ -83,9 +84,24 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     return (
         f"{_what_to_expect(run)}The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
         f"  {shlex.join([python, '-c', script])}\n\n"
-        f"and push it:\n\n"
+        f"{_page_commands(run, python)}"
+        f"and push it{', with --space together with its page' if _has_page(run) else ''}:\n\n"
         f"  {shlex.join(push)}"
     )
+
+
+def _has_page(run: Run) -> bool:
+    return PAGE_FILE.case in run.recipe.conversion.cases
+
+
+def _page_commands(run: Run, python: str) -> str:
+    """How to try a model that fills masks in a browser; nothing for one without the file for it."""
+    if not _has_page(run):
+        return ""
+    hub, page = str(short_path(run.hub)), str(short_path(run.folder / "page"))
+    make = [python, "-m", "distilrubert.pipeline", "space", hub, "--output", page]
+    serve = [python, "-m", "http.server", "--bind", "127.0.0.1", "--directory", page]
+    return f"in your browser at http://127.0.0.1:8000,\n\n  {shlex.join(make)}\n  {shlex.join(serve)}\n\n"
 
 
 def _what_to_expect(run: Run) -> str:

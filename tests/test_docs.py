@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Programs of others: what they accept is theirs to test.
-OTHERS = {"hf", "pip", "git", "accelerate", "export", "cd", "grep", "pre-commit"}
+OTHERS = {"hf", "pip", "npm", "git", "accelerate", "export", "cd", "grep", "pre-commit"}
 
 
 @dataclass(frozen=True)

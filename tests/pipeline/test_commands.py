@@ -97,7 +97,10 @@ def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, sta
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(ROOT / "recipes/demo.yaml", ["""card.example='Это "да"? Нет, д`[MASK]$'"""])
     said = next_steps(Run(recipe, tmp_path.parent / "it's"), ["my recipe.yaml"])
-    arguments, push = (shlex.split(line) for line in said.splitlines() if line.startswith("  "))
+    arguments, page, server, push = (shlex.split(line) for line in said.splitlines() if line.startswith("  "))
+    assert page[3:] == ["space", str(tmp_path.parent / "it's/hub"), "--output", str(tmp_path.parent / "it's/page")]
+    assert server[1:3] == ["-m", "http.server"]
+    assert server[-1] == page[-1]
     assert push == [*again, "my recipe.yaml", "--repo-id", "USER/demo"]
     assert arguments[1] == "-c"
     call = ast.parse(arguments[2]).body[-1].value.args[0].value
@@ -110,6 +113,12 @@ def test_a_run_that_trains_its_teacher_says_what_to_expect(tmp_path):
     assert "not how good a student can be" in next_steps(Run(demo, tmp_path), [])
     loaded = demo.model_copy(update={"teacher": TeacherSettings(model="some/teacher")})
     assert next_steps(Run(loaded, tmp_path), []).startswith("The model repository is in")
+
+
+def test_a_model_without_the_file_of_the_page_is_not_shown_in_a_browser(tmp_path):
+    assert "http.server" not in next_steps(
+        Run(load_recipe(ROOT / "recipes/demo.yaml", ["conversion.onnx=[int8]"]), tmp_path), []
+    )
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])
