@@ -6,7 +6,6 @@ Axes: N examples, B batch, D width.
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from distilrubert.common.persistence import atomic_file
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.padding import collate
+from distilrubert.common.training.ranks import is_first
 from distilrubert.distill.losses.encoding import encode
 from distilrubert.distill.losses.sentence_vectors import pool
 from distilrubert.modeling.sentence_modules import PoolingMode
@@ -43,7 +43,7 @@ def vectors_of(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling
     for index in range(len(sequences)):
         digest.update(np.asarray(sequences[index], dtype=np.int32).tobytes() + b"|")
     path = folder / f"teacher-vectors-{digest.hexdigest()[:20]}.npy"
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         while not path.exists():
             time.sleep(POLL_S)
     elif not path.exists():
