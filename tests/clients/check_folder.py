@@ -52,6 +52,12 @@ def test_transformers():
     assert_close(mean_pooled(hidden_BLD, inputs["attention_mask"]), "fp32")
 
 
+@pytest.mark.parametrize("kind", EXPECTED["ids"])
+def test_tokenizers(kind):
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / "tokenizers" / kind)
+    assert tokenizer(EXPECTED["texts"], verbose=False)["input_ids"] == EXPECTED["ids"][kind]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_optimum_intel(precision):
     from optimum.intel import OVModelForFeatureExtraction

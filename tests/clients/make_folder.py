@@ -1,10 +1,12 @@
 """Make a published folder and what clients must find in it: ``python make_folder.py FOLDER``.
 
-FOLDER/tiny is the model repository of a tiny student, FOLDER/expected.json the mean-pooled vectors of its sentences
-and the folder's least cosine for each precision.
+FOLDER/tiny is the model repository of a tiny student, FOLDER/tokenizers has a trimmed tokenizer of each kind, and
+FOLDER/expected.json the mean-pooled vectors of sentences, the folder's least cosine for each precision, and the ids that each
+tokenizer gives to texts.
 """
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -16,8 +18,13 @@ from distilrubert.conversion.parity import default_sentences
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student, save_student
 from distilrubert.modeling.teacher import new_teacher
+from distilrubert.modeling.tokenizer_files import save_tokenizer, student_tokenizer
+from distilrubert.modeling.trimming import count_needed, trim_tokenizer
 from distilrubert.modeling.wordpiece import train_wordpiece
 
+MAKERS = runpy.run_path(str(Path(__file__).parents[1] / "sample_tokenizers.py"))["KINDS"]
+# What normalisers rewrite, and what a vocabulary of sentences does not know.
+HARD = ["ﬁn ①\u3000и\u0306од", "Смех 😀, 漢字 и ꙮ", "  два  пробела ", "е\u0308ж\tи Å½"]
 ALL_FILES = ConversionSettings(
     onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64", "masked-lm-int8"], openvino=["fp32", "int8"]
 )
@@ -43,8 +50,19 @@ def main(folder: Path) -> None:
         "sentences": short,
         "vectors": [_pooled(student, sentence) for sentence in short],
         "least_cosine": {"fp32": 0.99999, "bf16": 0.999, "int8": 0.97},
+        "texts": [*sentences, *HARD],
+        "ids": {kind: _ids(folder / "tokenizers" / kind, kind, sentences) for kind in MAKERS},
     }
     (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
+
+
+def _ids(folder: Path, kind: str, sentences: list[str]) -> list[list[int]]:
+    """Write a tokenizer that is trimmed to half of the sentences; the ids that it gives to all texts."""
+    whole = MAKERS[kind](sentences)
+    made = student_tokenizer(trim_tokenizer(whole, count_needed(whole, sentences[::2])))
+    save_tokenizer(made, folder)
+    ids: list[list[int]] = made([*sentences, *HARD], verbose=False)["input_ids"]
+    return ids
 
 
 @torch.inference_mode()

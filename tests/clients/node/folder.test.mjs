@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import test from "node:test";
-import { env, pipeline } from "@huggingface/transformers";
+import { AutoTokenizer, env, pipeline } from "@huggingface/transformers";
 
 const folder = resolve(process.env.FOLDER);
 env.allowRemoteModels = false;
@@ -24,5 +24,12 @@ for (const [dtype, precision] of [["fp32", "fp32"], ["q8", "int8"]]) {
       const similar = cosine(vector, expected.vectors[index]);
       assert.ok(similar > expected.least_cosine[precision], `${expected.sentences[index]}: ${similar}`);
     });
+  });
+}
+
+for (const [kind, ids] of Object.entries(expected.ids)) {
+  test(`ids of a ${kind} tokenizer`, async () => {
+    const tokenizer = await AutoTokenizer.from_pretrained(`tokenizers/${kind}`);
+    assert.deepEqual(expected.texts.map((text) => tokenizer.encode(text)), ids);
   });
 }
