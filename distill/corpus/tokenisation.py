@@ -52,7 +52,7 @@ class SequenceEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-            raise UserError("the tokenizer has no [CLS] or no [SEP] token; a BERT tokenizer is needed")
+            raise UserError("the tokenizer has no [CLS] or no [SEP] token, which begin and end a sequence")
         check_max_length(max_length, tokenizer.model_max_length)
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
@@ -109,7 +109,7 @@ def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
 
 
 def fragments_of_text(text: str) -> Iterator[str]:
-    """Cut a very long text at white space, where every BERT tokenizer separates words."""
+    """Cut a very long text at white space, where tokenizers separate words."""
     start = 0
     while len(text) - start > FRAGMENT_CHARACTERS:
         end = start + FRAGMENT_CHARACTERS

@@ -1,8 +1,8 @@
 """Make a published folder and what clients must find in it: ``python make_folder.py FOLDER``.
 
-FOLDER/tiny is the model repository of a tiny student, FOLDER/tokenizers has a trimmed tokenizer of each kind, and
-FOLDER/expected.json the mean-pooled vectors of sentences, the folder's least cosine for each precision, and the ids that each
-tokenizer gives to texts.
+FOLDER/tiny is the model repository of a tiny student, FOLDER/tokenizers has a trimmed tokenizer of each kind.
+FOLDER/expected.json has the mean-pooled vectors of sentences, the folder's least cosine for each precision, and the ids
+that each tokenizer gives to texts.
 """
 
 import json

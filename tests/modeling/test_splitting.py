@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.modeling.splitting import shared_tokens, split_text, split_vocabulary
 from distilrubert.modeling.teacher import Teacher
-from distilrubert.modeling.tokenizer_kinds import plain_tokenizer, tokens_of
+from distilrubert.modeling.tokenizer_kinds import kind_of, plain_tokenizer, tokens_of
 from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenText
 from distilrubert.modeling.wordpiece import train_wordpiece
 
@@ -84,3 +84,34 @@ def test_shared_pieces_are_equal_strings(tiny_teacher: Teacher, small: PreTraine
     its, own = shared_tokens(tiny_teacher.tokenizer, small)
     assert [tokens_of(tiny_teacher.tokenizer)[i] for i in its] == [tokens_of(small)[i] for i in own]
     assert len(its) == len(set(tokens_of(tiny_teacher.tokenizer)) & set(tokens_of(small)))
+
+
+@pytest.mark.parametrize("kind", ["unigram", "roberta-bpe", "modernbert-bpe"])
+def test_kinds_of_tokenizers_are_spelled_in_each_other(
+    kind: str, tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    """By the text that a token stands for, and whether it begins a word: "▁мы", "ĠÐ¼Ñĭ" and "мы" are one."""
+    its, own = tokenizers_of_all_kinds[kind], tokenizers_of_all_kinds["wordpiece"]
+    kinds = [kind_of(tokenizer) for tokenizer in (its, own)]
+    its_ids, own_ids = shared_tokens(its, own)
+    ordinary = [
+        (kinds[0].text_of(its.convert_ids_to_tokens(int(one))), kinds[1].text_of(own.convert_ids_to_tokens(int(other))))
+        for one, other in zip(its_ids, own_ids, strict=True)
+        if one not in its.all_special_ids
+    ]
+    assert len(ordinary) > 40
+    assert all(one == other for one, other in ordinary)
+    roles = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
+    found = dict(zip(its_ids.tolist(), own_ids.tolist(), strict=True))
+    assert [found[getattr(its, role)] for role in roles] == [getattr(own, role) for role in roles]
+    split, texts = split_vocabulary(its, own), [kinds[0].text_of(token) for token in tokens_of(its)]
+    spelled = [
+        number for number in range(len(texts)) if split.is_spelled_T[number] and number not in its.all_special_ids
+    ]
+    assert len(spelled) > 150
+    for number in spelled:
+        parts = [kinds[1].text_of(own.convert_ids_to_tokens(int(part))) for part in split[number]]
+        assert texts[number] is not None
+        assert "".join(part.text for part in parts if part) == texts[number].text
+        assert parts[0] is not None
+        assert parts[0].is_inside == texts[number].is_inside

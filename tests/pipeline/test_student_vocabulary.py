@@ -1,16 +1,17 @@
 """The stage that makes a vocabulary for the student, and what follows from it in the other stages."""
 
 import dataclasses
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.distill.corpus.store import load_corpus
-from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.teacher import Teacher, save_teacher
 from distilrubert.modeling.tokenizer_kinds import tokens_of
 from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import load_recipe
@@ -156,6 +157,40 @@ def test_the_student_loads_as_users_write_it(made: str, request: pytest.FixtureR
     assert hidden.shape[:2] == inputs["input_ids"].shape
     assert logits.shape[-1] == len(tokenizer)
     assert logits.isfinite().all()
+
+
+make_teacher = runpy.run_path(str(Path(__file__).parents[1] / "modeling" / "test_families.py"))["make_teacher"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind"), [("xlm-roberta", "unigram"), ("roberta", "roberta-bpe"), ("modernbert", "modernbert-bpe")]
+)
+@pytest.mark.parametrize("made", ["trimmed", "trained"])
+def test_teachers_of_every_kind_of_tokenizer(
+    made: str,
+    model_type: str,
+    kind: str,
+    tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast],
+    sentences: list[str],
+    tmp_path: Path,
+) -> None:
+    whole = make_teacher(model_type, tokenizers_of_all_kinds[kind], max_position_embeddings=66)
+    save_teacher(whole, tmp_path / "teacher")
+    changes = {
+        "trimmed": TRIMMED,
+        "trained": TRAINED | {"student": "{layers: 2, vocabulary: {train: {size: 150}}}"},
+    }[made]
+    run = new_run(tmp_path / "work", tmp_path / "teacher", sentences, **changes)
+    assert train(run) == ["student-vocabulary", "corpus", "student"]
+    tokenizer = AutoTokenizer.from_pretrained(run.student)
+    model = AutoModelForMaskedLM.from_pretrained(run.student)
+    inputs = tokenizer(sentences[:5], padding=True, return_tensors="pt")
+    assert model(**inputs).logits.shape[-1] == len(tokenizer) < len(whole.tokenizer)
+    values = Measurements.load(run.reports / "training.json").rows[0].values
+    assert all(value > 0 for value in values["validation_losses"].values())
+    if made == "trimmed":
+        its, own = (held[0] for held in held_out(run).values())
+        assert whole.tokenizer.decode(its) == tokenizer.decode(own)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-5k", "reference-tiny", "reference-tiny-5k"])

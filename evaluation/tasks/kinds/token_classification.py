@@ -38,7 +38,9 @@ def _check_classes(classes: Sequence[str]) -> None:
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """The first token of a word carries its tag; the other tokens are not scored."""
-    encoding = tokenizer(rows["tokens"][:], is_split_into_words=True, truncation=True, max_length=max_length)
+    # Byte-level tokens have the space before a word in them; other tokenizers do not mind it.
+    sentences = [[f" {word}" if place else word for place, word in enumerate(tokens)] for tokens in rows["tokens"]]
+    encoding = tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=max_length)
     words = [_first_tokens(encoding.word_ids(index)) for index in range(len(rows))]
     labels = [
         [IGNORED if word is None else tags[word] for word in begun]

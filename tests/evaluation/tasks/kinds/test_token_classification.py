@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
 
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.finetuning import finetune
@@ -26,6 +27,14 @@ def sentence(index: int) -> dict[str, list[str] | list[int]]:
 
 
 ROWS = Dataset.from_list([sentence(index) for index in range(100)])
+
+
+def test_words_are_read_as_in_running_text(any_tokenizer: PreTrainedTokenizerFast) -> None:
+    words = ["Кот", "спит", "на", "окне"]
+    rows = Dataset.from_dict({"tokens": [words], "tags": [[1, 0, 0, 2]]})
+    features = TOKEN_CLASSIFICATION.encode(rows, any_tokenizer, 64)
+    assert features["input_ids"][0] == any_tokenizer(" ".join(words))["input_ids"]
+    assert [label for label in features["labels"][0] if label != -100] == [1, 0, 0, 2]
 
 
 def test_the_first_piece_of_a_word_carries_its_tag(tiny_teacher: Teacher) -> None:
