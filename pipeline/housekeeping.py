@@ -1,28 +1,72 @@
 """`distilrubert status` and `distilrubert clean`: the stages of a run directory and the disk that they take."""
 
 import argparse
+import json
 import shutil
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training.live_progress import read_live_progress
+from distilrubert.model_card.formatting import duration
 from distilrubert.pipeline.run import locked
 from distilrubert.pipeline.stage_folders import StageFolder, StageFolders, size_of
 from distilrubert.pipeline.terminal import format_size, new_table, print_table
 
 
 def status(options: argparse.Namespace) -> None:
-    """Print the stages of a run directory, their state and their size on disk."""
+    """Print the stages of a run directory, their state and their size on disk, also while it runs."""
     folders = _folders(options.run_dir)
     current = {folder.path for folder in folders.current()}
     found = sorted(folders.all(), key=lambda folder: (folder.path not in current, folder.path.name))
+    if options.json:
+        stages = [_described(folder, is_current=folder.path in current) for folder in found]
+        print(json.dumps({"stages": stages, "bytes": size_of([options.run_dir])}))
+        return
     print_table(_table(found, current))
+    for folder in found:
+        if not folder.is_complete and (progress := read_live_progress(folder.path)):
+            print(f"{folder.stage}: {_progress_line(progress, _newest_checkpoint(folder), time.time())}")
     kept = [folder.path for folder in found if folder.path not in current]
     sizes = f"{format_size(size_of([options.run_dir]))} in {options.run_dir}"
     if kept:
         sizes += f", {_own_size(folders, kept)} of it in results of other settings (`distilrubert clean` removes them)"
     print(sizes)
+
+
+def _described(folder: StageFolder, *, is_current: bool) -> dict[str, Any]:
+    """A stage for machines."""
+    checkpoint = _newest_checkpoint(folder)
+    return {
+        "stage": folder.stage,
+        "folder": str(folder.path),
+        "is_complete": folder.is_complete,
+        "is_current": is_current,
+        "missing": folder.missing(),
+        "bytes": size_of([folder.path]),
+        "seconds": folder.seconds,
+        "progress": read_live_progress(folder.path),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+    }
+
+
+def _newest_checkpoint(folder: StageFolder) -> Path | None:
+    found = [path for path in folder.path.glob("checkpoints/checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _progress_line(progress: Mapping[str, Any], checkpoint: Path | None, now: float) -> str:
+    """How far a training stage is, and how old that is."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in progress["losses"].items())
+    kept = f"newest checkpoint: {checkpoint.name}" if checkpoint else "no checkpoint yet"
+    return (
+        f"step {progress['step']} of {progress['total_steps']}, {progress['tokens_per_s']:.0f} tokens/s, "
+        f"{duration(progress['left_s'])} left; {losses}; {kept}; as of {duration(now - progress['written_at'])} ago"
+    )
 
 
 def clean(options: argparse.Namespace) -> None:

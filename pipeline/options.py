@@ -215,6 +215,11 @@ def _verify(parser: Parser) -> None:
     _add_flag(parser, "--json", "print every statement as JSON")
 
 
+def _status(parser: Parser) -> None:
+    _add_run_dir(parser)
+    _add_flag(parser, "--json", "print the stages as JSON")
+
+
 def _clean(parser: Parser) -> None:
     _add_run_dir(parser)
     _add_flag(parser, "--yes", "remove what is listed (default: only list it)")
@@ -310,6 +315,10 @@ COMMANDS = {
         _space,
         "space runs/demo/hub --output /tmp/page",
     ),
-    "status": ("List the stages of a run, their state and their size on disk.", _add_run_dir, "status runs/demo"),
+    "status": (
+        "List the stages of a run, their state and their size on disk; also while it runs.",
+        _status,
+        "status runs/demo",
+    ),
     "clean": ("List, and remove, the results of a run that other settings made.", _clean, "clean runs/demo --yes"),
 }

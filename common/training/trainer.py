@@ -27,6 +27,7 @@ from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.processes import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batching import BatchPlan, build_loader, choose_workers
+from distilrubert.common.training.live_progress import write_live_progress
 from distilrubert.common.training.progress import (
     Progress,
     listed,
@@ -302,6 +303,8 @@ class _Loop:
         point = progress.add_point(learning_rate)
         self._log("%s, %.0f tokens/s", listed(point), measured["tokens_per_s"])
         self.accelerator.log({**point, **measured}, step=progress.step)
+        if self.accelerator.is_main_process and self.settings.keep_checkpoints:
+            write_live_progress(self.run.folder, progress, self.plan.total_steps, measured["tokens_per_s"])
 
     def _validate(self) -> None:
         with self.progress.timed("validation"):

@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.training import trainer
 from distilrubert.common.training.batching import BatchPlan, build_loader
+from distilrubert.common.training.live_progress import read_live_progress
 from distilrubert.common.training.run_checkpoints import Checkpoints, moments_of
 from distilrubert.common.training.signals import Interrupted
 from distilrubert.common.training.tracking import check_trackers, start_trackers
@@ -365,6 +367,16 @@ def test_the_report_says_what_was_done(finished: SimpleNamespace) -> None:
     assert figures["tokens_per_s"] == pytest.approx(figures["tokens"] / figures["training_time_s"])
     assert figures["peak_memory_mib"] > 50
     assert (figures["peak_gpu_memory_mib"], figures["resumes"], figures["processes"]) == (None, 0, 1)
+
+
+def test_whoever_watches_reads_how_far_it_is(finished: SimpleNamespace) -> None:
+    progress = read_live_progress(finished.folder)
+    assert progress is not None
+    steps = finished.report.rows[0].values["steps"]
+    assert (progress["step"], progress["total_steps"], progress["left_s"]) == (steps, steps, 0)
+    assert progress["losses"] == pytest.approx(finished.report.rows[0].values["losses"])
+    assert progress["tokens_per_s"] > 0
+    assert 0 <= time.time() - progress["written_at"] < 3600
 
 
 def test_the_report_is_a_measurement_file(finished: SimpleNamespace, tmp_path: Path) -> None:
