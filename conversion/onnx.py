@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_file
 from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.modeling.families import has_windows
 
 if TYPE_CHECKING:
     import onnx
@@ -44,11 +45,11 @@ def export_onnx(model: PreTrainedModel, target: Path, task: str) -> None:
 
 
 def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -> "onnx.ModelProto":
-    """The graph of a model: input_ids and attention_mask (for a BERT also token_type_ids) to the task's outputs.
+    """The graph of a model: input_ids and attention_mask to the task's outputs.
 
-    Batch and sequence length are free. The model is an encoder, or with the head of the task, in fp32 with SDPA
-    attention. Without `mask_in_keys`, see :func:`attention_written_out`, the
-    graph can be quantised by anybody.
+    Where a model takes token_type_ids, as a BERT does, its graph does. Batch and sequence length are free. The model is
+    an encoder, or with the head of the task, in fp32 with SDPA attention. Without `mask_in_keys`, see
+    :func:`attention_written_out`, the graph can be quantised by anybody; it always can where layers attend to windows.
 
     Raises:
         UserError: if the model is too large for one file.
@@ -62,10 +63,11 @@ def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -
     describe = TasksManager.get_exporter_config_constructor(
         "onnx", model_type=model.config.model_type, task=task, library_name="transformers"
     )
+    one_mask = not has_windows(model.config)
     with (
         tempfile.TemporaryDirectory() as folder,
         quiet_exporters(),
-        attention_written_out(mask_in_keys=mask_in_keys),
+        attention_written_out(one_mask=one_mask, mask_in_keys=mask_in_keys and one_mask),
     ):
         path = Path(folder) / "model.onnx"
         export(model, describe(model.config, task=task), path, opset=OPSET)
@@ -114,10 +116,11 @@ def _attend(
     mask_in_keys: bool,
     **_: Any,
 ) -> Tensor:
-    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, 1, L) is to be added.
+    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, 1 or L, L) is to be added.
 
-    With `mask_in_keys` the mask is one more component of the keys, which the queries multiply by 1. It is so large that
-    the division of all scores leaves it large enough; ONNX Runtime makes that division a part of the product.
+    With `mask_in_keys` the mask, of one row, is one more component of the keys, which the queries multiply by 1. It is
+    so large that the division of all scores leaves it large enough; ONNX Runtime makes that division a part of the
+    product.
     """
     assert attn_mask.is_floating_point()
     assert not dropout_p
@@ -133,7 +136,7 @@ def _attend(
 
 
 @contextlib.contextmanager
-def attention_written_out(*, mask_in_keys: bool) -> Iterator[None]:
+def attention_written_out(*, one_mask: bool, mask_in_keys: bool) -> Iterator[None]:
     """Let optimum's exporter trace attention as two products and a softmax instead of torch's one operator.
 
     The exporter unfolds that operator into two scalings, and a mask of length × length that is added to the scores of
@@ -144,18 +147,22 @@ def attention_written_out(*, mask_in_keys: bool) -> Iterator[None]:
     has been imported it does not wrap it any more. So both names are replaced.
 
     Args:
-        mask_in_keys: only for graphs whose attention stays in floating point. Whoever quantises a product by the
-            largest number in its operands would find the mask there, and nothing else would be left of the keys.
+        one_mask: whether all queries see the same, the rule for an encoder; no layer attends to a window then.
+        mask_in_keys: only for one mask, and for graphs whose attention stays in floating point. Whoever quantises a
+            product by the largest number in its operands would find the mask there, and nothing else would be left of
+            the keys.
     """
     from optimum.exporters.onnx import model_patcher
     from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
+    assert one_mask or not mask_in_keys
     attend = functools.partial(_attend, mask_in_keys=mask_in_keys)
-    # transformers' masks have a row for each query. An encoder's are all the same, and one is enough.
+    # transformers' masks have a row for each query. Where they are all the same, one is enough.
     expand = AttentionMaskConverter._expand_mask
+    rows = (lambda mask, dtype, tgt_len: expand(mask, dtype, 1)) if one_mask else expand
     with (
         mock.patch.object(model_patcher, "original_scaled_dot_product_attention", attend),
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
-        mock.patch.object(AttentionMaskConverter, "_expand_mask", lambda mask, dtype, tgt_len: expand(mask, dtype, 1)),
+        mock.patch.object(AttentionMaskConverter, "_expand_mask", rows),
     ):
         yield

@@ -88,14 +88,16 @@ def _products_of(graph: "openvino.Model", maps: Sequence[str]) -> list[str]:
     return [name for name in products if modules[name] in maps]
 
 
-def save_openvino(graph: "openvino.Model", target: Path, *, half: bool = False) -> None:
+def save_openvino(graph: "openvino.Model", target: Path, *, one_mask: bool, half: bool = False) -> None:
     """Write a graph as `target` (.xml) and the weights beside it (.bin), in fp16 if `half`.
 
-    What has no name of its own gets one that is the same in every process.
+    With `one_mask` all queries see the same, and attention is written out. What has no name of its own gets one that is
+    the same in every process.
     """
     import openvino
 
-    _write_out_attention(graph)
+    if one_mask:
+        _write_out_attention(graph)
     graph.set_friendly_name("model")
     for index, node in enumerate(graph.get_ordered_ops()):
         if NAMED_BY_A_COUNTER.fullmatch(node.get_friendly_name()):

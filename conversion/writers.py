@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -17,7 +18,11 @@ from distilrubert.conversion.onnx import export_onnx
 from distilrubert.conversion.openvino import export_openvino, quantize_openvino, save_openvino
 from distilrubert.conversion.quantization import quantize_onnx
 from distilrubert.modeling.checkpoints import save_checkpoint
+from distilrubert.modeling.families import has_windows
 from distilrubert.modeling.runtimes import OpenModel, open_model
+
+if TYPE_CHECKING:
+    import openvino
 
 VERSION = 1
 """To be raised with every change by which the same model becomes another file, or parity is measured otherwise.
@@ -63,13 +68,18 @@ def _write_onnx_int8(source: ExportSource, target: Path, **weights: bool) -> Non
 
 
 def _write_openvino(source: ExportSource, target: Path, half: bool = False) -> None:
-    save_openvino(export_openvino(source.exported, source.task), target.with_suffix(".xml"), half=half)
+    _save_openvino(export_openvino(source.exported, source.task), source, target, half)
 
 
 def _write_openvino_int8(source: ExportSource, target: Path) -> None:
     graph = export_openvino(source.smoothed, source.task)
     inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in source.calibration]
-    save_openvino(quantize_openvino(graph, inputs, source.maps_in_fp32), target.with_suffix(".xml"))
+    _save_openvino(quantize_openvino(graph, inputs, source.maps_in_fp32), source, target)
+
+
+def _save_openvino(graph: "openvino.Model", source: ExportSource, target: Path, half: bool = False) -> None:
+    one_mask = not has_windows(source.model.config)
+    save_openvino(graph, target.with_suffix(".xml"), one_mask=one_mask, half=half)
 
 
 WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {

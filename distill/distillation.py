@@ -17,7 +17,6 @@ from distilrubert.common.training.ranks import is_first
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
-from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.store import Corpus, PairedCorpus, PairedText
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
@@ -68,24 +67,22 @@ def distill(
     if any(getattr(settings.weights, name) for name in SENTENCE_LOSSES):
         origin["pooling"] = pooling
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
+    tokenizers = Tokenizers(teacher.tokenizer, student.tokenizer) if is_paired else None
+    objective = Objective(student.model, teacher.model, settings, tokenizers, pooling)
+    settings = settings if objective.uses_head else _without_masks(settings)
     collator: Collator[Any]
     if is_paired:
-        tokenizers = Tokenizers(teacher.tokenizer, student.tokenizer)
-        objective = Objective(student.model, teacher.model, settings, tokenizers, pooling)
         pairs = _pairs_of(corpus, teacher, student)
         corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
         # A batch has room for the longer side of each example; the student reads its side alone.
         epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
-        collator = SpanMasker(
-            _masking(settings, objective), teacher.tokenizer, student.tokenizer, pairs.token_counts, seed
-        )
+        collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
         if settings.weights.first_piece and is_first():
             _log_left_out(collator, pairs)
     else:
-        objective = Objective(student.model, teacher.model, settings, pooling=pooling)
         epoch_tokens = int(corpus.train.lengths.sum())
-        collator = _masker(corpus, teacher.tokenizer, _masking(settings, objective), seed)
+        collator = _masker(corpus, teacher.tokenizer, settings, seed)
     examples: Any = corpus.train
     validation: Any = corpus.validation
     if settings.cache_teacher_vectors:
@@ -150,7 +147,7 @@ def pretrain_teacher(
                 objective=Objective(teacher.model, None, ObjectiveSettings(weights=LossWeights(mlm=1.0))),
                 examples=corpus.train,
                 validation=corpus.validation,
-                collator=_masker(corpus, teacher.tokenizer, settings.masking, seed),
+                collator=_masker(corpus, teacher.tokenizer, settings, seed),
                 settings=settings,
                 folder=Path(folder),
                 seed=seed,
@@ -168,19 +165,19 @@ def _teacher_sides(corpus: Corpus) -> list[Any]:
     return [part.teacher if isinstance(part, PairedText) else part for part in (corpus.train, corpus.validation)]
 
 
-def _masking(settings: MaskedTrainingSettings, objective: Objective) -> MaskingSettings:
-    """How tokens are masked: none where nothing is predicted, as an encoder will never see a mask."""
-    return settings.masking if objective.uses_head else settings.masking.model_copy(update={"probability": 0.0})
+def _without_masks(settings: DistillationSettings) -> DistillationSettings:
+    """The settings of a student that nothing is predicted for: an encoder will never see a mask."""
+    return settings.model_copy(update={"masking": settings.masking.model_copy(update={"probability": 0.0})})
 
 
-def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, masking: MaskingSettings, seed: int) -> Masker:
+def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: MaskedTrainingSettings, seed: int) -> Masker:
     if len(corpus.token_counts) != len(tokenizer):
         raise UserError(
             f"corpus: it was tokenised with {len(corpus.token_counts)} tokens, and the model has {len(tokenizer)}"
         )
     _check_tokenizer(corpus, "tokenizer", tokenizer)
     special, mask_id = tokenizer.all_special_ids, tokenizer.mask_token_id
-    return Masker(masking, corpus.token_counts, special, mask_id, seed, tokenizer.pad_token_id)
+    return Masker(settings.masking, corpus.token_counts, special, mask_id, seed, tokenizer.pad_token_id)
 
 
 def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +89,7 @@ def card_data(run: CardInput) -> ModelCardData:
     results = eval_results(run.quality) if run.quality else []
     is_encoder = run.prompts is not None
     tags = ["sentence-transformers", "feature-extraction"] if is_encoder else []
+    task, widget = _task_of(run)
     formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
@@ -97,20 +97,24 @@ def card_data(run: CardInput) -> ModelCardData:
         license_name=settings.license_name,
         license_link=settings.license_link,
         library_name="sentence-transformers" if is_encoder else "transformers",
-        pipeline_tag="sentence-similarity" if is_encoder else "fill-mask",
+        pipeline_tag=task,
         base_model=teacher.id,
         base_model_relation="finetune" if teacher.id else None,
         datasets=settings.datasets or None,
-        tags=["distilbert", "knowledge-distillation", *tags, *formats, *settings.tags],
+        tags=[str(run.config["model_type"]), "knowledge-distillation", *tags, *formats, *settings.tags],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        widget=[_similarity_widget(settings.sentences) if is_encoder else {"text": settings.example}],
+        widget=[widget] if widget else None,
         model_name=run.facts.name,
         eval_results=results or None,
     )
 
 
-def _similarity_widget(sentences: Sequence[str]) -> dict[str, Any]:
-    return {"source_sentence": sentences[0], "sentences": list(sentences[1:] or sentences)}
+def _task_of(run: CardInput) -> tuple[str, dict[str, Any] | None]:
+    """The Hub's task for a model, and what its widget shows."""
+    if run.prompts is not None:
+        first, *others = run.settings.sentences
+        return "sentence-similarity", {"source_sentence": first, "sentences": others or [first]}
+    return ("fill-mask", {"text": run.example}) if run.has_head else ("feature-extraction", None)
 
 
 def eval_results(quality: Measurements) -> list[EvalResult]:

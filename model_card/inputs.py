@@ -10,8 +10,8 @@ from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_facts import CardFacts
-from distilrubert.model_card.card_settings import CardSettings
-from distilrubert.model_card.report_forms import CONFIG, ENCODER, FORMS
+from distilrubert.model_card.card_settings import MASK, CardSettings
+from distilrubert.model_card.report_forms import ENCODER, FORMS, SIZES, config_form
 
 REPORTS = tuple(FORMS)
 FACTS = "reports/card.json"
@@ -23,6 +23,7 @@ class CardInput:
 
     Attributes:
         config: the student's ``config.json``.
+        tokenizer: its ``tokenizer_config.json``; empty where there is none.
         files: size in bytes of each file of the model repository, by its path in it.
         prompts: of an encoder of sentences, what it puts before texts; None for other models.
         pretraining: the report on a teacher that the recipe trains itself.
@@ -32,6 +33,7 @@ class CardInput:
     config: Mapping[str, Any]
     files: Mapping[str, int]
     prompts: Mapping[str, str] | None = None
+    tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pretraining: Measurements | None = None
     training: Measurements | None = None
     parity: Measurements | None = None
@@ -43,6 +45,34 @@ class CardInput:
         """What only a person can say about the model."""
         return self.facts.settings
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """``layers``, ``heads``, ``dim`` and ``hidden_dim``."""
+        return {size: next(self.config[name] for name in names if name in self.config) for size, names in SIZES.items()}
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model predicts masked tokens; else it is an encoder alone."""
+        return not str(self.architecture).endswith("Model")
+
+    @property
+    def architecture(self) -> str | None:
+        """The class of transformers that the model loads with."""
+        names = self.config.get("architectures") or [None]
+        return str(names[0]) if names[0] else None
+
+    @property
+    def longest_input(self) -> int:
+        """The largest number of tokens that the model takes: not all of a model's positions need to be of use."""
+        positions = int(self.config["max_position_embeddings"])
+        return min(positions, int(self.tokenizer.get("model_max_length", positions)))
+
+    @property
+    def example(self) -> str:
+        """The sentence to fill in, with the mask token of the model's own tokenizer."""
+        token = self.tokenizer.get("mask_token") or MASK
+        return self.settings.example.replace(MASK, str(token["content"] if isinstance(token, Mapping) else token))
+
 
 def read_card_input(hub: Path) -> CardInput:
     """Gather the files of a model repository.
@@ -52,8 +82,10 @@ def read_card_input(hub: Path) -> CardInput:
     """
     facts = stated_settings(CardFacts, read_json(hub / FACTS), hub / FACTS, "")
     config = read_json(hub / "config.json")
-    stated_settings(CONFIG, config, hub / "config.json", "")
-    return CardInput(facts, config, file_sizes(hub), _prompts_in(hub), **read_reports(hub))
+    stated_settings(config_form(config), config, hub / "config.json", "")
+    path = hub / "tokenizer_config.json"
+    tokenizer = read_json(path) if path.is_file() else {}
+    return CardInput(facts, config, file_sizes(hub), _prompts_in(hub), tokenizer, **read_reports(hub))
 
 
 def _prompts_in(hub: Path) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ A report may come from anywhere. After this check an error in reading one is a m
 what is derived from them is not here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -99,8 +100,22 @@ QUALITY = _report(
 )
 
 FORMS = {"pretraining": TRAINING, "training": TRAINING, "parity": PARITY, "speed": SPEED, "quality": QUALITY}
-CONFIG: type[BaseModel] = _form(
-    n_layers=int, n_heads=int, dim=int, hidden_dim=int, vocab_size=int, max_position_embeddings=int
-)
 # Any model: only an encoder of sentences has the file.
 ENCODER: Any = _form(prompts=dict[str, str])
+SIZES = {
+    "layers": ("n_layers", "num_hidden_layers"),
+    "heads": ("n_heads", "num_attention_heads"),
+    "dim": ("dim", "hidden_size"),
+    "hidden_dim": ("hidden_dim", "intermediate_size"),
+}
+"""Sizes in a ``config.json``: how a DistilBERT's names them, and how those of other models do."""
+
+
+def config_form(config: Any) -> type[BaseModel]:
+    """The form of a ``config.json``, by the names that it has."""
+    is_distilbert = isinstance(config, Mapping) and config.get("model_type") == "distilbert"
+    names = [names[not is_distilbert] for names in SIZES.values()]
+    form: type[BaseModel] = _form(
+        **dict.fromkeys([*names, "vocab_size", "max_position_embeddings"], int), model_type=str
+    )
+    return form

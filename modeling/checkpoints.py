@@ -163,7 +163,7 @@ def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreT
     if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in needed}:
         raise UserError(f"{name}: vocab.txt has no {', '.join(sorted(invented))}")
     _check_ids(tokenizer, name, model)
-    longest = family_of(model.config).longest_input(model.config)
+    longest = family_of(model.config).longest_input(model.config.to_dict())
     tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
 

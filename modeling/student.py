@@ -12,7 +12,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.modeling.architecture import StudentArchitecture, student_config
 from distilrubert.modeling.checkpoints import load_pretrained, save_checkpoint
-from distilrubert.modeling.families import MODEL_TYPES, family_of
+from distilrubert.modeling.families import STUDENT_TYPES, family_of
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.roles import set_weights
@@ -108,8 +108,7 @@ def load_student(model: str | os.PathLike[str], revision: str | None = None) -> 
     loaded = load_pretrained(model, revision)
     model_type = loaded.model.config.model_type
     if family_of(loaded.model.config).student:
-        types = [name for name, family in MODEL_TYPES.items() if not family.student]
         raise UserError(
-            f"{os.fspath(model)}: config.json says model_type {model_type!r}; a student is {', '.join(types)}"
+            f"{os.fspath(model)}: config.json says model_type {model_type!r}; a student is {', '.join(STUDENT_TYPES)}"
         )
     return Student(*loaded)

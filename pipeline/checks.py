@@ -10,6 +10,7 @@ from distilrubert.distill.corpus.tokenisation import check_max_length
 from distilrubert.distill.losses.objective import check_heads, check_layers, positive_weights
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
+from distilrubert.modeling.families import longest_input
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
@@ -78,7 +79,7 @@ def _check_models(run: Run) -> None:
             kind_of(teacher.tokenizer)
     else:
         config = teacher_config(run)
-        longest = config.max_position_embeddings
+        longest = longest_input(config.to_dict())
     check_max_length(recipe.corpus.max_length, longest)
     check_layers(recipe.distillation, student_config(recipe.student, config), config)
 

@@ -29,6 +29,7 @@ from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.families import longest_input
 from distilrubert.modeling.runtimes import devices_of
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def _prepare(case: SpeedCase, device: str, settings: SpeedSettings) -> _Run | No
     }
     opened = {"folder": str(folder), "case": case.case, "device": device, "threads": settings.threads}
     name = case.name if device == "cpu" else f"{case.name}-{device}"
-    return _Run(name, opened, config["vocab_size"], config["max_position_embeddings"], values)
+    return _Run(name, opened, config["vocab_size"], longest_input(config), values)
 
 
 def _sequence_length(runs: Sequence[_Run], settings: SpeedSettings) -> int:

@@ -78,4 +78,4 @@ def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
 
     The tokenizer's limit counts too: a model of another family may take fewer tokens than it has positions.
     """
-    return int(min(max_length, families.longest_input(model.config), tokenizer.model_max_length))
+    return int(min(max_length, families.longest_input(model.config.to_dict()), tokenizer.model_max_length))

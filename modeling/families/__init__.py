@@ -14,16 +14,25 @@ if TYPE_CHECKING:
 FAMILIES: tuple[Family, ...] = (BERT, DISTILBERT, ROBERTA, MODERNBERT)
 MODEL_TYPES: dict[str, Family] = {model_type: family for family in FAMILIES for model_type in family.model_types}
 
+STUDENT_TYPES = tuple(name for name, family in MODEL_TYPES.items() if not family.student)
+"""The model types of students."""
+
 
 def family_of(config: "PretrainedConfig") -> Family:
     """The family of a model that was loaded or built here."""
     return MODEL_TYPES[config.model_type]
 
 
-def longest_input(config: "PretrainedConfig") -> int:
+def longest_input(config: ConfigFile) -> int:
     """The largest number of tokens that a model takes, one of another family by its positions."""
+    family = MODEL_TYPES.get(config.get("model_type", ""))
+    return family.longest_input(config) if family else int(config["max_position_embeddings"])
+
+
+def has_windows(config: "PretrainedConfig") -> bool:
+    """Whether some layers attend to a window, so that a query's mask is its own; of another family none is known to."""
     family = MODEL_TYPES.get(config.model_type)
-    return family.longest_input(config) if family else int(config.max_position_embeddings)
+    return family is not None and family.has_windows
 
 
 def check_config(config: ConfigFile, name: str) -> Family:

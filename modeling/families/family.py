@@ -60,6 +60,7 @@ class Family:
         carry: changes weights of a teacher where a student holds them in another form.
         is_rotary: whether positions are turned into queries and keys, which fixes the width of a head.
         first_position: the first row of the positions that a token has.
+        has_windows: whether some layers attend to a window, so that masks have a row for each query.
         decides: settings that change what the model computes and no weight's shape.
     """
 
@@ -82,16 +83,17 @@ class Family:
     layer_kinds: Callable[["PretrainedConfig", int], Sequence[str]] = _one_kind
     carry: Callable[[Weights, "PretrainedConfig", "PretrainedConfig"], Weights] = _as_they_are
     is_rotary: bool = False
-    first_position: Callable[["PretrainedConfig"], int] = lambda config: 0
+    has_windows: bool = False
+    first_position: Callable[[ConfigFile], int] = lambda config: 0
 
     @property
     def students(self) -> "Family":
         """The family of its students."""
         return self.student or self
 
-    def longest_input(self, config: "PretrainedConfig") -> int:
+    def longest_input(self, config: ConfigFile) -> int:
         """The largest number of tokens that a model takes."""
-        return int(config.max_position_embeddings) - self.first_position(config)
+        return int(config["max_position_embeddings"]) - self.first_position(config)
 
     def module_with(self, role: str) -> str:
         """The name, in its layer, of the module with a role."""

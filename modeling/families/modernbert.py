@@ -116,4 +116,5 @@ MODERNBERT = Family(
     complete=_complete,
     layer_kinds=_layer_kinds,
     is_rotary=True,
+    has_windows=True,
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from distilrubert.modeling.families.bert import ENCODER, ENCODER_ONLY, LAYER
-from distilrubert.modeling.families.family import Family, Weights, same_class_config
+from distilrubert.modeling.families.family import ConfigFile, Family, Weights, same_class_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from distilrubert.modeling.architecture import ResolvedArchitecture
 
 
-def _first_position(config: "PretrainedConfig") -> int:
+def _first_position(config: ConfigFile) -> int:
     """Rows of the positions up to the padding token's id belong to no token."""
-    return int(config.pad_token_id) + 1
+    return int(config.get("pad_token_id", 1)) + 1
 
 
 def _move_positions(weights: Weights, teacher: "PretrainedConfig", student: "PretrainedConfig") -> Weights:
     """Where the student's vocabulary pads with another id, its positions begin at another row."""
     table_PD = weights["positions.weight"]
-    before, after = _first_position(teacher), _first_position(student)
+    before, after = _first_position(teacher.to_dict()), _first_position(student.to_dict())
     if before == after:
         return weights
     rows_PD = table_PD.new_zeros(after + len(table_PD) - before, table_PD.shape[1])
@@ -35,7 +35,7 @@ def _student_config(
     teacher: "PretrainedConfig", shape: "ResolvedArchitecture", special_ids: Mapping[str, int]
 ) -> "PretrainedConfig":
     config = same_class_config(teacher, shape, special_ids)
-    config.max_position_embeddings += _first_position(config) - _first_position(teacher)
+    config.max_position_embeddings += _first_position(config.to_dict()) - _first_position(teacher.to_dict())
     return config
 
 

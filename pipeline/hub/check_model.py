@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.modeling.families import FAMILIES, STUDENT_TYPES, longest_input
 from distilrubert.pipeline.hub.files import ModelFolder
 from distilrubert.pipeline.hub.model_loading import PROBE, loading_problems
 from distilrubert.pipeline.statement import Statement, first_line, problem
@@ -16,8 +17,9 @@ WEIGHTS = "model.safetensors"
 UNREADABLE = "cannot be opened"
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
-SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
+SPECIAL_TOKENS = ("pad", "unk", "cls", "sep")
 STUDENT_INPUTS = ["input_ids", "attention_mask"]
+EMBEDDINGS = tuple(f"{name}.weight" for family in FAMILIES for name, role in family.encoder.items() if role == "words")
 
 
 def check_model(folder: ModelFolder) -> Iterator[Statement]:
@@ -65,7 +67,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 def _embedding_rows(weights: Any) -> int | None:
     for name in weights.keys():  # noqa: SIM118 - no mapping
-        if name.endswith("word_embeddings.weight"):
+        if name.endswith(EMBEDDINGS):
             return int(weights.get_slice(name).get_shape()[0])
     return None
 
@@ -91,7 +93,8 @@ def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[St
 def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
     if len(tokenizer) != config.get("vocab_size"):
         yield f"has {len(tokenizer)} tokens, but config.json states a vocab_size of {config.get('vocab_size')}"
-    for kind in SPECIAL_TOKENS:
+    has_head = any(name.endswith("ForMaskedLM") for name in config.get("architectures") or ())
+    for kind in (*SPECIAL_TOKENS, *(["mask"] if has_head else [])):
         if getattr(tokenizer, f"{kind}_token_id") is None:
             yield f"has no {kind} token"
     if tokenizer.pad_token_id != config.get("pad_token_id", tokenizer.pad_token_id):
@@ -105,8 +108,7 @@ def _vocabulary_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str
 
 
 def _settings_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
-    if config.get("model_type") == "distilbert" and tokenizer.model_input_names != STUDENT_INPUTS:
-        yield f"gives {', '.join(tokenizer.model_input_names)}; a DistilBERT takes {', '.join(STUDENT_INPUTS)}"
-    positions = config.get("max_position_embeddings")
-    if positions is not None and tokenizer.model_max_length > positions:
-        yield f"allows {tokenizer.model_max_length} tokens, but the model has {positions} positions"
+    if config.get("model_type") in STUDENT_TYPES and tokenizer.model_input_names != STUDENT_INPUTS:
+        yield f"gives {', '.join(tokenizer.model_input_names)}; the model takes {', '.join(STUDENT_INPUTS)}"
+    if "max_position_embeddings" in config and tokenizer.model_max_length > (longest := longest_input(config)):
+        yield f"allows {tokenizer.model_max_length} tokens, but the model has positions for {longest}"
