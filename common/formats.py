@@ -99,7 +99,7 @@ FORMATS = {
     for entry in (
         FileFormat(
             "pytorch", "fp32", "model.safetensors", "fp32",
-            "PyTorch fp32, with the masked-language-modelling head", "you fine-tune, fill masks, or have a GPU",
+            "PyTorch fp32, the whole model", "you fine-tune, or have a GPU",
             hints=BOTH, alternatives=("pytorch_model.bin",),
         ),
         FileFormat(

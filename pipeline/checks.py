@@ -16,6 +16,7 @@ from distilrubert.modeling.teacher import load_teacher
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
+from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.target import check_target
@@ -81,7 +82,9 @@ def _check_models(run: Run) -> None:
         config = teacher_config(run)
         longest = longest_input(config.to_dict())
     check_max_length(recipe.corpus.max_length, longest)
-    check_layers(recipe.distillation, student_config(recipe.student, config), config)
+    student = student_config(recipe.student, config)
+    check_layers(recipe.distillation, student, config)
+    check_exported(recipe.evaluation.exported.cases, itertools.chain(*pinned_tasks(run)), student.model_type)
 
 
 def _check_sources(run: Run) -> None:

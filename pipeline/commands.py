@@ -13,6 +13,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import read_json
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
@@ -29,7 +30,7 @@ from distilrubert.model_card.inputs import file_sizes
 from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.modeling.vocabulary_settings import TrimSettings
-from distilrubert.pipeline.exporting import exporters_of
+from distilrubert.pipeline.exporting import check_exported, exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
@@ -100,9 +101,11 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
     exported = _of_options(ExportedSettings, given(options, ExportedSettings))
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
     settings = _of_options(QualitySettings, {**given(options, QualitySettings), "finetuning": finetuning})
-    tasks = load_tasks(options.task)
+    tasks, folder = load_tasks(options.task), checkpoint_folder(options.model)
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    check_exported(exported.cases, tasks, config.get("model_type", ""))
     return measure_quality(
-        {"model": checkpoint_folder(options.model)},
+        {"model": folder},
         [] if options.probe else tasks,
         settings,
         held_out=[],

@@ -1,5 +1,6 @@
 """BERT, and DistilBERT, which its students are."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,8 @@ def _fold_token_type(weights: Weights, teacher: "PretrainedConfig", student: "Pr
 
 def _other_epsilon(config: ConfigFile) -> str | None:
     eps = config.get("layer_norm_eps", DISTILBERT_LAYER_NORM_EPS)
-    if eps == DISTILBERT_LAYER_NORM_EPS:
+    # Some checkpoints have the nearest number of 32 bits.
+    if math.isclose(eps, DISTILBERT_LAYER_NORM_EPS, rel_tol=1e-6):
         return None
     return (
         f"layer_norm_eps is {eps:g}; DistilBERT's is fixed at 1e-12, so a student starts with outputs a little off its "

@@ -117,4 +117,5 @@ MODERNBERT = Family(
     layer_kinds=_layer_kinds,
     is_rotary=True,
     has_windows=True,
+    not_exported=("question-answering",),
 )  # fmt: skip

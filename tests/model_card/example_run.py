@@ -56,6 +56,7 @@ RECIPE: dict[str, Any] = {
     "publish": {"repo_id": "me/distilrubert-base", "private": False},
 }
 CONFIG = {
+    "architectures": ["DistilBertForMaskedLM"],
     "model_type": "distilbert",
     "n_layers": 6,
     "n_heads": 12,

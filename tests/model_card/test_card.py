@@ -401,3 +401,39 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 def test_the_facts_of_a_card_are_read_again_as_they_were_written(run: CardInput, run_folder: Path) -> None:
     assert card_input(run_folder).facts == run.facts
+
+
+OTHER_SIZES = {"num_hidden_layers": 6, "num_attention_heads": 12, "hidden_size": 384, "intermediate_size": 1536}
+
+
+def _of_another_class(run: CardInput, architecture: str) -> CardInput:
+    """The run of a student of the RoBERTa family, whose positions begin at the third row."""
+    config = {
+        "model_type": "xlm-roberta", "architectures": [architecture], "vocab_size": 250_002,
+        "max_position_embeddings": 514, **OTHER_SIZES,
+    }  # fmt: skip
+    return dataclasses.replace(run, config=config, tokenizer={"model_max_length": 512, "mask_token": "<mask>"})
+
+
+def test_a_card_states_the_sizes_of_every_family(run: CardInput) -> None:
+    card = render_card(_of_another_class(run, "XLMRobertaForMaskedLM"))
+    assert "is a masked language model for Russian of the class `XLMRobertaForMaskedLM`." in card
+    assert (
+        "6 layers with 12 attention heads, 384-dimensional hidden states and feed-forward layers of width 1,536" in card
+    )
+    assert "An input has at most 512 tokens." in card
+    data = ModelCard(card).data
+    assert data.pipeline_tag == "fill-mask"
+    assert data.tags[0] == "xlm-roberta"
+    assert [entry["text"].count("<mask>") for entry in data.widget] == [1]
+    assert "[MASK]" not in card
+
+
+def test_the_card_of_an_encoder_promises_no_predictions(run: CardInput) -> None:
+    card = render_card(_of_another_class(run, "XLMRobertaModel"))
+    assert "is an encoder for Russian of the class `XLMRobertaModel`." in card
+    data = ModelCard(card).data
+    assert data.pipeline_tag == "feature-extraction"
+    assert data.get("widget") is None
+    assert not re.search(r"fill.?mask|filling masks|<mask>|\[MASK\]|pipeline\(", card)
+    assert "AutoModel.from_pretrained" in card
