@@ -10,6 +10,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
+from distilrubert.model_card.inputs import read_card_input
 from distilrubert.model_card.tables import Table, quality_table, speed_table
 from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
@@ -74,9 +75,10 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     """
     python, hub = str(short_path(Path(sys.executable))), short_path(run.hub)
     # Python takes the strings of JSON, and single quotes keep a shell from them.
-    folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), run.recipe.card.example))
+    card = read_card_input(run.hub)
+    folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), card.example))
     script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
-    if run.recipe.sentences:
+    if run.recipe.sentences or not card.has_head:
         texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
         load = f"from sentence_transformers import SentenceTransformer; model = SentenceTransformer({folder})"
         script = f"{load}; vectors = model.encode({texts}); print(model.similarity(vectors, vectors))"
