@@ -19,7 +19,7 @@ from distilrubert.conversion.openvino import export_openvino, quantize_openvino,
 from distilrubert.conversion.quantization import quantize_onnx
 from distilrubert.modeling.checkpoints import save_checkpoint
 from distilrubert.modeling.families import has_windows
-from distilrubert.modeling.runtimes import OpenModel, open_model
+from distilrubert.modeling.runtimes import OpenModel, inputs_of_graph, open_model
 
 if TYPE_CHECKING:
     import openvino
@@ -73,7 +73,9 @@ def _write_openvino(source: ExportSource, target: Path, half: bool = False) -> N
 
 def _write_openvino_int8(source: ExportSource, target: Path) -> None:
     graph = export_openvino(source.smoothed, source.task)
-    inputs = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in source.calibration]
+    names = {graph_input.get_any_name() for graph_input in graph.inputs}
+    batches = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in source.calibration]
+    inputs = [inputs_of_graph(batch, names) for batch in batches]
     _save_openvino(quantize_openvino(graph, inputs, source.maps_in_fp32), source, target)
 
 

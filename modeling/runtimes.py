@@ -7,7 +7,7 @@ Axes: B batch, L padded length, D width, V vocabulary or classes.
 import abc
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,17 @@ AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
 }
+
+
+def inputs_of_graph(inputs: Inputs, names: Collection[str]) -> Inputs:
+    """Those inputs that a graph takes.
+
+    A BERT's graph takes token types, which a tokenizer of another kind does not give: a single text is of type 0.
+    """
+    given = {name: array for name, array in inputs.items() if name in names}
+    if "token_type_ids" in names:
+        given.setdefault("token_type_ids", np.zeros_like(inputs["input_ids"]))
+    return given
 
 
 class OpenModel(abc.ABC):
@@ -99,7 +110,7 @@ class _OnnxModel(OpenModel):
         self._outputs = OUTPUTS[task]
 
     def prepare(self, inputs: Inputs) -> Forward:
-        given = {name: array for name, array in inputs.items() if name in self._names}
+        given = inputs_of_graph(inputs, self._names)
         return lambda: self._session.run(self._outputs, given)
 
 
@@ -131,7 +142,7 @@ class _OpenvinoModel(OpenModel):
         self._outputs = OUTPUTS[task]
 
     def prepare(self, inputs: Inputs) -> Forward:
-        given = {name: array for name, array in inputs.items() if name in self._names}
+        given = inputs_of_graph(inputs, self._names)
 
         def forward() -> Sequence[Any]:
             found = self._request.infer(given, share_inputs=True, share_outputs=True)
