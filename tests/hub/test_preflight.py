@@ -223,7 +223,7 @@ def test_a_tokenizer_that_does_not_go_with_the_model(folder: Path) -> None:
     text = found(folder)
     assert "pads with 0, but config.json states a pad_token_id of 3" in text
     assert "gives input_ids, token_type_ids, attention_mask; the model takes input_ids, attention_mask" in text
-    assert "allows 512 tokens, but the model has 32 positions" in text
+    assert "allows 512 tokens, but the model takes 32" in text
     assert "vocab.txt: is not the vocabulary of tokenizer.json" in text
 
 
