@@ -38,6 +38,8 @@ def derive(report: Measurements) -> Measurements:
     ``throughput_ratio_range``, the least and the largest of a start. Start k is compared with start k: both took turns,
     so a machine that was slower then was slower for both.
 
+    Suites: ``best``, the best of the ways of each task by its metric, and their ``mean_score``.
+
     Quality: ``mean`` and ``std`` (the sample's, None of a single value) of each score; ``ratio``, the mean of the main
     scores over the baseline's; the ``value`` of each gain, (score - majority) / (baseline - majority).
     """
@@ -53,7 +55,7 @@ def worst_of(metric: str, values: Sequence[float]) -> float:
 
 
 def _derive_row(row: Row, report: Measurements, mains: Mapping[str, Mapping[str, float]]) -> Row:
-    values = {**row.values, **_worst_values(row), **_speed_values(row, report)}
+    values = {**row.values, **_worst_values(row), **_speed_values(row, report), **_suite_values(row, report)}
     own, baseline, majority = (mains.get(case or "", {}) for case in (row.case, report.baseline, MAJORITY))
     if "gain_over_majority" in values:
         values["gain_over_majority"] = {
@@ -94,6 +96,13 @@ def _speed_values(row: Row, report: Measurements) -> dict[str, Any]:
             values |= {name: float(np.median(ratios)), f"{name}_range": [float(ratios.min()), float(ratios.max())]}
             values["ratio_to"] = first.case
     return values
+
+
+def _suite_values(row: Row, report: Measurements) -> dict[str, Any]:
+    scores = row.values.get("scores", {})
+    tasks = report.details.get("tasks", {}) if scores else {}
+    best = {name: max(way[tasks[name]["metric"]] for way in ways.values()) for name, ways in scores.items()}
+    return {"best": best, "mean_score": statistics.fmean(best.values())} if tasks else {}
 
 
 def _starts(row: Row) -> dict[int, NDArray[np.float64]]:

@@ -18,7 +18,7 @@ from distilrubert.model_card.scores import (
     main_scores,
     task_scores,
 )
-from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
+from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table, suite_table
 
 
 def view_of(run: CardInput) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "encoder": run.prompts is not None,
         "prompts": {name: prompt for name, prompt in (run.prompts or {}).items() if prompt},
         "file_table": file_table(run.files).markdown,
+        "suite_table": run.suite and suite_table(run.suite).markdown,
         "parity_table": run.parity and parity_table(run.parity).markdown,
         "loss_table": run.training and loss_table(run.training).markdown,
         "pictures": {name: text for name, text in PICTURES.items() if f"assets/{name}" in run.files},

@@ -39,6 +39,7 @@ class CardInput:
     parity: Measurements | None = None
     speed: Measurements | None = None
     quality: Measurements | None = None
+    suite: Measurements | None = None
 
     @property
     def settings(self) -> CardSettings:

@@ -99,7 +99,24 @@ QUALITY = _report(
     ),
 )
 
-FORMS = {"pretraining": TRAINING, "training": TRAINING, "parity": PARITY, "speed": SPEED, "quality": QUALITY}
+VECTOR_TASK: Any = _form(title=str, metric=str, licence=TEXT)
+SUITE = _report(
+    _form(
+        suite=_form(title=str, published=(dict[str, float], {})),
+        tasks=Annotated[dict[str, VECTOR_TASK], Field(min_length=1)],
+        absent=list[str],
+    ),
+    _form(case=str, scores=dict[str, dict[str, dict[str, float]]]),
+)
+
+FORMS = {
+    "pretraining": TRAINING,
+    "training": TRAINING,
+    "parity": PARITY,
+    "speed": SPEED,
+    "quality": QUALITY,
+    "suite": SUITE,
+}
 # Any model: only an encoder of sentences has the file.
 ENCODER: Any = _form(prompts=dict[str, str])
 SIZES = {

@@ -108,6 +108,22 @@ def _speed_cells(row: Row) -> dict[str, str]:
     return cells
 
 
+def suite_table(suite: Measurements) -> Table:
+    """The best score of each task of a suite, and their mean; of other models the means that they have published."""
+    tasks, absent = suite.details["tasks"], suite.details["absent"]
+    rows = [
+        [
+            _model_title(row.case),
+            *(f"{score:.3f}" for score in (*row.values["best"].values(), row.values["mean_score"])),
+        ]
+        for row in suite.rows
+    ]
+    # Theirs are means over all tasks.
+    published = {} if absent else suite.details["suite"].get("published", {})
+    rows += [[name, *(NO_VALUE for _ in tasks), f"{score:.3f}"] for name, score in published.items()]
+    return Table(["Model", *tasks, f"Mean of {len(tasks)}"], rows)
+
+
 def parity_table(parity: Measurements) -> Table:
     """How far each exported file's outputs are from PyTorch's."""
     columns = _measured(PARITY_COLUMNS, [row.values for row in parity.rows])

@@ -8,6 +8,8 @@ from distilrubert.conversion.writers import require_packages
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
 from distilrubert.distill.losses.objective import check_heads, check_layers, positive_weights
+from distilrubert.evaluation.sentences.frozen_vectors import require_sentence_transformers
+from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.families import longest_input
@@ -61,6 +63,9 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
         _check_sources(run)
     if "student" in needed and (load or not recipe.teacher.model):
         _check_models(run)
+    if "suite" in needed and recipe.evaluation.suite:
+        require_sentence_transformers()
+        load_suite(recipe.evaluation.suite).present()
     if "quality" in needed and load:
         for task in tasks:
             load_rows(task, recipe.evaluation.finetuning.train_limit)

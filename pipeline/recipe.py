@@ -59,6 +59,11 @@ class EvaluationSettings(Section):
         description="Tasks on which a linear probe of the frozen models is scored and nothing is fine-tuned: minutes "
         "instead of hours. Those of `tasks` have one too.",
     )
+    suite: NameOrPath | None = Field(
+        None,
+        description="Suite on which the vectors of sentences are scored, those of teacher, student and its int8 files: "
+        "the name of a shipped one, or the path of a YAML file.",
+    )
     seeds: Seeds = Field([1, 2, 3], description="Seeds of the fine-tuning runs of each task.")
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="The fine-tuning protocol, the same for every model."
@@ -133,6 +138,8 @@ class Recipe(Section):
             raise ValueError(f"sentences: needs {' or '.join(SENTENCE_LOSSES)} in distillation.weights")
         if named and not self.sentences:
             raise ValueError(f"distillation.weights: {', '.join(named)} need a section sentences, for example {{}}")
+        if self.sentences and self.conversion.task != "feature-extraction":
+            raise ValueError("conversion.task: fill-mask makes no vectors of sentences; use feature-extraction")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 from distilrubert.conversion.writers import VERSION as CONVERSION_VERSION
 from distilrubert.distill.corpus.sources import identities_of
+from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.speed.benchmark import VERSION as SPEED_VERSION
 from distilrubert.evaluation.tasks.result_cache import VERSION
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -84,12 +85,19 @@ def of_quality(run: Run) -> Mapping[str, Any]:
     evaluation, by_content = run.recipe.evaluation, ("tasks", "probed_tasks")
     tasks = {name: [_task(task) for task in found] for name, found in zip(by_content, pinned_tasks(run), strict=True)}
     return {
-        "evaluation": {"protocol": recorded(evaluation, exclude=("speed", "processes", *by_content)), **tasks},
+        "evaluation": {"protocol": recorded(evaluation, exclude=("speed", "suite", "processes", *by_content)), **tasks},
         **({"conversion": decisive_settings(run.recipe.conversion)} if evaluation.exported.cases else {}),
         **_named_teacher(run),
         # A program that measures otherwise measures again.
         "version": VERSION,
     }
+
+
+def of_suite(run: Run) -> Mapping[str, Any]:
+    """What decides the scores on a suite."""
+    assert run.recipe.evaluation.suite is not None
+    identity = load_suite(run.recipe.evaluation.suite).identity()
+    return {"evaluation": {"suite": identity}, **_named_teacher(run), **_sentences(run), "version": VERSION}
 
 
 def of_card(run: Run) -> Mapping[str, Any]:

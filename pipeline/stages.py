@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.sampling import evenly
 from distilrubert.conversion.model_folder import convert
@@ -15,6 +16,9 @@ from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.evaluation.evaluation_settings import QualitySettings
+from distilrubert.evaluation.sentences.frozen_vectors import Prompts
+from distilrubert.evaluation.sentences.suite_scores import measure_suite
+from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.model_card.card import write_card
@@ -46,6 +50,7 @@ def stages_of(run: Run) -> list[Stage]:
         "vocabulary": run.recipe.teacher.pretrain is not None,
         "teacher": run.recipe.teacher.pretrain is not None,
         "student-vocabulary": has_own_vocabulary(run),
+        "suite": run.recipe.evaluation.suite is not None,
     }
     return [stage for stage in _STAGES if needed.get(stage.name, True)]
 
@@ -154,6 +159,19 @@ def _measure_quality(run: Run, folder: Path) -> None:
     ).save(folder / "reports" / "quality.json")
 
 
+def _measure_suite(run: Run, folder: Path) -> None:
+    suite, encoder = run.recipe.evaluation.suite, sentence_modules(run)
+    assert suite is not None
+    formats = (FORMATS[case] for case in run.recipe.conversion.cases)
+    measure_suite(
+        {"teacher": teacher_folder(run), "student": run.exported},
+        load_suite(suite),
+        run.scores,
+        {"student": [file for file in formats if file.precision == "int8" and file.task is None and file.runs_here]},
+        Prompts(encoder.query_prompt, encoder.document_prompt) if encoder else None,
+    ).save(folder / "reports" / "suite.json")
+
+
 def _assemble_repository(run: Run, folder: Path) -> None:
     """Make hub/ of the exported files, the reports and the card."""
     with atomic_folder(folder / "hub") as hub:
@@ -237,9 +255,17 @@ _STAGES = (
         perform=_measure_quality,
     ),
     Stage(
+        name="suite",
+        title="scoring vectors of sentences",
+        after=("teacher", "conversion"),
+        inputs=stage_inputs.of_suite,
+        outputs=("reports/suite.json",),
+        perform=_measure_suite,
+    ),
+    Stage(
         name="card",
         title="writing the model card and assembling the repository",
-        after=("corpus", "teacher", "student", "conversion", "speed", "quality"),
+        after=("corpus", "teacher", "student", "conversion", "speed", "quality", "suite"),
         inputs=stage_inputs.of_card,
         outputs=("hub",),
         perform=_assemble_repository,

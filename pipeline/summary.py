@@ -9,9 +9,8 @@ from pathlib import Path
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
-from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score
 from distilrubert.model_card.inputs import read_card_input
-from distilrubert.model_card.tables import Table, quality_table, speed_table
+from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table
 from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
@@ -21,6 +20,8 @@ def print_tables(run: Run) -> None:
     """Print the speed and the quality of the run's models."""
     print_speed(Measurements.load(run.reports / "speed.json"))
     print_quality(Measurements.load(run.reports / "quality.json"))
+    if run.recipe.evaluation.suite:
+        print_suite(Measurements.load(run.reports / "suite.json"))
 
 
 def print_speed(speed: Measurements) -> None:
@@ -37,15 +38,9 @@ def print_quality(quality: Measurements) -> None:
 
 def print_suite(report: Measurements) -> None:
     """Print the best score of each task of a suite, and their mean, for each file of a model."""
-    suite, tasks, absent = (report.details[key] for key in ("suite", "tasks", "absent"))
+    suite, absent = report.details["suite"], report.details["absent"]
     told = f" (without {', '.join(absent)}: no data)" if absent else ""
-    headings = [f"{name}, {task['metric']}" for name, task in tasks.items()]
-    rows = [
-        [row.case, *(f"{score:.3f}" for score in (*best_scores(scores, tasks).values(), mean_score(scores, tasks)))]
-        for row in report.rows
-        for scores in [row.values["scores"]]
-    ]
-    print_card_table(f"{suite['title']}{told}", Table(["File", *headings, f"mean of {len(tasks)}"], rows))
+    print_card_table(f"{suite['title']}{told}", suite_table(derive(report)))
 
 
 def print_vocabularies(report: Measurements) -> None:

@@ -98,13 +98,20 @@ class Vectors:
     encode_query = encode_document = encode
 
 
-def _load(folder: Path, file: FileFormat) -> Any:
+def require_sentence_transformers() -> None:
+    """Raise a UserError if sentence-transformers cannot be imported."""
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers  # noqa: F401
     except ImportError as error:
         raise UserError(
             f'vectors of sentences need a package that is missing ({error}): pip install "distilrubert[sentences]"'
         ) from None
+
+
+def _load(folder: Path, file: FileFormat) -> Any:
+    require_sentence_transformers()
+    from sentence_transformers import SentenceTransformer
+
     backend = BACKENDS[file.runtime]
     options: dict[str, Any] = {"dtype": torch.float32}
     if file is not CHECKPOINT:

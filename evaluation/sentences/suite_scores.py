@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +43,8 @@ def measure_suite(
 
     Returns:
         A row for each model, and one ``<case>-<format>`` for each file: ``scores``, by task the metrics of each way in
-        which they were reached (pooling and classifier), of which the best counts. ``ratio`` is the mean over the
-        baseline's. The details name the tasks that are ``absent``.
+        which they were reached (pooling and classifier), of which the best counts. The details name the tasks that are
+        ``absent``.
 
     Raises:
         UserError: if no data is there, or a model, a file or rows cannot be used.
@@ -66,7 +65,7 @@ def measure_suite(
     ]
     scores = {one.case: {task.name: one.scores(task, parts[task.name], cache) for task in tasks} for one in measured}
     details: dict[str, Any] = {
-        "suite": suite.model_dump(mode="json", include={"name", "title", "poolings", "max_length"}),
+        "suite": suite.model_dump(mode="json", include={"name", "title", "poolings", "max_length", "published"}),
         "tasks": {
             task.name: {
                 **task.model_dump(include={"title", "kind", "metric", "licence", "source"}),
@@ -77,20 +76,8 @@ def measure_suite(
         "absent": suite.absent(),
         "prompts": {one.case: dataclasses.asdict(one.prompts) for one in measured},
     }
-    means = {case: mean_score(own, details["tasks"]) for case, own in scores.items()}
-    baseline = measured[0].case
-    rows = [Row(case, {"scores": own}, means[case] / means[baseline]) for case, own in scores.items()]
-    return Measurements(Environment.capture(), rows, baseline, details)
-
-
-def best_scores(scores: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, float]:
-    """The best score of each task, by its metric."""
-    return {name: max(way[task["metric"]] for way in scores[name].values()) for name, task in tasks.items()}
-
-
-def mean_score(scores: Mapping[str, Any], tasks: Mapping[str, Any]) -> float:
-    """The mean of the best scores over the tasks."""
-    return statistics.fmean(best_scores(scores, tasks).values())
+    rows = [Row(case, {"scores": own}) for case, own in scores.items()]
+    return Measurements(Environment.capture(), rows, measured[0].case, details)
 
 
 @dataclasses.dataclass(frozen=True)

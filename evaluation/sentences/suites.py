@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from distilrubert.common.checked_settings import read_yaml, stated_settings
 from distilrubert.common.configuration import Section
+from distilrubert.common.contents import content_of
 from distilrubert.common.errors import UserError
 
 Kind = Literal["sentence-similarity", "similarity-classification", "vector-classification", "retrieval"]
@@ -77,6 +78,9 @@ class Suite(Section):
     poolings: list[Pooling] = Field(
         [], description="Poolings tried, each with normalised vectors; the best one counts. Empty: the model's own."
     )
+    published: dict[str, float] = Field(
+        {}, description="Means that others have published of their models, over all tasks, for comparison."
+    )
     max_length: int | None = Field(None, ge=8, description="Longest input in tokens; empty: the model's own.")
     _tasks: tuple[VectorTask, ...] = PrivateAttr(())
     _folders: tuple[Path, ...] = PrivateAttr(())
@@ -106,6 +110,19 @@ class Suite(Section):
             told = f"; let {' or '.join(self.data)} name the folder that has it" if self.data else ""
             raise UserError(f"suite {self.name}: there is no data of any of its tasks{told}")
         return found
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores: the definitions of the tasks that are present, and the content of their files.
+
+        Raises:
+            UserError: if no data is there, or a file cannot be read.
+        """
+        files = {file: self.locate(file) for task in self.present() for file in (task.test, task.train) if file}
+        return {
+            "suite": self.model_dump(mode="json", exclude={"data"}),
+            "tasks": [task.model_dump(mode="json") for task in self.present()],
+            "files": {name: content_of(path) for name, path in files.items() if path},
+        }
 
     def absent(self) -> list[str]:
         """Names of the tasks whose data is not there."""

@@ -1,6 +1,7 @@
 import ast
 import copy
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -437,3 +438,42 @@ def test_the_card_of_an_encoder_promises_no_predictions(run: CardInput) -> None:
     assert data.get("widget") is None
     assert not re.search(r"fill.?mask|filling masks|<mask>|\[MASK\]|pipeline\(", card)
     assert "AutoModel.from_pretrained" in card
+
+
+def _suite(absent: list[str]) -> dict[str, Any]:
+    def scores(sts: float, sa: float) -> dict[str, Any]:
+        similarity = {"mean": {"spearman": sts}, "cls": {"spearman": 0.1}}
+        return {"sts": similarity, **({} if absent else {"sa": {"mean, nearest-neighbours": {"accuracy": sa}}})}
+
+    tasks = {
+        "sts": {"title": "Similarity", "metric": "spearman"},
+        "sa": {"title": "Sentiment", "metric": "accuracy"},
+    }
+    details = {
+        "suite": {"title": "Encodechka", "published": {"other/model": 0.7}},
+        "tasks": {name: task for name, task in tasks.items() if name not in absent},
+        "absent": absent,
+    }
+    rows = [
+        {"case": case, "scores": scores(*values), "ratio": None}
+        for case, values in {"teacher": (0.82, 0.76), "student-onnx-int8": (0.8, 0.7)}.items()
+    ]
+    return {"environment": REPORTS["speed"]["environment"], "baseline": "teacher", "details": details, "rows": rows}
+
+
+@pytest.mark.parametrize("absent", [[], ["sa"]])
+def test_vectors_of_sentences_are_compared_with_published_means_of_all_tasks_alone(
+    absent: list[str], tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path)
+    (folder / "reports" / "suite.json").write_text(json.dumps(_suite(absent)), encoding="utf-8")
+    card = write_card(folder).read_text(encoding="utf-8")
+    table = _table(card, "Vectors of sentences")
+    if absent:
+        assert table == [["Model", "sts", "Mean of 1"], ["Teacher", "0.820", "0.820"], [table[2][0], "0.800", "0.800"]]
+        assert "their data was not there: sa." in card
+    else:
+        assert [row[1:] for row in table[1:3]] == [["0.820", "0.760", "0.790"], ["0.800", "0.700", "0.750"]]
+        assert table[3] == ["other/model", "–", "–", "0.700"]
+        assert "Means without scores are those that others have published." in card
+    assert table[2][0].startswith("This model, ONNX Runtime int8")

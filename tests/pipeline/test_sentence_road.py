@@ -39,7 +39,7 @@ conversion:
   onnx: %s
   tolerance:
     bf16: {token_cosine: 0.99, token_cosine_p1: 0.9, pooled_cosine: 0.99}
-evaluation: {speed: {sequence_length: 32, starts: 1, rounds: 1, minimum_time_s: 0}}
+evaluation: {suite: questions, speed: {sequence_length: 32, starts: 1, rounds: 1, minimum_time_s: 0}}
 card: {language: ru, license: mit}
 """
 
@@ -79,6 +79,11 @@ def test_the_student_is_published_as_the_teacher_is(hub: Path) -> None:
     assert model[1].pooling_mode == "cls"
     card = yaml.safe_load((hub / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     assert card["pipeline_tag"] == "sentence-similarity"
+    text = (hub / "README.md").read_text(encoding="utf-8")
+    assert "## Vectors of sentences\n\n| Model | questions | Mean of 1 |" in text
+    suite = json.loads((hub / "reports" / "suite.json").read_text(encoding="utf-8"))
+    assert [row["case"] for row in suite["rows"]] == ["teacher", "student"]
+    assert suite["details"]["prompts"]["student"] == {"query": "Кто: ", "document": "Это: "}
     assert main(["verify", str(hub)]) == 0
 
 

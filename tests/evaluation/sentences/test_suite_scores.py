@@ -12,13 +12,15 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
+from distilrubert.common.measurements import Measurements, Row
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
 from distilrubert.evaluation.sentences import suite_scores
 from distilrubert.evaluation.sentences.frozen_vectors import OWN, Prompts, SentenceEncoder, Vectors
-from distilrubert.evaluation.sentences.suite_scores import best_scores, mean_score, measure_suite
+from distilrubert.evaluation.sentences.suite_scores import measure_suite
 from distilrubert.evaluation.sentences.suites import Suite, VectorTask, load_suite
 from distilrubert.evaluation.sentences.vector_tasks import read_parts, score_vectors
 
@@ -146,14 +148,16 @@ def test_a_report_has_the_best_way_of_each_task_and_is_measured_once(
     report = measure_suite({"model": tiny_teacher_folder}, suite, tmp_path / "cache")
     scores, tasks = report["model"].values["scores"], report.details["tasks"]
     assert set(scores["questions"]) == {OWN}
-    assert 0 < mean_score(scores, tasks) == scores["questions"][OWN]["ndcg@10"] < 1
+    found = derive(report)["model"].values
+    assert 0 < found["best"]["questions"] == found["mean_score"] == scores["questions"][OWN]["ndcg@10"] < 1
     assert tasks["questions"]["rows"] == {"test": 49}
     made_up = {"a": {"mean": {"x": 0.5, "y": 9}, "cls": {"x": 0.7, "y": 0}}, "b": {"mean": {"y": 0.1}}}
     metrics = {"a": {"metric": "x"}, "b": {"metric": "y"}}
-    assert best_scores(made_up, metrics) == {"a": 0.7, "b": 0.1}
-    assert mean_score(made_up, metrics) == pytest.approx(0.4)
+    other = Measurements(report.environment, [Row("model", {"scores": made_up})], "model", {"tasks": metrics})
+    assert derive(other)["model"].values["best"] == {"a": 0.7, "b": 0.1}
+    assert derive(other)["model"].values["mean_score"] == pytest.approx(0.4)
     report.save(tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["rows"][0]["ratio"] == 1
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["rows"][0]["scores"] == scores
     monkeypatch.setattr(suite_scores, "SentenceEncoder", None)
     again = measure_suite({"model": tiny_teacher_folder}, suite, tmp_path / "cache")
     assert again.rows == report.rows
