@@ -13,6 +13,7 @@ import jinja2
 import yaml
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import repository_url
 from distilrubert.common.persistence import atomic_folder, read_json, write_text
 from distilrubert.model_card.space.library import FILES, IMPORTS, WASM
 from distilrubert.model_card.space.shown_model import ShownModel, read_model
@@ -26,7 +27,7 @@ OWN_TAG = "distilrubert"
 
 @dataclasses.dataclass(frozen=True)
 class HubModel:
-    """A model on the Hub, from where its page takes it.
+    """A model on the Hub.
 
     Attributes:
         repo_id: the repository, OWNER/NAME.
@@ -38,19 +39,29 @@ class HubModel:
     revision: str
     endpoint: str
 
+    @property
+    def url(self) -> str:
+        """Its web page."""
+        return repository_url(self.repo_id, endpoint=self.endpoint)
+
 
 def write_page(
-    folder: Path, output: Path, source: HubModel | None = None, offline_assets: Path | None = None, repo_id: str = ""
+    folder: Path,
+    output: Path,
+    published: HubModel | None = None,
+    offline_assets: Path | None = None,
+    *,
+    is_beside: bool = True,
 ) -> None:
     """Write the page of a model, whole or not at all: a static Space, or what any web server can serve.
 
     Args:
         folder: the model repository.
         output: the folder to write; one that an earlier page was written to is replaced.
-        source: from where the page takes the model; None: its files are copied beside the page.
+        published: the model on the Hub, which the page names; None if it is not there.
         offline_assets: folder of npm packages from which the library is copied beside the page; None: it comes from a
             CDN, with its checksums.
-        repo_id: the model on the Hub, which the Space names; "" if it is not published.
+        is_beside: whether the model's files are copied beside the page; else the page takes them from the Hub.
 
     Raises:
         UserError: if the page cannot show the model, a file is missing, or the output holds something else.
@@ -64,10 +75,12 @@ def write_page(
         if offline_assets:
             for file in FILES:
                 file.copy(offline_assets, page / LIBRARY_FOLDER)
-        if source is None:
+        if is_beside:
             _copy_model(model, page / MODEL_FOLDER)
-        write_text(page / "index.html", _html(model, source, is_offline=offline_assets is not None, repo_id=repo_id))
-        write_text(page / "README.md", _space_card(model, repo_id))
+        source = None if is_beside else published
+        html = _html(model, source, published.url if published else None, is_offline=offline_assets is not None)
+        write_text(page / "index.html", html)
+        write_text(page / "README.md", _space_card(model, published))
 
 
 def is_replaceable(output: Path) -> bool:
@@ -81,7 +94,7 @@ def _copy_model(model: ShownModel, target: Path) -> None:
         shutil.copyfile(model.folder / name, target / name)
 
 
-def _html(model: ShownModel, source: HubModel | None, *, is_offline: bool, repo_id: str) -> str:
+def _html(model: ShownModel, source: HubModel | None, card: str | None, *, is_offline: bool) -> str:
     words = read_json(HERE / "words.json")[model.language]
     where = "./" + LIBRARY_FOLDER + "/"
     urls = {file: where + file.name if is_offline else file.cdn for file in FILES}
@@ -115,7 +128,6 @@ def _html(model: ShownModel, source: HubModel | None, *, is_offline: bool, repo_
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
-    endpoint = source.endpoint if source else "https://huggingface.co"
     return environment.get_template("index.html.jinja").render(
         page=page,
         title=model.title,
@@ -125,7 +137,7 @@ def _html(model: ShownModel, source: HubModel | None, *, is_offline: bool, repo_
         import_map=import_map,
         policy="; ".join(_policy(import_map, source, is_offline=is_offline)),
         graph=f"{_base(source)}/{model.graph.path}",
-        card=f"{endpoint}/{repo_id}" if repo_id else None,
+        card=card,
     )
 
 
@@ -163,7 +175,7 @@ def _hosts(source: HubModel | None) -> list[str]:
     return [source.endpoint, *storage]
 
 
-def _space_card(model: ShownModel, repo_id: str) -> str:
+def _space_card(model: ShownModel, published: HubModel | None) -> str:
     """The README of the Space, whose front matter the Hub reads."""
     metadata: dict[str, Any] = {
         "title": model.title,
@@ -174,10 +186,10 @@ def _space_card(model: ShownModel, repo_id: str) -> str:
     }
     if model.license:
         metadata["license"] = model.license
-    if repo_id:
-        metadata["models"] = [repo_id]
+    if published:
+        metadata["models"] = [published.repo_id]
     front_matter = yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False)
-    of = f" of [{repo_id}](https://huggingface.co/{repo_id})" if repo_id else ""
+    of = f" of [{published.repo_id}]({published.url})" if published else ""
     return (
         f"---\n{front_matter}---\n\nA demo page{of}. The model runs in the visitor's browser, and no text leaves it.\n"
     )

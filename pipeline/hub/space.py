@@ -103,7 +103,7 @@ class SpacePublisher:
         with tempfile.TemporaryDirectory(prefix="distilrubert-space-") as work:
             page = Path(work) / "space"
             # A visitor's browser has no token: what the page of a private model loads lies in the private Space.
-            write_page(self._folder, page, None if private else model, repo_id=model.repo_id)
+            write_page(self._folder, page, model, is_beside=bool(private))
             if problems := preflight(page, PAGE_CHECKS):
                 raise UserError(f"publish.space: the page cannot be published: {'; '.join(map(str, problems))}")
             yield page

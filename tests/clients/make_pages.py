@@ -56,8 +56,8 @@ def main(folder: Path, node_modules: Path) -> None:
         "token-classification": tagger(folder / "student", models / "token-classification"),
     }
     for task in expected:
-        write_page(models / task, pages / task, offline_assets=node_modules, repo_id=f"me/{task}")
-    write_page(models / "fill-mask", pages / "hub", source=HUB, repo_id=HUB.repo_id)
+        write_page(models / task, pages / task, HUB, node_modules)
+    write_page(models / "fill-mask", pages / "hub", HUB, is_beside=False)
     random_model(models / "tiny-5k")
     write_page(models / "tiny-5k", pages / "tiny-5k", offline_assets=node_modules)
     (pages / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")

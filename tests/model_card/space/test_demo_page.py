@@ -79,7 +79,7 @@ def test_a_page_with_its_model_beside_it(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_that_takes_the_model_from_the_hub(model: Path, tmp_path: Path) -> None:
-    write_page(model, tmp_path / "page", SOURCE, repo_id=SOURCE.repo_id)
+    write_page(model, tmp_path / "page", SOURCE, is_beside=False)
     assert files_of(tmp_path / "page") == {"index.html", "page.js", "tasks.js", "style.css", "README.md"}
     found = data_of(tmp_path / "page")["model"]
     assert found["base"] == f"https://huggingface.co/me/tiny/resolve/{'0' * 40}"
@@ -92,9 +92,12 @@ def test_a_page_that_takes_the_model_from_the_hub(model: Path, tmp_path: Path) -
 
 
 def test_the_policy_lets_the_page_load_what_it_needs_and_send_nothing_elsewhere(model: Path, tmp_path: Path) -> None:
-    write_page(model, tmp_path / "public", SOURCE)
-    write_page(model, tmp_path / "other", HubModel("me/tiny", "main", "http://127.0.0.1:1"))
-    write_page(model, tmp_path / "beside")
+    other = HubModel("me/tiny", "main", "http://127.0.0.1:1")
+    write_page(model, tmp_path / "public", SOURCE, is_beside=False)
+    write_page(model, tmp_path / "other", other, is_beside=False)
+    write_page(model, tmp_path / "beside", other)
+    assert '<a href="http://127.0.0.1:1/me/tiny">' in html_of(tmp_path / "beside")
+    assert "(http://127.0.0.1:1/me/tiny)" in (tmp_path / "beside/README.md").read_text(encoding="utf-8")
     policies = {name: policy_of(tmp_path / name) for name in ("public", "other", "beside")}
     libraries = {f"{file.cdn.rpartition('/')[0]}/" for file in FILES}
     hosts = {name: set(policy["connect-src"]) - libraries - {"'self'"} for name, policy in policies.items()}
