@@ -323,6 +323,32 @@ def test_real_texts_keep_their_tokens_and_logits(
 
 
 @pytest.mark.data
+def test_real_texts_are_read_as_before_by_any_kind(
+    any_tokenizer: PreTrainedTokenizerFast, hard_texts: list[str], real_texts: list[str]
+) -> None:
+    counted, others = hard_texts[:300] + real_texts[::1_000], real_texts[50::1_000]
+    trimmed = trim_tokenizer(any_tokenizer, count_needed(any_tokenizer, counted[::9]), LETTERLESS)
+    assert measure_resplit(any_tokenizer, trimmed, counted[::9]).changed == 0
+    is_kept = np.isin(np.arange(len(any_tokenizer)), ids_in(any_tokenizer, trimmed))
+    assert not is_kept.all()
+    for text in others:
+        if is_kept[count_needed(any_tokenizer, [text]) > 0].all():
+            assert tokens(trimmed, text) == tokens(any_tokenizer, text)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_trimmed_e5_reads_the_corpus_as_before(e5_folder: Path, real_texts: list[str]) -> None:
+    """What docs/vocabulary.md says of it, without a prompt."""
+    whole = AutoTokenizer.from_pretrained(e5_folder)
+    counts = count_needed(whole, real_texts)
+    assert (counts > 0).sum() == 20_651
+    trimmed = trim_tokenizer(whole, counts, TrimSettings(keep_letters=["Cyrillic", "Latin"]))
+    assert len(trimmed) <= 24_000
+    assert measure_resplit(whole, trimmed, real_texts).changed == 0
+
+
+@pytest.mark.data
 @pytest.mark.slow
 def test_the_real_vocabulary_on_the_whole_corpus(
     real_tokenizer: PreTrainedTokenizerFast, real_texts: list[str]
