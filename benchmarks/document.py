@@ -241,19 +241,6 @@ def vocabulary_rows(report: Measurements) -> str:
     return table(["case", "a step, s", "× one-vocabulary", "peak memory, GiB"], rows)
 
 
-def trimming_rows(report: Measurements) -> str:
-    """Tokens and size of an encoder with a part of its vocabulary, and what of held-out text that splits anew."""
-    rows = []
-    for row in report.rows:
-        shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("token", "text"))
-        split = ["" if share is None else f"{share:.2%}" for share in shares]
-        rows.append(
-            [row.case, f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", f"{row.ratio:.2f}", *split]
-        )
-    headings = ["tokens that stay", "tokens", "MiB", "times smaller", "held-out tokens split anew", "held-out texts"]
-    return table(headings, rows)
-
-
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
@@ -267,7 +254,6 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("distillation", "memory"): distillation_memory,
     ("distillation", "largest"): distillation_largest,
     ("vocabulary", "rows"): vocabulary_rows,
-    ("trimming", "rows"): trimming_rows,
 }
 
 

@@ -93,9 +93,9 @@ def write_trimmed(
     file |= {key: new_ids.get(old) for key, old in file.items() if key.endswith("_token_id") and isinstance(old, int)}
     trimmed = _with_rows(weights, config, torch.from_numpy(ids_V))
     # Where positions are counted from the padding token's id, rows before it go as it comes forward.
-    dropped = config.pad_token_id - tokenizer.pad_token_id if family_of(config).first_position(config) else 0
-    if dropped:
-        file["max_position_embeddings"] -= dropped
+    family, before = family_of(config), config.to_dict()
+    if dropped := family.first_position(before) - family.first_position(file):
+        file["max_position_embeddings"] = config.max_position_embeddings - dropped
         (positions,) = _keys_of(weights, config, "positions")
         trimmed[positions] = trimmed[positions][dropped:].contiguous()
     save_file(trimmed, output / "model.safetensors", metadata={"format": "pt"})

@@ -1,5 +1,4 @@
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,8 @@ from distilrubert.modeling.trimming import (
     trim_tokenizer,
 )
 from distilrubert.modeling.vocabulary_settings import TrimSettings
+
+from ..random_teachers import make_teacher
 
 
 def wordpiece(pieces: list[str], folder: Path) -> PreTrainedTokenizerFast:
@@ -233,7 +234,6 @@ def test_a_strange_piece_is_refused(tiny_teacher: Teacher, tmp_path: Path) -> No
         trim_teacher(tiny_teacher, wordpiece(["чужое"], tmp_path))
 
 
-make_teacher = runpy.run_path(str(Path(__file__).with_name("test_families.py")))["make_teacher"]
 TEACHERS = [
     ("distilbert", "wordpiece", True),
     ("bert", "unigram", False),

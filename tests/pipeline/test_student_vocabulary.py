@@ -1,7 +1,6 @@
 """The stage that makes a vocabulary for the student, and what follows from it in the other stages."""
 
 import dataclasses
-import runpy
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, held_out
+
+from ..random_teachers import make_teacher
 
 RECIPE = """
 name: small-one
@@ -157,9 +158,6 @@ def test_the_student_loads_as_users_write_it(made: str, request: pytest.FixtureR
     assert hidden.shape[:2] == inputs["input_ids"].shape
     assert logits.shape[-1] == len(tokenizer)
     assert logits.isfinite().all()
-
-
-make_teacher = runpy.run_path(str(Path(__file__).parents[1] / "modeling" / "test_families.py"))["make_teacher"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForPreTraining,
+    BertTokenizerFast,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -25,7 +25,7 @@ from distilrubert.modeling.teacher import load_teacher, save_teacher
 from distilrubert.modeling.tokenizer_kinds import tokens_of
 from distilrubert.pipeline.cli import main
 
-make_teacher = runpy.run_path(str(Path(__file__).parents[1] / "modeling" / "test_families.py"))["make_teacher"]
+from ..random_teachers import make_teacher
 
 
 @pytest.fixture
@@ -86,6 +86,20 @@ def test_any_model_gives_the_same_states(
     assert report["trimmed"].values["file_mib"] < report["whole"].values["file_mib"]
     assert report["trimmed"].values["training_resplit_token_share"] == 0
     assert f"{len(tokenizer):,}" in capsys.readouterr().out
+
+
+def test_positions_follow_a_padding_token_that_moves(texts: Path, sentences: list[str], tmp_path: Path) -> None:
+    """RoBERTa counts positions from its id."""
+    names = ["редкое", "слово", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Привет", "!", "Как", "дела", "?"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=False, model_max_length=60)
+    whole = make_teacher("roberta", tokenizer)
+    save_teacher(whole, tmp_path / "whole")
+    assert trim(tmp_path / "whole", texts, tmp_path / "trimmed", "--held-out", "0") == 0
+    loaded = load_teacher(tmp_path / "trimmed")
+    assert (whole.model.config.pad_token_id, loaded.model.config.pad_token_id) == (2, 0)
+    expected = states(whole.model.base_model, whole.tokenizer, sentences[:3])
+    torch.testing.assert_close(states(loaded.model.base_model, loaded.tokenizer, sentences[:3]), expected)
 
 
 def test_what_is_held_out_is_not_counted(
