@@ -40,6 +40,7 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "longest_input": run.longest_input,
         "architecture": run.architecture,
         "fills_masks": run.has_head,
+        "has_masked_lm": FORMATS["onnx-masked-lm-int8"].path in run.files,
         "example": json.dumps(run.example, ensure_ascii=False),
         "sentences": json.dumps(settings.sentences, ensure_ascii=False),
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),

@@ -144,10 +144,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _page_has_its_file(self) -> Self:
-        if self.publish.space and PAGE_FILE.case not in self.conversion.cases:
-            raise ValueError(
-                f"publish.space: the page fills masks with {PAGE_FILE.path}; add {PAGE_FILE.name} to conversion.onnx"
-            )
+        file, use = (FORMATS["onnx-int8"], "compares sentences") if self.sentences else (PAGE_FILE, "fills masks")
+        if self.publish.space and file.case not in self.conversion.cases:
+            raise ValueError(f"publish.space: the page {use} with {file.path}; add {file.name} to conversion.onnx")
         return self
 
     @model_validator(mode="after")

@@ -112,6 +112,7 @@ def _html(model: ShownModel, source: HubModel | None, card: str | None, *, is_of
         "mask": model.mask,
         "examples": model.examples,
         "candidates": model.candidates,
+        "vectors": model.vectors,
         "model": {
             "id": source.repo_id if source else MODEL_FOLDER,
             "local": source is None,

@@ -41,6 +41,8 @@ class ShownModel:
         mask: the token that stands for a missing word; None for other tasks than fill-mask.
         examples: texts to click on.
         candidates: sentences to compare with.
+        vectors: how vectors of sentences are made: ``pooling``, mean or cls, and the prompts before a ``query`` and
+            before a ``document``.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class ShownModel:
     mask: str | None
     examples: list[str]
     candidates: list[str]
+    vectors: dict[str, str]
 
     @property
     def files(self) -> dict[str, int]:
@@ -92,6 +95,7 @@ def read_model(folder: Path) -> ShownModel:
         mask=mask,
         examples=list(dict.fromkeys(texts)),
         candidates=candidates,
+        vectors=_vectors(folder),
     )
 
 
@@ -127,6 +131,17 @@ def _examples(metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
     entries = [entry for entry in widget if isinstance(entry, dict)] if isinstance(widget, list) else []
     texts = [str(text) for entry in entries if (text := entry.get("source_sentence") or entry.get("text"))]
     return texts, [str(text) for entry in entries for text in entry.get("sentences") or []]
+
+
+def _vectors(folder: Path) -> dict[str, str]:
+    """What sentence-transformers reads of it."""
+    paths = [folder / "1_Pooling" / "config.json", folder / "config_sentence_transformers.json"]
+    pooling, whole = (read_json(path) if path.is_file() else {} for path in paths)
+    prompts = whole.get("prompts") or {}
+    return {
+        "pooling": "cls" if pooling.get("pooling_mode_cls_token") else "mean",
+        **{kind: str(prompts.get(kind) or "") for kind in ("query", "document")},
+    }
 
 
 def _mask(folder: Path) -> str:

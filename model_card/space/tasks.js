@@ -58,10 +58,11 @@ async function tag(text, { tokenizer, model }) {
 
 async function nearestSentences(text, { tokenizer, model, page, candidates }) {
   if (!candidates.length) throw new Hint(page.words.noCandidates);
-  const embed = async (sentence) => meanVector(await model(tokenizer(sentence, { truncation: true })));
-  const query = await embed(text);
+  const { pooling, query: queryPrompt, document: prompt } = page.vectors;
+  const embed = async (sentence) => pooled(await model(tokenizer(sentence, { truncation: true })), pooling);
+  const query = await embed(queryPrompt + text);
   const rows = [];
-  for (const label of candidates) rows.push({ label, cosine: cosine(query, await embed(label)) });
+  for (const label of candidates) rows.push({ label, cosine: cosine(query, await embed(prompt + label)) });
   rows.sort((a, b) => b.cosine - a.cosine);
   return { bars: [{ title: "", rows }] };
 }
@@ -130,7 +131,8 @@ export function likeliest(logits) {
   return top.map(({ index, value }) => ({ index, share: value / sum }));
 }
 
-function meanVector({ last_hidden_state: hidden }) {
+function pooled({ last_hidden_state: hidden }, pooling) {
+  if (pooling === "cls") return row(hidden, 0);
   const [, tokens, width] = hidden.dims;
   const mean = new Float64Array(width);
   hidden.data.forEach((value, index) => (mean[index % width] += value / tokens));

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -89,8 +90,12 @@ def sentence_encoder(source: Path, folder: Path) -> list[tuple[str, float]]:
     sentences = json.loads((source.parent / "expected.json").read_text(encoding="utf-8"))
     first, *others = sentences["sentences"]
     write_card(folder, "sentence-similarity", "en", [{"source_sentence": first, "sentences": others}])
-    vectors = torch.tensor(sentences["vectors"])
-    cosines = torch.cosine_similarity(vectors[:1], vectors[1:]).tolist()
+    prompts = {"query": "Вопрос: ", "document": "Ответ: "}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}), encoding="utf-8")
+    tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
+    texts = [prompts["query"] + first, *(prompts["document"] + other for other in others)]
+    vectors = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0) for text in texts]
+    cosines = torch.cosine_similarity(vectors[0], torch.stack(vectors[1:])).tolist()
     return sorted(zip(others, cosines, strict=True), key=lambda pair: -pair[1])
 
 

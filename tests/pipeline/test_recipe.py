@@ -10,6 +10,7 @@ from accelerate.utils import LoggerType
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.training_settings import TRACKERS
+from distilrubert.distill.losses import SENTENCE_LOSSES
 from distilrubert.pipeline.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +198,10 @@ def test_a_page_has_the_file_that_it_runs(write):
     message = message_of(write(), "publish.space=true")
     assert "publish.space: the page fills masks with onnx/masked_lm_quantized.onnx; add masked-lm-int8" in message
     assert load_recipe(write(), ["publish.space=true", "conversion.onnx=[masked-lm-int8]"]).publish.space
+    encoder = ["publish.space=true", "sentences={}", f"distillation.weights={{{SENTENCE_LOSSES[0]}: 1.0}}"]
+    assert load_recipe(write(), encoder).publish.space
+    message = message_of(write(), *encoder, "conversion.onnx=[fp32]")
+    assert "publish.space: the page compares sentences with onnx/model_quantized.onnx; add int8 to" in message
 
 
 def test_embeddings_are_not_paired_twice(write):

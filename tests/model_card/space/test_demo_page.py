@@ -215,6 +215,17 @@ def test_the_mask_of_other_tokenizers(model: Path) -> None:
     assert "Всё <mask>." in shown.examples
 
 
+def test_vectors_are_made_as_sentence_transformers_makes_them(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", {**CARD, "pipeline_tag": "sentence-similarity"})
+    assert read_model(folder).vectors == {"pooling": "mean", "query": "", "document": ""}
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}', encoding="utf-8")
+    prompts = {"prompts": {"query": "query: ", "document": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
+    write_page(folder, tmp_path / "page")
+    assert data_of(tmp_path / "page")["vectors"] == {"pooling": "cls", "query": "query: ", "document": "passage: "}
+
+
 def test_a_card_without_examples(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", {"pipeline_tag": "text-classification"}, heading="")
     write_page(folder, tmp_path / "page")
