@@ -13,8 +13,8 @@ from distilrubert.common.persistence import read_json
 
 PoolingMode = Literal["mean", "cls"]
 
-CONFIG_FILE = "config_sentence_transformers.json"
-"""Where the prompts are; our own models have it if they are made to encode sentences."""
+# Has the prompts; of our own models, those have it that are made to encode sentences.
+_CONFIG_FILE = "config_sentence_transformers.json"
 
 _PACKAGE = "sentence_transformers."
 _KNOWN = ("Transformer", "Pooling", "Normalize")
@@ -91,12 +91,21 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
 
 def prompts_in(folder: Path) -> tuple[str, str | None]:
     """The prompts of queries (empty without) and of documents (None without)."""
-    file = folder / CONFIG_FILE
+    file = folder / _CONFIG_FILE
     config = read_json(file) if file.is_file() else {}
     prompts = config.get("prompts") or {}
     default = prompts.get(config.get("default_prompt_name"))
     documents = (prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts)
     return prompts.get("query") or default or "", next(documents, default)
+
+
+def encoder_in(folder: Path) -> SentenceModules | None:
+    """What the vectors of a model are that is made to encode sentences; None for other models.
+
+    Raises:
+        UserError: as :func:`read_sentence_modules`.
+    """
+    return read_sentence_modules(folder) if (folder / _CONFIG_FILE).is_file() else None
 
 
 def refuse_foreign_modules(folder: Path) -> None:

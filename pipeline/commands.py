@@ -29,6 +29,7 @@ from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.inputs import file_sizes
 from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
+from distilrubert.modeling.sentence_modules import encoder_in
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.exporting import check_exported, exporters_of
 from distilrubert.pipeline.options import DONE, FAILED, given
@@ -53,7 +54,8 @@ def convert(options: argparse.Namespace) -> None:
             f"--sentences {options.sentences}: too few; one is needed to compare the files on"
             f"{', and another one to calibrate int8 on' if quantized else ''}"
         )
-    parity = convert_model(options.model, options.output, settings, proof, calibration)
+    folder = checkpoint_folder(options.model)
+    parity = convert_model(folder, options.output, settings, proof, calibration, encoder_in(folder))
     parity.save(options.output / "reports" / "parity.json")
     print_card_table("Files", file_table(file_sizes(options.output)))
     print_card_table("Agreement with the checkpoint", parity_table(derive(parity)))

@@ -14,7 +14,7 @@ from distilrubert.conversion.conversion_settings import Tolerances
 from distilrubert.conversion.parity import bounds_of, measure_parity, tolerance_name
 from distilrubert.conversion.writers import require_packages
 from distilrubert.modeling.checkpoints import Checkpoint, load_pretrained
-from distilrubert.modeling.sentence_modules import CONFIG_FILE, read_sentence_modules
+from distilrubert.modeling.sentence_modules import encoder_in
 from distilrubert.pipeline.statement import Statement, checked, unchecked
 
 # Of files that may hold weights or graphs.
@@ -105,7 +105,7 @@ def _check_agreement(
         yield unchecked(path, "agreement", None, str(error))
         return
     try:
-        encoder = read_sentence_modules(folder) if (folder / CONFIG_FILE).is_file() else None
+        encoder = encoder_in(folder)
         parity = measure_parity(checkpoint, folder, [case], sentences, task, encoder.pooling if encoder else None)
         values: Mapping[str, Any] = parity.rows[0].values
     # A damaged file can make a runtime raise anything.

@@ -10,8 +10,9 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
 from distilrubert.conversion.model_folder import convert
-from distilrubert.modeling.sentence_modules import PoolingMode, SentenceModules, read_sentence_modules
+from distilrubert.modeling.sentence_modules import PoolingMode, SentenceModules, encoder_in, read_sentence_modules
 from distilrubert.modeling.student import Student
+from distilrubert.pipeline.cli import main
 from tests.conversion.test_clients import cosines, hidden_of, pooled_of
 
 library = pytest.importorskip("sentence_transformers")
@@ -59,6 +60,14 @@ def test_the_files_of_an_encoder_go_when_another_model_comes(
     assert "vector_cosine_p1" not in values
     assert not (tmp_path / "config_sentence_transformers.json").exists()
     assert len(json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))) == 2
+
+
+def test_a_converted_encoder_stays_one(tiny_student_folder: Path, sentences: list[str], tmp_path: Path) -> None:
+    convert_to(tmp_path / "first", tiny_student_folder, sentences, PROMPTED)
+    assert main(["convert", str(tmp_path / "first"), "--output", str(tmp_path / "second"), "--onnx"]) == 0
+    assert encoder_in(tmp_path / "second") == PROMPTED
+    assert main(["convert", str(tiny_student_folder), "--output", str(tmp_path / "third"), "--onnx"]) == 0
+    assert encoder_in(tmp_path / "third") is None
 
 
 @pytest.mark.export

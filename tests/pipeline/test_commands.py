@@ -42,11 +42,12 @@ def converted(monkeypatch, *arguments) -> dict[str, list[str]]:
     """The sentences that a conversion got."""
     seen = {}
 
-    def convert_model(model, output, settings, sentences, calibration):
+    def convert_model(model, output, settings, sentences, calibration, encoder):
         seen.update(proof=list(sentences), calibration=list(calibration))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "convert_model", convert_model)
+    monkeypatch.setattr(commands, "checkpoint_folder", Path)
     assert main(["convert", "m", "--output", "o", *arguments]) == 130
     return seen
 
