@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -54,6 +55,20 @@ class ExportSource:
             for text in [*chosen, *joined]
         ]
         return cls(checkpoint.model, checkpoint.tokenizer, settings, inputs, settings.task, len(joined))
+
+    @classmethod
+    def of_examples(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: ConversionSettings,
+        examples: Sequence[Mapping[str, Sequence[int]]],
+        task: str,
+    ) -> Self:
+        """A fine-tuned model and the inputs, each of one sequence, of which some are chosen evenly to calibrate on."""
+        chosen = evenly(examples, settings.calibration_sentences)
+        inputs = [{name: torch.tensor([ids]) for name, ids in example.items()} for example in chosen]
+        return cls(model, tokenizer, settings, inputs, task)
 
     def for_task(self, task: str) -> "ExportSource":
         """The same model for files that return something else."""

@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
-from distilrubert.common.sampling import evenly
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.onnx import export_onnx
@@ -128,7 +126,5 @@ def export_finetuned(
     Returns:
         The file, opened for fp32 arithmetic.
     """
-    chosen = evenly(examples, settings.calibration_sentences)
-    inputs = [{name: torch.tensor([ids]) for name, ids in example.items()} for example in chosen]
-    write_file(case, ExportSource(model, tokenizer, settings, inputs, task), folder)
+    write_file(case, ExportSource.of_examples(model, tokenizer, settings, examples, task), folder)
     return open_model(folder, FORMATS[case], task)

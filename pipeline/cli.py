@@ -26,10 +26,11 @@ _MODULES = {
     **dict.fromkeys(("distill", "publish", "push", "card"), "run_commands"),
     **dict.fromkeys(("status", "clean"), "housekeeping"),
     "space": "space_command",
+    "finetune": "finetune_command",
     **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),
 }
 # The commands that keep what they have finished when they are interrupted.
-_KEPT = ("distill", "evaluate", "publish")
+_KEPT = ("distill", "evaluate", "finetune", "publish")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:

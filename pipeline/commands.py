@@ -44,7 +44,7 @@ S = TypeVar("S", bound=Section)
 
 def convert(options: argparse.Namespace) -> None:
     """Export one model."""
-    settings = _of_options(ConversionSettings, given(options, ConversionSettings))
+    settings = of_options(ConversionSettings, given(options, ConversionSettings))
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
     quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
     # What the ranges of activations were seen on proves nothing about other text.
@@ -64,7 +64,7 @@ def convert(options: argparse.Namespace) -> None:
     print(f"Compared on {len(proof)} sentences{others}{advice}")
 
 
-def _of_options(section: type[S], values: Mapping[str, Any]) -> S:
+def of_options(section: type[S], values: Mapping[str, Any]) -> S:
     """Settings that stand in options of the same names; a mistake is told of the option."""
     try:
         return validated(section, values)
@@ -100,9 +100,9 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
         raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
     if options.query_prompt or options.document_prompt:
         raise UserError("--query-prompt, --document-prompt: are for --suite")
-    exported = _of_options(ExportedSettings, given(options, ExportedSettings))
+    exported = of_options(ExportedSettings, given(options, ExportedSettings))
     finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
-    settings = _of_options(QualitySettings, {**given(options, QualitySettings), "finetuning": finetuning})
+    settings = of_options(QualitySettings, {**given(options, QualitySettings), "finetuning": finetuning})
     tasks, folder = load_tasks(options.task), checkpoint_folder(options.model)
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     check_exported(exported.cases, tasks, config.get("model_type", ""))
@@ -121,7 +121,7 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
 def _suite_scores(options: argparse.Namespace) -> Measurements:
     if options.probe or options.seeds or options.overrides:
         raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds and --set out")
-    exported = _of_options(ExportedSettings, given(options, ExportedSettings))
+    exported = of_options(ExportedSettings, given(options, ExportedSettings))
     suite = load_suite(options.suite)
     folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
     prompts = None
@@ -160,7 +160,7 @@ def verify(options: argparse.Namespace) -> int:
         speed=options.speed,
         tolerance=options.tolerance,
         tasks=load_tasks(options.task),
-        seeds=_of_options(QualitySettings, given(options, QualitySettings)).seeds if options.seeds else None,
+        seeds=of_options(QualitySettings, given(options, QualitySettings)).seeds if options.seeds else None,
         processes=options.processes,
     )
     statements = []
@@ -175,9 +175,9 @@ def verify(options: argparse.Namespace) -> int:
 
 def trim(options: argparse.Namespace) -> None:
     """Write one model with a part of its vocabulary."""
-    settings = _of_options(TrimSettings, given(options, TrimSettings))
+    settings = of_options(TrimSettings, given(options, TrimSettings))
     column = given(options, CorpusSource)
-    corpus = _of_options(
+    corpus = of_options(
         CorpusSettings,
         {
             "sources": [{"path": str(Path(path).expanduser().absolute()), **column} for path in options.corpus],

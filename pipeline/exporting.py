@@ -37,8 +37,8 @@ def check_exported(cases: Sequence[str], tasks: Iterable[TaskDefinition], model_
     for task in tasks:
         if task.task_kind.export_task in impossible:
             raise UserError(
-                f"evaluation.exported: {task.name} is {task.kind}, of which no file of a {model_type} can be made; "
-                "score the model itself, or leave the task out"
+                f"task {task.name}: is {task.kind}, of which no ONNX or OpenVINO file of a {model_type} can be made; "
+                "leave these files out, or the task"
             )
 
 

@@ -58,6 +58,24 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A seed, as the type of an option."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A share, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
 def given(options: argparse.Namespace, section: type[Section]) -> dict[str, Any]:
     """The fields of a section that the command line gives; the section's own defaults hold for the others."""
     return {name: value for name in section.model_fields if (value := getattr(options, name, None)) is not None}
@@ -187,6 +205,18 @@ def _evaluate(parser: Parser) -> None:
     _add_output(parser)
 
 
+def _finetune(parser: Parser) -> None:
+    _add_model(parser, "folder of a model, or its Hub id: an encoder or a masked language model")
+    parser.add_argument("--task", required=True, metavar="TASK", help="name of a shipped task, or a YAML file")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; it must be new")
+    parser.add_argument("--seed", type=seed, default=1, metavar="N", help="of head, order and dropout (default: 1)")
+    for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
+        _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=f"{runtime} files to make beside it.")
+    said = "least share of decisions in which an int8 file equals the model (default: 0.97)"
+    parser.add_argument("--equal-decisions", type=share, metavar="SHARE", help=said)
+    _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
+
+
 def _benchmark(parser: Parser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
@@ -288,6 +318,11 @@ COMMANDS = {
         "Fine-tune a model on labelled tasks, or score its vectors of sentences on a suite.",
         _evaluate,
         "evaluate runs/demo/student --task recipes/demo/intents.yaml --output scores.json",
+    ),
+    "finetune": (
+        "Fine-tune a model on a labelled task and write it, ready to be loaded, with ONNX and OpenVINO files.",
+        _finetune,
+        "finetune runs/demo/student --task recipes/demo/intents.yaml --output intents --onnx int8",
     ),
     "benchmark": (
         "Measure the speed of models, each in PyTorch and as every file in its folder or repository.",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import printable
-from distilrubert.common.measurements import Measurements
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.model_card.formatting import number
 from distilrubert.model_card.inputs import read_card_input
-from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table
+from distilrubert.model_card.scores import METRIC_TITLES
+from distilrubert.model_card.tables import MODEL_TITLES, NO_VALUE, Table, quality_table, speed_table, suite_table
 from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
@@ -52,6 +54,30 @@ def print_vocabularies(report: Measurements) -> None:
         rows.append([row.case, f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", *told])
     title = f"Vocabulary, measured on {report.details['held_out_texts']:,} held-out texts"
     print_card_table(title, Table(["Model", "tokens", "file, MiB", "texts split anew", "tokens split anew"], rows))
+
+
+def print_finetuned(report: Measurements) -> None:
+    """Print the scores of a fine-tuned model, of its files and of the baselines, and how the files agree with it."""
+    task, validation = report.details["task"], report.details["validation"]
+    metrics = task["metrics"]
+    headings = [*(METRIC_TITLES[metric] for metric in metrics), "Equal decisions", "Largest difference", "Size, MiB"]
+    rows = []
+    for row in report.rows:
+        scores = [f"{row.values['tasks'][task['name']][metric]['mean']:.3f}" for metric in metrics]
+        rows.append([MODEL_TITLES.get(row.case, row.case), *scores, *_agreement_cells(row)])
+    title = f"{task['title']}, test part (validation: {METRIC_TITLES[metrics[0]]} {validation:.3f})"
+    print_card_table(title, Table(["File", *headings], rows))
+
+
+def _agreement_cells(row: Row) -> list[str]:
+    if "decisions" not in row.values:
+        return [NO_VALUE] * 3
+    compared, different = row.values["decisions"], row.values["different_decisions"]
+    return [
+        f"{compared - different} of {compared}",
+        number(row.values["maximal_difference"]),
+        number(row.values["size_mib"]),
+    ]
 
 
 def print_card_table(title: str, table: Table) -> None:

@@ -25,6 +25,7 @@ from distilrubert.common.training.training_run import EpochEvaluation, TrainingR
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
+from distilrubert.evaluation.tasks.kinds.task_kind import Logits
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.row_results import score_test
@@ -71,7 +72,7 @@ def finetune(
     # For the weights of the best epoch, and for the files.
     scratch_folder = tempfile.TemporaryDirectory(prefix="finetuning-", ignore_cleanup_errors=True)
     with quiet_transformers(), quiet_datasets(), scratch_folder as folder:
-        learner = _Learner.prepare(model_folder, task, rows, settings, seed)
+        learner = Learner.prepare(model_folder, task, rows, settings, seed)
         run = learner.training(learning_rate, seed, Path(folder) / "training")
         started = time.perf_counter()
         evaluations = train(run).details["evaluations"]
@@ -94,7 +95,7 @@ def finetune(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Learner:
+class Learner:
     """A model and the task that it learns.
 
     Attributes:
@@ -120,6 +121,11 @@ class _Learner:
         settings: FinetuningSettings,
         seed: int,
     ) -> Self:
+        """Load the model, with a new head of that seed, and encode the rows for it.
+
+        Raises:
+            UserError: as :func:`finetune`.
+        """
         model, tokenizer, head = _load(folder, task, settings, seed)
         longest = longest_input(model, tokenizer, task.max_length)
         features = {}
@@ -132,6 +138,7 @@ class _Learner:
         return cls(model, tokenizer, head, task, settings, rows, features)
 
     def training(self, learning_rate: float, seed: int, folder: Path) -> TrainingRun:
+        """The run that trains the model in place, without checkpoints; only its folder is written to."""
         task, settings, train_features = self.task, self.settings, self.features["train"]
         examples = TaskExamples(train_features, self.tokenizer)
         head_rates = dict.fromkeys(self.head, settings.head_learning_rate) if settings.head_learning_rate else {}
@@ -152,12 +159,16 @@ class _Learner:
         )
 
     def validate(self) -> dict[str, float]:
+        """The task's metrics on the validation part, of the model as it is."""
         return compute_metrics(self.task.metrics, *self.answers("validation"))
 
     def answers(self, part: str) -> tuple[list[Any], list[Any]]:
         """Predictions and references of a part, row by row."""
         precision, batch_size = chosen_precision(self.settings), PREDICTION_BATCHES * self.settings.batch_size
-        logits = predict(self.model, self.features[part], self.tokenizer, precision, batch_size)
+        return self.decoded(part, predict(self.model, self.features[part], self.tokenizer, precision, batch_size))
+
+    def decoded(self, part: str, logits: Logits) -> tuple[list[Any], list[Any]]:
+        """Predictions and references of a part from the logits of its features."""
         return self.task.task_kind.decode(getattr(self.rows, part), self.features[part], logits, self.task.classes)
 
 
@@ -191,7 +202,7 @@ def _load(
 
     def adapt(config: PretrainedConfig) -> None:
         # An earlier task may have left another kind of loss or another number of labels.
-        config.problem_type = None
+        config.problem_type = task.task_kind.problem_type
         config.num_labels = len(task.classes) or START_AND_END
         if task.classes:
             config.id2label = dict(enumerate(task.classes))

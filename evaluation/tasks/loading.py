@@ -35,6 +35,8 @@ def load_encoder(
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if config.model_type in families.MODEL_TYPES:
+            families.family_of(config).complete(config)
         adapt(config)
         model, loading = model_class.from_pretrained(
             folder,
@@ -43,6 +45,8 @@ def load_encoder(
             local_files_only=True,
             trust_remote_code=False,
             weights_only=True,
+            # A head for another number of classes is made anew.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -55,7 +59,14 @@ def load_encoder(
         raise UserError(f"{folder}: cannot be loaded as {what}: weights are missing: {shortened(lost)}")
     if tokenizer.pad_token is None:
         raise UserError(f"{folder}: cannot be loaded as {what}: its tokenizer has no padding token")
+    if not takes_token_types(model):
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return model.eval(), tokenizer, missing
+
+
+def takes_token_types(model: PreTrainedModel) -> bool:
+    """Whether a model tells the two texts of a pair apart; a BERT's tokenizer says so of any model."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def load_to_predict(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -138,7 +138,6 @@ def _details(
     processes: int,
     exporters: Mapping[str, Mapping[str, Exporter]],
 ) -> dict[str, Any]:
-    described = {"title", "kind", "max_length", "licence", "source"}
     kinds = [item for kinds in exporters.values() for item in kinds.items()]
     exported = {name: dict(exporter.settings) for name, exporter in kinds if name != PYTORCH}
     return {
@@ -146,15 +145,7 @@ def _details(
         "precision": chosen_precision(settings.finetuning),
         # Each had its share of the environment's threads.
         "processes": processes,
-        "tasks": {
-            task.name: {
-                **task.model_dump(include=described),
-                "split": task.reported_split,
-                "main_metric": task.main_metric,
-                "metrics": task.metrics,
-            }
-            for task in tasks
-        },
+        "tasks": {task.name: task.description for task in tasks},
         # The settings of each kind of file that was scored.
         **({"exported": exported} if exported else {}),
     }

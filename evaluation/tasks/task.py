@@ -121,6 +121,17 @@ class TaskDefinition(Section):
         return self.metrics[0]
 
     @property
+    def description(self) -> dict[str, Any]:
+        """What a report says about the task, for the card."""
+        described = {"title", "kind", "max_length", "licence", "source"}
+        return {
+            **self.model_dump(include=described),
+            "split": self.reported_split,
+            "main_metric": self.main_metric,
+            "metrics": self.metrics,
+        }
+
+    @property
     def reported_split(self) -> str:
         """The split of the data set that is scored."""
         if self.test_split:

@@ -21,6 +21,8 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
+# What `datasets` says of a file that has a head and nothing else.
+_NO_ROWS = "corresponds to no data"
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 
@@ -36,6 +38,11 @@ class TaskRows:
         """SHA-256 of the content of the three parts."""
         parts = [part.to_dict() for part in (self.train, self.validation, self.test)]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+    def classes_to_train_on(self) -> set[int]:
+        """The classes of the training part's sentences, or of its words."""
+        rows = self.train
+        return set(rows["label"]) if "label" in rows.column_names else {tag for tags in rows["tags"] for tag in tags}
 
     def count_test_rows_in_train(self) -> int:
         """Test rows whose text is also that of a training row, whatever its case, spacing and label."""
@@ -65,9 +72,10 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
         train, groups, validation = _split_off(task, train, groups, task.validation_share)
     else:
         validation = _read_part(task, "validation")[0]
-    if task.task_kind.labelled and len(_classes_in(train)) < 2:
+    rows = TaskRows(train, validation, test)
+    if task.task_kind.labelled and len(rows.classes_to_train_on()) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
-    return TaskRows(train, validation, test)
+    return rows
 
 
 def _text_of(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -75,11 +83,6 @@ def _text_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     read = (row[column] for column in ("text", "text_pair", "tokens", "question", "context") if column in row)
     texts = (" ".join(part) if isinstance(part, list) else part for part in read)
     return tuple(" ".join(text.casefold().split()) for text in texts)
-
-
-def _classes_in(rows: Dataset) -> set[int]:
-    """The classes of sentences, or of words."""
-    return set(rows["label"]) if "label" in rows.column_names else {tag for tags in rows["tags"] for tag in tags}
 
 
 def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any, Any]]:
@@ -138,8 +141,9 @@ def _readable(where: str) -> Iterator[None]:
         with quiet_datasets():
             yield
     except (OSError, ValueError, DatasetsError) as error:
+        reason = clean(_reason(error), token_in_use())
         # Not from the error: a traceback would show the token that is removed here.
-        raise UserError(f"{where}: cannot be read: {clean(_reason(error), token_in_use())}") from None
+        raise UserError(f"{where}: {'has no rows' if _NO_ROWS in reason else f'cannot be read: {reason}'}") from None
 
 
 def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:

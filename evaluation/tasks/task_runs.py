@@ -52,35 +52,35 @@ class TaskRunner:
         self, task: TaskDefinition, rows: TaskRows, rate: float, runs: Sequence[Result]
     ) -> dict[str, dict[str, Any]]:
         """The scores over the runs with the chosen learning rate, of the model and of its files, by case."""
-        summary = _summary(task, [run["test"] for run in runs])
+        summary = summary_of(task, [run["test"] for run in runs])
         mean = statistics.fmean(summary[task.main_metric]["values"])
         logger.info("%s: %s %s: %.3f", self.case, task.name, task.main_metric, mean)
-        how = {"learning_rate": rate, "seeds": self.settings.seeds, **_row_counts(rows)}
+        how = {"learning_rate": rate, "seeds": self.settings.seeds, **row_counts(rows)}
         training = {
             "epochs": [run["epochs"] for run in runs],
             "train_s": [run["seconds"] for run in runs],
             "validation": [run["validation"][task.main_metric] for run in runs],
         }
         files = {
-            f"{self.case}-{name}": {**_summary(task, [run["exported"][name] for run in runs]), "run": how}
+            f"{self.case}-{name}": {**summary_of(task, [run["exported"][name] for run in runs]), "run": how}
             for name in self.exporters
         }
         return {self.case: {**summary, "run": how | training}, **files}
 
     def probed(self, task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
         """The scores of a linear probe."""
-        inputs = {"model": self._model, "task": _task_inputs(task, rows)}
+        inputs = {"model": self._model, "task": task_inputs(task, rows)}
         result = self.cache(f"{task.name}-probe", inputs, lambda: probe(self.model_folder, task, rows))
         logger.info("%s: %s, linear probe: %.3f", self.case, task.name, result["test"][task.main_metric])
-        how = {"regularisation": result["regularisation"], **_row_counts(rows)}
-        return {**_summary(task, [result["test"]]), "run": how}
+        how = {"regularisation": result["regularisation"], **row_counts(rows)}
+        return {**summary_of(task, [result["test"]]), "run": how}
 
     def run(self, task: TaskDefinition, rows: TaskRows, rate: float, seed: int) -> Result:
         """One fine-tuning run, in any process."""
         settings = self.settings.finetuning
         inputs = {
             "model": self._model,
-            "task": _task_inputs(task, rows),
+            "task": task_inputs(task, rows),
             "settings": settings.model_dump(mode="json", exclude={"learning_rates", "train_limit"}),
             "learning_rate": rate,
             "seed": seed,
@@ -152,9 +152,9 @@ def baseline_figures(
 
     def score(case: str, task: TaskDefinition) -> dict[str, Any]:
         rows = data[task.name]
-        inputs = {"model": case, "task": _task_inputs(task, rows)}
+        inputs = {"model": case, "task": task_inputs(task, rows)}
         scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case].score(task, rows))
-        return {**_summary(task, [scores]), "run": _row_counts(rows)}
+        return {**summary_of(task, [scores]), "run": row_counts(rows)}
 
     found = {
         case: {task.name: score(case, task) for task in tasks if task.kind in baseline.kinds}
@@ -163,17 +163,19 @@ def baseline_figures(
     return {case: {"tasks": scores} for case, scores in found.items() if scores}
 
 
-def _task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+def task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    """What a result depends on of a task, as plain JSON values."""
     decisive = {"name", "kind", "labels", "max_length", "metrics"}
     return {**task.model_dump(mode="json", include=decisive), "rows": rows.fingerprint()}
 
 
-def _row_counts(rows: TaskRows) -> dict[str, int]:
+def row_counts(rows: TaskRows) -> dict[str, int]:
+    """The rows of each part, and the test rows that are training rows too."""
     counts = {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
     return {**counts, "test_rows_in_train": rows.count_test_rows_in_train()}
 
 
-def _summary(task: TaskDefinition, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of(task: TaskDefinition, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The values of each metric over the runs, and ``rows``, the row results of each."""
     summaries = {metric: {"values": [values[metric] for values in scores]} for metric in task.metrics}
     return {**summaries, "rows": [values["rows"] for values in scores]}

@@ -39,6 +39,7 @@ SENTENCE_CLASSIFICATION = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="text-classification",
+    problem_type="single_label_classification",
 )
 SENTENCE_PAIR_CLASSIFICATION = dataclasses.replace(
     SENTENCE_CLASSIFICATION, columns=("text", "text_pair", "label"), read_row=_read_pair

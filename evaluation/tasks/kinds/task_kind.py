@@ -34,6 +34,7 @@ class TaskKind:
             by row, as the metrics of the kind take them.
         export_task: the exporters' name for such models: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
         collator: makes the padding of a batch from the tokenizer.
+        problem_type: what transformers calls the loss of a model whose class has several.
         check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
     """
 
@@ -45,6 +46,7 @@ class TaskKind:
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
     collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]] = DataCollatorWithPadding
+    problem_type: str | None = None
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None
 
     @property

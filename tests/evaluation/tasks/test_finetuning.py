@@ -186,10 +186,14 @@ def test_pairs_are_told_apart_by_the_second_text(
 
 
 @pytest.mark.parametrize(
-    ("kind", "bias"), [("sentence-classification", "classifier.bias"), ("question-answering", "qa_outputs.bias")]
+    ("kind", "bias", "problem_type"),
+    [
+        ("sentence-classification", "classifier.bias", "single_label_classification"),
+        ("question-answering", "qa_outputs.bias", None),
+    ],
 )
 def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
-    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str, bias: str
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str, bias: str, problem_type: str | None
 ) -> None:
     folder = shutil.copytree(teacher_folder, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
@@ -197,7 +201,7 @@ def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
     (folder / "config.json").write_text(json.dumps(config | of_another))
     classes = {"labels": []} if kind == "question-answering" else {}
     model, _, head = _load(folder, noun_task.model_copy(update={"kind": kind, **classes}), SETTINGS, 1)
-    assert model.config.problem_type is None
+    assert model.config.problem_type == problem_type
     assert bias in head
     assert len(model.get_parameter(bias)) == 2
 

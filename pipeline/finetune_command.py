@@ -1,0 +1,134 @@
+"""`distilrubert finetune`: a model for a task, as a folder that is ready to be loaded."""
+
+import argparse
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from distilrubert.common.checked_settings import validated
+from distilrubert.common.derived import derive
+from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CHECKPOINT, FORMATS, FileFormat, FormatCase, measured_cases
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
+from distilrubert.conversion.export_source import ExportSource
+from distilrubert.conversion.parity import tolerance_name
+from distilrubert.conversion.writers import require_packages, write_file
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.evaluation.tasks.baselines import BASELINES
+from distilrubert.evaluation.tasks.file_agreement import BOUNDS, FileComparison
+from distilrubert.evaluation.tasks.task import load_task
+from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task_loss import model_inputs
+from distilrubert.evaluation.tasks.task_model import TaskModel, train_task_model
+from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
+from distilrubert.modeling.checkpoints import quiet_transformers, read_model_config
+from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.runtimes import open_model
+from distilrubert.pipeline.commands import of_options
+from distilrubert.pipeline.exporting import check_exported
+from distilrubert.pipeline.options import given
+from distilrubert.pipeline.recipe import overridden
+from distilrubert.pipeline.summary import print_finetuned
+
+
+def finetune(options: argparse.Namespace) -> None:
+    """Fine-tune one model on one task, and write it with its files into a new folder."""
+    output = options.output.absolute()
+    _check_new(output)
+    exported = of_options(ExportedSettings, given(options, ExportedSettings))
+    formats = [FORMATS[case] for case in exported.cases]
+    settings = validated(FinetuningSettings, overridden({}, options.overrides))
+    task = load_task(options.task)
+    for entry in formats:
+        require_packages(entry.runtime)
+    folder = checkpoint_folder(options.model)
+    model_type = read_model_config(folder, str(options.model)).model_type
+    check_exported(exported.cases, [task], model_type)
+    rows = load_rows(task, settings.train_limit)
+    work = output.with_name(f"{output.name}.training")
+    model = train_task_model(folder, task, rows, settings, work, options.seed, str(options.model))
+    with atomic_folder(output) as beside, quiet_transformers(), quiet_datasets():
+        report = write_task_model(model, formats, beside, options.equal_decisions)
+        report.save(beside / "reports" / "finetuning.json")
+    shutil.rmtree(work, ignore_errors=True)
+    print_finetuned(derive(report))
+    print(f"The model is in {options.output}, and its report in {options.output / 'reports' / 'finetuning.json'}")
+
+
+def write_task_model(
+    model: TaskModel, formats: Sequence[FileFormat], folder: Path, equal_decisions: float | None = None
+) -> Measurements:
+    """Write a fine-tuned model into an empty folder, and compare each of its files with it.
+
+    Args:
+        model: it is moved to the CPU.
+        formats: the files to make beside config.json, model.safetensors and the tokenizer.
+        folder: to fill.
+        equal_decisions: least share of decisions in which an int8 file equals the model; by default as in
+            :data:`~distilrubert.evaluation.tasks.file_agreement.BOUNDS`.
+
+    Returns:
+        A row for each file, see :meth:`.file_agreement.FileComparison.measure`, with its ``size_mib``, ``path``,
+        ``hint`` and ``sha256``, and a row for each of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES`.
+
+    Raises:
+        UserError: if a file differs from the model by more than is allowed.
+    """
+    learner, task = model.learner, model.learner.task
+    comparison = FileComparison(learner)
+    examples = model_inputs(learner.features["train"], learner.tokenizer)
+    export_task = task.task_kind.export_task
+    source = ExportSource.of_examples(learner.model, model.tokenizer, ConversionSettings(), examples, export_task)
+    bounds = dict(BOUNDS)
+    if equal_decisions is not None:
+        bounds["int8"] = dataclasses.replace(bounds["int8"], equal_decisions=equal_decisions)
+    environment, rows = Environment.capture(), []
+    for entry in (CHECKPOINT, *formats):
+        write_file(entry.case, source, folder)
+        for case in measured_cases([entry], environment.instruction_sets):
+            row = comparison.measure(case.name, open_model(folder, entry, export_task, hint=case.hint))
+            bounds[tolerance_name(case)].check(row, entry.path)
+            rows.append(dataclasses.replace(row, values=row.values | _facts(case, folder)))
+    details = {
+        "task": {"name": task.name, **task.description, "classes": task.classes},
+        "settings": model.settings.model_dump(mode="json"),
+        "seed": model.seed,
+        "learning_rate": model.learning_rate,
+        "validation": model.validation,
+        "evaluations": {f"{rate:g}": list(found) for rate, found in model.evaluations.items()},
+        "rows": row_counts(learner.rows),
+        "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
+        "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,
+    }
+    return Measurements(environment, [*rows, *_baselines(model)], details=details)
+
+
+def _facts(case: FormatCase, folder: Path) -> dict[str, object]:
+    entry = case.format
+    return {
+        "size_mib": entry.size_mib(folder),
+        "path": entry.path,
+        "hint": case.hint,
+        "sha256": entry.digests(folder),
+    }
+
+
+def _baselines(model: TaskModel) -> Iterator[Row]:
+    task, rows = model.learner.task, model.learner.rows
+    for case, baseline in BASELINES.items():
+        if task.kind in baseline.kinds:
+            yield Row(case, {"tasks": {task.name: summary_of(task, [baseline.score(task, rows)])}})
+
+
+def _check_new(output: Path) -> None:
+    """Refuse a folder in which something is: it would be replaced."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output}: exists; name a new folder")
+    above = next(folder for folder in output.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--output {output}: cannot be written: {above} is no folder that can be written to")
