@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock, Timeout
@@ -21,7 +22,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
-from distilrubert.pipeline import commands, run_commands
+from distilrubert.pipeline import commands, run_commands, summary
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.engine import states_of
 from distilrubert.pipeline.estimates import estimate
@@ -36,6 +37,14 @@ from distilrubert.pipeline.terminal import new_table, print_table
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
 from .test_recipe import MINIMAL
 from .test_road import ROOT
+
+EXAMPLE = """Это "да"? Нет, д`[MASK]$"""
+
+
+@pytest.fixture(autouse=True)
+def of_a_masked_language_model(monkeypatch):
+    """Runs of these tests have no repository, of which the last words of a command tell."""
+    monkeypatch.setattr(summary, "read_card_input", lambda hub: SimpleNamespace(example=EXAMPLE, has_head=True))
 
 
 def converted(monkeypatch, *arguments) -> dict[str, list[str]]:
@@ -96,7 +105,7 @@ def test_a_card_is_written_again_from_the_latest_results(monkeypatch, tmp_path, 
 def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, started, again):
     monkeypatch.setattr(sys, "argv", [started])
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe(ROOT / "recipes/demo.yaml", ["""card.example='Это "да"? Нет, д`[MASK]$'"""])
+    recipe = load_recipe(ROOT / "recipes/demo.yaml")
     said = next_steps(Run(recipe, tmp_path.parent / "it's"), ["my recipe.yaml"])
     arguments, page, server, push = (shlex.split(line) for line in said.splitlines() if line.startswith("  "))
     assert page[3:] == ["space", str(tmp_path.parent / "it's/hub"), "--output", str(tmp_path.parent / "it's/page")]
@@ -105,7 +114,7 @@ def test_the_commands_at_the_end_go_through_the_shell(monkeypatch, tmp_path, sta
     assert push == [*again, "my recipe.yaml", "--repo-id", "USER/demo"]
     assert arguments[1] == "-c"
     call = ast.parse(arguments[2]).body[-1].value.args[0].value
-    assert ast.literal_eval(call.args[0]) == 'Это "да"? Нет, д`[MASK]$'
+    assert ast.literal_eval(call.args[0]) == EXAMPLE
     assert ast.literal_eval(call.func.args[1]) == str(tmp_path.parent / "it's/hub")
 
 
