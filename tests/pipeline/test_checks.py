@@ -1,13 +1,17 @@
 """What is refused before any work: nothing that a run directory holds is touched."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 
 from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks.task import load_tasks
+from distilrubert.modeling.teacher import save_teacher
 from distilrubert.pipeline import checks
 from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.exporting import check_exported
 
 RECIPE = """
 name: small-one
@@ -53,6 +57,21 @@ def test_a_student_that_cannot_be_made_does_not_cost_the_finished_one(finished, 
     )
     assert main(["distill", str(finished / "recipe.yaml"), "--run-dir", str(finished / "run")]) == 0
     assert "student: up to date" in capsys.readouterr().err
+
+
+def test_an_encoder_is_no_teacher_of_predictions(finished, tmp_path, capsys, tiny_teacher):
+    save_teacher(dataclasses.replace(tiny_teacher, model=tiny_teacher.model.base_model), tmp_path / "encoder")
+    said = refusal(finished, capsys, f"teacher.model={tmp_path / 'encoder'}")
+    assert "distillation.weights: kl, mlm compare predictions, but the teacher is an encoder without" in said
+    assert "for that there are cosine, attention, hidden" in said
+
+
+def test_files_that_no_exporter_makes_are_refused():
+    tasks = load_tasks(["xquad-ru", "rusentiment"])
+    with pytest.raises(UserError, match=r"evaluation\.exported: xquad-ru is question-answering, of which no file"):
+        check_exported(["onnx-fp32"], tasks, "modernbert")
+    check_exported(["onnx-fp32"], tasks, "distilbert")
+    check_exported([], tasks, "modernbert")
 
 
 def test_a_project_that_is_copied_or_touched_keeps_what_it_has_made(finished, tmp_path, capsys, tiny_teacher_folder):
