@@ -11,6 +11,8 @@ from distilrubert.conversion.conversion_settings import ConversionSettings, Tole
 from distilrubert.conversion.model_folder import convert
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.student import Student, build_student, save_student
+from distilrubert.modeling.teacher import save_teacher
+from distilrubert.modeling.tokenizer_files import student_tokenizer
 from tests.random_teachers import make_teacher
 
 # Widths that are no multiples of anything and sharp random weights: int8 has to work, not to be close.
@@ -61,3 +63,15 @@ def test_the_files_agree_and_load_in_the_clients(student, converted, sentences):
     for backend, options in (("torch", {}), ("onnx", {"file_name": "onnx/model.onnx"})):
         encoder = library.SentenceTransformer(str(converted), backend=backend, model_kwargs=options, device="cpu")
         np.testing.assert_allclose(encoder.encode(sentences, batch_size=7), pooled_BD, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.export
+@pytest.mark.slow
+def test_a_bert_whose_tokenizer_gives_no_token_types(tiny_teacher, sentences, tmp_path):
+    """As multilingual-e5 is one: its graphs take token types all the same, and those of a single text are 0."""
+    teacher = make_teacher("bert", student_tokenizer(tiny_teacher.tokenizer), with_head=False)
+    save_teacher(teacher, tmp_path / "teacher")
+    loosely = SETTINGS.tolerance.model_copy(update={"int8": Tolerance(token_cosine=0.5, pooled_cosine=0.5)})
+    settings = SETTINGS.model_copy(update={"tolerance": loosely})
+    found = convert(tmp_path / "teacher", tmp_path / "hub", settings, sentences[:8], sentences)
+    assert {row.case for row in found.rows} >= {"onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"}
