@@ -22,11 +22,6 @@ from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 NEEDED_SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
-# Some exporters write the output bias under the decoder's name only; transformers 4.57 then leaves it unset.
-RENAMED_WEIGHTS = {
-    r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias",
-    r"^lm_head\.decoder\.bias$": "lm_head.bias",
-}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "merges.txt")
 # What sentence-transformers may do with the hidden states; a map that follows them would have to be learned too.
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
@@ -97,7 +92,7 @@ def load_model(folder: Path, name: str) -> PreTrainedModel:
                 dtype=torch.float32,
                 # The same numbers on every machine, and never a tensor of heads x length x length.
                 attn_implementation="sdpa",
-                key_mapping=RENAMED_WEIGHTS,
+                key_mapping=dict(family_of(config).renamed),
                 ignore_mismatched_sizes=True,
                 weights_only=True,
                 output_loading_info=True,

@@ -22,7 +22,7 @@ from distilrubert.modeling.teacher import Teacher
 SIZES = {"hidden_size": 36, "num_hidden_layers": 7, "num_attention_heads": 3, "intermediate_size": 50}
 IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
 CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
-    "bert": lambda **other: BertConfig(**SIZES, type_vocab_size=2, **other),
+    "bert": lambda **other: BertConfig(**SIZES | other, type_vocab_size=2),
     "distilbert": lambda **other: DistilBertConfig(dim=36, n_layers=7, n_heads=3, hidden_dim=50, **other),
     "roberta": lambda **other: RobertaConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5, **other),
     "xlm-roberta": lambda **other: XLMRobertaConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5, **other),

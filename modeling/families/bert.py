@@ -119,6 +119,7 @@ BERT = Family(
     activation="hidden_act",
     decides=("hidden_act", "layer_norm_eps", "num_attention_heads"),
     student=DISTILBERT,
+    renamed={r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias"},
     remark=_other_epsilon,
     carry=_fold_token_type,
 )

@@ -61,6 +61,8 @@ class Family:
         is_rotary: whether positions are turned into queries and keys, which fixes the width of a head.
         first_position: the first row of the positions that a token has.
         has_windows: whether some layers attend to a window, so that masks have a row for each query.
+        renamed: patterns of weights in some checkpoints, and what transformers calls them. Some exporters write the
+            output bias under the decoder's name only, and transformers 4.57 then leaves it unset.
         not_exported: tasks, as optimum names them, of which its exporters cannot make files.
         decides: settings that change what the model computes and no weight's shape.
     """
@@ -85,6 +87,7 @@ class Family:
     carry: Callable[[Weights, "PretrainedConfig", "PretrainedConfig"], Weights] = _as_they_are
     is_rotary: bool = False
     has_windows: bool = False
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     not_exported: tuple[str, ...] = ()
     first_position: Callable[[ConfigFile], int] = lambda config: 0
 

@@ -51,6 +51,7 @@ ROBERTA = Family(
     required=ENCODER_ONLY,
     activation="hidden_act",
     decides=("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id"),
+    renamed={r"^lm_head\.decoder\.bias$": "lm_head.bias"},
     carry=_move_positions,
     first_position=_first_position,
 )
