@@ -52,3 +52,17 @@ def test_the_range_over_the_starts_is_shown(document: ModuleType) -> None:
     values = {"size_mib": 1.0, "latency_ratio": 2.0, "latency_ratio_range": [1.9, 2.25], "throughput_ratio": 3.0}
     case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, "share_of_ceiling": None, **values})
     assert "| 100.0 | 2.0 (1.9 to 2.2) | 10.0 | 3.0 |" in document.inference_rows(Measurements(MACHINE, [case]))
+
+
+def test_what_trimming_leaves_is_told(document: ModuleType) -> None:
+    shares = {"held_out_resplit_token_share": 0.0012, "held_out_resplit_text_share": 0.034}
+    proof = {"corpus_resplit_text_share": 0.0, "largest_difference": 3e-7}
+    rows = [
+        Row("whole", {"tokens": 250_002, "file_mib": 448.27}, 1.0),
+        Row("needed once", {"tokens": 23_459, "file_mib": 116.37, **shares, **proof}, 3.85),
+    ]
+    text = document.trimming_rows(Measurements(MACHINE, rows, "whole", {"texts": 257_888, "lines": 10_000}))
+    assert "| whole | 250,002 | 448.3 | 1.00 |  |  |" in text
+    assert "| needed once | 23,459 | 116.4 | 3.85 | 0.12% | 3.40% |" in text
+    assert "0% of the 257,888 texts are split anew, and the vectors of 10,000 of them" in text
+    assert text.endswith("differ from the whole model's by at most 3e-07.\n")
