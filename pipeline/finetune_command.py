@@ -20,6 +20,7 @@ from distilrubert.conversion.parity import tolerance_name
 from distilrubert.conversion.writers import require_packages, write_file
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.baselines import BASELINES
+from distilrubert.evaluation.tasks.calibration import calibrate
 from distilrubert.evaluation.tasks.file_agreement import BOUNDS, FileComparison
 from distilrubert.evaluation.tasks.task import load_task
 from distilrubert.evaluation.tasks.task_data import load_rows
@@ -57,6 +58,11 @@ def finetune(options: argparse.Namespace) -> None:
         report.save(beside / "reports" / "finetuning.json")
     shutil.rmtree(work, ignore_errors=True)
     print_finetuned(derive(report))
+    if calibration := report.details["calibration"]:
+        print(
+            f"Probabilities: temperature {calibration['temperature']:.2f}; expected calibration error on the test part "
+            f"{calibration['calibration_error']:.3f}, without it {calibration['calibration_error_before']:.3f}"
+        )
     print(f"The model is in {options.output}, and its report in {options.output / 'reports' / 'finetuning.json'}")
 
 
@@ -66,7 +72,7 @@ def write_task_model(
     """Write a fine-tuned model into an empty folder, and compare each of its files with it.
 
     Args:
-        model: it is moved to the CPU.
+        model: it is moved to the CPU. A classifier of texts gets probabilities, see :mod:`.tasks.calibration`.
         formats: the files to make beside config.json, model.safetensors and the tokenizer.
         folder: to fill.
         equal_decisions: least share of decisions in which an int8 file equals the model; by default as in
@@ -80,6 +86,7 @@ def write_task_model(
         UserError: if a file differs from the model by more than is allowed.
     """
     learner, task = model.learner, model.learner.task
+    calibration = calibrate(learner) if task.task_kind.export_task == "text-classification" else None
     comparison = FileComparison(learner)
     examples = model_inputs(learner.features["train"], learner.tokenizer)
     export_task = task.task_kind.export_task
@@ -101,6 +108,7 @@ def write_task_model(
         "learning_rate": model.learning_rate,
         "validation": model.validation,
         "evaluations": {f"{rate:g}": list(found) for rate, found in model.evaluations.items()},
+        "calibration": calibration,
         "rows": row_counts(learner.rows),
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
         "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,

@@ -17,8 +17,12 @@ import yaml
 from transformers import AutoTokenizer, pipeline
 
 from distilrubert.common.measurements import Measurements
+from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks import file_agreement
 from distilrubert.evaluation.tasks.finetuning import Learner
+from distilrubert.evaluation.tasks.task import load_task
+from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task_model import train_task_model
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.checkpoints import save_checkpoint
 from distilrubert.modeling.student import build_student, new_model, save_student
@@ -171,6 +175,7 @@ def test_the_report_says_how_each_file_agrees_and_scores(finetuned):
         assert report[case].values["maximal_difference"] < 1e-4
     assert report["pytorch-fp32"].values["maximal_difference"] == 0
     assert report["onnx-int8"].values["maximal_difference"] > 1e-4
+    assert (report.details["calibration"] is not None) == (task == "nouns")
     assert report.details["int8"]["calibration_sentences"] <= report.details["rows"]["train_rows"]
     rows = report.details["rows"]
     units = 1 if task != "tags" else np.mean([len(words) for words, _ in phrases()])
@@ -237,8 +242,26 @@ def test_the_scores_beside_the_baselines_are_shown(student_folder, tasks, tmp_pa
     report = Measurements.load(output / "reports" / "finetuning.json")
     score = report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"][0]
     assert score > report["majority-class"].values["tasks"]["nouns"]["accuracy"]["values"][0] + 0.2
+    calibration = report.details["calibration"]
+    assert f"Probabilities: temperature {calibration['temperature']:.2f}; " in shown.out
+    assert calibration["calibration_error"] != calibration["calibration_error_before"]
     assert {path.name for path in output.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert not (output / "onnx").exists()
+
+
+def test_probabilities_are_those_of_the_training_at_a_temperature(student_folder, tasks, tmp_path):
+    """The kept weights, loaded from the folder, give the logits of the same training, divided."""
+    settings = FinetuningSettings(learning_rates=[0.003], batch_size=8, precision="fp32", epochs=5)
+    task = load_task(tasks / "nouns.yaml")
+    trained = train_task_model(student_folder, task, load_rows(task), settings, tmp_path / "work", 1)
+    command = ["finetune", str(student_folder), "--task", str(tasks / "nouns.yaml"), *FAST]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    report = Measurements.load(tmp_path / "out" / "reports" / "finetuning.json")
+    kept = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    inputs = inputs_of("nouns", trained.tokenizer)
+    with torch.no_grad():
+        found, before = kept(**inputs).logits, trained.learner.model.eval()(**inputs).logits
+    torch.testing.assert_close(found * report.details["calibration"]["temperature"], before)
 
 
 def test_an_interrupted_command_is_continued_by_the_same_one(student_folder, tasks, tmp_path, capsys, monkeypatch):
