@@ -173,7 +173,7 @@ def test_a_card_that_does_not_name_its_version_is_one_of_another_version(hub: Pa
         (lambda hub: (hub / "README.md").write_bytes(b"\xff"), r"README\.md: is not UTF-8"),
         (lambda hub: (hub / "README.md").write_text("---\na: [\n---\n"), "the front matter cannot be read"),
         (lambda hub: (hub / "README.md").write_text("---\nmodel-index: 3\n---\n"), "the front matter cannot be read"),
-        (lambda hub: (hub / "config.json").write_text("{}"), r"config\.json: n_layers is missing"),
+        (lambda hub: (hub / "config.json").write_text("{}"), r"config\.json: num_hidden_layers is missing"),
         (lambda hub: (hub / "config.json").write_text("[]"), r"config\.json: a section is needed"),
         (lambda hub: (hub / "reports/speed.json").write_text("{}"), r"speed\.json: is no measurement file"),
     ],
