@@ -60,7 +60,11 @@ BOUNDS = {
     "bf16": AgreementBound(0.98),
     "int8": AgreementBound(0.97),
 }
-"""By the number format of a file, or of the arithmetic where that is bf16. Logits are of the order of 1."""
+"""By the number format of a file, or of the arithmetic where that is bf16. Logits are of the order of 1.
+
+Measured on three layers of a real BERT, 384 wide, fine-tuned on 2,700 posts of RuSentiment: ONNX fp32 differs by 3.5e-6
+at most; of 3,267 decisions 99.4 % are equal in ONNX int8, 99.8 % in OpenVINO int8.
+"""
 
 
 class FileComparison:
