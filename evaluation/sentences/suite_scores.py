@@ -16,7 +16,8 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts, SentenceEncoder, own_prompts
 from distilrubert.evaluation.sentences.suites import Suite, VectorTask
-from distilrubert.evaluation.sentences.vector_tasks import Parts, read_parts, score_vectors
+from distilrubert.evaluation.sentences.vector_rows import Parts, read_parts
+from distilrubert.evaluation.sentences.vector_tasks import score_vectors
 from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.modeling.checkpoints import quiet_transformers
 

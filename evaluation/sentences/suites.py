@@ -15,6 +15,7 @@ from distilrubert.common.errors import UserError
 Kind = Literal["sentence-similarity", "similarity-classification", "vector-classification", "retrieval"]
 Classifier = Literal["logistic-regression", "nearest-neighbours"]
 Pooling = Literal["mean", "cls"]
+Part = Literal["test", "train"]
 
 METRICS: dict[Kind, tuple[str, ...]] = {
     "sentence-similarity": ("spearman",),
@@ -60,7 +61,13 @@ class VectorTask(Section):
             raise ValueError("classifiers: roc_auc is taken of a logistic regression alone")
         return self
 
-    def columns_of(self, part: Literal["test", "train"]) -> dict[str, str]:
+    @property
+    def files(self) -> dict[Part, str]:
+        """Name of the file of each part."""
+        files: dict[Part, str] = {"test": self.test}
+        return files | {"train": self.train} if self.train else files
+
+    def columns_of(self, part: Part) -> dict[str, str]:
         """The column of a part's file for each column of the kind."""
         named = self.columns | (self.train_columns if part == "train" else {})
         return {column: named.get(column, column) for column in COLUMNS[self.kind]}
@@ -105,7 +112,7 @@ class Suite(Section):
         Raises:
             UserError: if there is none.
         """
-        found = [task for task in self._tasks if all(self.locate(file) for file in (task.test, task.train) if file)]
+        found = [task for task in self._tasks if all(map(self.locate, task.files.values()))]
         if not found:
             told = f"; let {' or '.join(self.data)} name the folder that has it" if self.data else ""
             raise UserError(f"suite {self.name}: there is no data of any of its tasks{told}")
@@ -117,7 +124,7 @@ class Suite(Section):
         Raises:
             UserError: if no data is there, or a file cannot be read.
         """
-        files = {file: self.locate(file) for task in self.present() for file in (task.test, task.train) if file}
+        files = {file: self.locate(file) for task in self.present() for file in task.files.values()}
         return {
             "suite": self.model_dump(mode="json", exclude={"data"}),
             "tasks": [task.model_dump(mode="json") for task in self.present()],

@@ -1,59 +1,35 @@
 """How each kind of task is scored on the vectors of its sentences."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.sentences.frozen_vectors import SentenceEncoder
-from distilrubert.evaluation.sentences.suites import Suite, VectorTask
-from distilrubert.evaluation.tasks.task_data import read_table
+from distilrubert.evaluation.sentences.suites import VectorTask
+from distilrubert.evaluation.sentences.vector_rows import FOLDS, NEIGHBOURS, Parts
 
-Rows = Mapping[str, Sequence[str]]
-"""The columns of a part's rows, as text."""
-Parts = Mapping[str, Rows]
 Scores = dict[str, dict[str, float]]
 """Metrics by the way in which they were reached: the pooling, and the classifier where several are tried."""
 
 # As Encodechka has them.
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "logistic-regression": lambda: LogisticRegression(max_iter=10_000),
-    "nearest-neighbours": lambda: KNeighborsClassifier(n_neighbors=3, weights="distance"),
+    "nearest-neighbours": lambda: KNeighborsClassifier(n_neighbors=NEIGHBOURS, weights="distance"),
 }
-
-
-def read_parts(task: VectorTask, suite: Suite) -> dict[str, Rows]:
-    """The rows of a task: ``test`` and, where classifiers learn, ``train``.
-
-    Raises:
-        UserError: if a file cannot be read, lacks a column or has no rows.
-    """
-    parts = {"test": _read(task, "test", suite.locate(task.test))}
-    return parts | ({"train": _read(task, "train", suite.locate(task.train))} if task.train else {})
-
-
-def _read(task: VectorTask, part: Any, file: Path | None) -> Rows:
-    assert file is not None
-    where = f"task {task.name}: {file}"
-    columns = task.columns_of(part)
-    table = read_table(file, list(columns.values()), where)
-    if missing := [name for name in columns.values() if name not in table.column_names]:
-        raise UserError(f"{where}: has no column {missing[0]}; it has {', '.join(table.column_names)}")
-    return {ours: [str(value) for value in table[theirs]] for ours, theirs in columns.items()}
 
 
 def score_vectors(task: VectorTask, parts: Parts, encoder: SentenceEncoder) -> Scores:
     """The metrics of a task, by how they were reached.
 
     Raises:
-        UserError: if the rows do not fit the kind of task.
+        UserError: if a model's prompts do not fit the kind of task.
     """
     return _KINDS[task.kind](task, parts, encoder)
 
@@ -63,10 +39,7 @@ def _correlate(task: VectorTask, parts: Parts, encoder: SentenceEncoder) -> Scor
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
     first, second, given = parts["test"].values()
-    try:
-        similarities = [float(value) for value in given]
-    except ValueError as error:
-        raise UserError(f"task {task.name}: a similarity is a number: {error}") from None
+    similarities = [float(value) for value in given]
     evaluator = EmbeddingSimilarityEvaluator(first, second, similarities, main_similarity="cosine", write_csv=False)
     found = encoder.encode([*first, *second])
     # Vectors that are all equal have no correlation at all.
@@ -82,8 +55,7 @@ def _classify_cosines(task: VectorTask, parts: Parts, encoder: SentenceEncoder) 
     scores: Scores = {}
     for pooling, vectors in encoder.encode([*first, *second]).items():
         cosines_N1 = (vectors.encode(first) * vectors.encode(second)).sum(axis=1, keepdims=True)
-        folds = KFold(n_splits=3, shuffle=True, random_state=1)
-        predicted = cross_val_predict(CLASSIFIERS["logistic-regression"](), cosines_N1, np.array(labels), cv=folds)
+        predicted = cross_val_predict(CLASSIFIERS["logistic-regression"](), cosines_N1, np.array(labels), cv=FOLDS)
         scores[pooling] = {"accuracy": float(accuracy_score(labels, predicted))}
     return scores
 
@@ -91,9 +63,6 @@ def _classify_cosines(task: VectorTask, parts: Parts, encoder: SentenceEncoder) 
 def _classify_vectors(task: VectorTask, parts: Parts, encoder: SentenceEncoder) -> Scores:
     """Accuracy, or the area under the ROC curve, of classifiers on the vectors."""
     train, test = parts["train"], parts["test"]
-    classes = {*train["label"], *test["label"]}
-    if task.metric == "roc_auc" and len(classes) != 2:
-        raise UserError(f"task {task.name}: roc_auc is for two classes, found {len(classes)}")
     scores: Scores = {}
     for pooling, vectors in encoder.encode([*train["text"], *test["text"]]).items():
         for name in task.classifiers:
