@@ -69,7 +69,7 @@ def test_an_encoder_is_no_teacher_of_predictions(finished, tmp_path, capsys, tin
 
 def test_files_that_no_exporter_makes_are_refused():
     tasks = [SimpleNamespace(name=kind, kind=kind, task_kind=KINDS[kind]) for kind in KINDS]
-    with pytest.raises(UserError, match=r"evaluation\.exported: question-answering is question-answering, of which no"):
+    with pytest.raises(UserError, match=r"task question-answering: is question-answering, of which no"):
         check_exported(["onnx-fp32"], tasks, "modernbert")
     check_exported(["onnx-fp32"], tasks, "distilbert")
     check_exported([], tasks, "modernbert")
