@@ -46,6 +46,34 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def check_output_folder(output: Path, *, is_ours: bool = False) -> None:
+    """Refuse a folder to write, the option ``--output``, before any work.
+
+    Args:
+        output: the folder.
+        is_ours: whether what is in it was written by the same command, which replaces it.
+
+    Raises:
+        UserError: if it is the current folder, holds something else, or cannot be made.
+    """
+    if output.resolve() == Path.cwd():
+        raise UserError("--output: is the current folder; name a new one")
+    if output.exists() and not is_ours and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output}: exists; name a new folder")
+    check_writable(output)
+
+
+def check_writable(output: Path) -> None:
+    """Refuse a path to write, the option ``--output``, that is in no folder that can be written to.
+
+    Raises:
+        UserError: as said.
+    """
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--output {output}: cannot be written: {above} is no folder that can be written to")
+
+
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a new folder beside `path` to fill; it takes the place of `path` when the block ends well.

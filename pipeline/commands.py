@@ -1,7 +1,6 @@
 """The commands that work on a model: convert, trim, evaluate, benchmark, verify."""
 
 import argparse
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import read_json
+from distilrubert.common.persistence import check_output_folder, check_writable, read_json
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.model_folder import convert as convert_model
 from distilrubert.conversion.parity import default_sentences
@@ -44,6 +43,9 @@ S = TypeVar("S", bound=Section)
 
 def convert(options: argparse.Namespace) -> None:
     """Export one model."""
+    output: Path = options.output
+    is_ours = (output / "reports" / "parity.json").is_file() or output.resolve() == Path(options.model).resolve()
+    check_output_folder(output, is_ours=is_ours)
     settings = of_options(ConversionSettings, given(options, ConversionSettings))
     sentences = _lines(options.sentences) if options.sentences else default_sentences()
     quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
@@ -55,9 +57,9 @@ def convert(options: argparse.Namespace) -> None:
             f"{', and another one to calibrate int8 on' if quantized else ''}"
         )
     folder = checkpoint_folder(options.model)
-    parity = convert_model(folder, options.output, settings, proof, calibration, encoder_in(folder))
-    parity.save(options.output / "reports" / "parity.json")
-    print_card_table("Files", file_table(file_sizes(options.output)))
+    parity = convert_model(folder, output, settings, proof, calibration, encoder_in(folder))
+    parity.save(output / "reports" / "parity.json")
+    print_card_table("Files", file_table(file_sizes(output)))
     print_card_table("Agreement with the checkpoint", parity_table(derive(parity)))
     others = f"; int8 was calibrated on {parity.details['int8']['calibration_sentences']} others" if quantized else ""
     advice = "" if options.sentences else " (which came with the program; --sentences FILE takes your own)"
@@ -80,9 +82,7 @@ def _check_output(path: Path) -> None:
     # Before minutes or hours of measuring.
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder; name a file to write")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f"--output {path}: cannot be written: {above} is no folder that can be written to")
+    check_writable(path)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -127,9 +127,10 @@ def _teacher_config(run: Run) -> PretrainedConfig | None:
     teacher = run.recipe.teacher
     if teacher.model is None:
         return teacher_config(run)
-    folder = try_to_load_from_cache(teacher.model, "config.json", revision=teacher.revision)
-    known = (run.folder / teacher.model).is_dir() or isinstance(folder, str)
-    return teacher_config(run) if known else None
+    is_folder = (run.folder / teacher.model).is_dir()
+    if is_folder or isinstance(try_to_load_from_cache(teacher.model, "config.json", revision=teacher.revision), str):
+        return teacher_config(run)
+    return None
 
 
 def _student_config(run: Run) -> PretrainedConfig | None:

@@ -2,17 +2,15 @@
 
 import argparse
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distilrubert.common.checked_settings import validated
 from distilrubert.common.derived import derive
-from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, FileFormat, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.persistence import atomic_folder, check_output_folder
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.export_source import ExportSource
@@ -40,7 +38,7 @@ from distilrubert.pipeline.summary import print_finetuned
 def finetune(options: argparse.Namespace) -> None:
     """Fine-tune one model on one task, and write it with its files into a new folder."""
     output = options.output.absolute()
-    _check_new(output)
+    check_output_folder(output)
     exported = of_options(ExportedSettings, given(options, ExportedSettings))
     formats = [FORMATS[case] for case in exported.cases]
     settings = validated(FinetuningSettings, overridden({}, options.overrides))
@@ -131,12 +129,3 @@ def _baselines(model: TaskModel) -> Iterator[Row]:
     for case, baseline in BASELINES.items():
         if task.kind in baseline.kinds:
             yield Row(case, {"tasks": {task.name: summary_of(task, [baseline.score(task, rows)])}})
-
-
-def _check_new(output: Path) -> None:
-    """Refuse a folder in which something is: it would be replaced."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output}: exists; name a new folder")
-    above = next(folder for folder in output.parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f"--output {output}: cannot be written: {above} is no folder that can be written to")

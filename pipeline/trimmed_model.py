@@ -8,7 +8,7 @@ from transformers import AutoModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import atomic_folder, read_json
+from distilrubert.common.persistence import atomic_folder, check_output_folder, read_json
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.modeling.checkpoints import load_fast_tokenizer, read_model_config
@@ -38,8 +38,7 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
         UserError: if there is no such model, its tokenizer is of an unknown kind or another model's, the texts cannot
             be read, or the folder is in use or cannot be written; nothing is then left behind.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output}: is there already; name a new folder")
+    check_output_folder(output)
     folder = module_folder(model)
     config = read_model_config(folder, model)
     with torch.device("meta"):

@@ -12,9 +12,8 @@ from typing import Any
 import jinja2
 import yaml
 
-from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import repository_url
-from distilrubert.common.persistence import atomic_folder, read_json, write_text
+from distilrubert.common.persistence import atomic_folder, check_output_folder, read_json, write_text
 from distilrubert.model_card.space.library import FILES, IMPORTS, WASM
 from distilrubert.model_card.space.shown_model import ShownModel, read_model
 
@@ -67,8 +66,7 @@ def write_page(
         UserError: if the page cannot show the model, a file is missing, or the output holds something else.
     """
     model = read_model(folder)
-    if output.exists() and not is_replaceable(output):
-        raise UserError(f"--output {output}: is not an empty folder, nor one that a page was written to")
+    check_output_folder(output, is_ours=_holds_page(output))
     with atomic_folder(output) as page:
         for name in ASSETS:
             shutil.copyfile(HERE / name, page / name)
@@ -83,9 +81,10 @@ def write_page(
         write_text(page / "README.md", _space_card(model, published))
 
 
-def is_replaceable(output: Path) -> bool:
-    """Whether a folder is empty or holds a page."""
-    return output.is_dir() and ((output / "page.js").is_file() or not any(output.iterdir()))
+def _holds_page(output: Path) -> bool:
+    """Whether all that is in a folder is a page and its model."""
+    own = {*ASSETS, "index.html", "README.md", MODEL_FOLDER, LIBRARY_FOLDER}
+    return (output / "page.js").is_file() and {path.name for path in output.iterdir()} <= own
 
 
 def _copy_model(model: ShownModel, target: Path) -> None:

@@ -42,7 +42,7 @@ def check_config(config: ConfigFile, name: str) -> Family:
         UserError: if there is none, or a setting cannot be followed.
     """
     model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise UserError(f"{name}: config.json says model_type {model_type!r}; taken are {', '.join(MODEL_TYPES)}")
     family = MODEL_TYPES[model_type]
     if "auto_map" in config:

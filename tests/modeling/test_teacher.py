@@ -193,6 +193,7 @@ def test_a_classifier_is_no_teacher(tiny_teacher_folder: Path, variant: Variant)
             "model_type 'electra'; taken are bert, distilbert, roberta, xlm-roberta, camembert, m",
         ),
         ({"model_type": None}, "model_type None; taken are bert"),
+        ({"model_type": ["bert"]}, r"model_type \['bert'\]; taken are bert"),
         ({"auto_map": {"AutoModel": "own.Own"}}, r"asks for code of its own \(auto_map\)"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'.*'absolute'"),
         ({"is_decoder": True}, "is_decoder True"),

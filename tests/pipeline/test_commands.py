@@ -311,6 +311,31 @@ def test_a_table_in_a_pipe_has_each_row_in_one_line(capsys, monkeypatch):
     assert row.rstrip().endswith(":x: end")
 
 
+def test_a_dry_run_reads_the_shape_of_a_local_teacher(tiny_teacher_folder, tmp_path, capsys):
+    folder = json.dumps(str(tiny_teacher_folder))
+    changes = ["--set", "teacher.pretrain=null", "--set", f"teacher.model={folder}"]
+    assert main(["publish", str(ROOT / "recipes/demo.yaml"), "--dry-run", "--run-dir", str(tmp_path), *changes]) == 0
+    assert "student" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("", "--output: is the current folder; name a new one"),
+        ("theirs", "--output theirs: exists; name a new folder"),
+        ("file/new", "--output file/new: cannot be written: "),
+    ],
+)
+def test_convert_replaces_nothing_of_others(output, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    for name in ("theirs/config.json", "file"):
+        Path(name).write_text("theirs", encoding="utf-8")
+    assert main(["convert", "m", "--output", output]) == 2
+    assert said in capsys.readouterr().err
+    assert Path("theirs/config.json").read_text(encoding="utf-8") == "theirs"
+
+
 def test_the_estimate_is_of_an_idle_machine(tmp_path):
     recipe = load_recipe(ROOT / "recipes/demo.yaml")
     run = Run(recipe, tmp_path / "run")

@@ -253,7 +253,7 @@ def test_a_folder_in_use_is_left_alone(
     (tmp_path / "trimmed").mkdir()
     (tmp_path / "trimmed" / "mine.txt").write_text("mine")
     assert trim(tiny_teacher_folder, texts, tmp_path / "trimmed") == 2
-    assert_one_line(capsys, r"--output .*trimmed: is there already; name a new folder")
+    assert_one_line(capsys, r"--output .*trimmed: exists; name a new folder")
     assert [file.name for file in (tmp_path / "trimmed").iterdir()] == ["mine.txt"]
 
 

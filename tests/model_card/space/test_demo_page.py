@@ -170,16 +170,18 @@ def test_a_model_that_a_page_cannot_show(spoil: Any, message: str, model: Path, 
 
 def test_only_a_page_is_replaced(model: Path, tmp_path: Path) -> None:
     write_page(model, tmp_path / "page")
-    (tmp_path / "page" / "old.js").write_text("of an older version")
+    (tmp_path / "page" / "style.css").write_text("of an older version")
     write_page(model, tmp_path / "page")
-    assert "old.js" not in files_of(tmp_path / "page")
+    assert "older" not in (tmp_path / "page" / "style.css").read_text()
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
+    # Many sites have a file of this name.
+    (mine / "page.js").write_text("mine")
     for output in (mine, mine / "thesis.txt"):
-        with pytest.raises(UserError, match=r"--output .+: is not an empty folder, nor one that a page was written to"):
+        with pytest.raises(UserError, match=r"--output .+: exists; name a new folder"):
             write_page(model, output)
-    assert files_of(mine) == {"thesis.txt"}
+    assert files_of(mine) == {"page.js", "thesis.txt"}
 
 
 def test_offline_assets(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
