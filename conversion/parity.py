@@ -18,12 +18,12 @@ from distilrubert.common.derived import WAYS, worst_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.conversion.conversion_settings import Tolerance, Tolerances
 from distilrubert.conversion.export_source import full_length_texts
 from distilrubert.modeling.checkpoints import Checkpoint
 from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
-from distilrubert.modeling.sentence_modules import PoolingMode
 
 PADDED_BATCH = 32
 Hidden = NDArray[np.floating[Any]]

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator
 from distilrubert.common.training.ranks import is_first
 from distilrubert.common.training.trainer import train
@@ -26,7 +27,6 @@ from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.term import Tokenizers
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.distill.teacher_vectors import VectorCollator, WithVectors, vectors_of
-from distilrubert.modeling.sentence_modules import PoolingMode
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.teacher import Teacher
 

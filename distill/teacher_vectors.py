@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distilrubert.common.persistence import atomic_file
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.padding import collate
 from distilrubert.common.training.ranks import is_first
 from distilrubert.distill.losses.encoding import encode
 from distilrubert.distill.losses.sentence_vectors import pool
-from distilrubert.modeling.sentence_modules import PoolingMode
 from distilrubert.modeling.teacher import Teacher
 
 logger = logging.getLogger(__name__)

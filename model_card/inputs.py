@@ -9,9 +9,10 @@ from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
+from distilrubert.common.sentence_files import read_prompts
 from distilrubert.model_card.card_facts import CardFacts
 from distilrubert.model_card.card_settings import MASK, CardSettings
-from distilrubert.model_card.report_forms import ENCODER, FORMS, SIZES, config_form
+from distilrubert.model_card.report_forms import FORMS, SIZES, config_form
 
 REPORTS = tuple(FORMS)
 FACTS = "reports/card.json"
@@ -86,12 +87,10 @@ def read_card_input(hub: Path) -> CardInput:
     stated_settings(config_form(config), config, hub / "config.json", "")
     path = hub / "tokenizer_config.json"
     tokenizer = read_json(path) if path.is_file() else {}
-    return CardInput(facts, config, file_sizes(hub), _prompts_in(hub), tokenizer, **read_reports(hub))
-
-
-def _prompts_in(hub: Path) -> dict[str, str] | None:
-    file = hub / "config_sentence_transformers.json"
-    return stated_settings(ENCODER, read_json(file), file, "").prompts if file.is_file() else None
+    encoder = read_prompts(hub)
+    return CardInput(
+        facts, config, file_sizes(hub), encoder.by_name if encoder else None, tokenizer, **read_reports(hub)
+    )
 
 
 def read_reports(hub: Path) -> dict[str, Measurements]:

@@ -117,8 +117,6 @@ FORMS = {
     "quality": QUALITY,
     "suite": SUITE,
 }
-# Any model: only an encoder of sentences has the file.
-ENCODER: Any = _form(prompts=dict[str, str])
 SIZES = {
     "layers": ("n_layers", "num_hidden_layers"),
     "heads": ("n_heads", "num_attention_heads"),

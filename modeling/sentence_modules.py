@@ -3,23 +3,17 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
-
-PoolingMode = Literal["mean", "cls"]
-
-# Has the prompts; of our own models, those have it that are made to encode sentences.
-_CONFIG_FILE = "config_sentence_transformers.json"
+from distilrubert.common.sentence_files import PROMPTS_FILE, PoolingMode, read_pooling, read_prompts
 
 _PACKAGE = "sentence_transformers."
 _KNOWN = ("Transformer", "Pooling", "Normalize")
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +80,17 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
         if name not in _KNOWN or not _is_theirs(module):
             raise UserError(f"{folder}: modules.json has a module {name}; allowed: {', '.join(_KNOWN)}")
     poolings = [folder / module["path"] / "config.json" for module in modules if module["type"].endswith(".Pooling")]
-    return SentenceModules(_mode_in(poolings[0]) if poolings else "mean", *prompts_in(folder))
+    return SentenceModules(read_pooling(poolings[0]) if poolings else "mean", *prompts_in(folder))
 
 
 def prompts_in(folder: Path) -> tuple[str, str | None]:
-    """The prompts of queries (empty without) and of documents (None without)."""
-    file = folder / _CONFIG_FILE
-    config = read_json(file) if file.is_file() else {}
-    prompts = config.get("prompts") or {}
-    default = prompts.get(config.get("default_prompt_name"))
-    documents = (prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts)
-    return prompts.get("query") or default or "", next(documents, default)
+    """The prompts of queries (empty without) and of documents (None without).
+
+    Raises:
+        UserError: if the file that has them is not of its form.
+    """
+    found = read_prompts(folder)
+    return (found.query, found.document) if found else ("", None)
 
 
 def encoder_in(folder: Path) -> SentenceModules | None:
@@ -105,7 +99,7 @@ def encoder_in(folder: Path) -> SentenceModules | None:
     Raises:
         UserError: as :func:`read_sentence_modules`.
     """
-    return read_sentence_modules(folder) if (folder / _CONFIG_FILE).is_file() else None
+    return read_sentence_modules(folder) if (folder / PROMPTS_FILE).is_file() else None
 
 
 def refuse_foreign_modules(folder: Path) -> None:
@@ -133,15 +127,3 @@ def _modules_in(folder: Path) -> list[dict[str, Any]]:
 
 def _is_theirs(module: Mapping[str, Any]) -> bool:
     return str(module.get("type", "")).startswith(_PACKAGE)
-
-
-def _mode_in(file: Path) -> PoolingMode:
-    config = read_json(file)
-    named = config.get("pooling_mode")
-    modes = [named] if isinstance(named, str) else named
-    if modes is None:
-        modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-        modes = [_MODES.get(mode, mode) for mode in modes] or ["mean"]
-    if len(modes) != 1 or modes[0] not in _MODES.values():
-        raise UserError(f"{file}: its pooling is {' and '.join(map(str, modes))}; allowed: mean or cls")
-    return "mean" if modes[0] == "mean" else "cls"

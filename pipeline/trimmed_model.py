@@ -8,7 +8,8 @@ from transformers import AutoModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import atomic_folder, check_output_folder, read_json
+from distilrubert.common.persistence import atomic_folder, check_output_folder
+from distilrubert.common.sentence_files import SentencePrompts, read_prompts
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.modeling.checkpoints import load_fast_tokenizer, read_model_config
@@ -46,6 +47,7 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
     kind_of(whole)
     weights = read_weights(folder, model, config)
     module_paths(folder)
+    prompts = read_prompts(folder) or SentencePrompts()
     for source in corpus.sources:
         open_source(source)
     logger.info("counting the tokens that the texts need")
@@ -54,7 +56,7 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
     if not counts_V.any():
         raise UserError("--corpus: there is no text in it to count tokens on")
     # Put before each text, so no rarer than the texts.
-    counts_V += settings.minimum_count * count_needed(whole, _prompts_in(folder))
+    counts_V += settings.minimum_count * count_needed(whole, filter(None, prompts.by_name.values()))
     trimmed = trim_tokenizer(whole, counts_V, settings)
     vocabularies = {
         name: (tokenizer, config.hidden_size) for name, tokenizer in (("whole", whole), ("trimmed", trimmed))
@@ -67,10 +69,3 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
             row.values["file_mib"] = sum(file.stat().st_size for file in weight_files(where)) / 2**20
         report.save(beside / "reports" / "vocabulary.json")
     return report
-
-
-def _prompts_in(folder: Path) -> list[str]:
-    """What sentence-transformers may put before a text, by the folder's files."""
-    file = folder / "config_sentence_transformers.json"
-    prompts: dict[str, str] = (read_json(file).get("prompts") if file.is_file() else None) or {}
-    return [prompt for prompt in prompts.values() if prompt]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.distill.losses import LOSSES, Vocabularies, losses_for
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
@@ -21,7 +22,6 @@ from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokeniz
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import has_head, mlm_head_of
-from distilrubert.modeling.sentence_modules import PoolingMode
 
 
 class Objective(LossModule):

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.states import cosine_distance
 from distilrubert.distill.losses.term import Outputs, Setup, Term
-from distilrubert.modeling.sentence_modules import PoolingMode
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.distill.losses.chunks import HeadInput
 from distilrubert.distill.losses.layer_map import LayerPair, pair_layers
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.heads import MlmHead
-from distilrubert.modeling.sentence_modules import PoolingMode
 
 Need = Literal["hidden_states", "attention", "head"]
 

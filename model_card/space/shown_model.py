@@ -10,6 +10,7 @@ import yaml
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS, FileFormat
 from distilrubert.common.persistence import read_json
+from distilrubert.common.sentence_files import SentencePrompts, read_pooling, read_prompts
 
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)(.*)", re.DOTALL)
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -42,7 +43,7 @@ class ShownModel:
         examples: texts to click on.
         candidates: sentences to compare with.
         vectors: how vectors of sentences are made: ``pooling``, mean or cls, and the prompts before a ``query`` and
-            before a ``document``.
+            before a ``document``; empty for other tasks than sentence-similarity.
     """
 
     folder: Path
@@ -95,7 +96,7 @@ def read_model(folder: Path) -> ShownModel:
         mask=mask,
         examples=list(dict.fromkeys(texts)),
         candidates=candidates,
-        vectors=_vectors(folder),
+        vectors=_vectors(folder) if task == "sentence-similarity" else {},
     )
 
 
@@ -134,13 +135,12 @@ def _examples(metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def _vectors(folder: Path) -> dict[str, str]:
-    """What sentence-transformers reads of it."""
-    paths = [folder / "1_Pooling" / "config.json", folder / "config_sentence_transformers.json"]
-    pooling, whole = (read_json(path) if path.is_file() else {} for path in paths)
-    prompts = whole.get("prompts") or {}
+    """As sentence-transformers makes them."""
+    pooling, prompts = folder / "1_Pooling" / "config.json", read_prompts(folder) or SentencePrompts()
     return {
-        "pooling": "cls" if pooling.get("pooling_mode_cls_token") else "mean",
-        **{kind: str(prompts.get(kind) or "") for kind in ("query", "document")},
+        "pooling": read_pooling(pooling) if pooling.is_file() else "mean",
+        "query": prompts.query,
+        "document": prompts.document or "",
     }
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
 from distilrubert.conversion.model_folder import convert
-from distilrubert.modeling.sentence_modules import PoolingMode, SentenceModules, encoder_in, read_sentence_modules
+from distilrubert.modeling.sentence_modules import SentenceModules, encoder_in, read_sentence_modules
 from distilrubert.modeling.student import Student
 from distilrubert.pipeline.cli import main
 from tests.conversion.test_clients import cosines, hidden_of, pooled_of

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, DistilBertConfig
 
+from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.distill.losses import LossWeights
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.losses.rows import Rows
@@ -14,7 +15,6 @@ from distilrubert.distill.losses.sentence_vectors import SentenceTerm, centred_s
 from distilrubert.distill.losses.term import Outputs, Setup
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.architecture import StudentArchitecture
-from distilrubert.modeling.sentence_modules import PoolingMode
 from distilrubert.modeling.student import build_student
 from distilrubert.modeling.teacher import Teacher
 

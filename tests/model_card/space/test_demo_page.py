@@ -226,6 +226,13 @@ def test_vectors_are_made_as_sentence_transformers_makes_them(tmp_path: Path) ->
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
     write_page(folder, tmp_path / "page")
     assert data_of(tmp_path / "page")["vectors"] == {"pooling": "cls", "query": "query: ", "document": "passage: "}
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}', encoding="utf-8")
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
+    assert read_model(folder).vectors == {"pooling": "cls", "query": "query: ", "document": "passage: "}
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"its pooling is max; allowed: mean or cls"):
+        read_model(folder)
 
 
 def test_a_card_without_examples(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.sentence_files import PROMPTS_FILE, SentencePrompts, read_pooling, read_prompts
+
+
+@pytest.mark.parametrize(
+    ("config", "query", "document"),
+    [
+        ({}, "", None),
+        ({"prompts": None}, "", None),
+        ({"prompts": {"query": "q ", "document": "d ", "passage": "p "}}, "q ", "d "),
+        ({"prompts": {"query": "q ", "passage": "p "}, "default_prompt_name": "query"}, "q ", "p "),
+        ({"prompts": {"corpus": ""}}, "", ""),
+        ({"prompts": {"query": "q ", "document": None}}, "q ", ""),
+        ({"prompts": {"all": "a "}, "default_prompt_name": "all"}, "a ", "a "),
+        ({"prompts": {"all": "a "}, "default_prompt_name": "absent", "model_type": "other"}, "", None),
+    ],
+)
+def test_prompts_of_queries_and_documents(config: Any, query: str, document: str | None, tmp_path: Path) -> None:
+    assert read_prompts(tmp_path) is None
+    (tmp_path / PROMPTS_FILE).write_text(json.dumps(config), encoding="utf-8")
+    found = read_prompts(tmp_path)
+    assert found is not None
+    assert (found.query, found.document) == (query, document)
+
+
+@pytest.mark.parametrize("config", [[], {"prompts": ["q "]}, {"prompts": {"query": 1}}, {"default_prompt_name": {}}])
+def test_a_file_of_another_form_is_named(config: Any, tmp_path: Path) -> None:
+    (tmp_path / PROMPTS_FILE).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        read_prompts(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / PROMPTS_FILE}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_prompts_by_name_are_text() -> None:
+    assert SentencePrompts(prompts={"a": None, "b": "c"}).by_name == {"a": "", "b": "c"}
+
+
+@pytest.mark.parametrize("config", [[], {"pooling_mode": 3}, {"pooling_mode": [["cls"]]}, {"pooling_mode": []}])
+def test_a_pooling_of_another_form_is_refused(config: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json: "):
+        read_pooling(tmp_path / "config.json")
