@@ -85,8 +85,14 @@ def test_a_command_is_accepted_by_its_program(command: Snippet) -> None:
 @pytest.mark.parametrize(
     "snippet",
     [
-        # The exporters' package is not installed everywhere.
-        pytest.param(snippet, id=str(snippet), marks=pytest.mark.export if "optimum" in snippet.text else ())
+        # The packages of extras are not installed everywhere.
+        pytest.param(
+            snippet,
+            id=str(snippet),
+            marks=pytest.mark.export
+            if {"optimum", "sentence_transformers"} & set(re.findall(r"\w+", snippet.text))
+            else (),
+        )
         for snippet in snippets("python")
     ],
 )

@@ -311,6 +311,7 @@ def test_a_table_in_a_pipe_has_each_row_in_one_line(capsys, monkeypatch):
     assert row.rstrip().endswith(":x: end")
 
 
+@pytest.mark.export  # a dry run checks that the packages for its files are there
 def test_a_dry_run_reads_the_shape_of_a_local_teacher(tiny_teacher_folder, tmp_path, capsys):
     folder = json.dumps(str(tiny_teacher_folder))
     changes = ["--set", "teacher.pretrain=null", "--set", f"teacher.model={folder}"]
