@@ -72,17 +72,10 @@ def distill(
     settings = settings if objective.uses_head else _without_masks(settings)
     collator: Collator[Any]
     if is_paired:
-        pairs = _pairs_of(corpus, teacher, student)
-        corpus = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
-        # A batch has room for the longer side of each example; the student reads its side alone.
-        epoch_tokens = int(pairs.train.student.lengths.sum())
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
-        collator = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
-        if settings.weights.first_piece and is_first():
-            _log_left_out(collator, pairs)
+        corpus, collator, epoch_tokens = _paired(corpus, teacher, student, settings, seed)
     else:
-        epoch_tokens = int(corpus.train.lengths.sum())
-        collator = _masker(corpus, teacher.tokenizer, settings, seed)
+        collator, epoch_tokens = _masker(corpus, teacher.tokenizer, settings, seed), int(corpus.train.lengths.sum())
     examples: Any = corpus.train
     validation: Any = corpus.validation
     if settings.cache_teacher_vectors:
@@ -178,6 +171,21 @@ def _masker(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: Masked
     _check_tokenizer(corpus, "tokenizer", tokenizer)
     special, mask_id = tokenizer.all_special_ids, tokenizer.mask_token_id
     return Masker(settings.masking, corpus.token_counts, special, mask_id, seed, tokenizer.pad_token_id)
+
+
+def _paired(
+    corpus: Corpus, teacher: Teacher, student: Student, settings: DistillationSettings, seed: int
+) -> tuple[Corpus, SpanMasker, int]:
+    """The corpus in the tokens of both, its collator, and how many tokens the student reads in an epoch.
+
+    A batch has room for the longer side of each example; the student reads its side alone.
+    """
+    pairs = _pairs_of(corpus, teacher, student)
+    masker = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
+    if settings.weights.first_piece and is_first():
+        _log_left_out(masker, pairs)
+    both = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
+    return both, masker, int(pairs.train.student.lengths.sum())
 
 
 def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpus:
