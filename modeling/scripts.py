@@ -17,8 +17,8 @@ def _known(name: str) -> str:
     if name in NAMES:
         return name
     nearest = difflib.get_close_matches(name.title(), NAMES)
-    advice = f"did you mean {' or '.join(nearest)}?" if nearest else "Cyrillic, Latin, Greek, ... are"
-    raise ValueError(f"is no script of Unicode; {advice}")
+    advice = f"did you mean {' or '.join(nearest)}?" if nearest else "for example, Cyrillic, Latin and Greek are"
+    raise ValueError(f"is no script of Unicode ({advice})")
 
 
 ScriptName = Annotated[str, AfterValidator(_known)]
