@@ -18,6 +18,8 @@ from distilrubert.common.training.padding import WIDTH_STEP, padded_widths
 from distilrubert.common.training.training_settings import OptimizationSettings
 
 GPU_WORKERS = 2
+# Examples that are planned at once, about 30 bytes each.
+WINDOW = 10_000_000
 
 Example = TypeVar("Example")
 Example_co = TypeVar("Example_co", covariant=True)
@@ -53,28 +55,28 @@ def plan_epoch(
     seed: int,
     epoch: int,
     batch_size: int | None = None,
+    window: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """The batches of an epoch, a pure function of the arguments: the indices of the examples of each.
 
-    Examples are shuffled by `seed` and `epoch`, then sorted by padded width and cut, so that a batch has at most
-    `batch_size` rows (None: any number), and at most `batch_tokens` tokens with padding. What is left over of one width
-    goes to the next wider one. Then the batches are shuffled. Their number is a multiple of `batches_per_update`, over
-    all ranks and accumulation steps: the batches with most tokens are halved until it is. Every example of `lengths`,
-    (N,), is in exactly one batch.
+    Examples are shuffled by `seed`, `epoch` and, if `lengths` are those of one window of a corpus, its number. Then
+    they are sorted by padded width and cut, so that a batch has at most `batch_size` rows (None: any number), and at
+    most `batch_tokens` tokens with padding. What is left over of one width goes to the next wider one. Then the batches
+    are shuffled. Their number is a multiple of `batches_per_update`, over all ranks and accumulation steps: the batches
+    with most tokens are halved until it is. Every example of `lengths`, (N,), is in exactly one batch.
 
     Raises:
         UserError: if one example alone is longer than `batch_tokens`, or there are too few for one update.
     """
-    widths = padded_widths(lengths)
-    if len(widths) and widths.max() > batch_tokens:
-        raise UserError(
-            f"batch_tokens: {batch_tokens} is less than the longest sequence, {widths.max()} tokens when padded"
-        )
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
-    order = generator.permutation(len(widths))
+    steps = _width_steps(lengths, batch_tokens)
+    cuts = _cuts(steps, batch_tokens, batch_size)
+    number = _number_of_batches(cuts, len(steps), batches_per_update)
+    seeds = [seed, epoch] if window is None else [seed, epoch, window]
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds)))
+    order = generator.permutation(len(steps))
     # On 16-bit keys the stable sort is a radix sort: a second for ten million examples.
-    order = order[np.argsort((widths[order] // WIDTH_STEP).astype(np.uint16), kind="stable")]
-    batches = _split_largest(_cut(order, widths[order], batch_tokens, batch_size), lengths, batches_per_update)
+    order = order[np.argsort(steps[order].astype(np.uint16), kind="stable")]
+    batches = _split_largest(_cut(order, cuts), lengths, number)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -84,19 +86,28 @@ class BatchPlan:
     Update u of an epoch takes the batches [u·K, (u+1)·K) of that epoch's plan, K = `batches_per_update`, on any number
     of processes. So a resumed run goes directly to its next update.
 
+    A large corpus is planned in windows of consecutive examples, about `window` each: an epoch takes the windows in an
+    order of its own, and one after another is planned when its turn comes. So the memory of a plan does not grow with
+    the corpus, which lies on the disk in an order that was shuffled once.
+
     Attributes:
         total_steps: number of updates: those of all epochs, or `max_steps` if that is less.
     """
 
-    def __init__(self, lengths: NDArray[np.int32], settings: OptimizationSettings, seed: int) -> None:
+    def __init__(
+        self, lengths: NDArray[np.int32], settings: OptimizationSettings, seed: int, window: int = WINDOW
+    ) -> None:
         self._lengths, self._settings, self._seed = lengths, settings, seed
+        windows = number_of_windows(len(lengths), window)
+        self._bounds = np.linspace(0, len(lengths), windows + 1).astype(np.int64)
         # Epochs differ in the order of their batches, not in their number.
-        self._updates = len(self._plan(0)) // settings.batches_per_update
+        self._window_updates = [self._count_updates(number) for number in range(windows)]
+        self._updates = sum(self._window_updates)
         every = self._updates * settings.epochs
         self.total_steps = min(every, settings.max_steps or every)
 
     def remaining(self, step: int) -> Iterator[tuple[int, int, list[NDArray[np.int64]]]]:
-        """The updates after the first `step`, epoch by epoch.
+        """The updates after the first `step`, window by window.
 
         Yields:
             the number of the epoch, the place in its plan of the first batch, and the example indices of each batch.
@@ -104,50 +115,105 @@ class BatchPlan:
         per_update = self._settings.batches_per_update
         while step < self.total_steps:
             epoch, done = divmod(step, self._updates)
-            first, last = done * per_update, min(self._updates, self.total_steps - epoch * self._updates) * per_update
-            yield epoch, first, self._plan(epoch)[first:last]
+            before = 0
+            for window in self._order(epoch):
+                updates = self._window_updates[window]
+                first, last = max(done - before, 0), min(updates, self.total_steps - epoch * self._updates - before)
+                if first < last:
+                    batches = self._plan(epoch, window)[first * per_update : last * per_update]
+                    yield epoch, (before + first) * per_update, batches
+                before += updates
             step = (epoch + 1) * self._updates
 
     def ends_epoch(self, step: int) -> bool:
         """Whether the first `step` updates end with the last one of an epoch, or of the run."""
         return step % self._updates == 0 or step == self.total_steps
 
-    def _plan(self, epoch: int) -> list[NDArray[np.int64]]:
-        return plan_epoch(
-            self._lengths,
-            batch_tokens=self._settings.batch_tokens,
-            batch_size=self._settings.batch_size,
-            batches_per_update=self._settings.batches_per_update,
+    def _order(self, epoch: int) -> list[int]:
+        """The windows in the order of an epoch."""
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, epoch])))
+        order: list[int] = generator.permutation(len(self._window_updates)).tolist()
+        return order
+
+    def _plan(self, epoch: int, window: int) -> list[NDArray[np.int64]]:
+        settings = self._settings
+        batches = plan_epoch(
+            self._lengths_of(window),
+            batch_tokens=settings.batch_tokens,
+            batch_size=settings.batch_size,
+            batches_per_update=settings.batches_per_update,
             seed=self._seed,
             epoch=epoch,
+            window=window if len(self._window_updates) > 1 else None,
         )
+        return [self._bounds[window] + batch for batch in batches] if window else batches
+
+    def _count_updates(self, window: int) -> int:
+        """The updates of a window, from its lengths alone."""
+        settings = self._settings
+        steps = _width_steps(self._lengths_of(window), settings.batch_tokens)
+        cuts = _cuts(steps, settings.batch_tokens, settings.batch_size)
+        return _number_of_batches(cuts, len(steps), settings.batches_per_update) // settings.batches_per_update
+
+    def _lengths_of(self, window: int) -> NDArray[np.int32]:
+        return self._lengths[self._bounds[window] : self._bounds[window + 1]]
 
 
-def _cut(
-    order: NDArray[np.int64], widths: NDArray[np.int32], batch_tokens: int, batch_size: int | None
-) -> list[NDArray[np.int64]]:
-    """Cut examples that are sorted by width into batches within the limits."""
+def number_of_windows(examples: int, window: int = WINDOW) -> int:
+    """In how many windows that many examples are planned, at least one."""
+    return max(1, -(-examples // window))
+
+
+def _width_steps(lengths: NDArray[np.int32], batch_tokens: int) -> NDArray[np.int32]:
+    """The padded width of each example in units of `WIDTH_STEP`, (N,)."""
+    widths = padded_widths(lengths)
+    if len(widths) and widths.max() > batch_tokens:
+        raise UserError(
+            f"batch_tokens: {batch_tokens} is less than the longest sequence, {widths.max()} tokens when padded"
+        )
+    return widths // WIDTH_STEP
+
+
+def _cuts(steps: NDArray[np.int32], batch_tokens: int, batch_size: int | None) -> list[tuple[int, int]]:
+    """How examples that are sorted by width are cut within the limits: a number of batches, and the rows of each."""
+    cuts, left = [], 0
+    counts = np.bincount(steps)
+    for step in np.flatnonzero(counts).tolist():
+        waiting = left + int(counts[step])
+        rows = min(batch_tokens // (step * WIDTH_STEP), batch_size or batch_tokens)
+        cuts.append((waiting // rows, rows))
+        left = waiting % rows
+    return [*cuts, (1, left)] if left else cuts
+
+
+def _number_of_batches(cuts: Sequence[tuple[int, int]], examples: int, batches_per_update: int) -> int:
+    """The number of batches when it is made a multiple of `batches_per_update`."""
+    batches = sum(number for number, _ in cuts)
+    batches += -batches % batches_per_update
+    if batches > examples:
+        raise UserError(
+            f"batches_per_update: {batches_per_update} batches cannot be made of {examples} sequences; at most one of "
+            "each can"
+        )
+    return batches
+
+
+def _cut(order: NDArray[np.int64], cuts: Sequence[tuple[int, int]]) -> list[NDArray[np.int64]]:
+    """Cut examples that are sorted by width."""
     batches: list[NDArray[np.int64]] = []
     start = 0
-    for end in (np.flatnonzero(np.diff(widths, append=0)) + 1).tolist():
-        rows = min(batch_tokens // int(widths[end - 1]), batch_size or len(order))
-        stop = start + (end - start) // rows * rows
-        batches += list(order[start:stop].reshape(-1, rows))
+    for number, rows in cuts:
+        stop = start + number * rows
+        batches += list(order[start:stop].reshape(number, rows))
         start = stop
-    return [*batches, order[start:]] if start < len(order) else batches
+    return batches
 
 
 def _split_largest(
-    batches: list[NDArray[np.int64]], lengths: NDArray[np.int32], batches_per_update: int
+    batches: list[NDArray[np.int64]], lengths: NDArray[np.int32], number: int
 ) -> list[NDArray[np.int64]]:
-    """Halve the batches with most tokens, padded, until their number is a multiple of `batches_per_update`."""
-    missing = -len(batches) % batches_per_update
-    sequences = sum(map(len, batches))
-    if len(batches) + missing > sequences:
-        raise UserError(
-            f"batches_per_update: {batches_per_update} batches cannot be made of {sequences} sequences; at most one of "
-            "each can"
-        )
+    """Halve the batches with most tokens, padded, until there are `number`."""
+    missing = number - len(batches)
 
     def size(batch: NDArray[np.int64]) -> int:
         return len(batch) * int(padded_widths(lengths[batch]).max()) if len(batch) > 1 else 0

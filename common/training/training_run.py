@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrubert.common.recorded_inputs import recorded
-from distilrubert.common.training.batching import Collator, Examples
+from distilrubert.common.training.batching import Collator, Examples, number_of_windows
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 
@@ -91,10 +91,13 @@ class TrainingRun:
         A checkpoint of another identity is not resumed.
         """
         config = self.objective.model.config.to_dict()
+        windows = number_of_windows(len(self.examples))
         return {
             self.section: recorded(self.settings, exclude=BookkeepingSettings.model_fields),
             "seed": self.seed,
             "model": {name: list(parameter.shape) for name, parameter in self.objective.named_parameters()},
             "config": {key: config[key] for key in DECISIVE_CONFIG if key in config},
+            # A corpus of one window is planned as before there were windows.
+            **({"windows": windows} if windows > 1 else {}),
             **self.origin,
         }

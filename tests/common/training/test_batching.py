@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.training.batching import build_loader, choose_workers, plan_epoch
+from distilrubert.common.training.batching import BatchPlan, build_loader, choose_workers, plan_epoch
 from distilrubert.common.training.padding import IGNORED, collate, padded_widths
+from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 
@@ -79,6 +80,80 @@ def test_ranks_share_an_update_evenly_and_the_epoch_exactly(world: int) -> None:
     for rank, share in enumerate(shares):
         assert share[0] is plan[rank]
         assert share[12 // world] is plan[12 + rank]
+
+
+# A corpus that is planned in windows
+
+SMALL_UPDATES = OptimizationSettings(batch_tokens=256, batches_per_update=3, epochs=2)
+
+
+def windowed(lengths: np.ndarray, window: int) -> BatchPlan:
+    return BatchPlan(lengths, SMALL_UPDATES, seed=1, window=window)
+
+
+def batches_from(plan: BatchPlan, step: int) -> list[tuple[int, int, list[int]]]:
+    """The epoch, the place in it and the indices of each batch after some updates."""
+    return [
+        (epoch, first + number, batch.tolist())
+        for epoch, first, batches in plan.remaining(step)
+        for number, batch in enumerate(batches)
+    ]
+
+
+@given(st.lists(st.integers(3, 128), min_size=30, max_size=200), st.integers(30, 250))
+@settings(max_examples=60, deadline=None)
+def test_windows_hold_every_example_once_an_epoch_and_are_entered_at_any_update(
+    lengths: list[int], window: int
+) -> None:
+    plan = windowed(np.array(lengths, dtype=np.int32), window)
+    whole = batches_from(plan, 0)
+    assert len(whole) == 3 * plan.total_steps
+    for epoch in (0, 1):
+        mine = [(place, batch) for number, place, batch in whole if number == epoch]
+        assert [place for place, _ in mine] == list(range(3 * plan.total_steps // 2))
+        assert sorted(index for _, batch in mine for index in batch) == list(range(len(lengths)))
+    for step in range(plan.total_steps + 1):
+        assert batches_from(plan, step) == whole[3 * step :]
+
+
+def test_a_batch_is_of_one_window_and_each_epoch_has_another_order_of_windows() -> None:
+    lengths = dialogue_lengths(1000)
+    order = [
+        (epoch, {index // 100 for index in batch}) for epoch, _, batch in batches_from(windowed(lengths, 100), 0)
+    ]
+    assert all(len(windows) == 1 for _, windows in order)
+    orders = [list(dict.fromkeys(min(windows) for number, windows in order if number == epoch)) for epoch in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_a_corpus_of_one_window_is_planned_as_a_whole() -> None:
+    lengths = dialogue_lengths(1000)
+    planned = [batch for epoch, _, batch in batches_from(windowed(lengths, 1000), 0) if epoch == 1]
+    assert planned == [batch.tolist() for batch in plan_of(lengths, epoch=1, tokens=256, per_update=3)]
+
+
+def test_a_window_ends_with_max_steps() -> None:
+    lengths = dialogue_lengths(1000)
+    settings = SMALL_UPDATES.model_copy(update={"max_steps": 7})
+    stopped = BatchPlan(lengths, settings, seed=1, window=100)
+    assert batches_from(stopped, 0) == batches_from(windowed(lengths, 100), 0)[: 3 * 7]
+
+
+def test_only_one_window_at_a_time_is_read() -> None:
+    class Lengths(np.ndarray):  # counts what is taken of it
+        taken: list[int] = []
+
+        def __getitem__(self, key: slice) -> np.ndarray:
+            part = np.asarray(self)[key]
+            self.taken.append(len(part))
+            return part
+
+    plan = windowed(dialogue_lengths(1000).view(Lengths), 100)
+    Lengths.taken.clear()
+    next(plan.remaining(plan.total_steps // 4))
+    assert Lengths.taken == [100]
 
 
 def test_padding_is_hardly_more_than_rounding_and_batches_are_full() -> None:
