@@ -118,9 +118,7 @@ def test_windows_hold_every_example_once_an_epoch_and_are_entered_at_any_update(
 
 def test_a_batch_is_of_one_window_and_each_epoch_has_another_order_of_windows() -> None:
     lengths = dialogue_lengths(1000)
-    order = [
-        (epoch, {index // 100 for index in batch}) for epoch, _, batch in batches_from(windowed(lengths, 100), 0)
-    ]
+    order = [(epoch, {index // 100 for index in batch}) for epoch, _, batch in batches_from(windowed(lengths, 100), 0)]
     assert all(len(windows) == 1 for _, windows in order)
     orders = [list(dict.fromkeys(min(windows) for number, windows in order if number == epoch)) for epoch in (0, 1)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
@@ -142,18 +140,18 @@ def test_a_window_ends_with_max_steps() -> None:
 
 
 def test_only_one_window_at_a_time_is_read() -> None:
-    class Lengths(np.ndarray):  # counts what is taken of it
-        taken: list[int] = []
+    taken: list[int] = []
 
+    class Lengths(np.ndarray):
         def __getitem__(self, key: slice) -> np.ndarray:
             part = np.asarray(self)[key]
-            self.taken.append(len(part))
+            taken.append(len(part))
             return part
 
     plan = windowed(dialogue_lengths(1000).view(Lengths), 100)
-    Lengths.taken.clear()
+    taken.clear()
     next(plan.remaining(plan.total_steps // 4))
-    assert Lengths.taken == [100]
+    assert taken == [100]
 
 
 def test_padding_is_hardly_more_than_rounding_and_batches_are_full() -> None:
