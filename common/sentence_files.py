@@ -1,7 +1,8 @@
 """What the files of sentence-transformers say of the vectors of sentences: pooling and prompts."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +12,7 @@ from distilrubert.common.persistence import read_json
 
 PoolingMode = Literal["mean", "cls"]
 
+MODULES_FILE = "modules.json"
 # Has the prompts; of our own models, those have it that are made to encode sentences.
 PROMPTS_FILE = "config_sentence_transformers.json"
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -63,6 +65,46 @@ def read_prompts(folder: Path) -> SentencePrompts | None:
     """
     file = folder / PROMPTS_FILE
     return stated_settings(SentencePrompts, read_json(file), file) if file.is_file() else None
+
+
+def modules_in(folder: Path) -> list[dict[str, Any]]:
+    """The modules that a model consists of, in their order; none for a folder without their file.
+
+    Raises:
+        UserError: if the file is not of its form.
+    """
+    file = folder / MODULES_FILE
+    if not file.is_file():
+        return []
+    modules = read_json(file)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise UserError(f"{file}: a list of modules is needed")
+    return modules
+
+
+def kind_of_module(module: Mapping[str, Any]) -> str:
+    """The class of a module, without the package that it is of."""
+    return str(module.get("type")).rpartition(".")[2]
+
+
+def pooling_file(folder: Path) -> Path | None:
+    """The file that says how a model pools, in the folder that its list of modules names; None without pooling.
+
+    Raises:
+        UserError: as :func:`modules_in`.
+    """
+    paths = [module.get("path") or "" for module in modules_in(folder) if kind_of_module(module) == "Pooling"]
+    return folder / str(paths[0]) / "config.json" if paths else None
+
+
+def pooling_in(folder: Path) -> PoolingMode:
+    """How a model pools; the mean where its files do not say, as sentence-transformers takes it then.
+
+    Raises:
+        UserError: as :func:`read_pooling`, and if the list of modules names a file that is not there.
+    """
+    file = pooling_file(folder)
+    return read_pooling(file) if file else "mean"
 
 
 def read_pooling(file: Path) -> PoolingMode:

@@ -1,6 +1,7 @@
 """The folder of a model that a user names: one on this machine, or a download from the Hub."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -23,6 +24,7 @@ from distilrubert.common.hub_failures import (
     status_of,
     token_in_use,
 )
+from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 
 # vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
 NEEDED_FILES = ("*.json", "vocab.txt", "merges.txt", "*.safetensors")
@@ -44,10 +46,11 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
 def module_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Like :func:`checkpoint_folder`, but with what sentence-transformers has in folders of their own beside it."""
     folder = checkpoint_folder(model, revision)
-    if _local_folder(model) or not (folder / "modules.json").is_file():
+    if _local_folder(model) or not (folder / MODULES_FILE).is_file():
         return folder
     with _download_errors_reported(str(model), revision or "main"):
-        return Path(snapshot_download(str(model), revision=revision, allow_patterns=["?_*/*", "LICENSE*", "NOTICE*"]))
+        patterns = [*_files_of_modules(folder, "*"), "LICENSE*", "NOTICE*"]
+        return Path(snapshot_download(str(model), revision=folder.name, allow_patterns=patterns))
 
 
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -79,9 +82,17 @@ def _download(model: str, revision: str) -> Path:
         folder = Path(snapshot(allow_patterns=[*NEEDED_FILES]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
-        if (folder / "modules.json").is_file():
-            snapshot_download(model, revision=revision, allow_patterns=["?_Pooling/config.json"])
+        if (folder / MODULES_FILE).is_file():
+            # The snapshot's folder is named by its commit: the branch may have moved on.
+            patterns = _files_of_modules(folder, "config.json")
+            snapshot_download(model, revision=folder.name, allow_patterns=patterns)
         return folder
+
+
+def _files_of_modules(folder: Path, pattern: str) -> list[str]:
+    """Patterns of such files in the folders that modules.json names."""
+    paths = [str(module["path"]).rstrip("/") for module in modules_in(folder) if module.get("path")]
+    return [f"{glob.escape(path)}/{pattern}" for path in paths]
 
 
 @contextlib.contextmanager

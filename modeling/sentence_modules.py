@@ -9,11 +9,18 @@ from pydantic import Field
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import read_json
-from distilrubert.common.sentence_files import PROMPTS_FILE, PoolingMode, read_pooling, read_prompts
+from distilrubert.common.sentence_files import (
+    PROMPTS_FILE,
+    PoolingMode,
+    kind_of_module,
+    modules_in,
+    pooling_in,
+    read_prompts,
+)
 
 _PACKAGE = "sentence_transformers."
-_KNOWN = ("Transformer", "Pooling", "Normalize")
+SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
+"""What may be done with the hidden states; a map that follows them would have to be learned too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +79,14 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
     Raises:
         UserError: if there is a module that a student cannot have, or a pooling that is neither mean nor CLS.
     """
-    modules = _modules_in(folder)
+    modules = modules_in(folder)
     if not modules:
         return None
     for module in modules:
-        name = str(module.get("type", "")).rpartition(".")[2]
-        if name not in _KNOWN or not _is_theirs(module):
-            raise UserError(f"{folder}: modules.json has a module {name}; allowed: {', '.join(_KNOWN)}")
-    poolings = [folder / module["path"] / "config.json" for module in modules if module["type"].endswith(".Pooling")]
-    return SentenceModules(read_pooling(poolings[0]) if poolings else "mean", *prompts_in(folder))
+        name = kind_of_module(module)
+        if name not in SENTENCE_MODULES or not _is_theirs(module):
+            raise UserError(f"{folder}: modules.json has a module {name}; allowed: {', '.join(SENTENCE_MODULES)}")
+    return SentenceModules(pooling_in(folder), *prompts_in(folder))
 
 
 def prompts_in(folder: Path) -> tuple[str, str | None]:
@@ -108,21 +114,11 @@ def refuse_foreign_modules(folder: Path) -> None:
     Raises:
         UserError: if it does.
     """
-    for module in _modules_in(folder):
+    for module in modules_in(folder):
         if not _is_theirs(module):
             raise UserError(
                 f"{folder}: modules.json names {module.get('type')!r}, code that does not come with {_PACKAGE[:-1]}"
             )
-
-
-def _modules_in(folder: Path) -> list[dict[str, Any]]:
-    file = folder / "modules.json"
-    if not file.is_file():
-        return []
-    modules = read_json(file)
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise UserError(f"{file}: a list of modules is needed")
-    return modules
 
 
 def _is_theirs(module: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
+from distilrubert.common.sentence_files import kind_of_module, modules_in
 from distilrubert.modeling.families import family_of
 from distilrubert.modeling.families.family import Weights
 from distilrubert.modeling.tokenizer_files import save_tokenizer
@@ -58,15 +59,17 @@ def read_weights(folder: Path, name: str, config: PretrainedConfig) -> Weights:
 def module_paths(folder: Path) -> list[str]:
     """The folders in which sentence-transformers has what follows the encoder.
 
+    That of a module without files, which normalises, is on no Hub: Git has no empty folders.
+
     Raises:
         UserError: if modules.json names one that is not in `folder`: it comes from others, and may name any.
     """
-    modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
-    paths = [str(module["path"]) for module in modules if module.get("path")]
-    for path in paths:
-        if not (folder / path).is_dir() or not (folder / path).resolve().is_relative_to(folder.resolve()):
+    paths = {str(module["path"]): kind_of_module(module) for module in modules_in(folder) if module.get("path")}
+    for path, kind in paths.items():
+        is_there = (folder / path).is_dir() or kind == "Normalize"
+        if not is_there or not (folder / path).resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{folder}: modules.json names {path!r}, which is no folder in it")
-    return paths
+    return [path for path in paths if (folder / path).is_dir()]
 
 
 def write_trimmed(

@@ -14,6 +14,7 @@ from distilrubert.common.contents import model_contents
 from distilrubert.common.formats import CHECKPOINT, FileFormat
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.common.sentence_files import MODULES_FILE, pooling_file
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts, SentenceEncoder, own_prompts
 from distilrubert.evaluation.sentences.suites import Suite, VectorTask
 from distilrubert.evaluation.sentences.vector_rows import Parts, read_parts
@@ -109,8 +110,8 @@ class _Measured:
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:
-        modules = [self.folder / name for name in ("modules.json", "1_Pooling/config.json")]
-        described = {path.name: path.read_text(encoding="utf-8") for path in modules if path.is_file()}
+        modules = [self.folder / MODULES_FILE, pooling_file(self.folder)]
+        described = {path.name: path.read_text(encoding="utf-8") for path in modules if path and path.is_file()}
         file = {} if self.file is CHECKPOINT else self.file.digests(self.folder)
         return {"model": model_contents(self.folder), "modules": described, "file": file}
 

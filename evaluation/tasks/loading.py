@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training.padding import WIDTH_STEP
 from distilrubert.modeling import families
 from distilrubert.modeling.checkpoints import load_pretrained, missing_weights, shortened
 
@@ -87,6 +88,8 @@ def measuring_device() -> str:
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
     """The longest input of a model in tokens, at most `max_length`.
 
-    The tokenizer's limit counts too: a model of another family may take fewer tokens than it has positions.
+    The tokenizer's limit counts too: a model of another family may take fewer tokens than it has positions. Of the
+    positions only whole steps count, because batches are padded to a multiple of `WIDTH_STEP`.
     """
-    return int(min(max_length, families.longest_input(model.config.to_dict()), tokenizer.model_max_length))
+    positions = families.longest_input(model.config.to_dict())
+    return int(min(max_length, positions - positions % WIDTH_STEP, tokenizer.model_max_length))

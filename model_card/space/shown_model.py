@@ -10,7 +10,7 @@ import yaml
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS, FileFormat
 from distilrubert.common.persistence import read_json
-from distilrubert.common.sentence_files import SentencePrompts, read_pooling, read_prompts
+from distilrubert.common.sentence_files import SentencePrompts, pooling_in, read_prompts
 
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)(.*)", re.DOTALL)
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -136,12 +136,8 @@ def _examples(metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def _vectors(folder: Path) -> dict[str, str]:
     """As sentence-transformers makes them."""
-    pooling, prompts = folder / "1_Pooling" / "config.json", read_prompts(folder) or SentencePrompts()
-    return {
-        "pooling": read_pooling(pooling) if pooling.is_file() else "mean",
-        "query": prompts.query,
-        "document": prompts.document or "",
-    }
+    prompts = read_prompts(folder) or SentencePrompts()
+    return {"pooling": pooling_in(folder), "query": prompts.query, "document": prompts.document or ""}
 
 
 def _mask(folder: Path) -> str:

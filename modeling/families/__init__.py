@@ -1,5 +1,6 @@
 """The architectures that are taken, a file each: the one list of them."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from distilrubert.common.errors import UserError
@@ -24,7 +25,13 @@ def family_of(config: "PretrainedConfig") -> Family:
 
 
 def longest_input(config: ConfigFile) -> int:
-    """The largest number of tokens that a model takes, one of another family by its positions."""
+    """The largest number of tokens that a model takes, one of another family by its positions.
+
+    Where a configuration states no positions (models of other families have relative ones) nothing limits it, and
+    ``sys.maxsize`` is returned.
+    """
+    if config.get("max_position_embeddings") is None:
+        return sys.maxsize
     family = MODEL_TYPES.get(config.get("model_type", ""))
     return family.longest_input(config) if family else int(config["max_position_embeddings"])
 

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.sentence_files import PROMPTS_FILE, SentencePrompts, read_pooling, read_prompts
+from distilrubert.common.sentence_files import (
+    MODULES_FILE,
+    PROMPTS_FILE,
+    SentencePrompts,
+    pooling_in,
+    read_pooling,
+    read_prompts,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +54,20 @@ def test_a_pooling_of_another_form_is_refused(config: Any, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UserError, match=r"config\.json: "):
         read_pooling(tmp_path / "config.json")
+
+
+def test_the_pooling_is_where_the_list_of_modules_says(tmp_path: Path) -> None:
+    assert pooling_in(tmp_path) == "mean"
+    encoder = {"path": "", "type": "sentence_transformers.models.Transformer"}
+    (tmp_path / MODULES_FILE).write_text(json.dumps([encoder]), encoding="utf-8")
+    assert pooling_in(tmp_path) == "mean"
+    pooling = {"path": "last/pooling", "type": "sentence_transformers.models.Pooling"}
+    (tmp_path / MODULES_FILE).write_text(json.dumps([encoder, pooling]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"last/pooling/config\.json: cannot be read"):
+        pooling_in(tmp_path)
+    (tmp_path / "last/pooling").mkdir(parents=True)
+    (tmp_path / "last/pooling/config.json").write_text('{"pooling_mode": "cls"}', encoding="utf-8")
+    assert pooling_in(tmp_path) == "cls"
+    (tmp_path / MODULES_FILE).write_text('{"path": ""}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"modules\.json: a list of modules is needed"):
+        pooling_in(tmp_path)

@@ -15,9 +15,14 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.modeling import downloads
+from distilrubert.modeling.heads import has_head
+from distilrubert.modeling.sentence_modules import SentenceModules, SentenceSettings, read_sentence_modules
+from distilrubert.modeling.teacher import load_teacher
+from distilrubert.pipeline.cli import main
 
 from ..hub import server
 from ..hub.conftest import local_hub  # noqa: F401
@@ -226,3 +231,54 @@ def test_a_hub_where_nobody_answers(endpoint: str, tmp_path: Path, monkeypatch: 
 def test_a_token_that_is_none_is_not_shown(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", f"{CANARY} \x07")
     assert failure().startswith("HF_TOKEN: holds characters that no token has")
+
+
+def test_an_encoder_of_sentence_transformers_by_its_id(
+    local_hub: LocalHub,  # noqa: F811
+    endpoint: str,
+    tiny_teacher_folder: Path,
+    sentences: list[str],
+    tmp_path: Path,
+) -> None:
+    """Its pooling lies in a folder of an unusual name; that of what normalises is empty, so it is on no Hub."""
+    source, package = tmp_path / "source", "sentence_transformers.models."
+    BertModel.from_pretrained(tiny_teacher_folder).save_pretrained(source)
+    for file in tiny_teacher_folder.glob("*token*"):
+        shutil.copy(file, source)
+    kinds = {"": "Transformer", "pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": package + kind}
+        for place, (path, kind) in enumerate(kinds.items())
+    ]
+    (source / "pooling").mkdir()
+    pooling = {"pooling_mode": "cls", "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    pooling["word_embedding_dimension"] = BertConfig.from_pretrained(tiny_teacher_folder).hidden_size
+    files = {
+        "modules.json": modules,
+        "pooling/config.json": pooling,
+        "config_sentence_transformers.json": {"prompts": {"query": "Да: ", "document": ""}},
+    }
+    for name, content in files.items():
+        (source / name).write_text(json.dumps(content), encoding="utf-8")
+    stored = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+    entries = {name: Entry(path.read_bytes()) for name, path in stored.items()}
+    repository = local_hub.storage.create("me/encoder", "me")
+    repository.commit("main", entries, repository.branches["main"], "An encoder", "me")
+
+    (tmp_path / "texts.txt").write_text("\n".join(sentences), encoding="utf-8")
+    options = ["--corpus", str(tmp_path / "texts.txt"), "--held-out", "0", "--output", str(tmp_path / "trimmed")]
+    assert main(["trim", "me/encoder", *options]) == 0
+    assert read_sentence_modules(tmp_path / "trimmed") == SentenceModules("cls", "Да: ", "")
+    # A teacher's own files are fetched without what follows the encoder, but for its pooling.
+    teacher = load_teacher("me/encoder")
+    assert not has_head(teacher.model)
+    assert SentenceSettings().completed(downloads.checkpoint_folder("me/encoder")).pooling == "cls"
+
+    library = pytest.importorskip("sentence_transformers")
+    (source / "2_Normalize").mkdir()
+    expected_BD, found_BD = (
+        torch.from_numpy(library.SentenceTransformer(str(folder), device="cpu").encode(sentences, prompt_name="query"))
+        for folder in (source, tmp_path / "trimmed")
+    )
+    torch.testing.assert_close(found_BD, expected_BD, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found_BD.norm(dim=1), torch.ones(len(found_BD)))

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, FunnelConfig, FunnelModel
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training.padding import WIDTH_STEP
+from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.loading import load_encoder, load_to_predict, longest_input
+from distilrubert.modeling.teacher import Teacher
+
+from ...random_teachers import make_teacher
 
 WHAT = "a model to fine-tune"
 
@@ -84,3 +89,25 @@ def test_a_text_is_cut_where_model_and_tokenizer_end(student_folder: Path) -> No
     assert longest_input(model, tokenizer, positions + 1) == positions
     tokenizer.model_max_length = positions - 2
     assert longest_input(model, tokenizer, positions) == positions - 2
+
+
+def test_padding_of_the_longest_text_needs_no_position_that_is_not_there(tiny_teacher: Teacher) -> None:
+    """61 positions, and batches that are padded to a multiple of 8."""
+    tokenizer = tiny_teacher.tokenizer
+    model = make_teacher("distilbert", tokenizer, max_position_embeddings=61).model
+    longest = longest_input(model, tokenizer, 512)
+    assert longest == 56
+    texts = ["Привет! " * 100, "Да."]
+    features = [tokenizer(text, truncation=True, max_length=longest) for text in texts]
+    columns = [{name: row[name] for name in ("input_ids", "attention_mask")} for row in features]
+    collate = KINDS["sentence-classification"].collator(tokenizer, pad_to_multiple_of=WIDTH_STEP)
+    batch = dict(collate(columns))
+    assert batch["input_ids"].shape == (2, 56)
+    assert model(**batch).logits.isfinite().all()
+
+
+def test_a_model_without_positions_is_limited_by_its_tokenizer(tiny_teacher: Teacher) -> None:
+    """As those whose positions are relative."""
+    model = FunnelModel(FunnelConfig(vocab_size=10, block_sizes=[1], d_model=8, n_head=2, d_head=4, d_inner=8))
+    assert "max_position_embeddings" not in model.config.to_dict()
+    assert longest_input(model, tiny_teacher.tokenizer, 10_000) == tiny_teacher.tokenizer.model_max_length

@@ -220,17 +220,23 @@ def test_the_mask_of_other_tokenizers(model: Path) -> None:
 def test_vectors_are_made_as_sentence_transformers_makes_them(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", {**CARD, "pipeline_tag": "sentence-similarity"})
     assert read_model(folder).vectors == {"pooling": "mean", "query": "", "document": ""}
+    modules = [{"path": "", "type": "a.Transformer"}, {"path": "pooling", "type": "a.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    pooling = folder / "pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text('{"pooling_mode_cls_token": true}', encoding="utf-8")
+    # What the list of modules does not name is not read.
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}', encoding="utf-8")
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}', encoding="utf-8")
     prompts = {"prompts": {"query": "query: ", "document": "passage: "}}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
     write_page(folder, tmp_path / "page")
     assert data_of(tmp_path / "page")["vectors"] == {"pooling": "cls", "query": "query: ", "document": "passage: "}
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}', encoding="utf-8")
+    pooling.write_text('{"pooling_mode": "cls"}', encoding="utf-8")
     prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
     assert read_model(folder).vectors == {"pooling": "cls", "query": "query: ", "document": "passage: "}
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}', encoding="utf-8")
+    pooling.write_text('{"pooling_mode": "max"}', encoding="utf-8")
     with pytest.raises(UserError, match=r"its pooling is max; allowed: mean or cls"):
         read_model(folder)
 
