@@ -1,13 +1,15 @@
 """What a run would take: rough figures for `publish --dry-run`, each from what is at hand, or none.
 
 Training takes the speed that an earlier training report of the run has measured. Without one, it is the arithmetic of
-the matrix products divided by the speed of a product on this machine, which is right within a factor of two or three.
-Other stages take as long as they last did in this run directory.
+the matrix products divided by the speed of a product on this machine, which is right within a factor of two or three;
+for GPUs that are named, by a share of the speed that their makers state. Other stages take as long as they last did in
+this run directory.
 """
 
 import dataclasses
 import math
 import time
+from typing import Self
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -17,8 +19,12 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.distill.corpus.sources import identities_of
+from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
+from distilrubert.distill.losses.objective import positive_weights, predicting
 from distilrubert.modeling.architecture import student_config
+from distilrubert.modeling.heads import layers_of
 from distilrubert.pipeline.engine import StageState
+from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.student_vocabulary import teacher_config
@@ -37,54 +43,120 @@ class Estimate:
 
     Attributes:
         seconds: time.
-        memory: bytes, weights and optimiser without activations.
+        memory: bytes, weights and optimiser of one process without activations.
         disk: bytes.
+        tokens: that are trained on, repetitions included.
+        operations: floating-point operations of the matrix products of training.
     """
 
     seconds: float | None = None
     memory: int | None = None
     disk: int | None = None
+    tokens: float | None = None
+    operations: float | None = None
 
 
-def estimate(run: Run, state: StageState) -> Estimate:
-    """What performing a stage would take."""
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """The weights of a masked language model.
+
+    Attributes:
+        parameters: all of them.
+        layers: those of the transformer layers, each of which multiplies every token.
+        output: those of the product with the vocabulary, for tokens that are predicted.
+    """
+
+    parameters: int
+    layers: int
+    output: int
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> Self:
+        """The size of a model of this configuration; nothing is allocated."""
+        with torch.device("meta"):
+            model = AutoModelForMaskedLM.from_config(config)
+        layers = sum(parameter.numel() for parameter in layers_of(model).parameters())
+        return cls(int(model.num_parameters()), layers, model.get_input_embeddings().weight.numel())
+
+
+def estimate(run: Run, state: StageState, gpus: Gpus | None = None) -> Estimate:
+    """What performing a stage would take, on this machine or on `gpus`.
+
+    Raises:
+        UserError: if an update cannot be divided among the GPUs.
+    """
     stage, folders = state.stage.name, StageFolders(run.folder)
     if stage == "student":
-        return _training(run, run.recipe.distillation, "training", _student_config(run), _teacher_config(run))
+        return _training(run, run.recipe.distillation, "training", _student_config(run), _teacher_config(run), gpus)
     if stage == "teacher" and run.recipe.teacher.pretrain:
-        return _training(run, run.recipe.teacher.pretrain, "pretraining", _teacher_config(run), None)
+        return _training(run, run.recipe.teacher.pretrain, "pretraining", _teacher_config(run), None, gpus)
     return Estimate(next((folder.seconds for folder in folders.all(stage) if folder.is_complete), None))
 
 
 def _training(
     run: Run,
-    settings: OptimizationSettings,
+    settings: MaskedTrainingSettings,
     report: str,
     trained: PretrainedConfig | None,
     teacher: PretrainedConfig | None,
+    gpus: Gpus | None,
 ) -> Estimate:
+    if gpus:
+        settings.check_processes("distillation" if report == "training" else "teacher.pretrain", gpus.number)
     tokens = _tokens(run, settings)
-    speed = _measured_tokens_per_s(run, report)
+    measured = None if gpus else _measured_tokens_per_s(run, report)
     if trained is None:
-        return Estimate(tokens / speed if tokens and speed else None)
-    parameters, frozen = _parameters(trained), _parameters(teacher) if teacher else 0
-    if tokens and not speed:
-        # Two operations a weight forward, four backward.
-        speed = _operations_per_s() / (6 * parameters + 2 * frozen)
+        return Estimate(tokens / measured if tokens and measured else None, tokens=tokens or None)
+    size = ModelSize.of(trained)
+    frozen = ModelSize.of(teacher) if teacher else None
+    operations = tokens * _operations_per_token(settings, size, frozen) if tokens else None
+    seconds = None
+    if tokens and measured:
+        seconds = tokens / measured
+    elif operations:
+        seconds = operations / (gpus.operations_per_s if gpus else _operations_per_s())
     return Estimate(
-        tokens / speed if tokens and speed else None,
-        FP32_BYTES * (TRAINED * parameters + frozen),
-        FP32_BYTES * parameters * (SAVED * settings.keep_checkpoints + 1),
+        seconds,
+        FP32_BYTES * (TRAINED * size.parameters + (frozen.parameters if frozen else 0)),
+        FP32_BYTES * size.parameters * (SAVED * settings.keep_checkpoints + 1),
+        tokens or None,
+        operations,
     )
 
 
-def _tokens(run: Run, settings: OptimizationSettings) -> float | None:
-    """Tokens that training reads, as far as the corpus or the number of updates tells."""
-    update = settings.batch_tokens * settings.batches_per_update
-    of_steps = update * settings.max_steps if settings.max_steps else None
+def _operations_per_token(settings: MaskedTrainingSettings, trained: ModelSize, teacher: ModelSize | None) -> float:
+    """Operations of the products with weights: two a weight and token forward, four backward.
+
+    The products inside the attention are left out; they are a tenth of the rest at 512 tokens of width 768.
+    """
+    predicted = settings.masking.probability
+    if isinstance(settings, DistillationSettings):
+        predicted = _predicted_share(settings)
+    layers = 8 if settings.gradient_checkpointing else 6
+    operations = layers * trained.layers + 6 * predicted * trained.output
+    if teacher:
+        passes = 1 / settings.epochs if getattr(settings, "cache_teacher_vectors", False) else 1
+        operations += 2 * passes * (teacher.layers + predicted * teacher.output)
+    return operations
+
+
+def _predicted_share(settings: DistillationSettings) -> float:
+    """The share of tokens whose predictions are computed."""
+    if not predicting(positive_weights(settings)):
+        return 0.0
+    return 1.0 if settings.kl_positions == "all" else settings.masking.probability
+
+
+def _tokens(run: Run, settings: OptimizationSettings) -> float:
+    """Tokens that training reads, as far as the corpus or the number of updates tells; 0 if nothing does."""
     manifest = run.corpus / "manifest.json"
-    corpus = read_json(manifest)["total"]["train_tokens"] if manifest.exists() else _tokens_in_files(run)
-    return min((tokens for tokens in (of_steps, corpus * settings.epochs) if tokens), default=None)
+    total = read_json(manifest)["total"] if manifest.exists() else None
+    corpus = total["train_tokens"] if total else _tokens_in_files(run)
+    # A batch of so many examples has the mean length of the corpus, where that is known.
+    length = total["train_tokens"] / total["train_sequences"] if total else run.recipe.corpus.max_length
+    batch = min(settings.batch_tokens, (settings.batch_size or math.inf) * length)
+    of_steps = batch * settings.batches_per_update * (settings.max_steps or 0)
+    return min((tokens for tokens in (of_steps, corpus * settings.epochs) if tokens), default=0)
 
 
 def _tokens_in_files(run: Run) -> float:
@@ -115,11 +187,6 @@ def _operations_per_s() -> float:
         (matrix @ matrix)[0, 0].item()
         fastest = min(fastest, time.perf_counter() - started)
     return 2 * size**3 / fastest
-
-
-def _parameters(config: PretrainedConfig) -> int:
-    with torch.device("meta"):
-        return int(AutoModelForMaskedLM.from_config(config).num_parameters())
 
 
 def _teacher_config(run: Run) -> PretrainedConfig | None:

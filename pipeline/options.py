@@ -259,6 +259,8 @@ def _publish(parser: Parser) -> None:
     _add_recipe(parser, default=Path(__file__).parents[1] / "recipes" / "demo.yaml")
     _add_target(parser)
     _add_flag(parser, "--dry-run", "list the stages, why each would be done and what that would take; do nothing")
+    said = "with --dry-run: how long training would take on these GPUs, for example 8xH100 (default: on this machine)"
+    parser.add_argument("--gpus", metavar="NxNAME", help=said)
 
 
 def _push(parser: Parser) -> None:

@@ -14,6 +14,7 @@ from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
 from distilrubert.pipeline.estimates import Estimate, estimate
+from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.files import folder_as_json, render_folder
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_plan
@@ -48,11 +49,13 @@ def publish(options: argparse.Namespace) -> int:
     """Make the model repository of a recipe, check it, and push it where the recipe or the options say where to."""
     run = _run(options)
     settings = run.recipe.publish
+    if options.gpus and not options.dry_run:
+        raise UserError("--gpus: estimates what a run would take; add --dry-run")
     if options.verify_only:
         return _verify(run.hub, settings, options)
     if options.dry_run:
         check_before_work(run, load=False)
-        print_plan(run)
+        print_plan(run, Gpus.parse(options.gpus) if options.gpus else None)
         return DONE
     is_pushed = settings.repo_id is not None and not options.no_push
     check_before_work(run, push=is_pushed, endpoint=options.endpoint)
@@ -107,23 +110,29 @@ def card(options: argparse.Namespace) -> None:
     print(f"The card is in {path}")
 
 
-def print_plan(run: Run) -> None:
-    """List the stages, why each would be performed, and what that would take."""
+def print_plan(run: Run, gpus: Gpus | None = None) -> None:
+    """List the stages, why each would be performed, and what that would take on this machine or on `gpus`."""
     title = f"{short_path(run.folder)}: nothing is done in a dry run"
-    table = new_table(title, ["stage", "why it would be done"], ["time, about", "memory", "disk"])
+    columns = ["time, about", "tokens", "FLOP", "memory", "disk"]
+    table = new_table(title, ["stage", "why it would be done"], columns)
     for state in states_of(run, stages_of(run)):
-        taken = estimate(run, state) if state.reason else Estimate()
-        sizes = ["" if size is None else format_size(size) for size in (taken.memory, taken.disk)]
-        time = "" if taken.seconds is None else duration(taken.seconds)
-        table.add_row(state.stage.name, state.reason or "up to date", time, *sizes)
+        taken = estimate(run, state, gpus) if state.reason else Estimate()
+        table.add_row(state.stage.name, state.reason or "up to date", *_cells(taken))
     table.add_row("preflight", "the folder is checked in every run")
     if run.recipe.publish.repo_id:
         table.add_row("push", f"to {run.recipe.publish.repo_id}")
     print_table(table)
     print(
-        "Time is for a machine that does nothing else, memory for weights and optimiser without activations; an empty "
-        "value is not known"
+        f"Time of training is for {gpus or 'a machine that does nothing else'}; memory is that of weights and "
+        "optimiser, in each process, without activations; an empty value is not known"
     )
+
+
+def _cells(taken: Estimate) -> list[str]:
+    """The columns of an estimate, empty where it is not known."""
+    sizes = ["" if size is None else format_size(size) for size in (taken.memory, taken.disk)]
+    counts = ["" if count is None else f"{count:.1e}" for count in (taken.tokens, taken.operations)]
+    return ["" if taken.seconds is None else duration(taken.seconds), *counts, *sizes]
 
 
 def _run(options: argparse.Namespace) -> Run:

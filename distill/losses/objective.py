@@ -172,17 +172,21 @@ def build_terms(weights: Mapping[str, float], setup: Setup) -> dict[str, Term]:
     return {group: _term_class(names[0])(names, setup, **LOSSES[names[0]].options) for group, names in groups.items()}
 
 
+def predicting(weights: Iterable[str]) -> list[str]:
+    """The losses among these that compare predictions, and so need a head."""
+    return [name for name in weights if "head" in _term_class(name).needs]
+
+
 def check_heads(weights: Iterable[str], *has_head: bool) -> None:
     """Refuse losses over predictions where a model, of which it is said whether it has one, has no head.
 
     Raises:
         UserError: naming the losses.
     """
-    predicting = [name for name in weights if "head" in _term_class(name).needs]
-    if predicting and not all(has_head):
-        others = [name for name in LOSSES if "head" not in _term_class(name).needs]
+    if (found := predicting(weights)) and not all(has_head):
+        others = [name for name in LOSSES if name not in predicting(LOSSES)]
         raise UserError(
-            f"distillation.weights: {', '.join(predicting)} compare predictions, but the teacher is an encoder without "
+            f"distillation.weights: {', '.join(found)} compare predictions, but the teacher is an encoder without "
             f"a masked-language head; for that there are {', '.join(others)}"
         )
 
@@ -194,7 +198,7 @@ def check_layers(settings: ObjectiveSettings, student: PretrainedConfig, teacher
         UserError: naming the loss or the layer map.
     """
     weights = positive_weights(settings)
-    over_layers = {name: weight for name, weight in weights.items() if "head" not in _term_class(name).needs}
+    over_layers = {name: weight for name, weight in weights.items() if name not in predicting(weights)}
     build_terms(over_layers, Setup(settings, student, teacher, None))
 
 

@@ -24,12 +24,9 @@ from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.pipeline import commands, run_commands, summary
 from distilrubert.pipeline.cli import main
-from distilrubert.pipeline.engine import states_of
-from distilrubert.pipeline.estimates import estimate
 from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
-from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.statement import checked, statements_as_json
 from distilrubert.pipeline.summary import next_steps, print_quality, print_speed
 from distilrubert.pipeline.terminal import new_table, print_table
@@ -335,13 +332,3 @@ def test_convert_replaces_nothing_of_others(output, said, tmp_path, monkeypatch,
     assert main(["convert", "m", "--output", output]) == 2
     assert said in capsys.readouterr().err
     assert Path("theirs/config.json").read_text(encoding="utf-8") == "theirs"
-
-
-def test_the_estimate_is_of_an_idle_machine(tmp_path):
-    recipe = load_recipe(ROOT / "recipes/demo.yaml")
-    run = Run(recipe, tmp_path / "run")
-    (state,) = (state for state in states_of(run, stages_of(run)) if state.stage.name == "teacher")
-    taken = estimate(run, state).seconds
-    # 16 seconds on two cores, as measured by `make demo`.
-    assert taken is not None
-    assert 1 < taken < 60

@@ -1,0 +1,94 @@
+"""What a dry run says that training takes."""
+
+import dataclasses
+
+import pytest
+from transformers import BertConfig, DistilBertConfig
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import write_json
+from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.engine import StageState, states_of
+from distilrubert.pipeline.estimates import Estimate, ModelSize, estimate
+from distilrubert.pipeline.gpus import Gpus
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stages import stages_of
+from .test_road import ROOT
+
+
+def state_of(run: Run, stage: str) -> StageState:
+    return next(state for state in states_of(run, stages_of(run)) if state.stage.name == stage)
+
+
+def estimated(folder, *overrides: str, stage: str = "student", gpus: str | None = None) -> Estimate:
+    run = Run(load_recipe(ROOT / "recipes/demo.yaml", overrides), folder / "run")
+    return estimate(run, state_of(run, stage), Gpus.parse(gpus) if gpus else None)
+
+
+def test_the_estimate_is_of_an_idle_machine(tmp_path):
+    recipe = load_recipe(ROOT / "recipes/demo.yaml")
+    run = Run(recipe, tmp_path / "run")
+    (state,) = (state for state in states_of(run, stages_of(run)) if state.stage.name == "teacher")
+    taken = estimate(run, state).seconds
+    # 16 seconds on two cores, as measured by `make demo`.
+    assert taken is not None
+    assert 1 < taken < 60
+
+
+def test_the_weights_that_multiply_every_token_and_those_of_the_vocabulary():
+    # Attention 4 × (8² + 8), feed-forward 2 × 8 × 16 + 16 + 8, two norms of 16.
+    layer = 4 * 72 + 280 + 32
+    sizes = {"num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+    teacher = ModelSize.of(BertConfig(vocab_size=100, max_position_embeddings=16, **sizes))
+    student = ModelSize.of(DistilBertConfig(vocab_size=50, dim=8, n_heads=2, hidden_dim=16, n_layers=2))
+    assert (teacher.layers, teacher.output) == (3 * layer, 800)
+    assert (student.layers, student.output) == (2 * layer, 400)
+
+
+def test_the_operations_are_those_of_the_products(tmp_path):
+    student = ["student.layers=1", "student.initialise_from=[0]", "distillation.max_steps=10"]
+    steps = [*student, "distillation.batches_per_update=2", "distillation.batch_tokens=1000"]
+    # The demo's teacher: two layers of width 128 and 512 units, of 8,000 tokens or fewer.
+    run = Run(load_recipe(ROOT / "recipes/demo.yaml"), tmp_path / "run")
+    pretrain = run.recipe.teacher.pretrain
+    assert pretrain is not None
+    layer = 12 * pretrain.dim**2 + 13 * pretrain.dim
+    assert pretrain.hidden_dim == 4 * pretrain.dim
+    output = pretrain.vocabulary_size * pretrain.dim
+    everywhere = estimated(tmp_path, *steps, "distillation.kl_positions=all")
+    assert everywhere.tokens == 20_000
+    assert everywhere.operations == 20_000 * (6 * (layer + output) + 2 * (pretrain.layers * layer + output))
+    cosine = estimated(tmp_path, *steps, "distillation.weights={cosine: 1.0}")
+    assert cosine.operations == 20_000 * (6 * layer + 2 * pretrain.layers * layer)
+
+
+def test_a_batch_of_so_many_examples_has_the_mean_length_of_the_corpus(tmp_path):
+    steps = ("distillation.max_steps=10", "distillation.batches_per_update=1", "distillation.batch_size=8")
+    run = Run(load_recipe(ROOT / "recipes/demo.yaml", steps), tmp_path / "run")
+    most = estimate(run, state_of(run, "student")).tokens
+    assert most == 10 * min(8 * run.recipe.corpus.max_length, run.recipe.distillation.batch_tokens)
+    run.corpus.mkdir(parents=True)
+    write_json(run.corpus / "manifest.json", {"total": {"train_tokens": 12_000, "train_sequences": 1_000}})
+    assert estimate(run, state_of(run, "student")).tokens == 10 * 8 * 12
+
+
+def test_gpus_that_are_named_share_the_work(tmp_path):
+    steps = ("distillation.max_steps=100", "distillation.batches_per_update=8")
+    one, eight = (estimated(tmp_path, *steps, gpus=gpus) for gpus in ("h100", "8xH100"))
+    assert one.operations is not None
+    assert one.seconds == one.operations / (0.3 * 989e12)
+    assert eight == dataclasses.replace(one, seconds=one.seconds / 8)
+    with pytest.raises(UserError, match="batches_per_update: 8 is no multiple of the number of processes, 3"):
+        estimated(tmp_path, *steps, gpus="3xH100")
+
+
+@pytest.mark.parametrize("text", ["8xGTX", "0xH100", "x", "8 H100", "", "-1xH100"])
+def test_gpus_that_are_not_known(text):
+    with pytest.raises(UserError, match=r"--gpus .*: is no number of GPUs, for example 8xH100; known are A10, A100"):
+        Gpus.parse(text)
+
+
+def test_gpus_are_for_a_dry_run_alone(capsys):
+    assert main(["publish", "recipes/demo.yaml", "--gpus", "H100"]) == 2
+    assert capsys.readouterr().err.endswith("--gpus: estimates what a run would take; add --dry-run\n")
