@@ -14,6 +14,7 @@ from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
+
 from .test_road import ROOT
 
 
