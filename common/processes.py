@@ -12,6 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+# What a system ends a job with: SIGUSR1 is what Slurm is usually asked to send some minutes before the time is over.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
 
 def available_cores() -> int:
     """The cores that this process may use, where the system says so (Linux), else all."""
@@ -33,8 +36,8 @@ def end_with(parent: Any) -> None:
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM be a KeyboardInterrupt, so that what ends at Ctrl-C ends then too, with all that it has started.
+def stop_signals_as_interrupt() -> Iterator[None]:
+    """Let `STOP_SIGNALS` be a KeyboardInterrupt: what ends at Ctrl-C ends then too, with all that it has started.
 
     A process forked from this one just ends. Outside the main thread, where Python delivers no signals, nothing
     changes.
@@ -49,11 +52,12 @@ def sigterm_as_interrupt() -> Iterator[None]:
             os._exit(128 + number)
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def peak_memory_mib() -> float:

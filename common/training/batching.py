@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.processes import STOP_SIGNALS
 from distilrubert.common.training.padding import WIDTH_STEP, padded_widths
 from distilrubert.common.training.training_settings import OptimizationSettings
 
@@ -229,7 +230,7 @@ def _split_largest(
 
 def _ignore_signals(_: int) -> None:
     """Ignore what asks a whole group to stop: the training process saves first and then ends its workers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
 
 

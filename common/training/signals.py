@@ -8,6 +8,8 @@ from typing import Self
 
 from accelerate import PartialState
 
+from distilrubert.common.processes import STOP_SIGNALS
+
 logger = logging.getLogger(__name__)
 
 
@@ -19,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """A context in which SIGTERM and SIGINT only set :attr:`received`; a second SIGINT stops at once.
+    """A context in which Ctrl-C and `STOP_SIGNALS` only set :attr:`received`; a second Ctrl-C stops at once.
 
     Outside the main thread, where Python delivers no signals, it changes nothing.
 
@@ -34,7 +36,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if self._enabled and threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, *STOP_SIGNALS)}
         return self
 
     def __exit__(self, *_: object) -> None:

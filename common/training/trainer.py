@@ -64,7 +64,7 @@ def train(run: TrainingRun) -> Measurements:
         UserError: if `batches_per_update` is no multiple of the number of processes, a tracker is not installed, the
             folder cannot be written, a checkpoint in it belongs to another run, or too many updates in a row had to be
             skipped. The newest checkpoint stays in each case.
-        Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
+        Interrupted: after Ctrl-C or one of `STOP_SIGNALS`, when a checkpoint has been saved.
     """
     check_trackers(run.settings.trackers, f"{run.section}.trackers")
     # accelerate keeps the precision of the process's first run. The process group stays.

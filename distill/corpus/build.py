@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder, write_json
-from distilrubert.common.processes import available_cores, sigterm_as_interrupt
+from distilrubert.common.processes import available_cores, stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
@@ -98,7 +98,7 @@ def build_corpus(
     workplace = workplace_of(folder)
     plan = plan_of(settings, tokenizer, seed, student_tokenizer, prompts)
     builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer, prompts)
-    with quiet_datasets(), sigterm_as_interrupt():
+    with quiet_datasets(), stop_signals_as_interrupt():
         try:
             sources = [open_source(source) for source in settings.sources]
             builder.shards = resume_shards(workplace, without_paths(plan), sources)

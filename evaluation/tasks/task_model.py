@@ -79,7 +79,7 @@ def train_task_model(
     Raises:
         UserError: if the model cannot be fine-tuned, a class has no row to train on, the rows do not go with the model,
             or the checkpoints are those of another run.
-        Interrupted: after a SIGTERM or SIGINT, when a checkpoint has been saved.
+        Interrupted: after Ctrl-C or one of `STOP_SIGNALS`, when a checkpoint has been saved.
     """
     name = name or str(model_folder)
     read_model_config(model_folder, name)

@@ -55,6 +55,28 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
     assert report["rows"][0]["processes"] == 2
 
 
+# What `srun` does for two tasks, and a training that was asked to stop.
+SLURM = {
+    "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID SLURM_LOCALID=$SLURM_PROCID SLURM_NTASKS=2; "$@"; done',
+    "scontrol": '[ "$1" = requeue ] && echo "again: $2" || printf "first\\nsecond\\n"',
+    "python": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR:$MASTER_PORT $1"; exit $STATUS',
+}
+
+
+@pytest.mark.parametrize(("status", "again"), [(130, ["again: 7"]), (0, []), (2, [])])
+def test_the_slurm_job_of_the_documentation(tmp_path, status, again):
+    document = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
+    (job,) = (part.partition("```")[0] for part in document.split("```bash\n") if part.startswith("#!/bin/bash"))
+    for name, lines in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    stated = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "STATUS": str(status), "SLURM_JOB_ID": "7"}
+    said = subprocess.run(["bash", "-c", job], env=os.environ | stated, capture_output=True, text=True, timeout=60)
+    assert said.stderr == ""
+    tasks = [f"{task}/2 {task} first:29400 publish.py" for task in (0, 1)]
+    assert said.stdout.splitlines() == [*tasks, *again]
+
+
 @pytest.mark.parametrize(("launcher", "threads"), [({"TORCHELASTIC_RUN_ID": "1"}, None), ({}, "1")])
 def test_alone_it_is_no_longer_held_to_the_one_thread_of_torchrun(monkeypatch, launcher, threads):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)

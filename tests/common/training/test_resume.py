@@ -40,7 +40,7 @@ def test_a_kill_leaves_complete_checkpoints_only(results: dict[str, Any], moment
     assert results[moment]["hidden"] == []
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "with the group"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "with the group"])
 def test_asked_to_stop_it_saves_and_goes_on_later(results: dict[str, Any], name: str) -> None:
     stopped = results[name]
     assert stopped["status"] == 130

@@ -201,7 +201,7 @@ def stops(folder: Path) -> dict[str, Any]:
         resumed = alone(partial(record, place))
         hidden = [path.name for path in (place / "checkpoints").glob(".*")]
         results[name] = {**outcome(place), "status": status, "left": left, "resumed": resumed, "hidden": hidden}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         place = folder / number.name
         fault = partial(be_asked_to_stop, number)
         status = alone(partial(record_with_fault, place, Updater, "__call__", 5, fault, checkpoint_every=None))

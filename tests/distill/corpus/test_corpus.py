@@ -357,7 +357,7 @@ def test_killed_while_it_tidies_up_it_can_be_started_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_all_processes_and_keeps_the_work(
     tmp_path: Path, tiny_teacher_folder: Path, texts: list[str], number: signal.Signals
 ) -> None:
