@@ -129,16 +129,11 @@ def _check_modules(folder: Path, name: str) -> None:
             raise UserError(f"{name}: modules.json says that the encoder lies in {module['path']!r}; name that folder")
 
 
-def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a checkpoint, its `model_max_length` within the model's positions.
-
-    Args:
-        folder: the folder of its files.
-        name: of the checkpoint, for messages.
-        model: loaded from it.
+def read_fast_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint by its files alone; `name` is the checkpoint's, for messages.
 
     Raises:
-        UserError: if there is none, a special token is missing, or it does not belong to the model.
+        UserError: if there is none, or it cannot be read.
     """
     # Without any file transformers 5 would silently make a tokenizer of five tokens.
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
@@ -150,6 +145,21 @@ def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreT
         raise UserError(f"{name}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{name}: its {type(tokenizer).__name__} is not a fast tokenizer; tokenizer.json is needed")
+    return tokenizer
+
+
+def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a checkpoint, its `model_max_length` within the model's positions.
+
+    Args:
+        folder: the folder of its files.
+        name: of the checkpoint, for messages.
+        model: loaded from it.
+
+    Raises:
+        UserError: if there is none, a special token is missing, or it does not belong to the model.
+    """
+    tokenizer = read_fast_tokenizer(folder, name)
     needed = (*NEEDED_SPECIAL_TOKENS, *(["mask_token"] if has_head(model) else []))
     if absent := [token for token in needed if getattr(tokenizer, token) is None]:
         raise UserError(f"{name}: the tokenizer has no {', '.join(absent)}; {_use_of(model)} needs it")

@@ -27,7 +27,8 @@ from distilrubert.common.hub_failures import (
 from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 
 # vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
-NEEDED_FILES = ("*.json", "vocab.txt", "merges.txt", "*.safetensors")
+DESCRIBING_FILES = ("*.json", "vocab.txt", "merges.txt")
+WEIGHTS, CARD = ("*.safetensors",), ("README.md",)
 
 
 def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -41,6 +42,11 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
         UserError: if there is no such folder or model, or the Hub cannot be reached or refuses.
     """
     return _local_folder(model) or _download(str(model), revision or "main")
+
+
+def description_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Like :func:`checkpoint_folder`, but without the weights: what says what the model is, its card included."""
+    return _local_folder(model) or _download(str(model), revision or "main", with_weights=False)
 
 
 def module_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -75,12 +81,12 @@ def _local_folder(model: str | os.PathLike[str]) -> Path | None:
     return None
 
 
-def _download(model: str, revision: str) -> Path:
+def _download(model: str, revision: str, *, with_weights: bool = True) -> Path:
     # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
     snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
     with _download_errors_reported(model, revision):
-        folder = Path(snapshot(allow_patterns=[*NEEDED_FILES]))
-        if not any(folder.glob("*.safetensors")):
+        folder = Path(snapshot(allow_patterns=[*DESCRIBING_FILES, *(WEIGHTS if with_weights else CARD)]))
+        if with_weights and not any(folder.glob(WEIGHTS[0])):
             folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
         if (folder / MODULES_FILE).is_file():
             # The snapshot's folder is named by its commit: the branch may have moved on.

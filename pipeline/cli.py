@@ -25,6 +25,7 @@ _FALSE_ALARMS = (
 _MODULES = {
     **dict.fromkeys(("distill", "publish", "push", "card"), "run_commands"),
     **dict.fromkeys(("status", "clean"), "housekeeping"),
+    "init": "init_command",
     "space": "space_command",
     "finetune": "finetune_command",
     **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),

@@ -25,6 +25,7 @@ from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.heads import layers_of
 from distilrubert.pipeline.engine import StageState
 from distilrubert.pipeline.gpus import Gpus
+from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.student_vocabulary import teacher_config
@@ -93,6 +94,19 @@ def estimate(run: Run, state: StageState, gpus: Gpus | None = None) -> Estimate:
     return Estimate(next((folder.seconds for folder in folders.all(stage) if folder.is_complete), None))
 
 
+def estimate_student(recipe: Recipe, teacher: PretrainedConfig, corpus_tokens: float | None) -> Estimate:
+    """What distilling the student of a recipe would take on this machine, before there is a run.
+
+    Args:
+        recipe: the recipe.
+        teacher: the configuration of its teacher.
+        corpus_tokens: tokens of the corpus; None where that is not known.
+    """
+    settings = recipe.distillation
+    tokens = None if corpus_tokens is None else settings.epochs * corpus_tokens
+    return _cost(settings, student_config(recipe.student, teacher), teacher, tokens)
+
+
 def _training(
     run: Run,
     settings: MaskedTrainingSettings,
@@ -103,8 +117,19 @@ def _training(
 ) -> Estimate:
     if gpus:
         settings.check_processes("distillation" if report == "training" else "teacher.pretrain", gpus.number)
-    tokens = _tokens(run, settings)
     measured = None if gpus else _measured_tokens_per_s(run, report)
+    return _cost(settings, trained, teacher, _tokens(run, settings), measured, gpus)
+
+
+def _cost(
+    settings: MaskedTrainingSettings,
+    trained: PretrainedConfig | None,
+    teacher: PretrainedConfig | None,
+    tokens: float | None,
+    measured: float | None = None,
+    gpus: Gpus | None = None,
+) -> Estimate:
+    """What training takes that reads so many tokens; `measured` is its speed in tokens a second, if that is known."""
     if trained is None:
         return Estimate(tokens / measured if tokens and measured else None, tokens=tokens or None)
     size = ModelSize.of(trained)

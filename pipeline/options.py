@@ -10,6 +10,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings, Expo
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings, CorpusSource
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.modeling.architecture import PresetName
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
@@ -153,6 +154,31 @@ def _add_processes(parser: Parser) -> None:
 
 def _add_run_dir(parser: Parser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory, for example runs/demo")
+
+
+def _init(parser: Parser) -> None:
+    parser.add_argument("--teacher", required=True, metavar="MODEL", help="folder of a model, or its Hub id")
+    said = (
+        "texts: .txt .jsonl .csv, also .gz or .zst, or .parquet; a glob in quotes, a folder, and the id of a data set "
+        "on the Hub are paths, too"
+    )
+    parser.add_argument("--corpus", action="extend", nargs="+", required=True, metavar="PATH", help=said)
+    said = "column or key that holds the text (default: text, else the one with the longest texts)"
+    parser.add_argument("--column", metavar="NAME", help=said)
+    said = (
+        "what the student is for: mlm, a masked language model to fine-tune, or sentences, an encoder of sentences "
+        "(default: sentences for a teacher of sentence-transformers, else mlm)"
+    )
+    parser.add_argument("--purpose", choices=["mlm", "sentences"], help=said)
+    said = (
+        "place in the family: base and small have fewer layers, tiny and tiny-5k are narrower too, with a vocabulary "
+        "of their own (default: base)"
+    )
+    parser.add_argument("--size", choices=list(typing.get_args(PresetName)), default="base", help=said)
+    said = "ISO 639 code of the student's language (default: that of the teacher's card, else that of the texts)"
+    parser.add_argument("--language", metavar="CODE", help=said)
+    said = "file to write (default: recipe.yaml)"
+    parser.add_argument("--output", type=Path, default=Path("recipe.yaml"), metavar="FILE", help=said)
 
 
 def _convert(parser: Parser) -> None:
@@ -301,6 +327,11 @@ def _space(parser: Parser) -> None:
 
 
 COMMANDS = {
+    "init": (
+        "Write a recipe that runs, with the reasons for what it says, for a teacher and a corpus.",
+        _init,
+        "init --teacher runs/demo/teacher --corpus recipes/demo/dialogues.txt --output /tmp/recipe.yaml",
+    ),
     "distill": (
         "Distil a student as a recipe describes it, up to the finished checkpoint.",
         _add_recipe,

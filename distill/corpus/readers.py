@@ -213,3 +213,35 @@ _LINE_READERS: dict[str, Callable[[Iterator[str], TextFile], Iterator[str | None
     ".jsonl": _jsonl,
     ".csv": _csv,
 }
+FORMS = (*(f"{form}{end}" for form in _LINE_READERS for end in ("", *COMPRESSIONS)), ".parquet")
+"""The extensions of files with texts."""
+
+
+def text_columns(path: Path) -> list[str]:
+    """The names of the columns, or keys, of a file that hold text in its first row; none for plain text.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    form, compression = _form_of(path)
+    try:
+        if form == ".parquet":
+            schema = pq.read_schema(path)
+            return [field.name for field in schema if "string" in str(field.type)]
+        with path.open("rb", buffering=0) as raw, _decompressed(raw, compression) as stream:
+            lines = _decoded_lines(stream, path)
+            if form == ".csv":
+                return next(csv.reader(lines), [])
+            if form == ".jsonl":
+                return _text_keys(next((line for line in lines if not line.isspace()), "{}"), path)
+            return []
+    except (OSError, pa.ArrowException, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _text_keys(line: str, path: Path) -> list[str]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}:1: not JSON: {error}") from error
+    return [key for key, value in record.items() if isinstance(value, str)] if isinstance(record, dict) else []

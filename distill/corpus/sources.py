@@ -125,10 +125,15 @@ def _asked_for(source: CorpusSource) -> dict[str, Any]:
 
 
 def _text_files(source: CorpusSource, pattern: str) -> list[TextFile]:
-    return [TextFile(path, source.column, source.documents) for path in _matching_files(pattern)]
+    return [TextFile(path, source.column, source.documents) for path in matching_files(pattern)]
 
 
-def _matching_files(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
+    """The files that a path of a source means, by name or glob, in the order of their names.
+
+    Raises:
+        UserError: if there is none, or it is a folder.
+    """
     path = expand_home(pattern)
     if path.is_dir():
         raise UserError(f"corpus: path {pattern!r} is a folder; name files, for example {pattern.rstrip('/')}/*.txt")

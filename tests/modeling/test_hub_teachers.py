@@ -56,6 +56,13 @@ print(json.dumps(outcomes))
 """
 
 
+DESCRIBE = """
+import sys
+from distilrubert.modeling.downloads import description_folder
+print(description_folder(sys.argv[1]))
+"""
+
+
 class Client:
     """Runs scripts as a user of the Hub with an empty cache."""
 
@@ -108,6 +115,10 @@ def test_a_teacher_by_its_id(
     (source / "model.safetensors").unlink()
     client.run(UPLOAD, str(source), "me/pickled", "old")
     expected = [float(weights["bert.embeddings.word_embeddings.weight"].sum()), 220]
+
+    described = Path(client.run(DESCRIBE, "me/teacher").strip())
+    assert {"config.json", "tokenizer.json"} <= {path.name for path in described.iterdir()}
+    assert not any(described.rglob("*.safetensors"))
 
     outcomes = client.load(
         ("me/teacher", None), ("me/pickled", "old"), ("me/pickled", None), ("me/teacher", "v9"), ("me/absent", None)
