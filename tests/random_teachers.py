@@ -20,15 +20,17 @@ from distilrubert.modeling.student import new_model
 from distilrubert.modeling.teacher import Teacher
 
 SIZES = {"hidden_size": 36, "num_hidden_layers": 7, "num_attention_heads": 3, "intermediate_size": 50}
-IDS = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+DISTILBERT_NAMES = dict(zip(SIZES, ("dim", "n_layers", "n_heads", "hidden_dim"), strict=True))
 CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
     "bert": lambda **other: BertConfig(**SIZES | other, type_vocab_size=2),
-    "distilbert": lambda **other: DistilBertConfig(dim=36, n_layers=7, n_heads=3, hidden_dim=50, **other),
-    "roberta": lambda **other: RobertaConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5, **other),
-    "xlm-roberta": lambda **other: XLMRobertaConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5, **other),
-    "camembert": lambda **other: CamembertConfig(**SIZES, type_vocab_size=1, layer_norm_eps=1e-5, **other),
+    "distilbert": lambda **other: DistilBertConfig(
+        **{DISTILBERT_NAMES.get(key, key): value for key, value in (SIZES | other).items()}
+    ),
+    "roberta": lambda **other: RobertaConfig(**SIZES | other, type_vocab_size=1, layer_norm_eps=1e-5),
+    "xlm-roberta": lambda **other: XLMRobertaConfig(**SIZES | other, type_vocab_size=1, layer_norm_eps=1e-5),
+    "camembert": lambda **other: CamembertConfig(**SIZES | other, type_vocab_size=1, layer_norm_eps=1e-5),
     "modernbert": lambda **other: ModernBertConfig(
-        **SIZES, **IDS, local_attention=6, global_rope_theta=500.0, local_rope_theta=20.0, **other
+        **SIZES | other, local_attention=6, global_rope_theta=500.0, local_rope_theta=20.0
     ),
 }
 
@@ -37,8 +39,12 @@ def make_teacher(
     model_type: str, tokenizer: PreTrainedTokenizerFast, *, with_head: bool = True, **config: Any
 ) -> Teacher:
     """A teacher of this type over the vocabulary, of which no weight is at its neutral value."""
-    pad_id = {} if model_type == "modernbert" else {"pad_token_id": tokenizer.pad_token_id}
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 65, **pad_id}
+    ids = {"pad_token_id": tokenizer.pad_token_id}
+    if model_type == "modernbert":
+        # Its own defaults are beyond a small vocabulary.
+        ids |= dict.fromkeys(("cls_token_id", "bos_token_id"), tokenizer.cls_token_id)
+        ids |= dict.fromkeys(("sep_token_id", "eos_token_id"), tokenizer.sep_token_id)
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 65, **ids}
     made = CONFIGS[model_type](**sizes | config)
     family_of(made).complete(made)
     model = new_model(made, seed=0, with_head=with_head)

@@ -7,13 +7,23 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
+from transformers import (
+    AutoModelForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    ModernBertConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    XLMRobertaConfig,
+)
 
 from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.training.padding import IGNORED
@@ -23,6 +33,8 @@ from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.evaluation.speed.speed_worker import serve
+from distilrubert.modeling.families import family_of
+from distilrubert.modeling.heads import states_of
 
 KL, MLM, COSINE = 5.0, 2.0, 1.0
 TEMPERATURE = 2.0
@@ -34,8 +46,12 @@ Step = Callable[[Batch], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """Sizes of the models and the batch; the defaults are those of the card's base student and its teacher."""
+    """Sizes of the models and the batch; the defaults are those of the card's base student and its teacher.
 
+    The student of a ``bert`` is a DistilBERT, that of an ``xlm-roberta`` or a ``modernbert`` of its teacher's class.
+    """
+
+    family: str = dataclasses.field(default="bert", kw_only=True)
     vocabulary: int = 119_547
     teacher_layers: int = 12
     student_layers: int = 6
@@ -61,13 +77,41 @@ def flop_per_token(shapes: Shapes, positions: float) -> float:
         positions: share of the tokens whose predictions are computed.
     """
     width = shapes.width
-    block = 2 * (4 * width**2 + 2 * width * shapes.inner_width) + 4 * shapes.length * width
+    # A ModernBERT has a gate in its feed-forward networks, a third product. Its windows are wider than the sequences.
+    inner_products = 3 if shapes.family == "modernbert" else 2
+    block = 2 * (4 * width**2 + inner_products * width * shapes.inner_width) + 4 * shapes.length * width
     head = 2 * width**2 + 2 * width * shapes.vocabulary
     return block * (shapes.teacher_layers + 3 * shapes.student_layers) + positions * head * (1 + 3)
 
 
-def build_teacher(shapes: Shapes) -> BertForMaskedLM:
+def same_class_config(shapes: Shapes, layers: int) -> PretrainedConfig:
+    """The configuration of a teacher or a student of the same class, without dropout."""
+    sizes = {
+        "vocab_size": shapes.vocabulary,
+        "hidden_size": shapes.width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": shapes.heads,
+        "intermediate_size": shapes.inner_width,
+        "pad_token_id": 1,
+    }
+    if shapes.family == "modernbert":
+        config = ModernBertConfig(**sizes, bos_token_id=0, cls_token_id=0, eos_token_id=2, sep_token_id=2)
+        family_of(config).complete(config)
+        return config
+    return XLMRobertaConfig(
+        **sizes,
+        max_position_embeddings=2 + max(512, shapes.length),
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def build_teacher(shapes: Shapes) -> PreTrainedModel:
     """A teacher of random weights."""
+    if shapes.family != "bert":
+        config = same_class_config(shapes, shapes.teacher_layers)
+        return AutoModelForMaskedLM.from_config(config).eval().requires_grad_(False)
     config = BertConfig(
         vocab_size=shapes.vocabulary,
         hidden_size=shapes.width,
@@ -79,8 +123,10 @@ def build_teacher(shapes: Shapes) -> BertForMaskedLM:
     return BertForMaskedLM(config).eval().requires_grad_(False)
 
 
-def build_student(shapes: Shapes) -> DistilBertForMaskedLM:
+def build_student(shapes: Shapes) -> PreTrainedModel:
     """A student of random weights, without dropout."""
+    if shapes.family != "bert":
+        return AutoModelForMaskedLM.from_config(same_class_config(shapes, shapes.student_layers)).train()
     config = DistilBertConfig(
         vocab_size=shapes.vocabulary,
         dim=shapes.width,
@@ -103,12 +149,26 @@ def random_batch(shapes: Shapes) -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def run_both(student: nn.Module, teacher: nn.Module, batch: Batch) -> tuple[Any, Any]:
-    """Whole logits and hidden states of both models."""
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+class Outputs(NamedTuple):
+    """Whole logits and hidden states of a model."""
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...]
+
+
+def run_both(student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch) -> tuple[Outputs, Outputs]:
+    """What both models put out."""
     with torch.no_grad():
-        theirs = teacher(**inputs, output_hidden_states=True)
-    return student(**inputs, output_hidden_states=True), theirs
+        theirs = _run(teacher, batch)
+    return _run(student, batch), theirs
+
+
+def _run(model: PreTrainedModel, batch: Batch) -> Outputs:
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    states: list[Tensor] = []
+    # A masked language model does not put out its encoder's last state, which a ModernBERT normalises.
+    with model.base_model.register_forward_hook(lambda _, __, output: states.extend(states_of(output))):
+        return Outputs(model(**inputs, output_hidden_states=True).logits, tuple(states))
 
 
 def block_means(states: tuple[Tensor, ...], blocks: int) -> list[Tensor]:
@@ -117,7 +177,7 @@ def block_means(states: tuple[Tensor, ...], blocks: int) -> list[Tensor]:
     return [sum(states[1 + k * size : 1 + (k + 1) * size]) / size for k in range(blocks)]
 
 
-def reference_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+def reference_step(student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch) -> Tensor:
     """The losses as the distillation script of Hugging Face's research projects computes them.
 
     Logits of all tokens, the real ones picked by a mask as large as the logits, each intermediate a copy. From its
@@ -141,7 +201,7 @@ def reference_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tens
     return KL * TEMPERATURE**2 * kl + MLM * mlm + COSINE * torch.stack(cosines).mean()
 
 
-def plain_step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+def plain_step(student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch) -> Tensor:
     """The same on views of the logits, without a copy that the formulas do not ask for."""
     ours, theirs = run_both(student, teacher, batch)
     s_logits, t_logits = ours.logits.flatten(0, 1), theirs.logits.flatten(0, 1)
@@ -182,7 +242,7 @@ def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
     The forward pass includes that of the teacher; in the fused forms also the gradients of the vocabulary's losses.
     """
     shapes, device = Shapes(**task["shapes"]), torch.device(task["device"])
-    form, _, precision = task["case"].rpartition("-")
+    form, _, precision = task["form"].rpartition("-")
     teacher, student = build_teacher(shapes).to(device), build_student(shapes).to(device)
     if form.startswith("fused-"):
         step = fused_step(student, teacher, form.removeprefix("fused-"))
@@ -264,7 +324,7 @@ class StepWorker:
         """Time a case, or measure the rates of the machine."""
         torch.set_num_threads(task["threads"])
         torch.manual_seed(0)
-        return measure_rates(task) if task["case"] == "rates" else measure_step(task)
+        return measure_rates(task) if task["form"] == "rates" else measure_step(task)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ a process of its own. Run it on an idle machine: two threads that wait for a thi
 Three tables: `rows` has the speed of each case, the cases taking turns in rounds; `details.memory` the peak memory
 against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds. With
 `--tables` the others stay as the file has them: only the first has to have the machine to itself.
+
+The first table also has other families: `xlm-r` is a step with XLM-R's vocabulary of 250,002 tokens, `modernbert` one
+with ModernBERT's blocks, which have rotary positions and gates. All else is as with BERT. Each is compared with the
+plain form of its own.
 """
 
 import argparse
@@ -33,10 +37,17 @@ from distilrubert.evaluation.speed.speed_process import SpeedProcess
 
 BASELINE = "plain-fp32"
 PARTS = ("forward_s", "backward_s", "optimizer_s")
-CASES = (
+BERT_CASES = (
     "reference-fp32", BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-all-bf16",
     "fused-masked-bf16", "fused-recomputed-fp32", "fused-recomputed-bf16", "fused-recomputed-mapped-bf16",
 )  # fmt: skip
+# What another family changes, in parts of the sizes of BERT: whole numbers for those of Shapes().
+FAMILIES = {
+    "xlm-r": lambda shapes: {"family": "xlm-roberta", "vocabulary": shapes.vocabulary * 250_002 // 119_547},
+    "modernbert": lambda shapes: {"family": "modernbert", "inner_width": shapes.inner_width * 1152 // 3072},
+}
+FAMILY_FORMS = (BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-masked-bf16")
+CASES = (*BERT_CASES, *(f"{family}-{form}" for family in FAMILIES for form in FAMILY_FORMS))
 SMALL = Shapes(vocabulary=2000, teacher_layers=4, student_layers=2, width=64, heads=4, inner_width=128, sequences=4)
 PROGRAM = (str(Path(__file__).with_name("step_forms.py")),)
 # Of glibc: tensors above this come from the system and go back to it when they are freed. By itself the bound grows to
@@ -53,7 +64,8 @@ class Runner:
 
     def __call__(self, case: str, shapes: Shapes, steps: int) -> dict[str, float] | None:
         """The figures of a case; None where it takes more memory than allowed."""
-        task = {"case": case, "shapes": dataclasses.asdict(shapes), "steps": steps, "device": self._device}
+        _, form, shapes = parts_of(case, shapes)
+        task = {"form": form, "shapes": dataclasses.asdict(shapes), "steps": steps, "device": self._device}
         figures: dict[str, float] | None = None
         with SpeedProcess(case, self._threads, PROGRAM, MAPPED if "mapped" in case else None) as process:
             too_large = threading.Event()
@@ -63,7 +75,7 @@ class Runner:
             except UserError:
                 if not too_large.is_set():
                     raise
-        print(f"{case:20} {shapes.tokens:6} tokens  {figures}", flush=True)
+        print(f"{case:28} {shapes.tokens:6} tokens  {figures}", flush=True)
         return figures
 
     def _kill_above_limit(self, pid: int, too_large: threading.Event) -> None:
@@ -73,6 +85,15 @@ class Runner:
                 time.sleep(0.05)
             too_large.set()
             process.kill()
+
+
+def parts_of(case: str, shapes: Shapes) -> tuple[str, str, Shapes]:
+    """What stands before a form in the name of a case, for its family; the form; and the shapes of the family."""
+    for family, changes in FAMILIES.items():
+        if case.startswith(f"{family}-"):
+            form = case.removeprefix(f"{family}-")
+            return f"{family}-", form, dataclasses.replace(shapes, **changes(shapes))
+    return "", case, shapes
 
 
 def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int, steps: int) -> list[Row]:
@@ -88,7 +109,8 @@ def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int
     speeds = {case: [shapes.tokens / each["step_s"] for each in found] for case, found in runs.items()}
     rows = []
     for case, values in speeds.items():
-        flop = flop_per_token(shapes, LABELLED if "masked" in case else 1.0)
+        family, _, its_shapes = parts_of(case, shapes)
+        flop = flop_per_token(its_shapes, LABELLED if "masked" in case else 1.0)
         precision = case.rpartition("-")[2]
         speed = statistics.median(values)
         figures = {
@@ -105,7 +127,8 @@ def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int
             "floor_share": speed * flop / 1e9 / rates[f"model_{precision}"],
             "product_share": speed * flop / 1e9 / rates[f"product_{precision}"],
         }
-        baseline = statistics.median(speeds[BASELINE]) if BASELINE in speeds else None
+        plain = speeds.get(f"{family}{BASELINE}")
+        baseline = statistics.median(plain) if plain else None
         rows.append(Row(case, figures, ratio=baseline and speed / baseline))
     return rows
 
@@ -191,7 +214,7 @@ def main() -> None:
     if "speed" in arguments.tables:
         rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
     if "memory" in arguments.tables:
-        memory = measure_memory(run, arguments.cases, shapes, tokens)
+        memory = measure_memory(run, [case for case in arguments.cases if case in BERT_CASES], shapes, tokens)
     if "largest" in arguments.tables:
         limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096
         largest = measure_largest(run, memory, shapes, limit_mib, most, 1)
@@ -205,7 +228,7 @@ def main() -> None:
     for row in rows:
         figures = row.values
         print(
-            f"{row.case:20} {figures['tokens_per_s']:8.1f} tokens/s  x {row.ratio or float('nan'):5.2f}  "
+            f"{row.case:28} {figures['tokens_per_s']:8.1f} tokens/s  x {row.ratio or float('nan'):5.2f}  "
             f"floor {figures['floor_share']:6.1%}  {figures['peak_memory_mib']:8.0f} MiB"
         )
 

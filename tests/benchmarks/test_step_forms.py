@@ -15,16 +15,26 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def forms() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("step_forms", BENCHMARKS / "distillation" / "step_forms.py")
+    return load("step_forms")
+
+
+@pytest.fixture(scope="module")
+def steps(forms: ModuleType) -> ModuleType:
+    return load("steps")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / "distillation" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def test_losses_and_gradients_agree(forms: ModuleType) -> None:
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert"])
+def test_losses_and_gradients_agree(forms: ModuleType, family: str) -> None:
     shapes = forms.Shapes(
-        60, teacher_layers=4, student_layers=2, width=16, heads=2, inner_width=24, sequences=3, length=9
+        60, teacher_layers=4, student_layers=2, width=16, heads=2, inner_width=24, sequences=3, length=9, family=family
     )
     torch.manual_seed(0)
     teacher, student, batch = forms.build_teacher(shapes), forms.build_student(shapes), forms.random_batch(shapes)
@@ -49,6 +59,19 @@ def test_the_arithmetic_of_the_true_shapes(forms: ModuleType) -> None:
     assert forms.flop_per_token(forms.Shapes(), 0.15) == pytest.approx(0.54e9, rel=0.01)
 
 
+def test_the_shapes_of_other_families(forms: ModuleType, steps: ModuleType) -> None:
+    shapes = forms.Shapes()
+    assert steps.parts_of("fused-all-bf16", shapes) == ("", "fused-all-bf16", shapes)
+    family, form, xlm_r = steps.parts_of("xlm-r-plain-fp32", shapes)
+    assert (family, form, xlm_r.vocabulary) == ("xlm-r-", "plain-fp32", 250_002)
+    with torch.device("meta"):
+        assert forms.build_teacher(xlm_r).num_parameters() == 278_295_186  # of FacebookAI/xlm-roberta-base
+    _, form, modernbert = steps.parts_of("modernbert-fused-masked-bf16", shapes)
+    assert (form, modernbert.inner_width, modernbert.vocabulary) == ("fused-masked-bf16", 1152, 119_547)
+    # By hand: thirty blocks of 2 x (4 x 768 x 768 + 3 x 768 x 1152) + 4 x 64 x 768, and the four products of the head.
+    assert forms.flop_per_token(modernbert, 1.0) == pytest.approx(30 * 10_223_616 + 8 * 768 * (768 + 119_547))
+
+
 @pytest.mark.slow
 def test_it_runs(tmp_path: Path) -> None:
     output = tmp_path / "distillation.json"
@@ -61,10 +84,18 @@ def test_it_runs(tmp_path: Path) -> None:
         "--output",
         str(output),
     ]
-    options = ["--cases", "plain-fp32", "fused-masked-bf16", "--tables", "speed", "--rounds", "1", "--steps", "1"]
+    cases = ["plain-fp32", "fused-masked-bf16", "xlm-r-plain-fp32", "xlm-r-fused-masked-fp32", "modernbert-plain-bf16"]
+    options = ["--cases", *cases, "--tables", "speed", "--rounds", "1", "--steps", "1"]
     subprocess.run([*command, *options], check=True, capture_output=True, timeout=120)
     report = json.loads(output.read_text())
     assert report["baseline"] == "plain-fp32"
     rows = {row["case"]: row for row in report["rows"]}
     assert rows["plain-fp32"]["ratio"] == 1
-    assert rows["fused-masked-bf16"]["tokens_per_s"] > 0
+    assert [*rows] == cases
+    assert all(row["tokens_per_s"] > 0 for row in rows.values())
+    # The ratio is to the plain form of its own family.
+    speeds = {case: row["tokens_per_s"] for case, row in rows.items()}
+    assert rows["xlm-r-fused-masked-fp32"]["ratio"] == pytest.approx(
+        speeds["xlm-r-fused-masked-fp32"] / speeds["xlm-r-plain-fp32"]
+    )
+    assert rows["modernbert-plain-bf16"]["ratio"] is None
