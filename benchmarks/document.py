@@ -10,8 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.speed_settings import STARTS
+from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -258,6 +262,36 @@ def trimming_rows(report: Measurements) -> str:
     return f"{table(headings, rows)}\n{told}\n"
 
 
+def pruning_rows(report: Measurements) -> str:
+    """Predictions of each student before and after training, and how far the pruned one is ahead of the others."""
+    kl, agreement, accuracy = "kl_to_teacher_nats", "teacher_agreement", "masked_accuracy"
+    others = [row for row in report.rows if row.values["start"] != "pruned"]
+    rows = []
+    for row in report.rows:
+        before, after = row.values["before"], row.values["after"]
+        shares = [f"{100 * values[share]:.1f}" for share in (agreement, accuracy) for values in (before, after)]
+        difference = ""
+        if row in others:
+            best = report[f"{row.values['recipe']}-pruned"].values["after"]
+            lead = np.subtract(after["by_fold"][kl], best["by_fold"][kl])
+            # Bonferroni's correction: the table compares as often as it has other starts.
+            p_value = min(1.0, len(others) * float(stats.ttest_1samp(lead, 0.0).pvalue))
+            mark = " *" if p_value < SIGNIFICANCE else ""
+            difference = f"{after[kl] - best[kl]:.2f} ± {np.std(lead, ddof=1) / len(lead) ** 0.5:.2f}{mark}"
+        name, start = row.values["recipe"].removeprefix("reference-"), row.values["start"].replace("-", " ")
+        rows.append([f"{name}, {start}", f"{before[kl]:.2f}", f"{after[kl]:.2f}", difference, *shares])
+    first = report.rows[0].values
+    headings = ["student", "KL before, nats", "after", "pruned is ahead by"]
+    headings += ["teacher's first choice before, %", "after", "masked tokens right before, %", "after"]
+    masked, parts = first["after"]["masked_tokens"], len(first["after"]["by_fold"][kl])
+    told = (
+        f"{first['updates']:,} updates, {first['tokens']:,} tokens, with {first['precision']}; {masked:,} masked "
+        f"tokens of held-out text in {parts} parts.\n± is the standard error over the parts, \\* a significant "
+        f"difference (paired t-test over the parts, corrected for {len(others)} comparisons)."
+    )
+    return f"{table(headings, rows)}\n{told}\n"
+
+
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
@@ -272,6 +306,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("distillation", "largest"): distillation_largest,
     ("vocabulary", "rows"): vocabulary_rows,
     ("trimming", "rows"): trimming_rows,
+    ("pruning", "rows"): pruning_rows,
 }
 
 

@@ -6,7 +6,6 @@ Axes: N examples, B batch, D width.
 
 import hashlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,19 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from distilrubert.common.persistence import atomic_file
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.padding import collate
-from distilrubert.common.training.ranks import is_first
+from distilrubert.common.training.ranks import computed_once
 from distilrubert.distill.losses.encoding import encode
 from distilrubert.distill.losses.sentence_vectors import pool
-from distilrubert.modeling.teacher import Teacher
+from distilrubert.modeling.teacher import Teacher, on_gpu
 
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = 8192
-POLL_S = 0.5
 
 Example = TypeVar("Example")
 
@@ -43,12 +40,7 @@ def vectors_of(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling
     for index in range(len(sequences)):
         digest.update(np.asarray(sequences[index], dtype=np.int32).tobytes() + b"|")
     path = folder / f"teacher-vectors-{digest.hexdigest()[:20]}.npy"
-    if not is_first():
-        while not path.exists():
-            time.sleep(POLL_S)
-    elif not path.exists():
-        with atomic_file(path) as beside:
-            _compute(teacher, sequences, pooling, beside)
+    computed_once(path, lambda beside: _compute(teacher, sequences, pooling, beside))
     return path
 
 
@@ -56,19 +48,14 @@ def vectors_of(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling
 def _compute(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, path: Path) -> None:
     shape = len(sequences), teacher.model.config.hidden_size
     vectors_ND = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    home = teacher.model.device
-    model = teacher.model.to(device).eval()
-    try:
+    with on_gpu(teacher.model.eval()) as model:
         for chosen in tqdm(_batches(sequences.lengths), desc="teacher's vectors", unit="batch", disable=None):
             ids = [np.asarray(sequences[index], dtype=np.int32) for index in chosen.tolist()]
             joined_N = np.concatenate(ids)
             batch = collate(joined_N, joined_N, np.array([len(own) for own in ids]), teacher.tokenizer.pad_token_id)
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
             states_BLD = encode(model, batch).last_BLD
             vectors_ND[chosen] = pool(states_BLD, batch["attention_mask"].bool(), pooling).cpu().numpy()
-    finally:
-        teacher.model.to(home)
     vectors_ND.flush()
 
 

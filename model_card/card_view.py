@@ -123,7 +123,10 @@ def _start(training: Measurements | None) -> str:
     if initialisation["layers"] is None:
         return "random weights"
     layers = listing(str(layer + 1) for layer in initialisation["layers"])
-    return f"layers {layers} of the teacher's {initialisation['teacher_layers']} (the first layer is 1)"
+    start = f"layers {layers} of the teacher's {initialisation['teacher_layers']} (the first layer is 1)"
+    if not (texts := initialisation.get("pruned_on_texts")):
+        return start
+    return f"{start}, pruned to the parts that change the teacher's output most on {count(texts)} texts,"
 
 
 def _preferred(run: CardInput, folder: str, names: tuple[str, ...]) -> str | None:

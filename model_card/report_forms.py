@@ -48,7 +48,10 @@ TRAINING = _report(
     _form(
         settings=TRAINING_SETTINGS,
         losses=dict[str, LOSS],
-        initialisation=(_form(layers=list[int] | None, teacher_layers=int) | None, None),
+        initialisation=(
+            _form(layers=list[int] | None, teacher_layers=int, pruned_on_texts=(int | None, None)) | None,
+            None,
+        ),
         curves=CURVE,
         validation=CURVE,
     ),

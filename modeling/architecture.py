@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
@@ -14,7 +14,7 @@ from distilrubert.modeling.vocabulary_settings import TrainedVocabularySettings,
 if TYPE_CHECKING:  # a recipe is read without transformers, which takes seconds to import
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-PresetName = Literal["base", "small", "tiny", "tiny-5k"]
+PresetName = Literal["base", "small", "tiny", "tiny-5k", "slim", "narrow", "tiny-256"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -25,7 +25,12 @@ PRESETS: Mapping[PresetName, Mapping[str, int]] = {
     "small": {"layers": 2},
     "tiny": {"layers": 3, "dim": 264, "heads": 12, "hidden_dim": 792, "vocabulary_size": 30_522},
     "tiny-5k": {"layers": 3, "dim": 264, "heads": 12, "hidden_dim": 792, "vocabulary_size": 5_031},
+    "slim": {"layers": 6, "dim": 384, "heads": 6, "hidden_dim": 1536},
+    "narrow": {"layers": 6, "hidden_dim": 1024},
+    "tiny-256": {"layers": 3, "dim": 256, "heads": 4, "hidden_dim": 768, "vocabulary_size": 30_522},
 }
+PRUNED_PRESETS = frozenset({"slim", "narrow", "tiny-256"})
+"""Those whose student starts from the parts of its teacher that matter most on text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,20 @@ class ResolvedArchitecture:
             "width of a head": (self.dim // self.heads, teacher.hidden_size // teacher.num_attention_heads),
         }
 
+    def is_smaller_than(self, teacher: "PretrainedConfig") -> bool:
+        """Whether any size of a layer is."""
+        return any(own < its for own, its in self.sizes_beside(teacher).values())
+
+
+class PruningSettings(Section):
+    """How the parts of the teacher that the student keeps are chosen."""
+
+    sequences: Count = Field(
+        512,
+        description="Sequences of the training text, at even distances, on which the importance of each part is "
+        "measured. They pass once forward and backward through the teacher.",
+    )
+
 
 class StudentArchitecture(Section):
     """What the student looks like. A size that is not given is the preset's, else the teacher's."""
@@ -59,7 +78,9 @@ class StudentArchitecture(Section):
     preset: PresetName | None = Field(
         None,
         description="Student of the published family: base (6 layers) and small (2 layers) are as wide as the "
-        "teacher and use its vocabulary; tiny and tiny-5k (3 layers, 264 wide) have smaller vocabularies.",
+        "teacher and use its vocabulary; tiny and tiny-5k (3 layers, 264 wide) have smaller vocabularies. Pruned ones: "
+        "slim (6 layers, 384 wide, 6 heads, 1,536 units), narrow (6 layers, 1,024 units), tiny-256 (tiny with 4 heads "
+        "of 64).",
     )
     layers: Count | None = Field(None, description="Transformer layers; at most as many as the teacher has.")
     dim: Count | None = Field(None, description="Width of the hidden states.")
@@ -70,10 +91,27 @@ class StudentArchitecture(Section):
         description="For each student layer the teacher layer (counted from 0) that it starts from; by default "
         "evenly spread from the first to the last. random: nothing comes from the teacher, embeddings included.",
     )
+    prune: PruningSettings | None = Field(
+        None,
+        description="Keep those heads, feed-forward units and dimensions of the teacher that change its predictions "
+        "most, measured on the training text before distillation. null takes the preset's choice (slim, narrow and "
+        "tiny-256 are pruned so); else those with the largest weights are kept, and evenly spread heads.",
+    )
     vocabulary: VocabularySettings | None = Field(
         None,
         description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), else the teacher's.",
     )
+
+    @model_validator(mode="after")
+    def _nothing_is_pruned_of_random_weights(self) -> Self:
+        if self.prune and self.initialise_from == "random":
+            raise ValueError("prune: with initialise_from: random nothing comes from the teacher")
+        return self
+
+    def pruning(self) -> PruningSettings | None:
+        """How the parts that are kept are chosen on text; None if they are not."""
+        is_pruned = self.preset in PRUNED_PRESETS and self.initialise_from != "random"
+        return self.prune or (PruningSettings() if is_pruned else None)
 
     def own_vocabulary(self) -> VocabularySettings | None:
         """The vocabulary to make for the student; None if it has the teacher's."""
@@ -117,6 +155,11 @@ class StudentArchitecture(Section):
             raise UserError(
                 f"student: {', '.join(larger)}: a student starts from a part of its teacher's weights, so no size may "
                 "be larger"
+            )
+        if self.prune and not shape.is_smaller_than(teacher):
+            raise UserError(
+                "student.prune: each layer of the student is as large as one of the teacher; give a smaller dim, heads "
+                "or hidden_dim, or leave it out"
             )
         own, its = sizes["width of a head"]
         if family_of(teacher).is_rotary and own != its and shape.initialise_from is not None:

@@ -14,15 +14,16 @@ all layers computes what the teacher computes for a single text, up to rounding.
 Another one gets the mean over the teacher's tokens that it helps to spell, weighted by their counts in the corpus. If
 all these counts are 0, it gets the mean of the teacher's tokens that spell it; if there are none, the mean of all.
 
-**A smaller width**: :func:`sliced_weights`. The student keeps whole dimensions: of the hidden states those that the
-LayerNorms of the teacher scale most, of each head and feed-forward network those with the largest weights. Principal
-components keep more variance and were tried: LayerNorm works on each dimension, so a rotation of the basis loses more
-than it keeps (docs/vocabulary.md has the values).
+**Fewer heads or units, or a smaller width**: :func:`pruned_weights`. The student keeps the most important dimensions of
+the hidden states, heads, dimensions of heads and units of the feed-forward networks, as
+:mod:`~distilrubert.modeling.importance` ranks them; what is left is dense. Principal components keep more variance and
+were tried: LayerNorm works on each dimension, so a rotation of the basis loses more than it keeps (docs/vocabulary.md
+has the values).
 
 All of them work on weights by role, see :mod:`~distilrubert.modeling.families.family`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from distilrubert.modeling.architecture import ResolvedArchitecture, spread_layers
 from distilrubert.modeling.families import family_of
 from distilrubert.modeling.families.family import Weights
+from distilrubert.modeling.importance import HIDDEN, Importance, importance_of_weights
 from distilrubert.modeling.roles import weights_of
 from distilrubert.modeling.splitting import shared_tokens, split_vocabulary
 
@@ -61,17 +63,19 @@ def initial_weights(
     student: PretrainedConfig,
     shape: ResolvedArchitecture,
     averaging_VT: Tensor | None = None,
+    importance: Importance | None = None,
 ) -> Weights:
     """Every weight of a student of this shape and configuration.
 
-    A student with a trained vocabulary needs its :func:`averaging_matrix`. The teacher is not changed.
+    A student with a trained vocabulary needs its :func:`averaging_matrix`. Without an `importance` the parts of the
+    teacher are ranked by their weights. The teacher is not changed.
     """
-    sizes = shape.sizes_beside(teacher.config).values()
     weights = copied_weights(teacher, student, shape)
     if averaging_VT is not None:
         weights = respelled_weights(weights, averaging_VT)
-    is_narrower = any(own < of_teacher for own, of_teacher in sizes)
-    return sliced_weights(weights, teacher, shape) if is_narrower else weights
+    if not shape.is_smaller_than(teacher.config):
+        return weights
+    return pruned_weights(weights, teacher.config, shape, importance or importance_of_weights(teacher))
 
 
 def copied_weights(teacher: PreTrainedModel, student: PretrainedConfig, shape: ResolvedArchitecture) -> Weights:
@@ -139,57 +143,66 @@ def respelled_weights(weights: Weights, averaging_VT: Tensor) -> Weights:
     return weights | {name: weight for name, weight in made.items() if name in weights}
 
 
-def sliced_weights(weights: Weights, teacher: PreTrainedModel, shape: ResolvedArchitecture) -> Weights:
-    """The weights of a student of the teacher's width, cut down to `shape`.
+def pruned_weights(
+    weights: Weights, teacher: PretrainedConfig, shape: ResolvedArchitecture, importance: Importance
+) -> Weights:
+    """The weights of a student with all of the teacher's sizes, cut down to `shape`.
 
-    Queries are scaled so that attention scores keep their size: the sum has fewer products, and it is divided by a
-    smaller square root of the width of a head.
+    Two sizes would change with the number of terms of a sum, and are corrected:
+
+    - An attention score has fewer products, and is divided by a smaller square root of the width of a head: queries are
+      scaled.
+    - A LayerNorm divides by the deviation over the dimensions that stay, which may be larger or smaller than that over
+      all. Its weight is scaled by the root of the ratio of their mean squares, where these were measured.
     """
-    hidden = {"hidden": _strongest(_scales(teacher), shape.dim)}
-    kept = [hidden | _kept_in_layer(weights, f"layers.{layer}", teacher, shape) for layer in range(shape.layers)]
-    scale = (teacher.config.hidden_size / teacher.config.num_attention_heads / (shape.dim / shape.heads)) ** 0.5
-    sliced: Weights = {}
+    assert shape.initialise_from is not None
+    hidden = {HIDDEN: _most_important(importance.values[HIDDEN], shape.dim)}
+    kept = [hidden | _kept_in_layer(importance, f"layers.{layer}.", teacher, shape) for layer in shape.initialise_from]
+    query_scale = (teacher.hidden_size / teacher.num_attention_heads / (shape.dim / shape.heads)) ** 0.5
+    pruned: Weights = {}
     for name, weight in weights.items():
         *place, role, kind = name.split(".")
-        axes = kept[int(place[1])] if place[:1] == ["layers"] else hidden
-        own = AXES.get(role, ("hidden",))
-        cut = _sliced(weight, own if kind == "weight" else own[:1], axes)
-        sliced[name] = scale * cut if role == "query" else cut
-    return sliced
+        axes, origin = hidden, place
+        if place[:1] == ["layers"]:
+            layer = int(place[1])
+            axes, origin = kept[layer], ["layers", str(shape.initialise_from[layer])]
+        own = AXES.get(role, (HIDDEN,))
+        cut = _cut(weight, own if kind == "weight" else own[:1], axes)
+        if role == "query":
+            cut = query_scale * cut
+        if kind == "weight" and role.endswith("norm"):
+            cut = _norm_scale(importance, [*origin, role], hidden[HIDDEN]) * cut
+        pruned[name] = cut
+    return pruned
 
 
 def _kept_in_layer(
-    weights: Weights, place: str, teacher: PreTrainedModel, shape: ResolvedArchitecture
+    importance: Importance, place: str, teacher: PretrainedConfig, shape: ResolvedArchitecture
 ) -> dict[str, Tensor]:
-    """What a layer keeps of its heads and of its feed-forward network: what has the largest weights on both sides."""
-
-    def strength(*roles: str) -> Tensor:
-        found = [(role, weights.get(f"{place}.{role}.weight")) for role in roles]
-        norms = [weight.norm(dim=int(AXES[role][0] != "hidden")) for role, weight in found if weight is not None]
-        return torch.stack(norms).prod(dim=0)
-
-    teacher_heads, width = teacher.config.num_attention_heads, shape.dim // shape.heads
-    teacher_width = teacher.config.hidden_size // teacher_heads
-    kept = {"inner": _strongest(strength("inner", "gate", "outer"), shape.hidden_dim)}
-    for axis, roles in {"scores": ("query", "key"), "values": ("value", "attention_output")}.items():
-        of_heads = strength(*roles).view(teacher_heads, teacher_width)
-        chosen = spread_layers(shape.heads, teacher_heads)
-        kept[axis] = torch.cat([head * teacher_width + _strongest(of_heads[head], width) for head in chosen])
+    """What stays of a layer's heads, of their dimensions and of its feed-forward network."""
+    width, heads = shape.dim // shape.heads, teacher.num_attention_heads
+    ranked = importance.values.get(f"{place}heads")
+    # Heads that are not ranked are spread evenly.
+    chosen = spread_layers(shape.heads, heads) if ranked is None else _most_important(ranked, shape.heads).tolist()
+    kept = {"inner": _most_important(importance.values[f"{place}inner"], shape.hidden_dim)}
+    for axis in ("scores", "values"):
+        of_heads_HE = importance.values[place + axis].view(heads, -1)
+        first = teacher.hidden_size // heads
+        kept[axis] = torch.cat([head * first + _most_important(of_heads_HE[head], width) for head in chosen])
     return kept
 
 
-def _scales(teacher: PreTrainedModel) -> Tensor:
-    """How much the LayerNorms scale each dimension of the hidden states: the sum of squares, (D,)."""
-    norms = [module for module in teacher.modules() if isinstance(module, torch.nn.LayerNorm)]
-    return torch.stack([norm.weight.detach() for norm in norms]).square().sum(dim=0)
+def _norm_scale(importance: Importance, place: Sequence[str], kept: Tensor) -> float:
+    squares_D = importance.norms.get(".".join(place))
+    return 1.0 if squares_D is None else float((squares_D[kept].mean() / squares_D.mean()).sqrt())
 
 
-def _strongest(strength: Tensor, number: int) -> Tensor:
+def _most_important(values: Tensor, number: int) -> Tensor:
     """The indices of the `number` largest values, in order."""
-    return strength.argsort(descending=True, stable=True)[:number].sort().values
+    return values.argsort(descending=True, stable=True)[:number].sort().values
 
 
-def _sliced(weight: Tensor, axes: tuple[str, ...], kept: Axes) -> Tensor:
+def _cut(weight: Tensor, axes: tuple[str, ...], kept: Axes) -> Tensor:
     for place, axis in enumerate(axes):
         if axis in kept:
             weight = weight.index_select(place, kept[axis])

@@ -11,8 +11,8 @@ from distilrubert.modeling.families.family import Weights
 from distilrubert.modeling.heads import has_head, layers_of
 
 
-def parameters_by_role(model: PreTrainedModel) -> Iterator[tuple[list[str], nn.Parameter]]:
-    """Each parameter with the names of what its rows are, in their order: more than one where a module fuses maps."""
+def modules_by_role(model: PreTrainedModel) -> Iterator[tuple[str, list[str], nn.Module]]:
+    """Each module with its place (``layers.3.``) and its roles: more than one where it fuses maps, in their order."""
     family = family_of(model.config)
     places = [("", model.base_model, family.encoder)]
     places += [(f"layers.{number}.", layer, family.layer) for number, layer in enumerate(layers_of(model))]
@@ -20,8 +20,14 @@ def parameters_by_role(model: PreTrainedModel) -> Iterator[tuple[list[str], nn.P
         places.append(("head.", model, family.head))
     for prefix, parent, modules in places:
         for name, roles in modules.items():
-            for kind, parameter in parent.get_submodule(name).named_parameters(recurse=False):
-                yield [f"{prefix}{role}.{kind}" for role in roles.split()], parameter
+            yield prefix, roles.split(), parent.get_submodule(name)
+
+
+def parameters_by_role(model: PreTrainedModel) -> Iterator[tuple[list[str], nn.Parameter]]:
+    """Each parameter with the names of what its rows are, in their order: more than one where a module fuses maps."""
+    for prefix, roles, module in modules_by_role(model):
+        for kind, parameter in module.named_parameters(recurse=False):
+            yield [f"{prefix}{role}.{kind}" for role in roles], parameter
 
 
 def weights_of(model: PreTrainedModel) -> Weights:

@@ -14,6 +14,7 @@ from distilrubert.modeling.architecture import StudentArchitecture, student_conf
 from distilrubert.modeling.checkpoints import load_pretrained, save_checkpoint
 from distilrubert.modeling.families import STUDENT_TYPES, family_of
 from distilrubert.modeling.heads import has_head
+from distilrubert.modeling.importance import Importance
 from distilrubert.modeling.initialisation import averaging_matrix, initial_weights
 from distilrubert.modeling.roles import set_weights
 from distilrubert.modeling.teacher import Teacher
@@ -39,6 +40,7 @@ def build_student(
     seed: int = 0,
     tokenizer: PreTrainedTokenizerFast | None = None,
     token_counts: NDArray[np.int64] | None = None,
+    importance: Importance | None = None,
 ) -> Student:
     """Make a student whose weights all come from the teacher, or are random if the architecture says ``random``.
 
@@ -53,6 +55,7 @@ def build_student(
             teacher: :func:`~distilrubert.modeling.trimming.trim_teacher`.
         token_counts: how often the corpus has each token of the teacher, (T,); they weight the teacher's embeddings
             that make up one in a trained vocabulary. None counts each once.
+        importance: of the teacher's parts, for a student that has fewer of them; None ranks them by their weights.
 
     Raises:
         UserError: if no such student can be made from this teacher.
@@ -70,7 +73,7 @@ def build_student(
     model = new_model(own, seed, with_head=has_head(teacher.model))
     if shape.initialise_from is not None:
         averaging_VT = averaging_matrix(teacher.tokenizer, tokenizer, token_counts) if tokenizer else None
-        set_weights(model, initial_weights(teacher.model, own, shape, averaging_VT))
+        set_weights(model, initial_weights(teacher.model, own, shape, averaging_VT, importance))
     return Student(model, student_tokenizer(kept_tokenizer))
 
 

@@ -1,10 +1,12 @@
 """Teachers: masked language models or encoders, loaded whole or refused, or new BERTs to pretrain."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 
 import torch
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -65,6 +67,16 @@ def load_teacher(model: str | os.PathLike[str], revision: str | None = None) -> 
     if remark := family_of(loaded.model.config).remark(loaded.model.config.to_dict()):
         logger.warning("%s: %s", name, remark)
     return Teacher(loaded.model.requires_grad_(False), loaded.tokenizer, name, revision)
+
+
+@contextlib.contextmanager
+def on_gpu(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model on the GPU, if there is one; afterwards it is where it was."""
+    home = model.device
+    try:
+        yield model.to("cuda" if torch.cuda.is_available() else home)
+    finally:
+        model.to(home)
 
 
 def new_teacher(tokenizer: PreTrainedTokenizerFast, *, seed: int, **sizes: int) -> Teacher:

@@ -153,10 +153,16 @@ class Recipe(Section):
     def _frozen_embeddings_are_the_teachers(self) -> Self:
         own = self.student.own_vocabulary()
         is_new = own is not None and own.train is not None
-        if self.distillation.freeze_embeddings and (is_new or self.student.initialise_from == "random"):
+        others = {
+            "vocabulary.train": is_new,
+            "initialise_from: random": self.student.initialise_from == "random",
+            "prune": self.student.prune is not None,
+            f"preset: {self.student.preset}": self.student.pruning() is not None,
+        }
+        if self.distillation.freeze_embeddings and any(others.values()):
             raise ValueError(
                 "distillation.freeze_embeddings: only for embeddings that are the teacher's own, not with "
-                f"student.{'vocabulary.train' if is_new else 'initialise_from: random'}"
+                f"student.{next(name for name, holds in others.items() if holds)}"
             )
         return self
 

@@ -15,6 +15,7 @@ from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.distillation import distill, pretrain_teacher
+from distilrubert.distill.pruning import importance_on
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts
 from distilrubert.evaluation.sentences.suite_scores import measure_suite
@@ -110,12 +111,16 @@ def _pretrain_teacher(run: Run, folder: Path) -> None:
 def _distill(run: Run, folder: Path) -> None:
     teacher, tokenizer = fitted(run, teacher_of(run))
     corpus = load_corpus(run.corpus)
-    student = build_student(teacher, run.recipe.student, run.recipe.seed, tokenizer, corpus.token_counts)
     settings, seed, name = run.recipe.distillation, run.recipe.seed, run.recipe.name
+    pruning, importance = run.recipe.student.pruning(), None
+    if pruning:
+        importance = importance_on(teacher, corpus, pruning.sequences, settings.masking, seed, folder)
+    student = build_student(teacher, run.recipe.student, seed, tokenizer, corpus.token_counts, importance)
     sentences = sentence_modules(run) or SentenceModules()
     report = distill(teacher, student, corpus, settings, folder, seed, name, sentences.pooling)
     if run.launch.leads:
-        report.details["initialisation"] = run.recipe.student.describe_initialisation(teacher.model.config)
+        start = run.recipe.student.describe_initialisation(teacher.model.config)
+        report.details["initialisation"] = start | ({"pruned_on_texts": importance.texts} if importance else {})
         report.save(folder / "reports" / "training.json")
         save_student(student, folder / "student")
 

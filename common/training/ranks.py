@@ -1,7 +1,9 @@
 """Communication between the processes of a run."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +12,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import atomic_file
+
+POLL_S = 0.5
 
 T = TypeVar("T")
 
@@ -17,6 +22,21 @@ T = TypeVar("T")
 def is_first() -> bool:
     """Whether this is the first process of its launch, as its launcher says before the processes have met."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def computed_once(path: Path, compute: Callable[[Path], None]) -> None:
+    """Let the first process write a file, unless it is there; the others wait for it.
+
+    Args:
+        path: the file, complete or absent.
+        compute: writes it to the path that it is given.
+    """
+    if not is_first():
+        while not path.exists():
+            time.sleep(POLL_S)
+    elif not path.exists():
+        with atomic_file(path) as beside:
+            compute(beside)
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:

@@ -33,6 +33,9 @@ def size_of(config: DistilBertConfig) -> int:
         ("tiny", 10_293_888, 10_394_898),
         # Head: 264 x 264 + 264 transform, 2 x 264 LayerNorm, 5,031 biases.
         ("tiny-5k", 3_564_264, 3_564_264 + 264 * 264 + 3 * 264 + 5_031),
+        ("slim", 56_750_208, 57_018_363),
+        ("narrow", 115_847_424, 116_559_099),
+        ("tiny-256", 9_920_512, 10_017_338),
     ],
 )
 def test_parameters_of_the_family(preset: Any, encoder: int, with_head: int) -> None:
@@ -62,6 +65,9 @@ def test_a_base_student_of_a_trimmed_vocabulary_has_55_percent_of_the_bytes() ->
         ("small", 2, 768, 12, 3072, 119_547, (0, 11)),
         ("tiny", 3, 264, 12, 792, 30_522, (0, 6, 11)),
         ("tiny-5k", 3, 264, 12, 792, 5_031, (0, 6, 11)),
+        ("slim", 6, 384, 6, 1536, 119_547, (0, 2, 4, 7, 9, 11)),
+        ("narrow", 6, 768, 12, 1024, 119_547, (0, 2, 4, 7, 9, 11)),
+        ("tiny-256", 3, 256, 4, 768, 30_522, (0, 6, 11)),
     ],
 )
 def test_shapes_of_the_family(
@@ -100,6 +106,18 @@ def test_what_is_given_beats_the_preset_and_the_preset_the_teacher() -> None:
     assert plain.initialise_from == tuple(range(8))
 
 
+def test_what_is_pruned_on_text() -> None:
+    def sequences(**settings: Any) -> int | None:
+        pruning = StudentArchitecture(**settings).pruning()
+        return pruning and pruning.sequences
+
+    assert sequences(preset="slim") == sequences(preset="narrow") == sequences(dim=48, prune={}) == 512
+    assert sequences(preset="slim", prune={"sequences": 9}) == 9
+    assert sequences(preset="tiny") is None
+    assert sequences(dim=48, heads=3) is None
+    assert sequences(preset="slim", initialise_from="random") is None
+
+
 def test_layers_can_be_listed() -> None:
     assert StudentArchitecture(layers=3, initialise_from=[7, 0, 0]).resolve(WIDE).initialise_from == (7, 0, 0)
 
@@ -114,6 +132,13 @@ def test_layers_can_be_listed() -> None:
         ({"dim": 192, "heads": 8}, r"student: width \(dim\) 192 \(teacher: 96\), heads 8 \(teacher: 6\), width of a"),
         ({"layers": 2, "initialise_from": [0, 8]}, r"student\.initialise_from: the teacher has no layer 8; 0 to 7"),
         ({"initialise_from": []}, r"student\.initialise_from: 0 entries for 8"),
+        (
+            {"preset": "slim"},
+            r"student: width \(dim\) 384 \(teacher: 96\), hidden_dim 1536 \(teacher: 400\), w",
+        ),
+        ({"dim": 64, "heads": 8, "prune": {}}, r"student: heads 8 \(teacher: 6\)"),
+        ({"dim": 64, "heads": 3, "prune": {}}, r"student\.heads: 3 heads do not divide the width 64"),
+        ({"layers": 2, "prune": {}}, r"student\.prune: each layer of the student is as large as one of the teacher"),
     ],
 )
 def test_contradictions_name_the_field(settings: dict[str, Any], message: str) -> None:
@@ -121,7 +146,13 @@ def test_contradictions_name_the_field(settings: dict[str, Any], message: str) -
         StudentArchitecture(**settings).resolve(WIDE)
 
 
-@pytest.mark.parametrize("settings", [{"layers": 0}, {"dim": -1}, {"initialise_from": [-1]}, {"width": 5}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers": 0}, {"dim": -1}, {"initialise_from": [-1]}, {"width": 5}, {"prune": {"sequences": 0}},
+        {"prune": {}, "initialise_from": "random"},
+    ],
+)  # fmt: skip
 def test_impossible_values_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(settings))):
         StudentArchitecture(**settings)

@@ -1,6 +1,7 @@
 """What is refused before any work: nothing that a run directory holds is touched."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,6 +124,17 @@ RANDOM = "student.initialise_from=random"
         (["distillation.weights={kl: 0}"], "distillation.weights: all are 0"),
         (["student.dim=64"], "student: width (dim) 64 (teacher: 32), width of a head 16 (teacher: 8)"),
         (["student.hidden_dim=65"], "student: hidden_dim 65 (teacher: 64)"),
+        (["student.preset=slim"], "student: width (dim) 384 (teacher: 32), heads 6 (teacher: 4), hidden_dim 1536"),
+        (
+            ["student.dim=20", "student.heads=3", "student.prune={}"],
+            "student.heads: 3 heads do not divide the width 20",
+        ),
+        (["student.prune={}"], "student.prune: each layer of the student is as large as one of the teacher"),
+        (["student.prune={}", RANDOM], "student: prune: with initialise_from: random nothing comes from the teacher"),
+        (
+            ["student.prune={}", "student.hidden_dim=32", "distillation.freeze_embeddings=true"],
+            "distillation.freeze_embeddings: only for embeddings that are the teacher's own, not with student.prune",
+        ),
         (["distillation.batch_tokens=56"], "distillation.batch_tokens: 56 is less than corpus.max_length, 64"),
         (["corpus.max_length=72"], "corpus.max_length: 72 is more than the tokenizer's 64 tokens"),
         (
@@ -157,6 +169,21 @@ PRETRAIN = "{layers: 4, dim: 32, heads: 4, hidden_dim: 64, vocabulary_size: 300,
 def test_a_teacher_that_is_to_be_trained_is_known_by_its_sizes(finished, capsys, overrides, said):
     pretrained = ["teacher.model=null", f"teacher.pretrain={PRETRAIN}"]
     assert said in refusal(finished, capsys, *pretrained, *overrides)
+
+
+def test_a_pruned_student_is_distilled_and_says_so(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "pruned", ignore=shutil.ignore_patterns("run"))
+    changes = ["student.dim=16", "student.heads=2", "student.hidden_dim=24", "student.prune={sequences: 7}"]
+    changes += ["distillation.weights={kl: 1.0, mlm: 1.0}"]
+    given = [part for change in changes for part in ("--set", change)]
+    assert main(["distill", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run"), *given]) == 0
+    config = json.loads((folder / "run" / "student" / "config.json").read_text())
+    assert (config["model_type"], config["dim"], config["n_heads"], config["hidden_dim"]) == ("distilbert", 16, 2, 24)
+    report = json.loads((folder / "run" / "reports" / "training.json").read_text())
+    assert report["details"]["initialisation"] == {"layers": [0, 3], "teacher_layers": 4, "pruned_on_texts": 7}
+    capsys.readouterr()
+    assert main(["distill", str(folder / "recipe.yaml"), "--run-dir", str(folder / "run"), *given]) == 0
+    assert "student: up to date" in capsys.readouterr().err
 
 
 def test_rows_of_a_task_that_are_no_good_are_told_before_the_student_is_made(finished, tmp_path, capsys):

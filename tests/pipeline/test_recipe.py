@@ -186,7 +186,12 @@ def test_a_vocabulary_that_does_not_fit_is_refused(write, overrides, said):
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
-    [(["student.initialise_from=random"], "initialise_from: random"), ([TRAIN, PAIRED], "vocabulary.train")],
+    [
+        (["student.initialise_from=random"], "initialise_from: random"),
+        ([TRAIN, PAIRED], "vocabulary.train"),
+        (["student.prune={}"], "prune"),
+        (["student.preset=slim"], "preset: slim"),
+    ],
 )
 def test_only_the_teachers_own_embeddings_are_frozen(write, overrides, said):
     message = message_of(write(), *overrides, "distillation.freeze_embeddings=true")
