@@ -341,6 +341,17 @@ def test_hardware_counts_the_gpus(run: CardInput) -> None:
     assert "on 8 × NVIDIA H100, in bf16" in render_card(dataclasses.replace(run, training=training))
 
 
+def test_a_pruned_student_says_on_what(run: CardInput) -> None:
+    assert run.training is not None
+    start = {"layers": [0, 5], "teacher_layers": 12, "pruned_on_texts": 1512}
+    training = dataclasses.replace(run.training, details=run.training.details | {"initialisation": start})
+    card = render_card(dataclasses.replace(run, training=training))
+    assert (
+        "starts from layers 1 and 6 of the teacher's 12 (the first layer is 1), pruned to the parts that change the "
+        "teacher's output most on 1,512 texts, and learns"
+    ) in card
+
+
 def test_values_cannot_break_the_card(run: CardInput) -> None:
     odd = with_settings(
         run,
