@@ -11,9 +11,10 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = [
-    "corpus.validation=0.3", "corpus.max_length=64", "corpus.processes=1", "student.layers=2", "student.initialise_from=[0, 3]",
-    "student.dim=16", "student.heads=2", "student.hidden_dim=24", "student.prune={sequences: 8}", "distillation.batch_tokens=256",
-    "distillation.precision=fp32", "distillation.num_workers=0",
+    "corpus.validation=0.3", "corpus.max_length=64", "corpus.processes=1", "student.layers=2",
+    "student.initialise_from=[0, 3]", "student.dim=16", "student.heads=2", "student.hidden_dim=24",
+    "student.prune={sequences: 8}", "distillation.batch_tokens=256", "distillation.precision=fp32",
+    "distillation.num_workers=0",
 ]  # fmt: skip
 
 
