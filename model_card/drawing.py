@@ -1,5 +1,6 @@
 """How every picture of the project is drawn: palette, canvas, axes, labels that do not cover each other."""
 
+import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -27,11 +28,11 @@ def to_png(picture: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def canvas(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A picture as wide as a card, `height` inches high, and its panels, two in a row where there are several."""
+def canvas(height: float, panels: int = 1, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """A picture as wide as a card, `height` inches high, and its panels, at most `columns` of them in a row."""
     picture = Figure(figsize=(7.6, height), layout="constrained")
     FigureCanvasAgg(picture)
-    columns = min(panels, 2)
+    columns = min(panels, columns)
     axes = [picture.add_subplot(-(-panels // columns), columns, place + 1) for place in range(panels)]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
@@ -52,6 +53,47 @@ def scale(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         else:
             axes.set(**{f"{name}lim": (0, high * 1.35)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A value of quality over another value.
+
+    Attributes:
+        x: the other value.
+        y: the quality.
+        error: half the length of the error bar; None for none.
+        label: what is written beside it.
+        colour: of all of it.
+        marker: as matplotlib names it.
+    """
+
+    x: float
+    y: float
+    error: float | None
+    label: str
+    colour: str
+    marker: str
+
+
+def plot_marks(axes: Axes, marks: Sequence[Mark], *, least_room: float) -> None:
+    """Draw marks with their error bars, on axes that leave room for labels: at least `least_room` above and below."""
+    for mark in marks:
+        axes.errorbar(mark.x, mark.y, yerr=mark.error or None, ecolor=mark.colour, elinewidth=1.2, capsize=3)
+        axes.scatter(mark.x, mark.y, s=100, color=mark.colour, marker=mark.marker, edgecolor="white", zorder=3)
+    scale(axes, [(mark.x, mark.y) for mark in marks])
+    low = min(mark.y - (mark.error or 0.0) for mark in marks)
+    high = max(mark.y + (mark.error or 0.0) for mark in marks)
+    room = max(0.18 * (high - low), least_room)
+    axes.set(yscale="linear", ylim=(low - room, high + room))
+    if axes.get_xscale() == "log":
+        # Room for the label of the largest.
+        axes.set_xlim(right=4 * max(mark.x for mark in marks))
+
+
+def label_marks(picture: Figure, axes: Axes, marks: Sequence[Mark]) -> None:
+    """Write the label of each mark, once all else is drawn."""
+    label_points(picture, axes, [(mark.x, mark.y) for mark in marks], [(mark.label, mark.colour) for mark in marks])
 
 
 def over_tokens(axes: Axes) -> None:

@@ -26,6 +26,7 @@ _MODULES = {
     **dict.fromkeys(("distill", "publish", "push", "card"), "run_commands"),
     **dict.fromkeys(("status", "clean"), "housekeeping"),
     "init": "init_command",
+    "compare": "compare_command",
     "space": "space_command",
     "finetune": "finetune_command",
     **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),

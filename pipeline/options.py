@@ -276,6 +276,12 @@ def _status(parser: Parser) -> None:
     _add_flag(parser, "--json", "print the stages as JSON")
 
 
+def _compare(parser: Parser) -> None:
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="run directories, two at least")
+    said = "picture to write (default: comparison.png)"
+    parser.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE", help=said)
+
+
 def _clean(parser: Parser) -> None:
     _add_run_dir(parser)
     _add_flag(parser, "--yes", "remove what is listed (default: only list it)")
@@ -387,6 +393,11 @@ COMMANDS = {
         "List the stages of a run, their state and their size on disk; also while it runs.",
         _status,
         "status runs/demo",
+    ),
+    "compare": (
+        "Show what several runs measured side by side, draw it, and tell how their recipes differ.",
+        _compare,
+        "compare runs/one runs/other --output /tmp/comparison.png",
     ),
     "clean": ("List, and remove, the results of a run that other settings made.", _clean, "clean runs/demo --yes"),
 }

@@ -27,10 +27,11 @@ from distilrubert.model_card.drawing import (
     ORANGE,
     PINK,
     RED,
+    Mark,
     canvas,
-    label_points,
+    label_marks,
     over_tokens,
-    scale,
+    plot_marks,
     to_png,
 )
 from distilrubert.model_card.scores import Value
@@ -133,39 +134,23 @@ def draw_size(points: Sequence[Point]) -> Figure | None:
     if len(points) < 2:
         return None
     picture, (axes,) = canvas(4.6)
-    gains = [_percent(point.gain) for point in points]
-    colours = [GREY if point.model == TEACHER else COLOURS[point.result.model.recipe] for point in points]
-    for point, gain, colour in zip(points, gains, colours, strict=True):
-        axes.errorbar(point.size_mib, gain.mean, yerr=gain.std or None, ecolor=colour, elinewidth=1.2, capsize=3)
-        marker = MARKERS[point.file]
-        axes.scatter(point.size_mib, gain.mean, s=100, color=colour, marker=marker, edgecolor="white", zorder=3)
-    places = [(point.size_mib, gain.mean) for point, gain in zip(points, gains, strict=True)]
-    scale(axes, places)
-    _zoom(axes, gains)
-    # Room for the label of the teacher, the largest.
-    axes.set_xlim(right=4 * max(point.size_mib for point in points))
+    marks = []
+    for point in points:
+        gain = _percent(point.gain)
+        label = f"{point.model}, {FILES[point.file]}\n{point.size_mib:.3g} MiB, {gain.mean:.1f} %"
+        colour = GREY if point.model == TEACHER else COLOURS[point.result.model.recipe]
+        marks.append(Mark(point.size_mib, gain.mean, gain.std, label, colour, MARKERS[point.file]))
+    plot_marks(axes, marks, least_room=2.0)
     axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
     axes.set_xlabel("Weights, MiB (fewer is better)")
     axes.set_ylabel("Share of the teacher's gain over the majority class, %")
     axes.set_title("Quality against size: up and left is better", loc="left", fontsize=11)
-    texts = [
-        f"{point.model}, {FILES[point.file]}\n{point.size_mib:.3g} MiB, {gain.mean:.1f} %"
-        for point, gain in zip(points, gains, strict=True)
-    ]
-    label_points(picture, axes, places, list(zip(texts, colours, strict=True)))
+    label_marks(picture, axes, marks)
     return picture
 
 
 def _percent(value: Value) -> Value:
     return Value(100 * value.mean, None if value.std is None else 100 * value.std, value.seeds)
-
-
-def _zoom(axes: Axes, shares: Sequence[Value]) -> None:
-    """The part of the vertical axis where the values are, with room for error bars and labels."""
-    low = min(share.mean - (share.std or 0.0) for share in shares)
-    high = max(share.mean + (share.std or 0.0) for share in shares)
-    room = max(0.18 * (high - low), 2.0)
-    axes.set(yscale="linear", ylim=(low - room, high + room))
 
 
 def draw_curves(results: Sequence[Result]) -> Figure | None:

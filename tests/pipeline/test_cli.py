@@ -17,7 +17,7 @@ from .test_recipe import MINIMAL
 ROOT = Path(__file__).parents[2]
 VERBS = (
     "distill", "convert", "evaluate", "finetune", "benchmark", "card", "verify", "publish", "push", "status", "clean",
-    "space", "init",
+    "space", "init", "compare",
 )  # fmt: skip
 
 
