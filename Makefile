@@ -10,6 +10,8 @@ READY5 := $(VENV5)/.ready
 VENV_CLIENTS ?= .venv-clients
 READY_CLIENTS := $(VENV_CLIENTS)/.ready
 NODE_CLIENTS := tests/clients/node/node_modules/.ready
+# Runs a command with an encoder of sentences on a local Hub.
+ON_HUB = OMP_NUM_THREADS=1 FOLDER=.clients $(VENV)/bin/python -m tests.clients.on_hub .clients
 PYTEST_ARGS ?=
 # One more than two cores: tests wait for servers and processes.
 WORKERS ?= 3
@@ -37,11 +39,14 @@ test-transformers5: $(READY5)  ## run with transformers 5 what neither exports n
 
 test-clients: test-clients-python test-clients-node  ## open a published folder and its page in every client that people use
 
-test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5 and OpenVINO
+test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5, OpenVINO and what loads encoders of sentences
 	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py
+	$(ON_HUB) $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py
+	$(ON_HUB) $(VENV)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py -k onnx
 
 test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.js and, where there is one, in Chromium
 	FOLDER=.clients node --test tests/clients/node/folder.test.mjs
+	$(ON_HUB) node --test tests/clients/node/encoder.test.mjs
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_pages.py .clients $(dir $(NODE_CLIENTS))
 	FOLDER=.clients node --test tests/clients/node/page.test.mjs
 
@@ -77,7 +82,8 @@ $(READY5): pyproject.toml constraints-transformers5.txt
 $(READY_CLIENTS): constraints-clients.txt
 	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
 	$(PYTHON) -m venv $(VENV_CLIENTS)
-	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt torch sentence-transformers optimum-intel openvino nncf pytest
+	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt torch sentence-transformers optimum-intel openvino nncf \
+		langchain-huggingface llama-index-embeddings-huggingface mteb pytest
 	$(VENV_CLIENTS)/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 

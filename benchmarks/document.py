@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
@@ -31,6 +32,14 @@ COUNTERPARTS = {
     "ortquantizer-int8": ("onnx-int8-avx512-vnni", "onnx-int8"),
     "pytorch-int8": ("openvino-int8",),
     "ctranslate2-int8": ("openvino-int8",),
+}
+# Of encoders of sentences, by heading: a value of a row, and its form.
+SENTENCE_COLUMNS = {
+    "MiB": ("size_mib", "{:.1f}"),
+    "tokenizer, MiB": ("tokenizer_mib", "{:.1f}"),
+    "vectors' cosine to fp32, p1": ("vector_cosine_p1", "{:.4f}"),
+    "updates": ("updates", "{:,}"),
+    "minutes": ("training_minutes", "{:.0f}"),
 }
 GAINS = ("latency, ms", "×", "samples/s", "×")
 REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -292,6 +301,43 @@ def pruning_rows(report: Measurements) -> str:
     return f"{table(headings, rows)}\n{told}\n"
 
 
+def sentence_scores(report: Measurements) -> str:
+    """Scores of encoders of sentences on each task, with the size of each file and what its training took."""
+    derived = derive(report)
+    tasks = report.details["tasks"]
+    rows = [
+        [
+            row.case,
+            *(f"{score:.3f}" for score in (*row.values["best"].values(), row.values["mean_score"])),
+            *(_optional(row, name, form) for name, form in SENTENCE_COLUMNS.values()),
+        ]
+        for row in derived.rows
+    ]
+    mean = "S" if not report.details["absent"] else f"mean of {len(tasks)}"
+    return table(["case", *(f"`{task}`" for task in tasks), mean, *SENTENCE_COLUMNS], rows)
+
+
+def _optional(row: Row, name: str, form: str) -> str:
+    value = row.values.get(name)
+    return "" if value is None else form.format(value)
+
+
+def sentence_speed_rows(report: Measurements) -> str:
+    """Speed of encoders of sentences from texts to vectors."""
+    derived = derive(report)
+    lines = [[row.case, f"{row.values['size_mib']:.1f}", *_gains(row)] for row in derived.rows]
+    return table(["case", "MiB", "a text, ms", "×", "texts/s", "×"], lines) + _note_on_starts(derived)
+
+
+def cached_vectors_rows(report: Measurements) -> str:
+    """Updates a second with the teacher in each, and with its vectors computed before."""
+    rows = []
+    for row in report.rows:
+        low, high = row.values["ratio_range"]
+        rows.append([row.case, f"{row.values['updates_per_s']:.2f}", f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"])
+    return table(["case", "updates/s", "×"], rows)
+
+
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
@@ -307,6 +353,9 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("vocabulary", "rows"): vocabulary_rows,
     ("trimming", "rows"): trimming_rows,
     ("pruning", "rows"): pruning_rows,
+    ("sentences", "scores"): sentence_scores,
+    ("sentence_speed", "rows"): sentence_speed_rows,
+    ("cached_vectors", "rows"): cached_vectors_rows,
 }
 
 

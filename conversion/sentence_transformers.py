@@ -11,6 +11,8 @@ MODULES = [
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
 ]
 NORMALIZE = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
+# Readers in other languages take a mode that is not named for a mistake (text-embeddings-inference).
+POOLING_MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 
 
 def write_sentence_transformers_files(
@@ -25,9 +27,9 @@ def write_sentence_transformers_files(
     are not.
     """
     write_json(folder / "modules.json", [*MODULES, NORMALIZE] if sentences else MODULES)
-    pooling = "pooling_mode_cls_token" if sentences and sentences.pooling == "cls" else "pooling_mode_mean_tokens"
-    others = {"pooling_mode_mean_tokens": False} if pooling == "pooling_mode_cls_token" else {}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim, pooling: True, **others})
+    pooling = "cls_token" if sentences and sentences.pooling == "cls" else "mean_tokens"
+    modes = {f"pooling_mode_{mode}": mode == pooling for mode in POOLING_MODES}
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim, **modes})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     if sentences:
         prompts = {"query": sentences.query_prompt, "document": sentences.document_prompt or ""}

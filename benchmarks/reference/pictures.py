@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comparisons import ABLATED_STUDENT, Comparison
+from encoders import EncoderPoint, draw_encoders
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -47,7 +48,11 @@ FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVIN
 
 
 def write_pictures(
-    results: Sequence[Result], ablation: Mapping[str, Sequence[Comparison]], folder: Path
+    results: Sequence[Result],
+    ablation: Mapping[str, Sequence[Comparison]],
+    folder: Path,
+    encoders: Sequence[EncoderPoint],
+    measure: str,
 ) -> dict[str, str]:
     """Draw every picture for which there are results, and remove the others.
 
@@ -67,6 +72,14 @@ def write_pictures(
         ),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
         "ablation": (f"What {ABLATED_STUDENT} gains from each of its losses", draw_ablation(ablation)),
+        "encoders-size": (
+            "Score of encoders of sentences against the size of a file",
+            draw_encoders(encoders, measure, "size_mib"),
+        ),
+        "encoders-speed": (
+            "Score of encoders of sentences against their speed",
+            draw_encoders(encoders, measure, "speed"),
+        ),
     }
     for name, (_, picture) in drawn.items():
         path = folder / f"reference-{name}.png"

@@ -1,8 +1,9 @@
-"""docs/results.md and its pictures, made from what ``experiment.py`` has measured.
+"""docs/results.md and its pictures, made from what ``experiment.py`` has measured, and of encoders of sentences.
 
     python benchmarks/reference/report.py
 
-Models that were not run are left out and named.
+Models that were not run are left out and named. The encoders' scores (``encoder_results.py``) and speed
+(``benchmarks/inference/encoder_speed.py``) are left out where there is no file of them.
 """
 
 import argparse
@@ -13,12 +14,14 @@ from typing import Any
 
 import jinja2
 from comparisons import ABLATED, ABLATED_STUDENT, COMPARED, compare, corrected
+from encoders import EncoderPoint, encoder_points, encoder_table, measure_title
 from models import MODELS
 from pictures import write_pictures
 from results import TEACHER, Result, all_tasks, by_name, common_tasks, load_results
 from tables import comparison_tables, gain_table, goals_table, held_out_table, probe_table, size_table, tasks_table
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import write_text
 from distilrubert.evaluation.text.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results.md", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
-        page = render(load_results(options.results), options.output.parent / "images")
+        encoders = _encoders(options.results.parent)
+        page = render(load_results(options.results), options.output.parent / "images", *encoders)
         write_text(options.output, page)
     except UserError as error:
         print(f"report.py: {error}", file=sys.stderr)
@@ -46,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def render(results: Sequence[Result], images: Path) -> str:
+def render(
+    results: Sequence[Result], images: Path, encoders: Sequence[EncoderPoint] = (), encoder_measure: str = ""
+) -> str:
     """The page; its pictures are drawn into the folder."""
     named, common = by_name(results), common_tasks(results)
     ablation = {
@@ -83,9 +89,26 @@ def render(results: Sequence[Result], images: Path) -> str:
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
         size_table=size_table(results),
         ablation_tables=comparison_tables(("Loss",), ablation),
-        pictures=write_pictures(results, {loss: found for (loss,), found in corrected(ablation).items()}, images),
+        encoder_table=encoder_table(encoders) if encoders else None,
+        encoder_measure=encoder_measure,
+        pictures=write_pictures(
+            results,
+            {loss: found for (loss,), found in corrected(ablation).items()},
+            images,
+            encoders,
+            encoder_measure,
+        ),
         notes=NOTES.read_text(encoding="utf-8").strip(),
     )
+
+
+def _encoders(folder: Path) -> tuple[list[EncoderPoint], str]:
+    """The encoders of sentences and what their score is; none where their scores are not there."""
+    scores, speeds = folder / "sentences.json", folder / "sentence_speed.json"
+    if not scores.exists():
+        return [], ""
+    measured = Measurements.load(scores)
+    return encoder_points(measured, Measurements.load(speeds) if speeds.exists() else None), measure_title(measured)
 
 
 def _circumstances(results: Sequence[Result]) -> dict[str, Any]:

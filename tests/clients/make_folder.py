@@ -1,11 +1,14 @@
 """Make a published folder and what clients must find in it: ``python make_folder.py FOLDER``.
 
-FOLDER/tiny is the model repository of a tiny student, FOLDER/tokenizers has a trimmed tokenizer of each kind.
-FOLDER/expected.json has the mean-pooled vectors of sentences, the folder's least cosine for each precision, and the ids
-that each tokenizer gives to texts.
+FOLDER/tiny is the model repository of a tiny student, FOLDER/encoder that of an encoder of sentences with prompts,
+FOLDER/tokenizers has a trimmed tokenizer of each kind. FOLDER/expected.json has the mean-pooled vectors of sentences,
+normalised and with each prompt for the encoder, the folders' least cosine for each precision, and the ids that each
+tokenizer gives to texts.
 """
 
+import dataclasses
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.modeling.architecture import StudentArchitecture
+from distilrubert.modeling.sentence_modules import SentenceModules
 from distilrubert.modeling.student import Student, build_student, save_student
 from distilrubert.modeling.teacher import new_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer, student_tokenizer
@@ -23,11 +27,22 @@ from distilrubert.modeling.trimming import count_needed, trim_tokenizer
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 MAKERS = runpy.run_path(str(Path(__file__).parents[1] / "sample_tokenizers.py"))["KINDS"]
+PROMPTS = {"query": "Кто: ", "document": "Это: "}
 # What normalisers rewrite, and what a vocabulary of sentences does not know.
 HARD = ["ﬁn ①\u3000и\u0306од", "Смех 😀, 漢字 и ꙮ", "  два  пробела ", "е\u0308ж\tи Å½"]
 ALL_FILES = ConversionSettings(
     onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64", "masked-lm-int8"], openvino=["fp32", "int8"]
 )
+ENCODER_FILES = ALL_FILES.model_copy(update={"onnx": ["fp32", "int8"]})
+CARD = """\
+---
+language: ru
+license: apache-2.0
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+---
+# A tiny encoder of sentences
+"""
 
 
 def main(folder: Path) -> None:
@@ -44,11 +59,23 @@ def main(folder: Path) -> None:
     student = build_student(teacher, StudentArchitecture(layers=2))
     save_student(student, folder / "student")
     convert(folder / "student", folder / "tiny", ALL_FILES, sentences, sentences)
+    encoder = build_student(dataclasses.replace(teacher, model=teacher.model.base_model), StudentArchitecture(layers=2))
+    save_student(encoder, folder / "encoder-student")
+    prompted = [prompt + sentence for prompt in PROMPTS.values() for sentence in sentences]
+    modules = SentenceModules("mean", PROMPTS["query"], PROMPTS["document"])
+    convert(folder / "encoder-student", folder / "encoder", ENCODER_FILES, prompted, prompted, modules)
+    (folder / "encoder" / "README.md").write_text(CARD, encoding="utf-8")
     # Cut texts are left out: transformers.js cuts off the last special token with the rest.
-    short = [text for text in sentences if len(student.tokenizer(text, verbose=False).input_ids) <= 64][:8]
+    length = 64 - max(len(student.tokenizer(prompt).input_ids) for prompt in PROMPTS.values())
+    short = [text for text in sentences if len(student.tokenizer(text, verbose=False).input_ids) <= length][:8]
     expected = {
         "sentences": short,
         "vectors": [_pooled(student, sentence) for sentence in short],
+        "prompts": PROMPTS,
+        "prompted_vectors": {
+            kind: [_normalised(_pooled(encoder, prompt + sentence)) for sentence in short]
+            for kind, prompt in PROMPTS.items()
+        },
         "least_cosine": {"fp32": 0.99999, "bf16": 0.999, "int8": 0.97},
         "texts": [*sentences, *HARD],
         "ids": {kind: _ids(folder / "tokenizers" / kind, kind, sentences) for kind in MAKERS},
@@ -70,6 +97,11 @@ def _pooled(student: Student, sentence: str) -> list[float]:
     inputs = student.tokenizer(sentence, truncation=True, return_tensors="pt")
     vector: list[float] = student.model.base_model(**inputs).last_hidden_state[0].mean(dim=0).tolist()
     return vector
+
+
+def _normalised(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector)
+    return [value / length for value in vector]
 
 
 if __name__ == "__main__":
