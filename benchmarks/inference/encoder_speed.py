@@ -124,9 +124,10 @@ class EncoderWorker:
 
 
 def student_cases(name: str, folder: Path) -> list[Case]:
-    """The files of a student that run here, each number format of OpenVINO by itself."""
-    formats = [entry for entry in FORMATS.values() if entry.task is None and entry.runs_here and entry.is_in(folder)]
-    found = measured_cases(formats, Environment.capture().instruction_sets)
+    """A student's checkpoint and the int8 files that run here, each number format of OpenVINO by itself."""
+    formats = [CHECKPOINT, *(entry for entry in FORMATS.values() if entry.precision == "int8" and entry.task is None)]
+    present = [entry for entry in formats if entry.runs_here and entry.is_in(folder)]
+    found = measured_cases(present, Environment.capture().instruction_sets)
     if not found:
         raise UserError(f"{folder}: has no file of a model")
     return [_case(f"{name}-{case.name}", folder, case) for case in found]
