@@ -99,7 +99,8 @@ class StudentArchitecture(Section):
     )
     vocabulary: VocabularySettings | None = Field(
         None,
-        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-5k: trained), else the teacher's.",
+        description="A smaller vocabulary; null takes that of the preset (tiny, tiny-256, tiny-5k: trained), else the "
+        "teacher's.",
     )
 
     @model_validator(mode="after")

@@ -171,8 +171,9 @@ def _init(parser: Parser) -> None:
     )
     parser.add_argument("--purpose", choices=["mlm", "sentences"], help=said)
     said = (
-        "place in the family: base and small have fewer layers, tiny and tiny-5k are narrower too, with a vocabulary "
-        "of their own (default: base)"
+        "place in the family: base and small have fewer layers, narrow is base with a third of the feed-forward "
+        "units, slim is half as wide; tiny, tiny-256 and tiny-5k are narrower still, with vocabularies of their "
+        "own (default: base)"
     )
     parser.add_argument("--size", choices=list(typing.get_args(PresetName)), default="base", help=said)
     said = "ISO 639 code of the student's language (default: that of the teacher's card, else that of the texts)"

@@ -17,7 +17,7 @@ from distilrubert.model_card.card_settings import MASK
 from distilrubert.model_card.examples import examples_in
 from distilrubert.model_card.formatting import short_count
 from distilrubert.model_card.hub_rules import LICENSES
-from distilrubert.modeling.architecture import PRESETS, PresetName, inner_width
+from distilrubert.modeling.architecture import PRESETS, PRUNED_PRESETS, PresetName, inner_width
 from distilrubert.modeling.families import family_of, longest_input
 from distilrubert.modeling.scripts import is_of_scripts
 from distilrubert.modeling.sentence_modules import SentenceModules
@@ -31,7 +31,7 @@ Purpose = Literal["mlm", "sentences"]
 Values = dict[str, Any]
 
 # The teacher of the presets.
-PRESET_TEACHER_WIDTH = 768
+PRESET_TEACHER_WIDTH, PRESET_TEACHER_INNER = 768, 3072
 LONGEST, LONGEST_SENTENCE = 512, 128
 SMALL_CORPUS_TEXTS, SMALL_CORPUS_TOKENS = 20_000, 3_000_000
 MINIMAL_UPDATES = 1_000
@@ -180,7 +180,8 @@ class Choices:
     @property
     def _layers(self) -> int:
         of_teacher = int(self.teacher.config.num_hidden_layers)
-        return min(PRESETS[self.size]["layers"], -(-of_teacher // 2) if self.size == "base" else of_teacher)
+        layers = PRESETS[self.size]["layers"]
+        return min(layers, -(-of_teacher // 2) if layers == PRESETS["base"]["layers"] else of_teacher)
 
     @property
     def _is_narrow(self) -> bool:
@@ -199,7 +200,9 @@ class Choices:
         if self.purpose == "sentences" and not family_of(config).has_windows:
             values["initialise_from"] = [(k + 1) * config.num_hidden_layers // layers - 1 for k in range(layers)]
             self._say("student", "Each starts from the last teacher layer of its share.")
-        if self._is_narrow:
+        if self.size in PRUNED_PRESETS and self.purpose == "mlm":
+            values |= self._pruned()
+        elif self._is_narrow:
             values |= self._narrow()
         if size := self._trained_size():
             values["vocabulary"] = {"train": {"size": size}}
@@ -221,6 +224,17 @@ class Choices:
         hidden = min(dim * preset["hidden_dim"] // preset["dim"], inner_width(config))
         self._say("student", f"About a third as wide as the teacher ({config.hidden_size}).")
         return {"dim": dim, "heads": heads, "hidden_dim": hidden}
+
+    def _pruned(self) -> Values:
+        """The same shares of the teacher as in the family, with heads as wide as the teacher's."""
+        config, preset = self.teacher.config, PRESETS[self.size]
+        heads, values = config.num_attention_heads, {}
+        if "dim" in preset:
+            kept = max(1, round(heads * preset["dim"] / PRESET_TEACHER_WIDTH))
+            values = {"dim": kept * (config.hidden_size // heads), "heads": kept}
+        hidden = max(1, inner_width(config) * preset["hidden_dim"] // PRESET_TEACHER_INNER)
+        self._say("student", "Of heads, feed-forward units and width those stay that change predictions most.")
+        return {**values, "hidden_dim": hidden, "prune": {}}
 
     def _kept_tokens(self) -> Values | None:
         """What stays of a vocabulary that is mostly of other scripts than the corpus; None to keep all of it."""

@@ -100,6 +100,17 @@ def test_the_shape_follows_the_teacher(
         made = choices(teacher, unigram, sentences, "tiny-5k").recipe()["student"]
         expected = {"layers": 3, "dim": dim, "heads": 12, "hidden_dim": hidden}
         assert made == {**expected, "vocabulary": {"train": {"size": 5_031}}}
+    for size, expected in (
+        ("slim", {"layers": 6, "dim": 192, "heads": 6, "hidden_dim": 768}),
+        ("narrow", {"layers": 6, "hidden_dim": 512}),
+        (
+            "tiny-256",
+            {"layers": 3, "dim": 128, "heads": 4, "hidden_dim": 384, "vocabulary": {"train": {"size": 30_522}}},
+        ),
+    ):
+        made = choices(teacher, unigram, sentences, size).recipe()
+        assert made["student"] == {**expected, "prune": {}}
+        assert ("cosine" in made["distillation"]["weights"]) == (size == "narrow")
     shallow = XLMRobertaConfig(**sizes | {"num_hidden_layers": 3})
     assert choices(shallow, unigram, sentences).recipe()["student"]["layers"] == 2
 
