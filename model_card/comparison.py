@@ -30,7 +30,8 @@ from distilrubert.model_card.inputs import CardInput, read_card_input
 from distilrubert.model_card.scores import Score, Value, have_vocabularies_of_their_own, main_scores
 from distilrubert.model_card.tables import NO_VALUE, Table
 
-COLOURS = (BLUE, ORANGE, GREEN, PINK, RED)
+# Those that are dark enough for text first.
+COLOURS = (BLUE, RED, GREEN, PINK, ORANGE)
 MARKERS = {"pytorch": "o", "onnx": "s", "openvino": "^"}
 NOT_SET = "not set"
 TEACHER, STUDENT = "teacher", "student"

@@ -16,7 +16,7 @@ from distilrubert.pipeline.engine import bring_up_to_date, states_of
 from distilrubert.pipeline.estimates import Estimate, estimate
 from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.hub.connection import connect
-from distilrubert.pipeline.hub.files import folder_as_json, render_folder
+from distilrubert.pipeline.hub.files import folder_as_json, render_folder, require_model
 from distilrubert.pipeline.hub.plan import PushPlan, plan_push, render_plan
 from distilrubert.pipeline.hub.preflight import preflight
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, require_target
@@ -84,10 +84,7 @@ def push(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     settings = validated(PublishSettings, given(options, PublishSettings))
     require_target(settings)
-    if not (folder / "config.json").is_file():
-        if (folder / "hub" / "config.json").is_file():
-            raise UserError(f"{folder}: is a run directory; name the folder to publish: {folder / 'hub'}")
-        raise UserError(f"{folder}: holds no model to publish: there is no config.json")
+    require_model(folder)
     return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
 
 

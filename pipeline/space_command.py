@@ -4,10 +4,12 @@ import argparse
 
 from distilrubert.model_card.space.demo_page import LIBRARY_FOLDER, write_page
 from distilrubert.model_card.space.library import CDN
+from distilrubert.pipeline.hub.files import require_model
 
 
 def space(options: argparse.Namespace) -> None:
     """Write the page of a model repository, with the model beside it."""
+    require_model(options.folder)
     write_page(options.folder, options.output, offline_assets=options.offline_assets)
     library = f"in {LIBRARY_FOLDER}/" if options.offline_assets else f"loaded from {CDN}"
     print(

@@ -73,7 +73,7 @@ async function loadModel(library) {
     loadTokenizer(library, report),
     library.AutoModel.from_pretrained(id, options),
   ]);
-  return { tokenizer, model, page, bytes: total };
+  return { tokenizer, model, page, Tensor: library.Tensor, bytes: total };
 }
 
 async function load() {

@@ -1,6 +1,6 @@
 // What a model does with a text: one function for each task that the page can show.
 //
-// Each gets the text and { tokenizer, model, page } and returns groups of bars, { bars: [{ title, rows }] } with rows
+// Each gets the text and { tokenizer, model, page, Tensor } and returns groups of bars, { bars: [{ title, rows }] } with rows
 // { label, share } or { label, cosine }, or a text in parts, { spans: [{ text, label, share }] }. A Hint is for the
 // visitor to read.
 
@@ -37,14 +37,15 @@ async function classify(text, { tokenizer, model }) {
 }
 
 // The first token of a word carries its tag, as in fine-tuning.
-async function tag(text, { tokenizer, model }) {
+async function tag(text, { tokenizer, model, Tensor }) {
   const words = [...text.matchAll(WORDS)];
   const plain = { add_special_tokens: false, return_tensor: false };
-  const pieces = words.map(([word]) => tokenizer(word, plain).input_ids);
+  // Byte-level tokens have the space before a word in them, and other tokenizers do not mind it: as in fine-tuning.
+  const pieces = words.map(([word], index) => tokenizer(index ? ` ${word}` : word, plain).input_ids);
   const [start, end] = outerTokens(tokenizer);
   const kept = fitting(pieces, tokenizer.model_max_length - start.length - end.length);
   const ids = [...start, ...pieces.slice(0, kept).flat(), ...end];
-  const { logits } = await model(await batchOf(ids, model));
+  const { logits } = await model(batchOf(ids, Tensor));
   let place = start.length;
   const tagged = words.slice(0, kept).flatMap(([word], index) => {
     const [best] = pieces[index].length ? likeliest(row(logits, place)) : [];
@@ -82,8 +83,7 @@ function fitting(pieces, limit) {
   return over < 0 ? pieces.length : over;
 }
 
-async function batchOf(ids, model) {
-  const { Tensor } = await import("@huggingface/transformers");
+function batchOf(ids, Tensor) {
   const tensor = (values) => new Tensor("int64", BigInt64Array.from(values, BigInt), [1, ids.length]);
   return { input_ids: tensor(ids), attention_mask: tensor(ids.map(() => 1)) };
 }

@@ -118,6 +118,20 @@ def differing_files(local: Mapping[str, FileDigest], remote: Mapping[str, RepoFi
     return [path for path, digest in local.items() if path not in remote or not digest.matches(remote[path])]
 
 
+def require_model(folder: Path) -> None:
+    """Refuse what is no folder with a model.
+
+    Raises:
+        UserError: if it is none; a run directory is told where its model is.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if not (folder / "config.json").is_file():
+        if (folder / "hub" / "config.json").is_file():
+            raise UserError(f"{folder}: is a run directory; name the model repository in it: {folder / 'hub'}")
+        raise UserError(f"{folder}: holds no model: there is no config.json")
+
+
 def render_folder(folder: Path) -> str:
     """The files of a folder for a person, one line each.
 

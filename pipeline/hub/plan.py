@@ -10,6 +10,7 @@ from huggingface_hub.hf_api import RepoFile
 from distilrubert.common.errors import printable
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
 from distilrubert.model_card.inputs import REPORTS
+from distilrubert.model_card.space.demo_page import MODEL_FOLDER
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -156,7 +157,12 @@ def plan_push(folder: Path, settings: PublishSettings, connection: HubConnection
         creates_branch=settings.revision not in branches,
         creates_tag=False,
         pull_request=None,
-        files=_planned_files(digests, {} if parent is None else read_tree(connection, parent), settings),
+        files=_planned_files(
+            digests,
+            {} if parent is None else read_tree(connection, parent),
+            settings,
+            is_page=connection.repo_type == "space",
+        ),
     )
     if settings.create_pr and plan.changes:
         number, _ = find_same_pull_request(plan, connection) or (None, None)
@@ -210,7 +216,7 @@ def _origin(plan: PushPlan) -> str:
 
 
 def _planned_files(
-    digests: dict[str, FileDigest], tree: dict[str, RepoFile], settings: PublishSettings
+    digests: dict[str, FileDigest], tree: dict[str, RepoFile], settings: PublishSettings, *, is_page: bool
 ) -> tuple[PlannedFile, ...]:
     differing = set(differing_files(digests, tree))
 
@@ -223,7 +229,10 @@ def _planned_files(
     files += [
         PlannedFile(path, "delete", tree[path].size, None)
         for path in tree.keys() - digests.keys() - HUB_FILES
-        if settings.prune or (WEIGHTS in differing and _is_made_with_weights(path))
+        if settings.prune
+        or (WEIGHTS in differing and _is_made_with_weights(path))
+        # The copy of a model that a page does not load, as it once was private, is of no use to anybody.
+        or (is_page and path.startswith(f"{MODEL_FOLDER}/"))
     ]
     return tuple(sorted(files, key=lambda file: file.path))
 

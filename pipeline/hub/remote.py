@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from distilrubert.common.hub_failures import status_of
 from distilrubert.pipeline.hub.connection import HubConnection, quiet_unless_terminal
@@ -60,13 +60,17 @@ def read_tree(connection: HubConnection, commit: str) -> dict[str, RepoFile]:
     return connection.call("reading the list of files", request)
 
 
-def read_history(connection: HubConnection, revision: str) -> list[str]:
+def read_commits(connection: HubConnection, revision: str) -> list[GitCommitInfo]:
     """The commits of a revision, newest first."""
-    commits = connection.call(
+    return connection.call(
         "reading the history",
         lambda: connection.api.list_repo_commits(connection.repo_id, repo_type=connection.repo_type, revision=revision),
     )
-    return [commit.commit_id for commit in commits]
+
+
+def read_history(connection: HubConnection, revision: str) -> list[str]:
+    """The ids of the commits of a revision, newest first."""
+    return [commit.commit_id for commit in read_commits(connection, revision)]
 
 
 def read_text(connection: HubConnection, commit: str, path: str) -> str:

@@ -14,10 +14,13 @@ import sys
 from pathlib import Path
 
 import torch
+from datasets import Dataset
+from transformers import AutoTokenizer
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
+from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.sentence_modules import SentenceModules
 from distilrubert.modeling.student import Student, build_student, save_student
@@ -30,6 +33,7 @@ MAKERS = runpy.run_path(str(Path(__file__).parents[1] / "sample_tokenizers.py"))
 PROMPTS = {"query": "Кто: ", "document": "Это: "}
 # What normalisers rewrite, and what a vocabulary of sentences does not know.
 HARD = ["ﬁn ①\u3000и\u0306од", "Смех 😀, 漢字 и ꙮ", "  два  пробела ", "е\u0308ж\tи Å½"]
+WORDS = ["Анна", "Петрова", "живёт", "в", "Москве", ",", "да", "!"]
 ALL_FILES = ConversionSettings(
     onnx=["fp32", "int8", "int8-avx2", "int8-avx512-vnni", "int8-arm64", "masked-lm-int8"], openvino=["fp32", "int8"]
 )
@@ -78,8 +82,10 @@ def main(folder: Path) -> None:
         },
         "least_cosine": {"fp32": 0.99999, "bf16": 0.999, "int8": 0.97},
         "texts": [*sentences, *HARD],
+        "words": WORDS,
         "ids": {kind: _ids(folder / "tokenizers" / kind, kind, sentences) for kind in MAKERS},
     }
+    expected["word_ids"] = {kind: _ids_of_words(folder / "tokenizers" / kind) for kind in MAKERS}
     (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
 
 
@@ -89,6 +95,14 @@ def _ids(folder: Path, kind: str, sentences: list[str]) -> list[list[int]]:
     made = student_tokenizer(trim_tokenizer(whole, count_needed(whole, sentences[::2])))
     save_tokenizer(made, folder)
     ids: list[list[int]] = made([*sentences, *HARD], verbose=False)["input_ids"]
+    return ids
+
+
+def _ids_of_words(folder: Path) -> list[int]:
+    """The ids of a sentence in words, as fine-tuning of a tagger gives them."""
+    rows = Dataset.from_dict({"tokens": [WORDS], "tags": [[0] * len(WORDS)]})
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids: list[int] = KINDS["token-classification"].encode(rows, tokenizer, 64)["input_ids"][0]
     return ids
 
 

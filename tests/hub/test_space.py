@@ -15,7 +15,7 @@ from distilrubert.pipeline.hub.space import SpacePublisher
 from .conftest import HASTY
 from .faults import Fault
 from .server import LocalHub
-from .storage import NEW_SPACE, Entry, Repository
+from .storage import NEW_SPACE, Commit, Entry, Repository
 from .survival import ONCE, PATIENT, hurried
 
 GRAPH = "onnx/masked_lm_quantized.onnx"
@@ -103,6 +103,36 @@ def test_a_private_model_has_a_private_space_that_needs_nothing_else(
     assert space.tree().keys() == PAGE | COPIED | {".gitattributes"}
     assert content_of(local_hub, space, f"model/{GRAPH}") == b"a graph"
     assert page_of(local_hub, space)["model"]["local"] is True  # type: ignore[index]
+
+
+def test_the_copy_of_a_model_goes_when_it_becomes_public(
+    local_hub: LocalHub, space_target: PublishSettings, shown: Path
+) -> None:
+    space = publish_both(local_hub, shown, space_target.model_copy(update={"private": True}))
+    space.commit("main", {**space.tree(), "notes.txt": Entry(b"theirs")}, space.branches["main"], "notes", "me")
+    for name in ("me/demo", "spaces/me/demo"):
+        local_hub.storage.repositories[name].private = False
+    assert publish_both(local_hub, shown, space_target).tree().keys() == PAGE | {".gitattributes", "notes.txt"}
+    assert page_of(local_hub, space)["model"]["local"] is False  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("title", "files"),
+    [
+        ("Super-squash branch 'main' using huggingface_hub", NEW_SPACE),
+        ("initial commit", {**NEW_SPACE, "app.py": b"theirs"}),
+    ],
+)
+def test_a_squashed_space_is_not_a_new_one(
+    local_hub: LocalHub, space_target: PublishSettings, shown: Path, title: str, files: dict[str, bytes]
+) -> None:
+    space = local_hub.storage.create("spaces/me/demo", "me")
+    squashed = Commit({path: Entry(content) for path, content in files.items()}, None, title, "me")
+    space.commits[squashed.oid] = squashed
+    space.branches["main"] = squashed.oid
+    with pytest.raises(UserError, match="Space me/demo exists and is not a page of this model"):
+        publish_both(local_hub, shown, space_target)
+    assert space.branches["main"] == squashed.oid
 
 
 def test_a_space_that_waits_for_its_page_gets_it(

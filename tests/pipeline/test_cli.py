@@ -82,7 +82,10 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["benchmark", ".", "--output", f"{__file__}/x.json"], "is no folder that can be written to"),
         (["convert", "./none", "--output", "out", "--onnx"], "./none: there is no such folder"),
         (["convert", ".", "--output", "out", "--onnx"], "config.json is missing"),
-        (["push", ".", "--repo-id", "me/demo"], "holds no model to publish: there is no config.json"),
+        (["push", ".", "--repo-id", "me/demo"], "holds no model: there is no config.json"),
+        (["push", "nowhere", "--repo-id", "me/demo"], "nowhere: there is no such folder"),
+        (["space", "nowhere", "--output", "out"], "nowhere: there is no such folder"),
+        (["space", ".", "--output", "out"], "holds no model: there is no config.json"),
         (["evaluate", ".", "--task", "rusentimen", "--output", "x.json"], "rusentiment"),
         (
             ["evaluate", ".", "--task", "t", "--output", "o", "--processes", "0"],

@@ -255,7 +255,7 @@ def test_a_finished_folder_is_published_without_what_it_was_made_from(hub, local
     copy = shutil.copytree(hub, tmp_path / "elsewhere/hub")
     target = ["--repo-id", "me/pushed", "--endpoint", local_hub.endpoint]
     assert main(["push", str(tmp_path / "elsewhere"), *target]) == 2
-    assert f"name the folder to publish: {copy}" in capsys.readouterr().err
+    assert f"name the model repository in it: {copy}" in capsys.readouterr().err
     assert main(["push", str(copy), *target, "--no-push"]) == 0
     assert "me/pushed" not in local_hub.storage.repositories
     assert main(["push", str(copy), *target]) == 0

@@ -1,13 +1,17 @@
 // The published folder in transformers.js; FOLDER as make_folder.py left it.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import test from "node:test";
-import { AutoTokenizer, env, pipeline } from "@huggingface/transformers";
+import { pathToFileURL } from "node:url";
+import { AutoTokenizer, Tensor, env, pipeline } from "@huggingface/transformers";
 
 const folder = resolve(process.env.FOLDER);
 env.allowRemoteModels = false;
 env.localModelPath = folder;
+// Node takes it for a module by this name only.
+copyFileSync(new URL("../../../model_card/space/tasks.js", import.meta.url), `${folder}/tasks.mjs`);
+const { TASKS } = await import(pathToFileURL(`${folder}/tasks.mjs`));
 const expected = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
 
 function cosine(a, b) {
@@ -31,5 +35,22 @@ for (const [kind, ids] of Object.entries(expected.ids)) {
   test(`ids of a ${kind} tokenizer`, async () => {
     const tokenizer = await AutoTokenizer.from_pretrained(`tokenizers/${kind}`);
     assert.deepEqual(expected.texts.map((text) => tokenizer.encode(text)), ids);
+  });
+}
+
+for (const [kind, ids] of Object.entries(expected.word_ids)) {
+  test(`words of a tagger with a ${kind} tokenizer`, async () => {
+    const tokenizer = await AutoTokenizer.from_pretrained(`tokenizers/${kind}`);
+    let seen;
+    const predict = async ({ input_ids }) => {
+      seen = [...input_ids.data].map(Number);
+      return { logits: { dims: [1, seen.length, 1], data: new Float32Array(seen.length) } };
+    };
+    const model = Object.assign(predict, { config: {} });
+    // Without white space, too, each word is tokenised as one of its own.
+    await TASKS["token-classification"](expected.words.join(" "), { tokenizer, model, Tensor });
+    assert.deepEqual(seen, ids);
+    await TASKS["token-classification"](expected.words.join(" ").replace(" ,", ","), { tokenizer, model, Tensor });
+    assert.deepEqual(seen, ids);
   });
 }
