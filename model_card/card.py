@@ -11,7 +11,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import atomic_file, write_json, write_text
 from distilrubert.model_card.card_facts import facts_of
-from distilrubert.model_card.card_pictures import write_pictures
 from distilrubert.model_card.card_view import FILTERS, view_of
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
@@ -49,6 +48,9 @@ def write_card(run_folder: Path, hub: Path | None = None, endpoint: str | None =
     Raises:
         UserError: if the recipe or the model is missing or a file cannot be read or written.
     """
+    # matplotlib takes a second to import, and most commands draw nothing.
+    from distilrubert.model_card.card_pictures import write_pictures
+
     facts, hub = facts_of(run_folder, endpoint), hub or run_folder / "hub"
     for name in REPORTS:
         source, target = run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json"

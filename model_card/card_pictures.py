@@ -32,14 +32,6 @@ from distilrubert.model_card.scores import Score, main_scores
 RUNTIME_COLOURS = dict(zip(RUNTIMES, (BLUE, RED, GREEN), strict=True))
 
 
-# Alternative text by the file's name in assets/.
-PICTURES = {
-    "speed.png": "Speed against size of the teacher and of each published file",
-    "training.png": "Losses over the tokens of the distillation",
-    "quality.png": "Scores of teacher and student on each task, with error bars",
-}
-
-
 def write_pictures(run: CardInput, folder: Path) -> None:
     """Draw every picture whose report is there; remove the others."""
     drawn = {

@@ -5,7 +5,6 @@ from typing import Any
 
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Environment, Measurements
-from distilrubert.model_card.card_pictures import PICTURES
 from distilrubert.model_card.cases import Case, stored_in_16_bits
 from distilrubert.model_card.citation import describe_method, model_entry
 from distilrubert.model_card.formatting import count, duration, escape, listing, number, short_count
@@ -19,6 +18,13 @@ from distilrubert.model_card.scores import (
     task_scores,
 )
 from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table, suite_table
+
+# Alternative text by the file's name in assets/.
+PICTURES = {
+    "speed.png": "Speed against size of the teacher and of each published file",
+    "training.png": "Losses over the tokens of the distillation",
+    "quality.png": "Scores of teacher and student on each task, with error bars",
+}
 
 
 def view_of(run: CardInput) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.model_card.card_pictures import PICTURES, draw_quality, draw_speed, draw_training, write_pictures
+from distilrubert.model_card.card_pictures import draw_quality, draw_speed, draw_training, write_pictures
+from distilrubert.model_card.card_view import PICTURES
 from distilrubert.model_card.drawing import PIXELS_PER_INCH
 from distilrubert.model_card.inputs import CardInput
 
