@@ -318,6 +318,7 @@ def test_models_are_made_measured_and_skipped_when_done(
         "conversion={}",
         "evaluation.finetuning={train_limit: 40, epochs: 1, learning_rates: [1.0e-3]}",
         "evaluation.intrinsic={sequences: 5, sentences: 2}",
+        "evaluation.speed={sequence_length: 16, starts: 1, minimum_time_s: 0}",
     ]
     command = [sys.executable, REFERENCE / "experiment.py", "--only", "base-scratch", "small", "--updates", "2"]
     command += ["--tasks", str(REFERENCE.parents[1] / "recipes/demo/intents.yaml"), "--seeds", "1"]

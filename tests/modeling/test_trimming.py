@@ -358,13 +358,16 @@ def test_the_real_vocabulary_on_the_whole_corpus(
     others = [text for number, text in enumerate(real_texts) if number % 50]
     counts, its_counts = count_needed(real_tokenizer, others), count_needed(real_tokenizer, held_out)
     for minimum_count, size, changes, its_changes in (
-        (1, 57_560, (0, 0), (163, 133)),
+        (1, 57_560, None, (163, 133)),
         (5, 39_285, (38_134, 27_790), (1_101, 756)),
     ):
         settings = TrimSettings(minimum_count=minimum_count)
         trimmed = trim_tokenizer(real_tokenizer, counts + its_counts, settings)
         assert len(trimmed) == size
-        found = measure_resplit(real_tokenizer, trimmed, real_texts)
-        assert (found.tokens, found.texts, found.dropped, found.changed) == (7_755_418, 257_888, *changes)
+        if changes is None:
+            assert measure_resplit(real_tokenizer, trimmed, real_texts[::20]).changed == 0
+        else:
+            found = measure_resplit(real_tokenizer, trimmed, real_texts)
+            assert (found.tokens, found.texts, found.dropped, found.changed) == (7_755_418, 257_888, *changes)
         beside = measure_resplit(real_tokenizer, trim_tokenizer(real_tokenizer, counts, settings), held_out)
         assert (beside.tokens, beside.texts, beside.dropped, beside.changed) == (152_950, 5_158, *its_changes)

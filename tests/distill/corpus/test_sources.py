@@ -272,7 +272,12 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
     ]
     with DatasetHub([{"id": n, "text": text} for n, text in enumerate(TEXTS)]) as hub:
         streamed, downloaded, *errors = read_from_hub(tmp_path, sources, HF_ENDPOINT=hub.endpoint)
-    assert streamed == downloaded == TEXTS
+        [prepared] = tmp_path.glob("datasets/**/*.arrow")
+        before = prepared.stat()
+        [again] = read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_ENDPOINT=hub.endpoint)
+    assert streamed == downloaded == again == TEXTS
+    # It is prepared once.
+    assert (prepared.stat().st_ino, prepared.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     expected = [
         "me/talk: no column 'body'; there are id, text",
         "me/talk: column 'id' holds int; text is needed",
@@ -281,17 +286,6 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
     ]
     for error, beginning in zip(errors, expected, strict=True):
         assert error.startswith(beginning)
-
-
-@pytest.mark.slow
-def test_a_data_set_is_prepared_once(tmp_path: Path) -> None:
-    with DatasetHub([{"id": n, "text": text} for n, text in enumerate(TEXTS)]) as hub:
-        read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_ENDPOINT=hub.endpoint)
-        [prepared] = tmp_path.glob("datasets/**/*.arrow")
-        before = prepared.stat()
-        [again] = read_from_hub(tmp_path, [{"dataset": "me/talk"}], HF_ENDPOINT=hub.endpoint)
-    assert again == TEXTS
-    assert (prepared.stat().st_ino, prepared.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.slow

@@ -25,6 +25,15 @@ from distilrubert.modeling.student import build_student, save_student
 QUICK = SpeedSettings(
     sequence_length=16, batch_sizes=[1, 4], device="cpu", threads=1, starts=1, rounds=2, warmup=1, minimum_time_s=0
 )
+# A process that measures nothing: it starts at once, where one that loads PyTorch takes seconds.
+STAND_IN = (
+    "-c",
+    "from distilrubert.evaluation.speed.speed_worker import Worker, serve\n"
+    "class StandIn(Worker):\n"
+    "    def open(self, **_): return {}\n"
+    "    def measure(self, *, warmup, sequence_length, **_): return {'seconds': [sequence_length / 1000]}\n"
+    "serve(StandIn())",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,8 @@ def test_every_start_has_new_processes_and_the_cases_take_turns(student_folder, 
 
     monkeypatch.setattr(speed, "SpeedProcess", Watched)
     cases = [SpeedCase(name, student_folder, "pytorch-fp32") for name in ("a", "b")]
-    measured = measure_speed(cases, QUICK.model_copy(update={"starts": 3, "rounds": 2, "batch_sizes": [1]}))
+    settings = QUICK.model_copy(update={"starts": 3, "rounds": 2, "batch_sizes": [1]})
+    measured = measure_speed(cases, settings, STAND_IN)
     assert "".join(name for name, _, _ in asked) == "abbabaababba"
     assert len({pid for _, pid, _ in asked}) == 6
     # Every turn is warmed up, also the later ones of a start.
@@ -96,9 +106,10 @@ def test_the_report_survives_its_file(measured, tmp_path):
 
 def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, caplog):
     measured = measure_speed(
-        cases_of("student", student_folder), QUICK.model_copy(update={"sequence_length": 512, "rounds": 1})
+        cases_of("student", student_folder), QUICK.model_copy(update={"sequence_length": 512, "rounds": 1}), STAND_IN
     )
     assert measured.details["sequence_length"] == 64
+    assert measured.rows[0].values["batches"]["1"]["starts_s"] == [0.064]
     assert "64 tokens, not 512" in caplog.text
 
 
@@ -112,7 +123,7 @@ def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder, mon
 
     monkeypatch.setattr(speed, "SpeedProcess", Scripted)
     settings = QUICK.model_copy(update={"starts": 3, "rounds": 1, "batch_sizes": [1]})
-    measured = measure_speed([SpeedCase("a", student_folder, "pytorch-fp32")], settings)
+    measured = measure_speed([SpeedCase("a", student_folder, "pytorch-fp32")], settings, STAND_IN)
     assert measured["a"].values["batches"] == {"1": {"starts_s": [0.009, 0.018, 0.018], "passes": [54, 14, 13]}}
     assert derive(measured)["a"].values["latency_s"] == 0.018
 

@@ -238,7 +238,7 @@ def test_a_metric_that_the_definition_does_not_list_is_named(
     stated = copy.deepcopy(quality)
     figures = stated["student"].values["tasks"]["nouns"]
     figures["f1_macro"] = {"mean": 0.99, "std": 0.0, "values": [0.99, 0.99]}
-    statements = check_scores({"student": student_folder}, stated, noun_task, None, tmp_path, {}, processes=2)
+    statements = check_scores({"student": student_folder}, stated, noun_task, None, tmp_path, {})
     (statement,) = (statement for statement in statements if statement.quantity == "nouns: f1_macro")
     assert (statement.verdict, statement.stated) == ("not checked", 0.99)
     assert statement.reason == "the task's definition does not list this metric"
