@@ -15,6 +15,11 @@ ON_HUB = OMP_NUM_THREADS=1 FOLDER=.clients $(VENV)/bin/python -m tests.clients.o
 PYTEST_ARGS ?=
 # One more than two cores: tests wait for servers and processes.
 WORKERS ?= 3
+# Tests of pages and pictures, of the house and of the wheel meet no transformers.
+WITHOUT_MODELS := $(addprefix --ignore=,tests/benchmarks/test_reference_experiment.py tests/test_house.py tests/test_wheel.py) \
+	--ignore-glob='*/tests/model_card/test_ca*'
+# A file stays together, for what its tests share; slow files come first (tests/conftest.py).
+IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-transformers5 test-clients test-clients-python test-clients-node \
@@ -29,13 +34,13 @@ demo: $(READY)  ## distil, export, measure and card the demo model: runs/demo/hu
 	$(VENV)/bin/python publish.py
 
 test: $(READY)  ## run the tests; DISTILRUBERT_DATA=FOLDER adds those on the reference data
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(READY)  ## run the tests that neither export models nor are slow
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(IN_PARALLEL) -m "not export and not slow" $(PYTEST_ARGS)
 
 test-transformers5: $(READY5)  ## run with transformers 5 what neither exports nor is slow
-	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not export and not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV5)/bin/python -m pytest $(IN_PARALLEL) -m "not export and not slow" $(WITHOUT_MODELS) $(PYTEST_ARGS)
 
 test-clients: test-clients-python test-clients-node  ## open a published folder and its page in every client that people use
 

@@ -17,6 +17,8 @@ from distilrubert.modeling.teacher import Teacher, new_teacher, save_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A step of a tiny model takes less time than threads that share few cores wait for each other.
+torch.set_num_threads(1)
 # A script that starts the tests in the background leaves them deaf to Ctrl-C, and with them every program that a test
 # starts in order to interrupt it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -84,6 +86,19 @@ SENTENCES = [
     "Спокойной ночи, малыши.",
     "До завтра, друг мой, до завтра.",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that none of them is left to one process at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that is one for all processes of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
 
 @pytest.fixture(scope="session")

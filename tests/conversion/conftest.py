@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
@@ -40,7 +41,11 @@ def tiny_student_folder(tiny_student, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def converted(tiny_student_folder, sentences, tmp_path_factory) -> tuple[Path, Measurements]:
-    """The student with all files; tests do not write to it."""
-    output = tmp_path_factory.mktemp("converted") / "hub"
-    return output, convert(tiny_student_folder, output, ALL_FILES, sentences, sentences)
+def converted(tiny_student_folder, sentences, common_folder) -> tuple[Path, Measurements]:
+    """The student with all files, made once; tests do not write to it."""
+    report = common_folder / "converted.json"
+    output = common_folder / "converted" / "hub"
+    with FileLock(report.with_suffix(".lock")):
+        if not report.exists():
+            convert(tiny_student_folder, output, ALL_FILES, sentences, sentences).save(report)
+    return output, Measurements.load(report)

@@ -2,11 +2,9 @@
 
 import csv
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
 from distilrubert.modeling.architecture import StudentArchitecture
@@ -30,15 +28,6 @@ metrics: [accuracy, f1]
 licence: CC0-1.0
 source: these tests
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A step of a tiny model takes less time than threads' waiting for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from distilrubert.common.errors import UserError
 from distilrubert.pipeline.hub.connection import RetryPolicy, connect
@@ -38,15 +37,6 @@ NEVER = 10**6
 def victim() -> Iterator[Victim]:
     with Victim() as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Hundreds of tiny models are loaded here; threads of torch would only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trial(hub: LocalHub, model_folder: Path, tmp_path: Path, scenario: Scenario, victim: Victim | None = None) -> Trial:

@@ -23,8 +23,8 @@ from . import jobs
 from .jobs import PATIENCE_S, describe, kill_itself, refuse
 
 
-def test_jobs_share_the_threads() -> None:
-    torch.set_num_threads(4)
+def test_jobs_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     results = dict(run_all({name: partial(describe, name) for name in "abc"}, 2, "letters"))
     assert {key: name for key, (name, *_) in results.items()} == {"a": "a", "b": "b", "c": "c"}
     processes = {process for _, process, _ in results.values()}
