@@ -251,6 +251,7 @@ def _benchmark(parser: Parser) -> None:
     _add_field(parser, SpeedSettings, "sequence_length", "TOKENS")
     _add_field(parser, SpeedSettings, "batch_sizes", "N", option="--batch-size")
     _add_field(parser, SpeedSettings, "threads", "N")
+    _add_field(parser, SpeedSettings, "starts", "N")
     said = "cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)"
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help=said)
     _add_output(parser)
