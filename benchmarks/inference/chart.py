@@ -12,7 +12,9 @@ from distilrubert.common.measurements import Measurements
 COLOURS = {
     "pytorch": "#0072B2", "onnx": "#D55E00", "openvino": "#009E73", "peer": "#CC79A7", "teacher": "#5A5A5A",
 }  # fmt: skip
-MARKERS = {"base": "o", "small": "s", "tiny": "^", "tiny-5k": "v", "teacher": "D"}
+MARKERS = {
+    "base": "o", "small": "s", "slim": "P", "narrow": "X", "tiny": "^", "tiny-256": "<", "tiny-5k": "v", "teacher": "D",
+}  # fmt: skip
 
 
 def draw(report: Measurements, path: Path) -> None:

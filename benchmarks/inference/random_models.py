@@ -13,6 +13,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.conversion.writers import write_file
+from distilrubert.modeling.architecture import PRESETS
 from distilrubert.modeling.student import Student
 from distilrubert.modeling.wordpiece import train_wordpiece
 
@@ -31,7 +32,7 @@ class Shape:
     dim: int
     heads: int
     hidden_dim: int
-    vocabulary: int
+    vocabulary_size: int
 
     def gflop(self, length: int) -> float:
         """Arithmetic of the encoder for a sequence of `length` tokens: two for each multiplication with a weight."""
@@ -40,13 +41,8 @@ class Shape:
         return self.layers * length * 2 * (weights + attention) / 1e9
 
 
-FULL = {
-    "teacher": Shape(12, 768, 12, 3072, 119_547),
-    "base": Shape(6, 768, 12, 3072, 119_547),
-    "small": Shape(2, 768, 12, 3072, 119_547),
-    "tiny": Shape(3, 264, 12, 792, 30_522),
-    "tiny-5k": Shape(3, 264, 12, 792, 5_031),
-}
+TEACHER = {"layers": 12, "dim": 768, "heads": 12, "hidden_dim": 3072, "vocabulary_size": 119_547}
+FULL = {name: Shape(**TEACHER | sizes) for name, sizes in {"teacher": {}, **PRESETS}.items()}
 QUICK = {"teacher": Shape(2, 32, 2, 64, 500), "base": Shape(1, 32, 2, 64, 500)}
 
 
@@ -77,7 +73,7 @@ def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertToke
     pieces = sorted(
         (vocabulary := train_wordpiece(sentences, size=400).tokenizer.get_vocab()), key=vocabulary.__getitem__
     )
-    pieces += [f"[unused{index}]" for index in range(shape.vocabulary - len(pieces))]
+    pieces += [f"[unused{index}]" for index in range(shape.vocabulary_size - len(pieces))]
     (work / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return DistilBertTokenizerFast(str(work / "vocab.txt"), do_lower_case=False, model_max_length=512)
 
@@ -85,7 +81,7 @@ def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertToke
 def _teacher(shape: Shape) -> BertForMaskedLM:
     return BertForMaskedLM(
         BertConfig(
-            vocab_size=shape.vocabulary,
+            vocab_size=shape.vocabulary_size,
             num_hidden_layers=shape.layers,
             hidden_size=shape.dim,
             num_attention_heads=shape.heads,
@@ -97,7 +93,7 @@ def _teacher(shape: Shape) -> BertForMaskedLM:
 def _student(shape: Shape) -> DistilBertForMaskedLM:
     return DistilBertForMaskedLM(
         DistilBertConfig(
-            vocab_size=shape.vocabulary,
+            vocab_size=shape.vocabulary_size,
             n_layers=shape.layers,
             dim=shape.dim,
             n_heads=shape.heads,

@@ -109,7 +109,7 @@ def _conversation(folder: Path, shapes: Mapping[str, Shape], options: argparse.N
     return measure_conversation(
         cases,
         [min(length, 48) for length in LENGTHS[:64]] if options.quick else LENGTHS,
-        vocabulary=shapes[folder.name].vocabulary,
+        vocabulary=shapes[folder.name].vocabulary_size,
         threads=options.threads,
         rounds=1 if options.quick else 3,
         program=WORKER,
