@@ -1,27 +1,30 @@
 """The losses of a recipe: which are minimised, and how student and teacher are compared."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
-from distilrubert.distill.losses import LossWeights
+from distilrubert.distill.losses import LossWeights, TaskLossWeights
 
 LayerMap = Literal["block-mean", "last-of-block", "all-mean"] | list[list[int]]
 
 
-class ObjectiveSettings(Section):
-    """Which losses are minimised, and how student and teacher are compared."""
+class ComparisonSettings(Section):
+    """What every objective has: the weights of its losses, a temperature, and which layers are compared.
+
+    Attributes:
+        section: of a recipe, for messages.
+    """
+
+    section: ClassVar[str]
 
     temperature: float = Field(
         default=2.0,
         ge=0.5,
         description="Temperature that softens both models' predictions in the KL divergence; 1 leaves them.",
     )
-    weights: LossWeights = Field(
-        default_factory=lambda: LossWeights(kl=5.0, mlm=2.0, cosine=1.0),
-        description="Weight of each loss; a loss that is not named, or has weight 0, is not computed.",
-    )
+    weights: Section
     layer_map: LayerMap = Field(
         default="block-mean",
         description="Teacher layers that a student layer is compared with: block-mean (the mean of its share of "
@@ -31,6 +34,23 @@ class ObjectiveSettings(Section):
     )
     embeddings_pair: bool = Field(
         default=False, description="Compare the outputs of the embeddings too, as a further layer."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_pair_of_embeddings(self) -> Self:
+        if self.embeddings_pair and self.layer_map == "all-mean":
+            raise ValueError("embeddings_pair: layer_map all-mean has the embeddings among its states already")
+        return self
+
+
+class ObjectiveSettings(ComparisonSettings):
+    """Which losses are minimised, and how student and teacher are compared."""
+
+    section = "distillation"
+
+    weights: LossWeights = Field(
+        default_factory=lambda: LossWeights(kl=5.0, mlm=2.0, cosine=1.0),
+        description="Weight of each loss; a loss that is not named, or has weight 0, is not computed.",
     )
     kl_positions: Literal["all", "masked"] = Field(
         default="masked",
@@ -49,8 +69,13 @@ class ObjectiveSettings(Section):
         "vocabulary.",
     )
 
-    @model_validator(mode="after")
-    def _has_one_pair_of_embeddings(self) -> Self:
-        if self.embeddings_pair and self.layer_map == "all-mean":
-            raise ValueError("embeddings_pair: layer_map all-mean has the embeddings among its states already")
-        return self
+
+class TaskObjectiveSettings(ComparisonSettings):
+    """Which losses a student of a task minimises, and how it is compared with its teacher."""
+
+    section = "task.distillation"
+
+    weights: TaskLossWeights = Field(
+        default_factory=lambda: TaskLossWeights(logits=1.0, labels=0.5),
+        description="Weight of each loss; a loss that is not named, or has weight 0, is not computed.",
+    )

@@ -20,13 +20,8 @@ LearningRate = Annotated[float, Field(gt=0)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_all_different)]
 
 
-class FinetuningSettings(Section):
-    """The fine-tuning protocol. Teacher and student go through the same one.
-
-    AdamW with a linear warm-up and a linear decay to 0; after every epoch the main metric is taken on the
-    validation part, and the best epoch is the one that is tested. The learning rate is the one with the best
-    validation score in a run with the first seed; the other seeds use it.
-    """
+class FinetuningProtocol(Section):
+    """How a model is fine-tuned."""
 
     learning_rates: Annotated[list[LearningRate], AfterValidator(_all_different)] = Field(
         [3e-5, 1e-4, 3e-4], min_length=1, description="Peak learning rates to choose from on the validation part."
@@ -50,6 +45,16 @@ class FinetuningSettings(Section):
         description="Arithmetic of the matrix products; auto: bf16 where the GPU has it or this CPU is clearly faster "
         "in it, else fp32.",
     )
+
+
+class FinetuningSettings(FinetuningProtocol):
+    """The fine-tuning protocol. Teacher and student go through the same one.
+
+    AdamW with a linear warm-up and a linear decay to 0; after every epoch the main metric is taken on the
+    validation part, and the best epoch is the one that is tested. The learning rate is the one with the best
+    validation score in a run with the first seed; the other seeds use it.
+    """
+
     train_limit: int | None = Field(
         None,
         ge=2,

@@ -1,5 +1,6 @@
 """The README.md of a model repository, made from reports: every number is in one of its files."""
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -8,21 +9,14 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import atomic_file, write_json, write_text
 from distilrubert.model_card.card_facts import facts_of
 from distilrubert.model_card.card_view import FILTERS, view_of
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
-from distilrubert.model_card.scores import task_scores
-
-# What the Hub calls our kinds of task.
-TASK_TYPES = {
-    "sentence-classification": "text-classification",
-    "sentence-pair-classification": "text-classification",
-    "token-classification": "token-classification",
-    "question-answering": "question-answering",
-}
+from distilrubert.model_card.scores import TASK_TYPES, task_scores
 
 # What the Hub calls our metrics; their exact names go into the metric's name.
 METRIC_TYPES = {
@@ -88,7 +82,7 @@ def render_card(run: CardInput) -> str:
 def card_data(run: CardInput) -> ModelCardData:
     """The card's front matter."""
     settings, teacher = run.settings, run.facts.teacher
-    results = eval_results(run.quality) if run.quality else []
+    results = eval_results(run.quality, run.finetuning)
     is_encoder = run.prompts is not None
     tags = ["sentence-transformers", "feature-extraction"] if is_encoder else []
     task, widget = _task_of(run)
@@ -105,22 +99,33 @@ def card_data(run: CardInput) -> ModelCardData:
         datasets=settings.datasets or None,
         tags=[str(run.config["model_type"]), "knowledge-distillation", *tags, *formats, *settings.tags],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        widget=[widget] if widget else None,
+        widget=widget,
         model_name=run.facts.name,
         eval_results=results or None,
     )
 
 
-def _task_of(run: CardInput) -> tuple[str, dict[str, Any] | None]:
+def _task_of(run: CardInput) -> tuple[str, list[dict[str, Any]] | None]:
     """The Hub's task for a model, and what its widget shows."""
+    if run.finetuning is not None:
+        task = TASK_TYPES.get(run.finetuning.details["task"]["kind"], "text-classification")
+        first, *others = run.settings.sentences
+        if task == "question-answering":
+            return task, [{"text": first, "context": text} for text in others or [first]]
+        return task, [{"text": text} for text in run.settings.sentences]
     if run.prompts is not None:
         first, *others = run.settings.sentences
-        return "sentence-similarity", {"source_sentence": first, "sentences": others or [first]}
-    return ("fill-mask", {"text": run.example}) if run.has_head else ("feature-extraction", None)
+        return "sentence-similarity", [{"source_sentence": first, "sentences": others or [first]}]
+    return ("fill-mask", [{"text": run.example}]) if run.has_head else ("feature-extraction", None)
 
 
-def eval_results(quality: Measurements) -> list[EvalResult]:
+def eval_results(quality: Measurements | None, finetuning: Measurements | None = None) -> list[EvalResult]:
     """The student's task scores, and nothing else, as the Hub's model-index wants them."""
+    found = [(score, "student") for score in task_scores(quality)] if quality else []
+    if finetuning:
+        task = finetuning.details["task"]
+        about = dataclasses.replace(finetuning, details={"tasks": {task["name"]: task}})
+        found += [(score, CHECKPOINT.case) for score in task_scores(about)]
     return [
         EvalResult(
             task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
@@ -129,10 +134,10 @@ def eval_results(quality: Measurements) -> list[EvalResult]:
             dataset_split=score.about.get("split", "test"),
             metric_type=METRIC_TYPES.get(score.metric, score.metric),
             metric_name=score.metric_title,
-            metric_value=round(score.values["student"].mean, 4),
+            metric_value=round(score.values[case].mean, 4),
         )
-        for score in task_scores(quality)
-        if "student" in score.values
+        for score, case in found
+        if case in score.values
     ]
 
 

@@ -38,6 +38,8 @@ def write_pictures(run: CardInput, folder: Path) -> None:
         "speed.png": draw_speed(run.speed),
         "training.png": draw_training(run.training),
         "quality.png": draw_quality(run.quality),
+        "confusion.png": draw_confusion(run.finetuning),
+        "reliability.png": draw_reliability(run.finetuning),
     }
     for name, picture in drawn.items():
         if picture is None:
@@ -109,6 +111,42 @@ def with_tokens(validation: Sequence[dict[str, float]], curves: Sequence[dict[st
     """Measurements on held-out text, which name their update only, with the tokens seen until then."""
     steps, tokens = [0.0, *(point["step"] for point in curves)], [0.0, *(point["tokens"] for point in curves)]
     return [{**point, "tokens": float(np.interp(point["step"], steps, tokens))} for point in validation]
+
+
+def draw_confusion(report: Measurements | None) -> Figure | None:
+    """The share of each true class that got each class, and the number of rows."""
+    matrix = report.details.get("confusion") if report else None
+    if not report or not matrix:
+        return None
+    counts, names = np.array(matrix), report.details["task"]["classes"]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture, (axes,) = canvas(1.6 + 0.45 * len(names))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.annotate(str(count), (column, row), color=colour, ha="center", va="center", fontsize=9)
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False)
+    axes.set_xlabel("Class that the model gives")
+    axes.set_ylabel("True class")
+    return picture
+
+
+def draw_reliability(report: Measurements | None) -> Figure | None:
+    """The share of decisions that are right, by their probability; a point for each bin, as large as it has rows."""
+    bins = report.details.get("reliability") if report else None
+    if not bins:
+        return None
+    picture, (axes,) = canvas(4.2)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    sizes = [20 + 280 * each["rows"] / max(one["rows"] for one in bins) for each in bins]
+    places = [each["probability"] for each in bins], [each["right"] for each in bins]
+    axes.scatter(*places, s=sizes, color=BLUE, edgecolor="white", zorder=3)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
+    axes.set_xlabel("Probability that the model gives its decision")
+    axes.set_ylabel("Share of these decisions that are right")
+    return picture
 
 
 def draw_quality(quality: Measurements | None) -> Figure | None:

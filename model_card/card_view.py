@@ -11,18 +11,30 @@ from distilrubert.model_card.formatting import count, duration, escape, listing,
 from distilrubert.model_card.hub_rules import language_name
 from distilrubert.model_card.inputs import REPORTS, CardInput
 from distilrubert.model_card.scores import (
+    TASK_TYPES,
     Score,
     have_vocabularies_of_their_own,
     intrinsic_scores,
     main_scores,
     task_scores,
 )
-from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table, suite_table
+from distilrubert.model_card.tables import (
+    class_table,
+    file_table,
+    loss_table,
+    parity_table,
+    quality_table,
+    speed_table,
+    suite_table,
+    task_table,
+)
 
 # Alternative text by the file's name in assets/.
 PICTURES = {
     "speed.png": "Speed against size of the teacher and of each published file",
     "training.png": "Losses over the tokens of the distillation",
+    "confusion.png": "Confusion matrix of the test part: rows are the true classes",
+    "reliability.png": "How often decisions are right, over the probability that the model gives them",
     "quality.png": "Scores of teacher and student on each task, with error bars",
 }
 
@@ -35,6 +47,7 @@ def view_of(run: CardInput) -> dict[str, Any]:
         **reports,
         **(_speed_view(run.speed) if run.speed else {}),
         **(_quality_view(run.quality) if run.quality else {}),
+        **(_task_view(run.finetuning) if run.finetuning else {"task": None}),
         "facts": facts,
         "settings": settings,
         "config": run.config,
@@ -92,6 +105,18 @@ def _quality_view(quality: Measurements) -> dict[str, Any]:
         "has_leads": any(row.values.get("gain_over_majority") for row in quality.rows),
         "ahead_of_teacher": [score.title for score in main_scores(quality) if _is_ahead(score)],
         "task_licences": "; ".join(f"{escape(title)}: {escape(licence)}" for title, licence in licences.items()),
+    }
+
+
+def _task_view(report: Measurements) -> dict[str, Any]:
+    kind = report.details["task"]["kind"]
+    tag = TASK_TYPES.get(kind, "text-classification")
+    what, suffix, options = _TASKS[tag]
+    return {
+        "task": {"what": what, "pipeline": tag, "suffix": suffix, "options": options, "is_of_pairs": "pair" in kind},
+        "task_table": task_table(report).markdown,
+        "class_table": class_table(report).markdown,
+        "task_has_teacher": any(row.case == "teacher" for row in report.rows),
     }
 
 
@@ -153,6 +178,12 @@ FILTERS = {
     "code": _code,
     "language": language_name,
     "machine": _machine,
+}
+# By the Hub's name of a task: what a model is, the end of the names of its classes, and options of its pipeline.
+_TASKS = {
+    "text-classification": ("a classifier of texts", "SequenceClassification", ", truncation=True"),
+    "token-classification": ("a tagger of words", "TokenClassification", ', aggregation_strategy="first"'),
+    "question-answering": ("a reader that answers questions", "QuestionAnswering", ""),
 }
 # What else computes than PyTorch, by runtime.
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}

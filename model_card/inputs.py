@@ -41,6 +41,7 @@ class CardInput:
     speed: Measurements | None = None
     quality: Measurements | None = None
     suite: Measurements | None = None
+    finetuning: Measurements | None = None
 
     @property
     def settings(self) -> CardSettings:
@@ -55,7 +56,7 @@ class CardInput:
     @property
     def has_head(self) -> bool:
         """Whether the model predicts masked tokens; else it is an encoder alone."""
-        return not str(self.architecture).endswith("Model")
+        return self.finetuning is None and not str(self.architecture).endswith("Model")
 
     @property
     def architecture(self) -> str | None:

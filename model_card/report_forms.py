@@ -112,6 +112,26 @@ SUITE = _report(
     _form(case=str, scores=dict[str, dict[str, dict[str, float]]]),
 )
 
+COUNTS: Any = _form(train_rows=int, validation_rows=int, test_rows=int, test_rows_in_train=int, unlabelled_rows=SIZE)
+CALIBRATION: Any = _form(temperature=float, calibration_error=float, calibration_error_before=float)
+BIN: Any = _form(probability=float, right=float, rows=int)
+FINETUNING = _report(
+    _form(
+        task=_form(name=str, title=str, kind=str, metrics=list[str], classes=list[str], licence=TEXT, source=TEXT),
+        rows=COUNTS,
+        calibration=(CALIBRATION | None, None),
+        confusion=(list[list[int]] | None, None),
+        reliability=(list[BIN] | None, None),
+    ),
+    _form(
+        case=str,
+        tasks=dict[str, dict[str, SCORE | RUN | list[Any]]],
+        decisions=SIZE,
+        different_decisions=SIZE,
+        size_mib=(float | None, None),
+    ),
+)
+
 FORMS = {
     "pretraining": TRAINING,
     "training": TRAINING,
@@ -119,6 +139,7 @@ FORMS = {
     "speed": SPEED,
     "quality": QUALITY,
     "suite": SUITE,
+    "finetuning": FINETUNING,
 }
 SIZES = {
     "layers": ("n_layers", "num_hidden_layers"),

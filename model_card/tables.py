@@ -12,6 +12,7 @@ from distilrubert.model_card.formatting import SPECIAL, cosine, number, score
 from distilrubert.model_card.inputs import losses_of
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
+    METRIC_TITLES,
     PER_TOKEN,
     Value,
     have_vocabularies_of_their_own,
@@ -45,6 +46,13 @@ PARITY_COLUMNS = {
     "vector_cosine_p1": "Cosine of vectors as published, 1st percentile",
     "top1_agreement": "Same first prediction for a token",
 }
+TASK_TITLES = {
+    **MODEL_TITLES,
+    "pytorch-fp32": "This model",
+    "student-alone": "The same student without a teacher",
+}
+# Teacher first, then the model and its files, then what it is compared with.
+_TASK_ORDER = {"teacher": 0, "student-alone": 2, "bag-of-words": 3, "majority-class": 4}
 NO_VALUE = "–"
 _CODE = re.compile("(`[^`]+`)")
 
@@ -122,6 +130,45 @@ def suite_table(suite: Measurements) -> Table:
     published = {} if absent else suite.details["suite"].get("published", {})
     rows += [[name, *(NO_VALUE for _ in tasks), f"{score:.3f}"] for name, score in published.items()]
     return Table(["Model", *tasks, f"Mean of {len(tasks)}"], rows)
+
+
+def task_table(report: Measurements) -> Table:
+    """The scores of a student of a task, of its files, of what it is compared with, and how the files agree with it."""
+    task = report.details["task"]
+    rows = [
+        [
+            TASK_TITLES.get(row.case) or file_of(row.case),
+            *(f"{row.values['tasks'][task['name']][metric]['mean']:.3f}" for metric in task["metrics"]),
+            *agreement_cells(row),
+        ]
+        for row in sorted(report.rows, key=lambda row: _TASK_ORDER.get(row.case, 1))
+    ]
+    metrics = [METRIC_TITLES.get(metric, metric) for metric in task["metrics"]]
+    return Table(["Model", *metrics, "Equal decisions", "Largest difference", "Size, MiB"], rows)
+
+
+def agreement_cells(row: Row) -> list[str]:
+    """How many decisions of a file are those of the model, the largest difference of a logit, and its size."""
+    if not row.values.get("decisions"):
+        return [NO_VALUE] * 3
+    compared, different = row.values["decisions"], row.values["different_decisions"]
+    return [
+        f"{100 * (compared - different) / compared:.2f} %",
+        number(row.values["maximal_difference"]),
+        number(row.values["size_mib"]),
+    ]
+
+
+def class_table(report: Measurements) -> Table:
+    """Precision, recall and F1 of each class on the test part."""
+    matrix, rows = report.details.get("confusion") or [], []
+    for index, name in enumerate(report.details["task"]["classes"] if matrix else ()):
+        expected, found = sum(matrix[index]), sum(row[index] for row in matrix)
+        right = matrix[index][index]
+        shares = [right / found if found else 0.0, right / expected if expected else 0.0]
+        f1 = 2 * right / (expected + found) if expected + found else 0.0
+        rows.append([f"`{name}`", *(f"{share:.3f}" for share in (*shares, f1)), str(expected)])
+    return Table(["Class", "Precision", "Recall", "F1", "Rows"], rows)
 
 
 def parity_table(parity: Measurements) -> Table:

@@ -26,6 +26,7 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.task_checks import TASK_STAGES, check_task, check_task_settings
 
 
 def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = None, load: bool = True) -> None:
@@ -42,7 +43,7 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
     """
     recipe = run.recipe
     for section, settings in (("distillation", recipe.distillation), ("teacher.pretrain", recipe.teacher.pretrain)):
-        if settings:
+        if settings and recipe.corpus.sources:
             settings.check_processes(section, run.launch.processes)
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
@@ -51,6 +52,8 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
         check_target(recipe.publish, connection)
         if recipe.publish.space:
             SpacePublisher(run.hub, recipe.publish, connection).check()
+    if recipe.task:
+        check_task_settings(run)
     tasks = itertools.chain(*pinned_tasks(run))
     for case in [*recipe.conversion.cases, *recipe.evaluation.exported.cases]:
         require_packages(FORMATS[case].runtime)
@@ -66,6 +69,8 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
     if "suite" in needed and recipe.evaluation.suite:
         require_sentence_transformers()
         load_suite(recipe.evaluation.suite).present()
+    if recipe.task and needed & TASK_STAGES:
+        check_task(run, load=load)
     if "quality" in needed and load:
         for task in tasks:
             load_rows(task, recipe.evaluation.finetuning.train_limit)

@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.persistence import read_json, write_json
-from distilrubert.evaluation.tasks.task import TaskDefinition, load_tasks
+from distilrubert.evaluation.tasks.task import TaskDefinition, load_task, load_tasks
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run
 
@@ -74,6 +74,17 @@ def pinned_tasks(run: Run) -> tuple[list[TaskDefinition], list[TaskDefinition]]:
     return tasks[: len(evaluation.tasks)], tasks[len(evaluation.tasks) :]
 
 
+def pinned_task(run: Run) -> TaskDefinition:
+    """The task that the recipe makes a student for, its data set of the Hub at its commit."""
+    assert run.recipe.task is not None
+    return _pinned_task(load_task(run.recipe.task.name), run.commits)
+
+
+def commit_of(run: Run, model: str) -> str:
+    """The commit of a model that the section of a task names by its Hub id; ``main`` where it is not known."""
+    return run.commits.get(Reference("model", model, "main").key, "main")
+
+
 def _references(recipe: Recipe) -> Iterator[Reference]:
     """The revisions on the Hub that a recipe names, but for those that are commits."""
     found = []
@@ -82,7 +93,11 @@ def _references(recipe: Recipe) -> Iterator[Reference]:
     for source in recipe.corpus.sources:
         if source.dataset:
             found.append(Reference("dataset", source.dataset, source.revision or "main"))
-    for task in load_tasks([*recipe.evaluation.tasks, *recipe.evaluation.probed_tasks]):
+    named = [recipe.task.name] if recipe.task else []
+    for model in (recipe.task.teacher, recipe.task.start_from) if recipe.task else ():
+        if model and not Path(model).exists():
+            found.append(Reference("model", model, "main"))
+    for task in [*load_tasks([*recipe.evaluation.tasks, *recipe.evaluation.probed_tasks]), *map(load_task, named)]:
         if task.dataset:
             found.append(Reference("dataset", task.dataset.id, task.dataset.revision))
     return (reference for reference in dict.fromkeys(found) if not _COMMIT.fullmatch(reference.revision))

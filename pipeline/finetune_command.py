@@ -20,6 +20,7 @@ from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.calibration import calibrate
 from distilrubert.evaluation.tasks.file_agreement import BOUNDS, FileComparison
+from distilrubert.evaluation.tasks.row_results import confusion
 from distilrubert.evaluation.tasks.task import load_task
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.evaluation.tasks.task_loss import model_inputs
@@ -65,7 +66,11 @@ def finetune(options: argparse.Namespace) -> None:
 
 
 def write_task_model(
-    model: TaskModel, formats: Sequence[FileFormat], folder: Path, equal_decisions: float | None = None
+    model: TaskModel,
+    formats: Sequence[FileFormat],
+    folder: Path,
+    equal_decisions: float | None = None,
+    conversion: ConversionSettings | None = None,
 ) -> Measurements:
     """Write a fine-tuned model into an empty folder, and compare each of its files with it.
 
@@ -75,6 +80,7 @@ def write_task_model(
         folder: to fill.
         equal_decisions: least share of decisions in which an int8 file equals the model; by default as in
             :data:`~distilrubert.evaluation.tasks.file_agreement.BOUNDS`.
+        conversion: how int8 is made; by default as everywhere.
 
     Returns:
         A row for each file, see :meth:`.file_agreement.FileComparison.measure`, with its ``size_mib``, ``path``,
@@ -88,7 +94,8 @@ def write_task_model(
     comparison = FileComparison(learner)
     examples = model_inputs(learner.features["train"], learner.tokenizer)
     export_task = task.task_kind.export_task
-    source = ExportSource.of_examples(learner.model, model.tokenizer, ConversionSettings(), examples, export_task)
+    how = conversion or ConversionSettings()
+    source = ExportSource.of_examples(learner.model, model.tokenizer, how, examples, export_task)
     bounds = dict(BOUNDS)
     if equal_decisions is not None:
         bounds["int8"] = dataclasses.replace(bounds["int8"], equal_decisions=equal_decisions)
@@ -99,14 +106,15 @@ def write_task_model(
             row = comparison.measure(case.name, open_model(folder, entry, export_task, hint=case.hint))
             bounds[tolerance_name(case)].check(row, entry.path)
             rows.append(dataclasses.replace(row, values=row.values | _facts(case, folder)))
+    (test,) = rows[0].values["tasks"][task.name]["rows"]
+    reliability = calibration.pop("reliability") if calibration else None
     details = {
         "task": {"name": task.name, **task.description, "classes": task.classes},
-        "settings": model.settings.model_dump(mode="json"),
-        "seed": model.seed,
-        "learning_rate": model.learning_rate,
+        **model.choices(),
         "validation": model.validation,
-        "evaluations": {f"{rate:g}": list(found) for rate, found in model.evaluations.items()},
         "calibration": calibration,
+        "reliability": reliability,
+        "confusion": confusion(test, len(task.classes)),
         "rows": row_counts(learner.rows),
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
         "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,

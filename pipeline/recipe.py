@@ -22,6 +22,7 @@ from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.sentence_modules import SentenceSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
+from distilrubert.pipeline.task_settings import TaskSettings
 
 PAGE_FILE = FORMATS["onnx-masked-lm-int8"]
 
@@ -90,13 +91,16 @@ class Recipe(Section):
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything that is drawn at random.")
     teacher: TeacherSettings = Field(description="The model to learn from.")
-    corpus: CorpusSettings = Field(description="The text to distil on.")
-    student: StudentArchitecture = Field(description="The model to make.")
+    corpus: CorpusSettings = Field(default_factory=CorpusSettings, description="The text to distil on.")
+    student: StudentArchitecture = Field(default_factory=StudentArchitecture, description="The model to make.")
     sentences: SentenceSettings | None = Field(
         None, description="For an encoder of sentences, which distillation.weights then need a loss for."
     )
     distillation: DistillationSettings = Field(
         default_factory=DistillationSettings, description="Losses and optimisation."
+    )
+    task: TaskSettings | None = Field(
+        None, description="For a student of a task, after the distillation on the corpus or in its place."
     )
     conversion: ConversionSettings = Field(
         default_factory=ConversionSettings, description="The files to export and how close they must be."
@@ -111,6 +115,28 @@ class Recipe(Section):
         if "--" in name or ".." in name or name.endswith((".git", ".ipynb", "-", ".")):
             raise ValueError("the Hub refuses names with '--' or '..', or that end in '-', '.', '.git' or '.ipynb'")
         return name
+
+    @model_validator(mode="after")
+    def _has_what_is_distilled(self) -> Self:
+        if "student" not in self.model_fields_set and not (self.task and self.task.start_from):
+            raise ValueError("student is missing")
+        if self.corpus.sources:
+            return self
+        if self.task is None:
+            raise ValueError("corpus.sources is missing" if "corpus" in self.model_fields_set else "corpus is missing")
+        if self.teacher.pretrain:
+            raise ValueError("teacher.pretrain: needs a corpus; add corpus, or name teacher.model")
+        if self.student.own_vocabulary():
+            raise ValueError("student.vocabulary: is made from a corpus; add corpus, or leave the vocabulary as it is")
+        return self
+
+    @model_validator(mode="after")
+    def _task_makes_no_encoder(self) -> Self:
+        if self.task and self.sentences:
+            raise ValueError("sentences: a student of a task is no encoder of sentences; leave out one of the two")
+        if self.task and self.publish.space:
+            raise ValueError("publish.space: there is no demo page of a student of a task; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _losses_of_the_vocabulary(self) -> Self:

@@ -34,7 +34,7 @@ can come from someone else. If the variable holds a relative path, that path sta
 
 def reference_page() -> str:
     """The page, in Markdown: a table for each section, in the order in which a recipe and a task's file have them."""
-    return "\n".join([INTRODUCTION, *_tables("", Recipe), *_tables("task", TaskDefinition)])
+    return "\n".join([INTRODUCTION, *_tables("", Recipe), *_tables("task-file", TaskDefinition)])
 
 
 def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:

@@ -70,6 +70,26 @@ class Run:
         return self.folder / "student"
 
     @property
+    def task_teacher(self) -> Path:
+        """The teacher that the recipe fine-tunes on its task."""
+        return self.folder / "task-teacher"
+
+    @property
+    def task_start(self) -> Path:
+        """What the student of a task starts from, where that is made of layers of the teacher."""
+        return self.folder / "task-start"
+
+    @property
+    def task_alone(self) -> Path:
+        """The student of a task that is fine-tuned without a teacher."""
+        return self.folder / "task-alone"
+
+    @property
+    def task_student(self) -> Path:
+        """The student of a task."""
+        return self.folder / "task-student"
+
+    @property
     def exported(self) -> Path:
         """The student in every file format."""
         return self.folder / "exported"

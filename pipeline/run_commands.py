@@ -42,7 +42,7 @@ def distill(options: argparse.Namespace) -> None:
     check_before_work(run)
     bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
     if run.launch.leads:
-        print(f"The student is in {run.student}")
+        print(f"The student is in {run.task_student if run.recipe.task else run.student}")
 
 
 def publish(options: argparse.Namespace) -> int:

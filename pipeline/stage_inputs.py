@@ -16,10 +16,11 @@ from distilrubert.evaluation.speed.benchmark import VERSION as SPEED_VERSION
 from distilrubert.evaluation.tasks.result_cache import VERSION
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.model_card.card_facts import renderer_version
-from distilrubert.pipeline.commits import pinned_tasks
+from distilrubert.pipeline.commits import commit_of, pinned_task, pinned_tasks
 from distilrubert.pipeline.exporting import decisive_settings
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
+from distilrubert.pipeline.task_settings import TaskSettings
 
 
 def of_vocabulary(run: Run) -> Mapping[str, Any]:
@@ -69,6 +70,49 @@ def of_student(run: Run) -> Mapping[str, Any]:
     }
 
 
+def of_task_teacher(run: Run) -> Mapping[str, Any]:
+    """What decides the teacher that is fine-tuned here."""
+    return {**_of_task(run), "finetuning": recorded(_task_settings(run).finetuning), **_named_teacher(run)}
+
+
+def of_task_start(run: Run) -> Mapping[str, Any]:
+    """What decides the student that is made from layers of the teacher."""
+    return {"seed": run.recipe.seed, "student": recorded(run.recipe.student), **_named_teacher(run)}
+
+
+def of_task_alone(run: Run) -> Mapping[str, Any]:
+    """What decides the student that is fine-tuned without a teacher."""
+    settings = _task_settings(run)
+    return {**_of_task(run), "finetuning": recorded(settings.finetuning), "start": _model(run, settings.start_from)}
+
+
+def of_task_student(run: Run) -> Mapping[str, Any]:
+    """What decides the student of a task."""
+    settings = _task_settings(run)
+    return {
+        **_of_task(run),
+        "distillation": recorded(settings.distillation, exclude=BookkeepingSettings.model_fields),
+        "labels": settings.finetuning.train_limit,
+        "unlabelled": [content_of(Path(file)) for file in settings.unlabelled],
+        "start": _model(run, settings.start_from),
+        "teacher": _model(run, settings.teacher),
+    }
+
+
+def of_task_files(run: Run) -> Mapping[str, Any]:
+    """What decides the files of a student of a task, and how they are compared and scored."""
+    settings = _task_settings(run)
+    return {
+        **_of_task(run),
+        "files": list(run.recipe.conversion.cases),
+        "conversion": decisive_settings(run.recipe.conversion),
+        "equal_decisions": settings.equal_decisions,
+        "labels": settings.finetuning.train_limit,
+        "teacher": _model(run, settings.teacher),
+        "version": VERSION,
+    }
+
+
 def of_conversion(run: Run) -> Mapping[str, Any]:
     """What decides the exported files, and how they are compared."""
     return {"conversion": recorded(run.recipe.conversion), "version": CONVERSION_VERSION, **_sentences(run)}
@@ -77,7 +121,8 @@ def of_conversion(run: Run) -> Mapping[str, Any]:
 def of_speed(run: Run) -> Mapping[str, Any]:
     """What decides how speed is measured."""
     speed = recorded(run.recipe.evaluation.speed)
-    return {"evaluation": {"speed": speed}, **_named_teacher(run), "version": SPEED_VERSION}
+    of_task = {"task": {"teacher": _model(run, run.recipe.task.teacher)}} if run.recipe.task else {}
+    return {"evaluation": {"speed": speed}, **_named_teacher(run), **of_task, "version": SPEED_VERSION}
 
 
 def of_quality(run: Run) -> Mapping[str, Any]:
@@ -135,6 +180,24 @@ def _named_teacher(run: Run) -> dict[str, Any]:
     if (folder := Path(teacher.model)).is_dir():
         return {"teacher": {"files": model_contents(folder)}}
     return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
+
+
+def _task_settings(run: Run) -> TaskSettings:
+    assert run.recipe.task is not None
+    return run.recipe.task
+
+
+def _of_task(run: Run) -> dict[str, Any]:
+    """The task with its rows, and what else decides every training on it."""
+    frozen = _task_settings(run).freeze_embeddings
+    return {"task": _task(pinned_task(run)), "seed": run.recipe.seed, "freeze_embeddings": frozen}
+
+
+def _model(run: Run, name: str | None) -> Any:
+    """A model that the section of a task names, as :func:`_named_teacher` has it."""
+    if name is None or not Path(name).is_dir():
+        return None if name is None else {"model": name, "revision": commit_of(run, name)}
+    return {"files": model_contents(Path(name))}
 
 
 def _split(run: Run) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, sa
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline import stage_inputs
-from distilrubert.pipeline.commits import pinned_tasks
+from distilrubert.pipeline.commits import pinned_task, pinned_tasks
 from distilrubert.pipeline.engine import Stage
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.run import Run
@@ -41,17 +41,35 @@ from distilrubert.pipeline.student_vocabulary import (
     held_out,
     make_student_vocabulary,
 )
+from distilrubert.pipeline.task_stages import (
+    distil_on_task,
+    export_and_score,
+    finetune_alone,
+    finetune_teacher,
+    make_start,
+    task_teacher_folder,
+)
 
 PARITY_SENTENCES = 256
 
 
 def stages_of(run: Run) -> list[Stage]:
     """The stages that a recipe needs, in order."""
+    task, is_general = run.recipe.task, bool(run.recipe.corpus.sources)
     needed = {
         "vocabulary": run.recipe.teacher.pretrain is not None,
         "teacher": run.recipe.teacher.pretrain is not None,
+        "corpus": is_general,
+        "student": is_general,
         "student-vocabulary": has_own_vocabulary(run),
-        "suite": run.recipe.evaluation.suite is not None,
+        "conversion": task is None,
+        "quality": task is None,
+        "suite": task is None and run.recipe.evaluation.suite is not None,
+        "task-teacher": task is not None and task.teacher is None,
+        "task-start": task is not None and task.start_from is None and not is_general,
+        "task-alone": task is not None,
+        "task-student": task is not None,
+        "task-files": task is not None,
     }
     return [stage for stage in _STAGES if needed.get(stage.name, True)]
 
@@ -59,7 +77,7 @@ def stages_of(run: Run) -> list[Stage]:
 def training_stages_of(run: Run) -> list[str]:
     """The names of those of :func:`stages_of` up to the finished student."""
     names = [stage.name for stage in stages_of(run)]
-    return names[: 1 + names.index("student")]
+    return names[: 1 + names.index("task-student" if run.recipe.task else "student")]
 
 
 def teacher_of(run: Run) -> Teacher:
@@ -143,8 +161,12 @@ def _calibration_of(run: Run) -> list[str]:
 
 
 def _measure_speed(run: Run, folder: Path) -> None:
-    cases = [SpeedCase("teacher-pytorch-fp32", teacher_folder(run), "pytorch-fp32")]
-    cases += cases_of("student", run.exported)
+    returned = "feature-extraction"
+    teacher = teacher_folder(run)
+    if run.recipe.task:
+        returned, teacher = pinned_task(run).task_kind.export_task, task_teacher_folder(run)
+    cases = [SpeedCase("teacher-pytorch-fp32", teacher, "pytorch-fp32", returned)]
+    cases += cases_of("student", run.exported, task=returned)
     measure_speed(cases, run.recipe.evaluation.speed).save(folder / "reports" / "speed.json")
 
 
@@ -236,6 +258,49 @@ _STAGES = (
         collective=True,
     ),
     Stage(
+        name="task-teacher",
+        title="fine-tuning the teacher on the task",
+        after=("vocabulary", "teacher"),
+        inputs=stage_inputs.of_task_teacher,
+        outputs=("task-teacher", "reports/task-teacher.json"),
+        perform=finetune_teacher,
+        collective=True,
+    ),
+    Stage(
+        name="task-start",
+        title="making the student from layers of the teacher",
+        after=(),
+        inputs=stage_inputs.of_task_start,
+        outputs=("task-start",),
+        perform=make_start,
+    ),
+    Stage(
+        name="task-alone",
+        title="fine-tuning the student without a teacher, to compare",
+        after=("student-vocabulary", "student", "task-start"),
+        inputs=stage_inputs.of_task_alone,
+        outputs=("task-alone", "reports/task-alone.json"),
+        perform=finetune_alone,
+        collective=True,
+    ),
+    Stage(
+        name="task-student",
+        title="distilling the student on the task",
+        after=("student-vocabulary", "student", "task-start", "task-teacher"),
+        inputs=stage_inputs.of_task_student,
+        outputs=("task-student", "reports/training.json"),
+        perform=distil_on_task,
+        collective=True,
+    ),
+    Stage(
+        name="task-files",
+        title="exporting the student of the task, and scoring it and its files",
+        after=("task-teacher", "task-alone", "task-student"),
+        inputs=stage_inputs.of_task_files,
+        outputs=("exported", "reports/finetuning.json"),
+        perform=export_and_score,
+    ),
+    Stage(
         name="conversion",
         title="exporting the student and comparing the files with it",
         after=("vocabulary", "student-vocabulary", "corpus", "student"),
@@ -246,7 +311,7 @@ _STAGES = (
     Stage(
         name="speed",
         title="measuring speed",
-        after=("teacher", "conversion"),
+        after=("teacher", "conversion", "task-teacher", "task-files"),
         inputs=stage_inputs.of_speed,
         outputs=("reports/speed.json",),
         perform=_measure_speed,
@@ -270,7 +335,7 @@ _STAGES = (
     Stage(
         name="card",
         title="writing the model card and assembling the repository",
-        after=("corpus", "teacher", "student", "conversion", "speed", "quality", "suite"),
+        after=("corpus", "teacher", "student", "conversion", "task-student", "task-files", "speed", "quality", "suite"),
         inputs=stage_inputs.of_card,
         outputs=("hub",),
         perform=_assemble_repository,

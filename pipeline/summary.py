@@ -8,11 +8,10 @@ from pathlib import Path
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import printable
-from distilrubert.common.measurements import Measurements, Row
-from distilrubert.model_card.formatting import number
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.inputs import read_card_input
-from distilrubert.model_card.scores import METRIC_TITLES
-from distilrubert.model_card.tables import MODEL_TITLES, NO_VALUE, Table, quality_table, speed_table, suite_table
+from distilrubert.model_card.scores import METRIC_TITLES, TASK_TYPES
+from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table, task_table
 from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
@@ -21,6 +20,9 @@ from distilrubert.pipeline.terminal import new_table, print_table
 def print_tables(run: Run) -> None:
     """Print the speed and the quality of the run's models."""
     print_speed(Measurements.load(run.reports / "speed.json"))
+    if run.recipe.task:
+        print_finetuned(derive(Measurements.load(run.reports / "finetuning.json")))
+        return
     print_quality(Measurements.load(run.reports / "quality.json"))
     if run.recipe.evaluation.suite:
         print_suite(Measurements.load(run.reports / "suite.json"))
@@ -59,25 +61,8 @@ def print_vocabularies(report: Measurements) -> None:
 def print_finetuned(report: Measurements) -> None:
     """Print the scores of a fine-tuned model, of its files and of the baselines, and how the files agree with it."""
     task, validation = report.details["task"], report.details["validation"]
-    metrics = task["metrics"]
-    headings = [*(METRIC_TITLES[metric] for metric in metrics), "Equal decisions", "Largest difference", "Size, MiB"]
-    rows = []
-    for row in report.rows:
-        scores = [f"{row.values['tasks'][task['name']][metric]['mean']:.3f}" for metric in metrics]
-        rows.append([MODEL_TITLES.get(row.case, row.case), *scores, *_agreement_cells(row)])
-    title = f"{task['title']}, test part (validation: {METRIC_TITLES[metrics[0]]} {validation:.3f})"
-    print_card_table(title, Table(["File", *headings], rows))
-
-
-def _agreement_cells(row: Row) -> list[str]:
-    if "decisions" not in row.values:
-        return [NO_VALUE] * 3
-    compared, different = row.values["decisions"], row.values["different_decisions"]
-    return [
-        f"{compared - different} of {compared}",
-        number(row.values["maximal_difference"]),
-        number(row.values["size_mib"]),
-    ]
+    title = f"{task['title']}, test part (validation: {METRIC_TITLES[task['metrics'][0]]} {validation:.3f})"
+    print_card_table(title, task_table(report))
 
 
 def print_card_table(title: str, table: Table) -> None:
@@ -99,7 +84,12 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     card = read_card_input(run.hub)
     folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), card.example))
     script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
-    if run.recipe.sentences or not card.has_head:
+    if card.finetuning:
+        texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
+        task = json.dumps(TASK_TYPES[card.finetuning.details["task"]["kind"]])
+        asked = f"*{texts}[:2]" if card.finetuning.details["task"]["kind"] == "question-answering" else texts
+        script = f"from transformers import pipeline; print(pipeline({task}, {folder})({asked}))"
+    elif run.recipe.sentences or not card.has_head:
         texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
         load = f"from sentence_transformers import SentenceTransformer; model = SentenceTransformer({folder})"
         script = f"{load}; vectors = model.encode({texts}); print(model.similarity(vectors, vectors))"

@@ -13,6 +13,9 @@ from torch import Tensor
 IGNORED = -100
 """The label of a position that is not to be predicted."""
 
+NEVER = -1e4
+"""The logit of a position that is no answer: its probability is 0, and no difference of two such is NaN."""
+
 # Tensor cores want widths that are multiples of this.
 WIDTH_STEP = 8
 

@@ -48,7 +48,9 @@ class CorpusSource(Section):
 class CorpusSettings(Section):
     """The text to distil on, and how it becomes sequences of tokens."""
 
-    sources: list[CorpusSource] = Field(min_length=1, description="Where the text comes from.")
+    sources: list[CorpusSource] = Field(
+        [], description="Where the text comes from; only a recipe with a section task can do without."
+    )
     validation: float = Field(
         0.01, ge=0, lt=1, description="Share of the texts that is held out, chosen by a hash of text and seed."
     )

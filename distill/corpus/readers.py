@@ -9,9 +9,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,6 +47,7 @@ class TextFile:
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         self.bytes_read = 0
+        self._groups: list[tuple[int, int]] | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -55,8 +58,19 @@ class TextFile:
         """The file's entry in the manifest."""
         return {"path": str(self.path), "bytes": self.size, "sha256": self.identity["sha256"]}
 
-    def records(self) -> Iterator[str | None]:
-        """Yield the text of every record, None or "" if it has none.
+    def cut_at(self, share: float) -> int | None:
+        """The record nearest to a share of the file's bytes at which reading can begin; None is the end of the file.
+
+        A Parquet file can be cut between two row groups. Any other file is read from its beginning.
+        """
+        if self.form != ".parquet":
+            return 0 if share < 0.5 else None
+        records, sizes = (np.cumsum([0, *column]) for column in zip(*self._row_groups(), strict=True))
+        nearest = int(np.argmin(np.abs(sizes - share * sizes[-1])))
+        return None if nearest == len(sizes) - 1 else int(records[nearest])
+
+    def records(self, first: int = 0, stop: int | None = None) -> Iterator[str | None]:
+        """Yield the text of each record from `first` up to but not including `stop`, None or "" if it has none.
 
         Raises:
             UserError: naming the file, and the line in a format with lines, if it is corrupt, not UTF-8 text, or
@@ -64,12 +78,16 @@ class TextFile:
         """
         try:
             if self.form == ".parquet":
-                yield from self._parquet_records()
+                yield from self._parquet_records(first, stop)
             else:
-                yield from self._line_records()
+                yield from islice(self._line_records(), first, stop)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise UserError(f"{self.path}: cannot be read: {str(error) or type(error).__name__}") from error
-        self.bytes_read = self.size
+            raise self._unreadable(error) from error
+        if stop is None:
+            self.bytes_read = self.size
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path}: cannot be read: {str(error) or type(error).__name__}")
 
     def _line_records(self) -> Iterator[str | None]:
         with self.path.open("rb", buffering=0) as raw, _decompressed(raw, self.compression) as stream:
@@ -78,7 +96,18 @@ class TextFile:
                 self.bytes_read = raw.tell()
                 yield record
 
-    def _parquet_records(self) -> Iterator[str | None]:
+    def _row_groups(self) -> list[tuple[int, int]]:
+        """The number of rows and of bytes of each row group, before them an empty one."""
+        if self._groups is None:
+            try:
+                with pq.ParquetFile(self.path) as file:
+                    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            except (OSError, pa.ArrowException) as error:
+                raise self._unreadable(error) from error
+            self._groups = [(0, 0), *((group.num_rows, group.total_byte_size) for group in groups)]
+        return self._groups
+
+    def _parquet_records(self, first: int, stop: int | None) -> Iterator[str | None]:
         # Without pre-buffering and with a small buffer a row group of any size is read in parts.
         with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
             schema = file.schema_arrow
@@ -87,11 +116,19 @@ class TextFile:
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise UserError(f"{self.path}: column {self.column!r} holds {kind}; text (string) is needed")
-            rows = 0
-            for batch in file.iter_batches(batch_size=4096, columns=[self.column]):
-                yield from batch.column(0).to_pylist()
+            starts = np.cumsum([rows for rows, _ in self._row_groups()])
+            wanted = range(max(int(np.searchsorted(starts, first, side="right")) - 1, 0), len(starts) - 1)
+            rows = int(starts[wanted.start])
+            for batch in file.iter_batches(batch_size=4096, row_groups=[*wanted], columns=[self.column]):
+                yield from (
+                    batch.column(0)
+                    .slice(max(first - rows, 0))
+                    .to_pylist()[: None if stop is None else max(stop - max(rows, first), 0)]
+                )
                 rows += batch.num_rows
                 self.bytes_read = self.size * rows // file.metadata.num_rows
+                if stop is not None and rows >= stop:
+                    return
 
     def check_column(self, names: list[str], line: int | None = None) -> None:
         """Raise a UserError with the names of the columns if the column is missing."""

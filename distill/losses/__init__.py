@@ -27,11 +27,13 @@ class Loss:
         title: of its curve.
         meaning: what it compares, for the table on the card. ``{temperature}``, ``{positions}``, ``{hidden_states}``
             and ``{attention_maps}`` stand for what the settings say.
-        vocabularies: whether student and teacher may have ``one`` vocabulary, or ``two``.
+        vocabularies: whether student and teacher may have ``one`` vocabulary, or ``two``; empty for losses of tasks
+            alone.
         term: module and class of its :class:`~distilrubert.distill.losses.term.Term`.
         options: further arguments of the class.
         group: losses of one group are computed together, by one term.
-        needs_teacher: whether it compares with a teacher.
+        needs_teacher: whether the teacher has to be run with each batch.
+        of_tasks: whether it is for students of a task.
     """
 
     weight: str
@@ -42,6 +44,7 @@ class Loss:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     group: str | None = None
     needs_teacher: bool = True
+    of_tasks: bool = False
 
 
 LOSSES: dict[str, Loss] = {
@@ -70,6 +73,7 @@ LOSSES: dict[str, Loss] = {
         ("one", "two"),
         "states.StateTerm",
         {"distance": "cosine", "projected": False},
+        of_tasks=True,
     ),
     "attention": Loss(
         "Squared distance of attention maps, summed over keys, 0 to 2.",
@@ -77,6 +81,7 @@ LOSSES: dict[str, Loss] = {
         "Squared distance between {attention_maps}",
         ("one",),
         "attention.AttentionTerm",
+        of_tasks=True,
     ),
     "hidden": Loss(
         "Squared distance of hidden states, summed over dimensions.",
@@ -85,6 +90,7 @@ LOSSES: dict[str, Loss] = {
         ("one", "two"),
         "states.StateTerm",
         {"distance": "squared", "projected": True},
+        of_tasks=True,
     ),
     "first_piece": Loss(
         "Two vocabularies: divergence over the student's tokens, each with all that the teacher predicts of what "
@@ -145,6 +151,28 @@ LOSSES: dict[str, Loss] = {
         "sentence_vectors.SentenceTerm",
         group="sentences",
     ),
+    "logits": Loss(
+        "Divergence from what the teacher says of each text or word; nats times temperature².",
+        "KL to the teacher",
+        "KL divergence from the teacher's to the student's probabilities of the classes at temperature "
+        "{temperature:g}, over texts with and without labels",
+        (),
+        "task_term.TaskTerm",
+        group="task",
+        # Its logits come with the batch.
+        needs_teacher=False,
+        of_tasks=True,
+    ),
+    "labels": Loss(
+        "Cross-entropy of the labels, nats.",
+        "Loss of the labels",
+        "Cross-entropy of the labels, where there are some",
+        (),
+        "task_term.TaskTerm",
+        group="task",
+        needs_teacher=False,
+        of_tasks=True,
+    ),
 }
 SENTENCE_LOSSES = tuple(name for name, loss in LOSSES.items() if loss.group == "sentences")
 
@@ -162,11 +190,23 @@ if TYPE_CHECKING:
         def __init__(self, **weights: float) -> None: ...
         def __getattr__(self, name: str) -> float: ...
 
+    class TaskLossWeights(Section):
+        """The weight of each loss of a student of a task."""
+
+        def __init__(self, **weights: float) -> None: ...
+        def __getattr__(self, name: str) -> float: ...
+
 else:
-    LossWeights = create_model(
-        "LossWeights",
-        __base__=Section,
-        __module__=__name__,
-        __doc__="The weight of each loss, as its mean over rows, in the total. One without a weight is not computed.",
-        **{name: (float, Field(default=0.0, ge=0, description=loss.weight)) for name, loss in LOSSES.items()},
-    )
+
+    def _weights(name: str, losses: Mapping[str, Loss]) -> type[Section]:
+        return create_model(
+            name,
+            __base__=Section,
+            __module__=__name__,
+            __doc__="The weight of each loss, as its mean over rows, in the total. One without a weight is not "
+            "computed.",
+            **{name: (float, Field(default=0.0, ge=0, description=loss.weight)) for name, loss in losses.items()},
+        )
+
+    LossWeights = _weights("LossWeights", {name: loss for name, loss in LOSSES.items() if loss.vocabularies})
+    TaskLossWeights = _weights("TaskLossWeights", {name: loss for name, loss in LOSSES.items() if loss.of_tasks})

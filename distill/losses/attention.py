@@ -25,8 +25,6 @@ from distilrubert.common.errors import UserError
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.term import AttentionInput, Outputs, Setup, Term, sum_selected
 
-_FIELD = "distillation.weights.attention"
-
 
 def attention_map(layer: AttentionInput) -> Tensor:
     """Attention probabilities before dropout (B, H, Q, K), in float32; 0 for keys that the mask leaves out."""
@@ -59,15 +57,17 @@ class AttentionTerm(Term):
         assert setup.teacher is not None
         self.pairs = [pair for pair in setup.pairs if 0 not in pair.student]
         heads = setup.student.num_attention_heads, setup.teacher.num_attention_heads
+        section = setup.settings.section
+        field = f"{section}.weights.{names[0]}"
         if heads[0] != heads[1]:
             raise UserError(
-                f"{_FIELD}: compares maps head by head, but the student has {heads[0]} heads and the teacher "
+                f"{field}: compares maps head by head, but the student has {heads[0]} heads and the teacher "
                 f"{heads[1]}; set it to 0 or student.heads to the teacher's"
             )
         if not self.pairs:
-            raise UserError(f"{_FIELD}: distillation.layer_map pairs no layers, whose maps could be compared")
+            raise UserError(f"{field}: {section}.layer_map pairs no layers, whose maps could be compared")
         if any(0 in pair.teacher for pair in self.pairs):
-            raise UserError(f"{_FIELD}: the embeddings, layer 0 in distillation.layer_map, have no attention map")
+            raise UserError(f"{field}: the embeddings, layer 0 in {section}.layer_map, have no attention map")
         self.heads: int = heads[0]
 
     def counts(self, rows: Rows) -> dict[str, Tensor]:

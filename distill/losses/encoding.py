@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from distilrubert.distill.losses.attention import RecordedAttention
 from distilrubert.distill.losses.term import Need, Outputs
@@ -33,31 +34,48 @@ def encode(
     """Run the encoder of `model` on a batch and keep what is needed, and nothing else.
 
     Args:
-        model: an encoder, or a masked language model, whose head is not run.
-        batch: ``input_ids`` and ``attention_mask``.
+        model: an encoder, or a model with a head, which is run where logits are needed. That of a masked language model
+            is not.
+        batch: ``input_ids`` and ``attention_mask``, and ``token_type_ids`` where the model takes them.
         needs: which of the optional fields of :class:`Outputs` are wanted.
         head: of the model, where it is not the model's own.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
     """
     encoder = model.base_model
-    inputs = {"input_ids": batch["input_ids"]}
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
     if tied is not None:
         inputs = {"inputs_embeds": tied.look_up(batch["input_ids"], model.get_input_embeddings().padding_idx)}
+    if "token_type_ids" in batch:
+        inputs["token_type_ids"] = batch["token_type_ids"]
+    logits = None
     recorded = RecordedAttention()
     with contextlib.ExitStack() as stack:
         if _is_plain_attention_faster(batch["input_ids"]):
             stack.enter_context(_PlainAttention())
         if "attention" in needs:
             stack.enter_context(recorded)
-        output = encoder(
-            **inputs,
-            attention_mask=batch["attention_mask"],
-            output_hidden_states="hidden_states" in needs,
-        )
+        inputs |= {"attention_mask": batch["attention_mask"], "output_hidden_states": "hidden_states" in needs}
+        if "logits" in needs:
+            output, logits = _run_with_head(model, inputs)
+        else:
+            output = encoder(**inputs)
     if "head" in needs and head is None:
         head = mlm_head_of(model)
     states = states_of(output) if "hidden_states" in needs else ()
-    return Outputs(output.last_hidden_state, states, tuple(recorded.layers), head, tied)
+    return Outputs(output.last_hidden_state, states, tuple(recorded.layers), head, tied, logits)
+
+
+def _run_with_head(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[BaseModelOutput, Tensor]:
+    """The output of the encoder, and the logits of the head that follows it."""
+    outputs: list[BaseModelOutput] = []
+    hook = model.base_model.register_forward_hook(lambda module, given, output: outputs.append(output))
+    try:
+        result = model(**inputs)
+    finally:
+        hook.remove()
+    if "logits" in result:
+        return outputs[0], result.logits
+    return outputs[0], torch.stack([result.start_logits, result.end_logits], dim=1)
 
 
 def _is_plain_attention_faster(ids_BL: Tensor) -> bool:

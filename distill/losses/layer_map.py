@@ -10,8 +10,6 @@ from typing import NamedTuple
 from distilrubert.common.errors import UserError
 from distilrubert.distill.objective_settings import LayerMap
 
-FIELD = "distillation.layer_map"
-
 
 class LayerPair(NamedTuple):
     """Layers of the student (one, but in ``all-mean``) and of the teacher whose means are compared."""
@@ -21,7 +19,11 @@ class LayerPair(NamedTuple):
 
 
 def pair_layers(
-    layer_map: LayerMap, student_layers: int, teacher_layers: int, embeddings_pair: bool = False
+    layer_map: LayerMap,
+    student_layers: int,
+    teacher_layers: int,
+    embeddings_pair: bool = False,
+    section: str = "distillation",
 ) -> list[LayerPair]:
     """The pairs that `layer_map` names.
 
@@ -37,46 +39,48 @@ def pair_layers(
         student_layers: K.
         teacher_layers: L.
         embeddings_pair: pair the embeddings' outputs too.
+        section: of the recipe that says so, for messages.
 
     Raises:
         UserError: if there are fewer teacher than student layers to make groups of, or the lists do not fit.
     """
     if layer_map == "all-mean":
         return [LayerPair(tuple(range(student_layers + 1)), tuple(range(teacher_layers + 1)))]
+    field = f"{section}.layer_map"
     if isinstance(layer_map, str):
+        if student_layers > teacher_layers:
+            raise UserError(
+                f"{field}: {layer_map} needs at least as many teacher layers as student layers, but there are "
+                f"{teacher_layers} and {student_layers}; give a list of teacher layers for each student layer"
+            )
         teachers = _groups(layer_map, student_layers, teacher_layers)
     else:
-        _check(layer_map, student_layers, teacher_layers)
+        _check(field, layer_map, student_layers, teacher_layers)
         teachers = [tuple(layers) for layers in layer_map]
     pairs = [LayerPair((0,), (0,))] if embeddings_pair else []
     return pairs + [LayerPair((k,), layers) for k, layers in enumerate(teachers, start=1) if layers]
 
 
 def _groups(kind: str, student_layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
-    if student_layers > teacher_layers:
-        raise UserError(
-            f"{FIELD}: {kind} needs at least as many teacher layers as student layers, but there are {teacher_layers} "
-            f"and {student_layers}; give a list of teacher layers for each student layer"
-        )
     ends = [k * teacher_layers // student_layers for k in range(student_layers + 1)]
     if kind == "last-of-block":
         return [(end,) for end in ends[1:]]
     return [tuple(range(start + 1, end + 1)) for start, end in itertools.pairwise(ends)]
 
 
-def _check(lists: Sequence[Sequence[int]], student_layers: int, teacher_layers: int) -> None:
+def _check(field: str, lists: Sequence[Sequence[int]], student_layers: int, teacher_layers: int) -> None:
     if len(lists) != student_layers:
-        raise UserError(f"{FIELD}: {len(lists)} lists for {student_layers} student layers; one is needed for each")
+        raise UserError(f"{field}: {len(lists)} lists for {student_layers} student layers; one is needed for each")
     if not any(lists):
-        raise UserError(f"{FIELD}: every list is empty; at least one must name a teacher layer")
+        raise UserError(f"{field}: every list is empty; at least one must name a teacher layer")
     for k, layers in enumerate(lists, start=1):
         strange = [layer for layer in layers if not 0 <= layer <= teacher_layers]
         if strange:
             raise UserError(
-                f"{FIELD}: teacher layer {strange[0]} for student layer {k}; allowed are 0 to {teacher_layers}"
+                f"{field}: teacher layer {strange[0]} for student layer {k}; allowed are 0 to {teacher_layers}"
             )
         if len(set(layers)) < len(layers):
-            raise UserError(f"{FIELD}: a teacher layer is named twice for student layer {k}: {list(layers)}")
+            raise UserError(f"{field}: a teacher layer is named twice for student layer {k}: {list(layers)}")
 
 
 def compared_layers(what: str, layer_map: LayerMap, student_layers: int, teacher_layers: int) -> str:

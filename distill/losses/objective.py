@@ -4,6 +4,7 @@ Axes: B batch, L tokens, V vocabulary, D width.
 """
 
 import importlib
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from distilrubert.distill.losses.layer_map import LayerPair, compared_layers
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.distill.objective_settings import ComparisonSettings, ObjectiveSettings
 from distilrubert.modeling.heads import has_head, mlm_head_of
 
 
@@ -32,9 +33,11 @@ class Objective(LossModule):
     :meth:`~torch.nn.Module.to`.
 
     Args:
-        student_model: trained; a masked language model, or an encoder where no loss needs a head.
+        student_model: trained; a masked language model, an encoder where no loss needs a head, or a model with the head
+            of a task.
         teacher_model: in evaluation mode, without gradients; None where the weights need no teacher.
         settings: which losses.
+        peak_rates: peak learning rates of parameters of the student that have their own, by name.
         tokenizers: of both, where the student has a vocabulary of its own; its batches then come from
             :class:`~distilrubert.distill.batches.span_masking.SpanMasker`.
         pooling: what the vector of a sentence is, for losses over these.
@@ -51,11 +54,13 @@ class Objective(LossModule):
         self,
         student_model: PreTrainedModel,
         teacher_model: PreTrainedModel | None,
-        settings: ObjectiveSettings,
+        settings: ComparisonSettings,
         tokenizers: Tokenizers | None = None,
         pooling: PoolingMode = "mean",
+        peak_rates: Mapping[str, float] = types.MappingProxyType({}),
     ) -> None:
         super().__init__(student_model)
+        self._peak_rates = {f"model.{name}": rate for name, rate in peak_rates.items()}
         self._weights = positive_weights(settings)
         setup = Setup(settings, student_model.config, teacher_model and teacher_model.config, tokenizers, pooling)
         _check(self._weights, setup)
@@ -80,7 +85,8 @@ class Objective(LossModule):
         """The losses of a batch, as those of :class:`LossModule`.
 
         The batch has ``input_ids``, ``attention_mask`` and ``labels`` (-100 where nothing is to be predicted), each
-        (B, L); with two vocabularies, what ``SpanMasker`` makes. Padding is in no loss, whatever its labels. Plain
+        (B, L); with two vocabularies, what ``SpanMasker`` makes; of a task, the fields of
+        :class:`~distilrubert.distill.losses.rows.Decisions`. Padding is in no loss, whatever its labels. Plain
         numbers as denominators spare a GPU from waiting.
         """
         numbers = {name: float(denominators[name]) for name in self._weights}
@@ -98,12 +104,15 @@ class Objective(LossModule):
             losses |= {name: (parts[name] * value).detach() for name, value in sums.items()}
         return {**{name: losses[name] for name in self._weights}, "loss": total}
 
+    def peak_rates(self) -> dict[str, float]:
+        return self._peak_rates
+
     def describe(self) -> dict[str, dict[str, Any]]:
         setup = self._setup
         said: dict[str, Any] = {
             "temperature": setup.settings.temperature,
             "pooling": "the first" if setup.pooling == "cls" else "the mean",
-            "positions": "the masked" if setup.settings.kl_positions == "masked" else "all",
+            "positions": "the masked" if getattr(setup.settings, "kl_positions", None) == "masked" else "all",
         }
         if setup.teacher is not None:
             layers = setup.student.num_hidden_layers, setup.teacher.num_hidden_layers
@@ -148,7 +157,7 @@ class Objective(LossModule):
         return encode(model, inputs, self._needs, head=head).compared([pair.teacher for pair in self._pairs])
 
 
-def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:
+def positive_weights(settings: ComparisonSettings) -> dict[str, float]:
     """The weights of the losses that are to be computed.
 
     Raises:
@@ -156,7 +165,7 @@ def positive_weights(settings: ObjectiveSettings) -> dict[str, float]:
     """
     weights = {name: weight for name, weight in settings.weights if weight > 0}
     if not weights:
-        raise UserError("distillation.weights: all are 0; at least one loss must have a weight above 0")
+        raise UserError(f"{settings.section}.weights: all are 0; at least one loss must have a weight above 0")
     return weights
 
 
@@ -184,14 +193,14 @@ def check_heads(weights: Iterable[str], *has_head: bool) -> None:
         UserError: naming the losses.
     """
     if (found := predicting(weights)) and not all(has_head):
-        others = [name for name in LOSSES if name not in predicting(LOSSES)]
+        others = [name for name, loss in LOSSES.items() if loss.vocabularies and name not in predicting([name])]
         raise UserError(
             f"distillation.weights: {', '.join(found)} compare predictions, but the teacher is an encoder without "
             f"a masked-language head; for that there are {', '.join(others)}"
         )
 
 
-def check_layers(settings: ObjectiveSettings, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+def check_layers(settings: ComparisonSettings, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
     """Refuse, before either model is there, a student and a teacher that do not fit a loss over layers.
 
     Raises:
@@ -209,8 +218,10 @@ def _term_class(name: str) -> type[Term]:
 
 
 def _check(weights: Mapping[str, float], setup: Setup) -> None:
+    section = setup.settings.section
     kind: Vocabularies = "two" if setup.tokenizers else "one"
-    if strange := ", ".join(name for name in weights if kind not in LOSSES[name].vocabularies):
+    is_task = not isinstance(setup.settings, ObjectiveSettings)
+    if not is_task and (strange := ", ".join(name for name in weights if kind not in LOSSES[name].vocabularies)):
         why = (
             "compare token by token, but the student has a vocabulary of its own"
             if setup.tokenizers
@@ -219,9 +230,10 @@ def _check(weights: Mapping[str, float], setup: Setup) -> None:
         raise UserError(f"distillation.weights: {strange} {why}; for that there are {', '.join(losses_for(kind))}")
     if setup.teacher is None:
         if any(LOSSES[name].needs_teacher for name in weights):
-            raise UserError(f"distillation.weights: of {', '.join(weights)} only mlm works without a teacher")
+            without = "logits and labels work" if is_task else "mlm works"
+            raise UserError(f"{section}.weights: of {', '.join(weights)} only {without} without a teacher")
     elif setup.tokenizers is None and setup.student.vocab_size != setup.teacher.vocab_size:
         raise UserError(
-            f"student.vocabulary: the losses in distillation.weights compare both models on the same tokens, but the "
+            f"student.vocabulary: the losses in {section}.weights compare both models on the same tokens, but the "
             f"student has {setup.student.vocab_size} tokens and the teacher {setup.teacher.vocab_size}"
         )

@@ -25,6 +25,7 @@ class VocabularyTerm(Term):
     def __init__(self, names: Sequence[str], setup: Setup) -> None:
         super().__init__(names, setup)
         settings = setup.settings
+        assert isinstance(settings, ObjectiveSettings)
         self._everywhere = "kl" in names and settings.kl_positions == "all"
         self._loss = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
 
@@ -67,10 +68,11 @@ class ComparisonTerm(Term):
     def __init__(self, names: Sequence[str], setup: Setup) -> None:
         super().__init__(names, setup)
         assert setup.tokenizers is not None
+        assert isinstance(setup.settings, ObjectiveSettings)
         self._settings = setup.settings
         self._teacher_tokens = len(setup.tokenizers.teacher)
         # In a tuple and so not registered: it holds tables, which DDP would send around at every step.
-        self._comparison = (self.build(setup.tokenizers, setup.settings),)
+        self._comparison = (self.build(setup.tokenizers, self._settings),)
 
     @staticmethod
     @abc.abstractmethod

@@ -71,6 +71,26 @@ class SideRows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Decisions:
+    """What a task asks of a batch: a class of each text or of some of its tokens, or where an answer starts and ends.
+
+    Attributes:
+        labels: the classes, (B) or (B, L), or the tokens, (B, 2); -100 where none is known.
+        teacher_logits: of the teacher, (B, C), (B, L, C) or (B, 2, L); of no meaning where nothing is compared.
+        compared: true where the teacher's logits are known; the shape of `labels`.
+    """
+
+    labels: Tensor
+    teacher_logits: Tensor
+    compared: Tensor
+
+    @functools.cached_property
+    def labelled(self) -> Tensor:
+        """True where a class is known."""
+        return self.labels != IGNORED
+
+
+@dataclasses.dataclass(frozen=True)
 class Rows:
     """Tokens and spans of a batch.
 
@@ -81,6 +101,7 @@ class Rows:
         matched_BS: spans that are one and the same token on both sides.
         begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's.
         teacher_vectors_BD: the teacher's vectors of the sentences, where they come with the batch.
+        decisions: of a task, where the batch is of one; nothing is masked then.
     """
 
     student: SideRows
@@ -89,11 +110,17 @@ class Rows:
     matched_BS: Tensor
     begins_inside_BS: Tensor
     teacher_vectors_BD: Tensor | None = None
+    decisions: Decisions | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Self:
-        """The rows of a batch of :class:`~distilrubert.distill.batches.masking.Masker` or ``SpanMasker``."""
+        """The rows of a batch of :class:`~distilrubert.distill.batches.masking.Masker`, ``SpanMasker`` or of a task."""
         mask_BL = batch["attention_mask"].bool()
+        if "teacher_logits" in batch:
+            side = SideRows(mask_BL, None, mask_BL.shape[1])
+            decisions = Decisions(batch["labels"], batch["teacher_logits"], batch["compared"])
+            nothing_BL = torch.full_like(batch["input_ids"], IGNORED)
+            return cls(side, side, nothing_BL, mask_BL, mask_BL, decisions=decisions)
         if "spans" not in batch:
             side = SideRows(mask_BL, None, mask_BL.shape[1])
             return cls(side, side, batch["labels"], mask_BL, mask_BL, batch.get("teacher_vectors"))

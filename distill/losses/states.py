@@ -70,9 +70,10 @@ class StateTerm(Term):
         self._distance = DISTANCES[distance]
         widths = setup.student.hidden_size, setup.teacher.hidden_size
         if not projected and widths[0] != widths[1]:
-            other = f"distillation.weights.{'reduce_cosine' if setup.tokenizers else 'hidden'}"
+            section = f"{setup.settings.section}.weights"
+            other = f"{section}.{'reduce_cosine' if setup.tokenizers else 'hidden'}"
             raise UserError(
-                f"distillation.weights.{names[0]}: compares states of one width, but the student's is {widths[0]} and "
+                f"{section}.{names[0]}: compares states of one width, but the student's is {widths[0]} and "
                 f"the teacher's {widths[1]}; set it to 0 and use {other}, which learns a projection"
             )
         # The same start in every run and process, whatever was drawn before.

@@ -18,10 +18,10 @@ from distilrubert.distill.losses.chunks import HeadInput
 from distilrubert.distill.losses.layer_map import LayerPair, pair_layers
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.tied import TiedWeight
-from distilrubert.distill.objective_settings import ObjectiveSettings
+from distilrubert.distill.objective_settings import ComparisonSettings
 from distilrubert.modeling.heads import MlmHead
 
-Need = Literal["hidden_states", "attention", "head"]
+Need = Literal["hidden_states", "attention", "head", "logits"]
 
 
 class AttentionInput(NamedTuple):
@@ -50,6 +50,8 @@ class Outputs:
         attention: for each layer what its attention compares; empty where no term needs it.
         head: of a masked language model; None where no term needs it.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
+        logits: of the head of a task, (B, C) or (B, L, C), or (B, 2, L) for start and end of an answer; None where no
+            term needs them.
     """
 
     last_BLD: Tensor
@@ -57,6 +59,7 @@ class Outputs:
     attention: tuple[AttentionInput, ...] = ()
     head: MlmHead | None = None
     tied: TiedWeight | None = None
+    logits: Tensor | None = None
 
     def compared(self, groups: Sequence[tuple[int, ...]]) -> "Outputs":
         """These outputs with the mean of each group of layers in place of the hidden states.
@@ -101,7 +104,7 @@ class Setup:
         pooling: what the vector of a sentence is.
     """
 
-    settings: ObjectiveSettings
+    settings: ComparisonSettings
     student: PretrainedConfig
     teacher: PretrainedConfig | None
     tokenizers: Tokenizers | None
@@ -116,7 +119,8 @@ class Setup:
         """
         assert self.teacher is not None
         layers = self.student.num_hidden_layers, self.teacher.num_hidden_layers
-        return tuple(pair_layers(self.settings.layer_map, *layers, self.settings.embeddings_pair))
+        settings = self.settings
+        return tuple(pair_layers(settings.layer_map, *layers, settings.embeddings_pair, settings.section))
 
 
 class Term(nn.Module, abc.ABC):

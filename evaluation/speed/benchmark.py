@@ -45,14 +45,20 @@ class SpeedCase:
     name: str  # of the row, for example student-onnx-int8
     folder: str | os.PathLike[str]  # of the model, or its Hub id where the file is the checkpoint
     case: str  # a key of CASES
+    task: str = "feature-extraction"  # what its file returns: a key of OUTPUTS
 
 
-def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | None = None) -> list[SpeedCase]:
+def cases_of(
+    name: str,
+    model: str | os.PathLike[str],
+    cases: Sequence[str] | None = None,
+    task: str = "feature-extraction",
+) -> list[SpeedCase]:
     """A case for each file that a model has, named ``<name>-<case>``.
 
     Files that are made for another kind of processor, or always compute more than the encoder, are left out. Of a Hub
     id only the checkpoint is used. `cases` are keys of :data:`~distilrubert.common.formats.CASES`; None takes those of
-    :func:`~distilrubert.common.formats.measured_cases`.
+    :func:`~distilrubert.common.formats.measured_cases`. `task` is what the files return.
 
     Raises:
         UserError: if there is no such model or case, or no file of any of the cases.
@@ -68,7 +74,7 @@ def cases_of(name: str, model: str | os.PathLike[str], cases: Sequence[str] | No
     found = [case for case in wanted if case.format.runs_here and case.format.is_in(folder)]
     if not found:
         raise UserError(f"{model}: has no file for {', '.join(case.name for case in wanted)}")
-    return [SpeedCase(f"{name}-{case.name}", folder, case.name) for case in found]
+    return [SpeedCase(f"{name}-{case.name}", folder, case.name, task) for case in found]
 
 
 def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: Sequence[str] = WORKER) -> Measurements:
@@ -144,6 +150,7 @@ def _prepare(case: SpeedCase, device: str, settings: SpeedSettings) -> _Run | No
         "size_mib": measured.format.size_mib(folder),
     }
     opened = {"folder": str(folder), "case": case.case, "device": device, "threads": settings.threads}
+    opened |= {"task": case.task} if case.task != SpeedCase.task else {}
     name = case.name if device == "cpu" else f"{case.name}-{device}"
     return _Run(name, opened, config["vocab_size"], longest_input(config), values)
 

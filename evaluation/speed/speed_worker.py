@@ -29,10 +29,12 @@ class Worker:
         self._model: OpenModel | None = None
         self._device = "cpu"
 
-    def open(self, *, folder: str, case: str, device: str, threads: int) -> dict[str, Any]:
+    def open(
+        self, *, folder: str, case: str, device: str, threads: int, task: str = "feature-extraction"
+    ) -> dict[str, Any]:
         """Load the model."""
         opened = CASES[case]
-        self._model = open_model(Path(folder), opened.format, device=device, threads=threads, hint=opened.hint)
+        self._model = open_model(Path(folder), opened.format, task, device=device, threads=threads, hint=opened.hint)
         self._device = device
         return {}
 

@@ -29,7 +29,7 @@ Logits = NDArray[np.floating[Any]]
 Classes = NDArray[np.int64]
 
 
-def calibrate(learner: Learner) -> dict[str, float]:
+def calibrate(learner: Learner) -> dict[str, Any]:
     """Fold the temperature of a classifier of texts, chosen on its validation part, into its last layer.
 
     Args:
@@ -37,7 +37,7 @@ def calibrate(learner: Learner) -> dict[str, float]:
 
     Returns:
         ``temperature``; of the test part ``calibration_error_before`` and ``calibration_error``, see
-        :func:`calibration_error`.
+        :func:`calibration_error`, and ``reliability``, see :func:`reliability`.
     """
     model = PyTorchModel(learner.model.eval().cpu(), learner.task.task_kind.export_task)
 
@@ -50,10 +50,12 @@ def calibrate(learner: Learner) -> dict[str, float]:
     temperature = fit_temperature(*outputs("validation"))
     before = calibration_error(*outputs("test"))
     divide_logits(learner.model, temperature)
+    after = outputs("test")
     return {
         "temperature": temperature,
         "calibration_error_before": before,
-        "calibration_error": calibration_error(*outputs("test")),
+        "calibration_error": calibration_error(*after),
+        "reliability": reliability(*after),
     }
 
 
@@ -74,11 +76,24 @@ def calibration_error(logits_NC: Logits, classes_N: Classes) -> float:
 
     The mean over :data:`BINS` bins of equally probable decisions, weighted by their rows.
     """
+    bins = reliability(logits_NC, classes_N)
+    return sum(each["rows"] * abs(each["right"] - each["probability"]) for each in bins) / len(classes_N)
+
+
+def reliability(logits_NC: Logits, classes_N: Classes) -> list[dict[str, float]]:
+    """How sure decisions are, and how many of them are right, by :data:`BINS` bins of equally wide probabilities.
+
+    Returns:
+        for each bin that has rows the mean ``probability`` of their decisions, the share that is ``right``,
+        and ``rows``, their number.
+    """
     probabilities_NC = softmax(logits_NC, axis=1)
-    decided_N, sure_N = probabilities_NC.argmax(axis=1), probabilities_NC.max(axis=1)
+    right_N, sure_N = probabilities_NC.argmax(axis=1) == classes_N, probabilities_NC.max(axis=1)
     bins_N = np.minimum((sure_N * BINS).astype(int), BINS - 1)
-    gaps_N = (decided_N == classes_N) - sure_N
-    return float(np.abs(np.bincount(bins_N, weights=gaps_N)).sum() / len(classes_N))
+    return [
+        {"probability": float(sure_N[own].mean()), "right": float(right_N[own].mean()), "rows": int(own.sum())}
+        for own in (bins_N == index for index in np.unique(bins_N))
+    ]
 
 
 @torch.no_grad()

@@ -19,13 +19,15 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from distilrubert.common.errors import UserError
 from distilrubert.common.precision import Precision, choose_precision
 from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.kinds.task_kind import Logits
+from distilrubert.evaluation.tasks.lesson import START_AND_END, Lesson, TaughtCollator
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.row_results import score_test
@@ -36,8 +38,6 @@ from distilrubert.modeling.checkpoints import quiet_transformers
 
 # Batches are so many times larger for predictions, which keep nothing for a backward pass.
 PREDICTION_BATCHES = 4
-# The outputs of a head that finds an answer in a text.
-START_AND_END = 2
 
 
 def finetune(
@@ -101,14 +101,14 @@ class Learner:
     Attributes:
         head: names of the weights that the checkpoint does not have.
         rows: of the task.
-        features: of each part of the rows, sorted by length, so that batches of predictions have little padding.
+        features: of each part of the rows that is there, sorted by length: batches of predictions have little padding.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: list[str]
     task: TaskDefinition
-    settings: FinetuningSettings
+    settings: FinetuningProtocol
     rows: TaskRows
     features: dict[str, Dataset]
 
@@ -118,7 +118,7 @@ class Learner:
         folder: str | os.PathLike[str],
         task: TaskDefinition,
         rows: TaskRows,
-        settings: FinetuningSettings,
+        settings: FinetuningProtocol,
         seed: int,
     ) -> Self:
         """Load the model, with a new head of that seed, and encode the rows for it.
@@ -129,26 +129,35 @@ class Learner:
         model, tokenizer, head = _load(folder, task, settings, seed)
         longest = longest_input(model, tokenizer, task.max_length)
         features = {}
-        for part in ("train", "validation", "test"):
+        for part, own in rows.parts.items():
             try:
-                encoded = task.task_kind.encode(getattr(rows, part), tokenizer, longest)
+                encoded = task.task_kind.encode(own, tokenizer, longest)
             except ValueError as error:
                 raise UserError(f"task {task.name}: {error}") from error
             features[part] = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
         return cls(model, tokenizer, head, task, settings, rows, features)
 
-    def training(self, learning_rate: float, seed: int, folder: Path) -> TrainingRun:
-        """The run that trains the model in place, without checkpoints; only its folder is written to."""
+    def training(self, learning_rate: float, seed: int, folder: Path, lesson: Lesson | None = None) -> TrainingRun:
+        """The run that trains the model in place, without checkpoints; only its folder is written to.
+
+        Args:
+            learning_rate: at its peak.
+            seed: of the order of the rows and of dropout.
+            folder: of the run.
+            lesson: from a teacher, for which the rows without labels are; None: from the labels alone.
+        """
         task, settings, train_features = self.task, self.settings, self.features["train"]
-        examples = TaskExamples(train_features, self.tokenizer)
         head_rates = dict.fromkeys(self.head, settings.head_learning_rate) if settings.head_learning_rate else {}
+        objective: LossModule = lesson.objective(self.model, head_rates) if lesson else TaskLoss(self.model, head_rates)
+        plain, collator = TaskExamples(train_features, self.tokenizer), TaskCollator(task.task_kind, self.tokenizer)
+        examples = lesson.examples(self.features, self.tokenizer) if lesson else plain
         return TrainingRun(
             case=f"{task.name} {learning_rate:.0e} seed {seed}",
             section=f"task {task.name}",
-            objective=TaskLoss(self.model, head_rates),
+            objective=objective,
             examples=examples,
             validation=TaskExamples(train_features.select([]), self.tokenizer),
-            collator=TaskCollator(task.task_kind, self.tokenizer),
+            collator=TaughtCollator(collator) if lesson else collator,
             settings=_optimization(settings, learning_rate, examples.lengths),
             folder=folder,
             seed=seed,
@@ -173,30 +182,34 @@ class Learner:
 
 
 def _optimization(
-    settings: FinetuningSettings, learning_rate: float, lengths: NDArray[np.int32]
+    settings: FinetuningProtocol, learning_rate: float, lengths: NDArray[np.int32]
 ) -> OptimizationSettings:
     """The settings of the training loop. AdamW's are those of BERT's fine-tuning."""
-    return OptimizationSettings(
-        learning_rate=learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
-        max_grad_norm=settings.max_grad_norm,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        batch_tokens=settings.batch_size * int(padded_widths(lengths).max()),
-        batches_per_update=1,
-        precision=chosen_precision(settings),
-        keep_checkpoints=0,
-        num_workers=0,
+    loop = {"batches_per_update": 1, "num_workers": 0}
+    # What the section of a student that is distilled says of the loop, too.
+    loop |= {name: getattr(settings, name) for name in OptimizationSettings.model_fields if hasattr(settings, name)}
+    own = {
+        "learning_rate": learning_rate,
+        "warmup": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "betas": (0.9, 0.999),
+        "epsilon": 1e-8,
+        "max_grad_norm": settings.max_grad_norm,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "batch_tokens": settings.batch_size * int(padded_widths(lengths).max()),
+        "precision": chosen_precision(settings),
+        "keep_checkpoints": 0,
         # A learning rate that is too high gets a low score, and is not chosen.
-        max_skipped_updates=sys.maxsize,
-    )
+        "max_skipped_updates": sys.maxsize,
+        # Of the model's own configuration.
+        "dropout": True,
+    }
+    return OptimizationSettings(**loop | own)
 
 
 def _load(
-    folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningSettings, seed: int
+    folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningProtocol, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
 
@@ -225,6 +238,6 @@ def _set_dropout(config: Any, probability: float) -> None:
             setattr(config, field, probability)
 
 
-def chosen_precision(settings: FinetuningSettings) -> Precision:
+def chosen_precision(settings: FinetuningProtocol) -> Precision:
     """The arithmetic of runs with these settings on this machine."""
     return choose_precision(settings.precision, torch.device(measuring_device()))

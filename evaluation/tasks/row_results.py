@@ -47,6 +47,17 @@ def row_results(metric: str, predictions: Sequence[Any], references: Sequence[An
     return {name: _packed(" ".join(f"{value:.6g}" for value in values)) for name, values in columns.items()}
 
 
+def confusion(rows: RowResults, classes: int) -> list[list[int]] | None:
+    """How many rows of each class, line by line, got each class; None where rows have no class of their own."""
+    if "reference" not in rows:
+        return None
+    columns = parse_rows(rows)
+    matrix = np.zeros((classes, classes), dtype=int)
+    np.add.at(matrix, (columns["reference"].astype(int), columns["prediction"].astype(int)), 1)
+    found: list[list[int]] = matrix.tolist()
+    return found
+
+
 def parse_rows(rows: RowResults) -> dict[str, NDArray[np.float64]]:
     """The columns as arrays, each (rows,)."""
     return {name: np.array(_unpacked(values).split(), dtype=np.float64) for name, values in rows.items()}

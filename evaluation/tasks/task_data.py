@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from distilrubert.common.hub_failures import clean, token_in_use
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
-READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
+READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".txt": "text"}
 # What `datasets` says of a file that has a head and nothing else.
 _NO_ROWS = "corresponds to no data"
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
@@ -28,15 +28,25 @@ COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 @dataclasses.dataclass(frozen=True)
 class TaskRows:
-    """A task's rows in the standard form of its kind; learning rate and epoch are chosen on `validation`."""
+    """A task's rows in the standard form of its kind; learning rate and epoch are chosen on `validation`.
+
+    `unlabelled` are rows whose labels are not used, for a student that learns from a teacher.
+    """
 
     train: Dataset
     validation: Dataset
     test: Dataset
+    unlabelled: Dataset | None = None
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """Those that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part for name, part in found.items() if part is not None}
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content of the three parts."""
-        parts = [part.to_dict() for part in (self.train, self.validation, self.test)]
+        """SHA-256 of the content of the parts."""
+        parts = [part.to_dict() for part in self.parts.values()]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def classes_to_train_on(self) -> set[int]:
@@ -50,11 +60,17 @@ class TaskRows:
         return sum(_text_of(row) in seen for row in self.test)
 
 
-def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
+def load_rows(
+    task: TaskDefinition, train_limit: int | None = None, unlabelled: Sequence[str] | None = None
+) -> TaskRows:
     """Read the rows of a task and split off the parts that have no file, always in the same way.
 
-    With `train_limit` only this many of the labelled training rows (a fixed random choice) are taken, before a
-    validation part is split off.
+    Args:
+        task: the task.
+        train_limit: only this many of the labelled training rows (a fixed random choice) are taken, before a validation
+            part is split off.
+        unlabelled: files with the task's columns of text; with the training rows beyond the limit they make up the rows
+            without labels. Texts of the other parts are left out of them. None: there is to be no such part.
 
     Raises:
         UserError: if data cannot be read, a column or label differs from the definition, a part is empty, or the
@@ -65,8 +81,10 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
         test = _read_part(task, "test")[0]
     else:
         train, groups, test = _split_off(task, train, groups, task.test_share)
+    rest = train.select([])
     if train_limit is not None and train_limit < len(train):
-        kept = np.random.default_rng(task.split_seed).permutation(len(train))[:train_limit]
+        order = np.random.default_rng(task.split_seed).permutation(len(train))
+        kept, rest = order[:train_limit], train.select(np.sort(order[train_limit:]))
         train, groups = train.select(kept), groups[kept]
     if task.data.validation is None:
         train, groups, validation = _split_off(task, train, groups, task.validation_share)
@@ -75,7 +93,53 @@ def load_rows(task: TaskDefinition, train_limit: int | None = None) -> TaskRows:
     rows = TaskRows(train, validation, test)
     if task.task_kind.labelled and len(rows.classes_to_train_on()) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
+    if unlabelled is not None:
+        rows = dataclasses.replace(rows, unlabelled=_unlabelled(task, rows, rest, unlabelled))
     return rows
+
+
+def _unlabelled(task: TaskDefinition, rows: TaskRows, rest: Dataset, files: Sequence[str]) -> Dataset:
+    """The rows without labels, each text once, and none that another part has."""
+    kind, where = task.task_kind, f"task {task.name}"
+    if kind.read_text is None:
+        raise UserError(f"{where}: is {task.kind}, which cannot use text without labels")
+    found = [kind.read_text(row) for row in rest]
+    for file in files:
+        columns = {column: task.columns.get(column, column) for column in kind.text_columns}
+        place = f"{where}: {file}"
+        found += _read_rows(read_table(Path(file), [*columns.values()], place), columns, kind.read_text, place)
+    seen = {_text_of(row) for part in rows.parts.values() for row in part}
+    kept = []
+    for row in found:
+        if (text := _text_of(row)) not in seen:
+            seen.add(text)
+            kept.append(row)
+    if not kept:
+        raise UserError(
+            f"{where}: there is no text without labels; name files in task.unlabelled, or set "
+            "task.finetuning.train_limit below the number of training rows"
+        )
+    return Dataset.from_list(kept, features=rows.train.features)
+
+
+def _read_rows(
+    raw: Dataset, columns: Mapping[str, str], read: Callable[[Mapping[str, Any]], dict[str, Any]], where: str
+) -> list[dict[str, Any]]:
+    """Rows in standard form."""
+    _require_columns(raw, columns.values(), where)
+    rows = []
+    for number, row in enumerate(raw):
+        try:
+            rows.append(read({ours: row[theirs] for ours, theirs in columns.items()}))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}: row {number}: {error}") from error
+    return rows
+
+
+def _require_columns(raw: Dataset, columns: Iterable[str], where: str) -> None:
+    for column in columns:
+        if column not in raw.column_names:
+            raise UserError(f"{where}: has no column {column}; it has {', '.join(raw.column_names)}")
 
 
 def _text_of(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -93,9 +157,7 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
     group_by = task.group_by if part == "train" else None
     wanted = [*columns.values(), *filters, *([group_by] if group_by else [])]
     raw = _read_raw(task, part, wanted, where)
-    for column in wanted:
-        if column not in raw.column_names:
-            raise UserError(f"{where}: has no column {column}; it has {', '.join(raw.column_names)}")
+    _require_columns(raw, wanted, where)
     allowed = {column: {str(value) for value in values} for column, values in filters.items()}
     rows, groups = [], []
     for number, row in enumerate(raw):

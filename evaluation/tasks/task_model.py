@@ -10,22 +10,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
+from distilrubert.common.measurements import Environment, Measurements
+from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.precision import Precision
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.run_checkpoints import Checkpoints, read_state
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
-from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.common.training.training_settings import BookkeepingSettings
+from distilrubert.evaluation.evaluation_settings import FinetuningProtocol
 from distilrubert.evaluation.tasks.finetuning import Learner, chosen_precision
+from distilrubert.evaluation.tasks.lesson import Lesson
 from distilrubert.evaluation.tasks.loading import takes_token_types
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_runs import task_inputs
-from distilrubert.modeling.checkpoints import load_fast_tokenizer, quiet_transformers, read_model_config
+from distilrubert.modeling.checkpoints import (
+    load_fast_tokenizer,
+    quiet_transformers,
+    read_model_config,
+    save_checkpoint,
+)
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 
 logger = logging.getLogger(__name__)
+
+# Settings that decide nothing of one run: which runs there are, and what is recorded elsewhere or is bookkeeping.
+_NOT_OF_A_RUN = ("learning_rates", "precision", "train_limit", *BookkeepingSettings.model_fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,29 +51,64 @@ class TaskModel:
         seed: of the training.
         learning_rate: the one with the best validation score.
         evaluations: what was measured on the validation part after each epoch, by learning rate.
+        report: of the training at that learning rate; without rows for a model that was read.
     """
 
     learner: Learner
     tokenizer: PreTrainedTokenizerFast
-    settings: FinetuningSettings
+    settings: FinetuningProtocol
     seed: int
     learning_rate: float
     evaluations: Mapping[float, Sequence[Mapping[str, float]]]
+    report: Measurements
 
     @property
     def validation(self) -> float:
         """The best value of the task's main metric on the validation part."""
         return _best(self.learner.task, self.evaluations[self.learning_rate])
 
+    def save(self, folder: Path) -> None:
+        """Write the model and its tokenizer; the folder is complete or absent."""
+        with atomic_folder(folder) as beside:
+            save_checkpoint(self.learner.model.cpu(), self.tokenizer, beside)
+
+    def choices(self) -> dict[str, Any]:
+        """What was chosen, and from what, as plain values; :func:`read_task_model` takes them."""
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "learning_rate": self.learning_rate,
+            "evaluations": {f"{rate:g}": list(found) for rate, found in self.evaluations.items()},
+        }
+
+
+def read_task_model(
+    folder: Path, task: TaskDefinition, rows: TaskRows, settings: FinetuningProtocol, choices: Mapping[str, Any]
+) -> TaskModel:
+    """The model that :meth:`TaskModel.save` wrote, with its :meth:`TaskModel.choices`.
+
+    Raises:
+        UserError: if it cannot be loaded, or the rows do not go with it.
+    """
+    settings = settings.model_copy(update={"precision": choices["settings"]["precision"]})
+    learner = Learner.prepare(folder, task, rows, settings, choices["seed"])
+    evaluations = {float(rate): found for rate, found in choices["evaluations"].items()}
+    tokenizer = _tokenizer_of(learner.model, folder, str(folder))
+    report = Measurements(Environment.capture(), [])
+    return TaskModel(learner, tokenizer, settings, choices["seed"], choices["learning_rate"], evaluations, report)
+
 
 def train_task_model(
     model_folder: Path,
     task: TaskDefinition,
     rows: TaskRows,
-    settings: FinetuningSettings,
+    settings: FinetuningProtocol,
     folder: Path,
     seed: int,
     name: str | None = None,
+    *,
+    lesson: Lesson | None = None,
+    freeze_embeddings: bool = False,
 ) -> TaskModel:
     """Fine-tune a model with each learning rate and keep the best by the task's main metric on the validation part.
 
@@ -75,6 +122,8 @@ def train_task_model(
         folder: gets a folder for each learning rate. It belongs to this model, task and seed.
         seed: of the new head, of the order of the rows and of dropout.
         name: of the model, for messages; the folder's by default.
+        lesson: from a teacher; None: from the labels alone.
+        freeze_embeddings: leave the word embeddings as they are.
 
     Raises:
         UserError: if the model cannot be fine-tuned, a class has no row to train on, the rows do not go with the model,
@@ -89,16 +138,21 @@ def train_task_model(
     origin = {
         "start": model_contents(model_folder),
         "task": task_inputs(task, rows),
-        "protocol": recorded(settings, exclude=("learning_rates", "precision", "train_limit")),
+        "protocol": recorded(settings, exclude=_NOT_OF_A_RUN),
+        **(lesson.identity if lesson else {}),
+        **({"freeze_embeddings": True} if freeze_embeddings else {}),
     }
     best: TaskModel | None = None
     evaluations: dict[float, Sequence[Mapping[str, float]]] = {}
     with quiet_transformers(), quiet_datasets():
         for rate, own_folder in folders.items():
             learner = Learner.prepare(model_folder, task, rows, settings, seed)
+            learner.model.get_input_embeddings().requires_grad_(not freeze_embeddings)
             tokenizer = _tokenizer_of(learner.model, model_folder, name)
-            evaluations[rate] = train(_kept(learner.training(rate, seed, own_folder), origin)).details["evaluations"]
-            trained = TaskModel(learner, tokenizer, settings, seed, rate, evaluations)
+            run = _kept(learner.training(rate, seed, own_folder, lesson), origin, lesson)
+            report = train(run)
+            evaluations[rate] = report.details["evaluations"]
+            trained = TaskModel(learner, tokenizer, settings, seed, rate, evaluations, report)
             logger.info("%s, learning rate %g: %.3f on validation", task.name, rate, trained.validation)
             if best is None or trained.validation > best.validation:
                 best = trained
@@ -116,13 +170,14 @@ def _tokenizer_of(model: PreTrainedModel, folder: Path, name: str) -> PreTrained
     return tokenizer if takes_token_types(model) else student_tokenizer(tokenizer)
 
 
-def _kept(run: TrainingRun, origin: Mapping[str, Any]) -> TrainingRun:
+def _kept(run: TrainingRun, origin: Mapping[str, Any], lesson: Lesson | None) -> TrainingRun:
     """The run with a checkpoint from which it can go on, and with its progress in the log."""
     settings = run.settings.model_copy(update={"keep_checkpoints": 1})
-    return dataclasses.replace(run, settings=settings, origin=origin, log_level=logging.INFO)
+    project = lesson.project if lesson else run.project
+    return dataclasses.replace(run, settings=settings, origin=origin, project=project, log_level=logging.INFO)
 
 
-def _precision_of(folders: Iterable[Path], settings: FinetuningSettings) -> Precision:
+def _precision_of(folders: Iterable[Path], settings: FinetuningProtocol) -> Precision:
     """The arithmetic of a run that goes on; of a new one what is faster on this machine."""
     checkpoints = [newest for folder in folders if (newest := Checkpoints(folder / "checkpoints", 1).newest())]
     if settings.precision == "auto" and checkpoints:

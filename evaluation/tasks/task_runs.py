@@ -171,7 +171,7 @@ def task_inputs(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
 
 def row_counts(rows: TaskRows) -> dict[str, int]:
     """The rows of each part, and the test rows that are training rows too."""
-    counts = {f"{field.name}_rows": len(getattr(rows, field.name)) for field in dataclasses.fields(rows)}
+    counts = {f"{name}_rows": len(part) for name, part in rows.parts.items()}
     return {**counts, "test_rows_in_train": rows.count_test_rows_in_train()}
 
 

@@ -21,7 +21,7 @@ from distilrubert.model_card.card import eval_results, render_card
 from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
-from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table
+from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table, task_table
 from distilrubert.pipeline.statement import Statement, checked, unchecked
 
 CARD = "README.md"
@@ -54,7 +54,8 @@ def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
         yield from _check_tables(card.text, folder, reports)
     quality = reports.get("quality")
     stated = getattr(card.data, "eval_results", None) or []
-    yield from _check_model_index(stated, eval_results(quality) if quality else None)
+    finetuning = reports.get("finetuning")
+    yield from _check_model_index(stated, eval_results(quality, finetuning) if quality or finetuning else None)
 
 
 def _read_card(folder: Path) -> ModelCard:
@@ -138,7 +139,13 @@ def _identity(result: EvalResult) -> tuple[str | None, ...]:
 def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Statement]:
     """Compare the cells that the card and this version's tables both have, by row and column."""
     shown = dict(_cells(text))
-    makers = {"speed": speed_table, "quality": quality_table, "parity": parity_table, "training": loss_table}
+    makers = {
+        "speed": speed_table,
+        "quality": quality_table,
+        "parity": parity_table,
+        "training": loss_table,
+        "finetuning": task_table,
+    }
     tables = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
     for source, table in {**tables, "files": file_table(file_sizes(folder))}.items():
         cells = {key: cell for key, cell in _cells(table.markdown) if _NUMBER.search(cell)}

@@ -53,7 +53,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
         if lost := [path for path in case.format.paths if not (folder / path).is_file()]:
             yield checked(case.format.path, "file", None, None, f"{', '.join(lost)} is missing", holds=False)
         else:
-            yield from _check_bytes(folder, case.format, row)
+            yield from check_bytes(folder, case.format, row)
             yield from agreement(case)
     stated = {row.case for row in rows}
     for entry in FORMATS.values() if parity else ():
@@ -72,7 +72,8 @@ def _load(folder: Path) -> Checkpoint | UserError:
         return error
 
 
-def _check_bytes(folder: Path, entry: FileFormat, row: Row) -> Iterator[Statement]:
+def check_bytes(folder: Path, entry: FileFormat, row: Row) -> Iterator[Statement]:
+    """Compare size and SHA-256 of a file with a report's row on it."""
     if (stated := row.values.get("size_mib")) is not None:
         size = entry.size_mib(folder)
         yield checked(entry.path, "size_mib", stated, size, holds=stated == size)

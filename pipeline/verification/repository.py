@@ -12,6 +12,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.tasks.exported import Exporter
+from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.model_card.inputs import REPORTS, read_reports
@@ -21,6 +22,7 @@ from distilrubert.pipeline.verification.card_statements import check_card
 from distilrubert.pipeline.verification.file_statements import check_files
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
 from distilrubert.pipeline.verification.speed_statements import SLOW, check_sizes, check_speed
+from distilrubert.pipeline.verification.task_statements import check_task_files, check_task_scores, require_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +59,18 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
     exporters = _exporters_of(reports, extent)
     models = {"student": folder} | ({"teacher": extent.teacher} if extent.teacher else {})
     yield from check_card(folder, reports)
-    yield from check_files(folder, reports.get("parity"), default_sentences())
+    if finetuning := reports.get("finetuning"):
+        yield from check_task_files(folder, finetuning, default_sentences())
+        for task in extent.tasks:
+            yield from check_task_scores(folder, finetuning, task)
+    else:
+        yield from check_files(folder, reports.get("parity"), default_sentences())
     if speed := reports.get("speed"):
         yield from check_sizes(models, speed)
         if extent.speed:
-            yield from check_speed(models, speed, extent.tolerance)
+            kind = finetuning.details["task"]["kind"] if finetuning else None
+            returned = KINDS[kind].export_task if kind else "feature-extraction"
+            yield from check_speed(models, speed, extent.tolerance, returned)
         else:
             yield unchecked("reports/speed.json", "ratios", None, SLOW)
     if quality := reports.get("quality"):
@@ -80,6 +89,10 @@ def _exporters_of(reports: Mapping[str, Measurements], extent: Extent) -> dict[s
     if extent.speed and "speed" not in reports:
         raise UserError("--speed: there is no reports/speed.json to compare with")
     if not extent.tasks:
+        return {}
+    if finetuning := reports.get("finetuning"):
+        for task in extent.tasks:
+            require_task(finetuning, task)
         return {}
     if "quality" not in reports:
         raise UserError("--task: there is no reports/quality.json to compare with")

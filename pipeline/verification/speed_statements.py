@@ -50,12 +50,15 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Statement]:
             yield checked(row.case, quantity, stated, found, holds=found == stated)
 
 
-def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterator[Statement]:
+def check_speed(
+    models: Models, speed: Measurements, tolerance: float, task: str = "feature-extraction"
+) -> Iterator[Statement]:
     """Measure the rows again, with the report's settings, and compare their ratios to the first one at hand.
 
     A stated ratio may be larger than the measured one by the tolerance plus the relative interquartile ranges of the
     new times. It is shown and not checked on a processor with other instruction sets (another name, if none are known)
     or with fewer cores than the report's threads, and where the ranges add up to more than :data:`LARGEST_NOISE`.
+    `task` is what the files return.
 
     Raises:
         UserError: if the report's settings are not valid, or a process dies.
@@ -66,7 +69,7 @@ def check_speed(models: Models, speed: Measurements, tolerance: float) -> Iterat
         if reason := _not_at_hand(case, models) or _why_not_here(case, models[case.model]):
             yield unchecked(row.case, "speed", None, reason)
         else:
-            cases.append(SpeedCase(row.case, models[case.model], case.file))
+            cases.append(SpeedCase(row.case, models[case.model], case.file, task))
     if len(cases) < 2:
         return
     measured = derive(measure_speed(cases, _settings_of(speed)))

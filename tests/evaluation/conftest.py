@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from transformers import BertTokenizerFast
 
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
 from distilrubert.modeling.architecture import StudentArchitecture
@@ -74,4 +75,15 @@ def student_folder(fresh_teacher: Teacher, tmp_path_factory: pytest.TempPathFact
     """A student of two layers, initialised from that teacher."""
     folder = tmp_path_factory.mktemp("fresh") / "student"
     save_student(build_student(fresh_teacher, StudentArchitecture(layers=2)), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_word_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of few pieces: it splits most words into letters."""
+    letters = sorted(set("абвгдеёжзийклмнопрстуфхцчшщъыьэюяП"))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    folder = tmp_path_factory.mktemp("pieces")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False).save_pretrained(folder)
     return folder

@@ -22,6 +22,7 @@ corpus: {sources: [{path: texts/*.txt}]}
 student: {layers: 2}
 card: {language: ru, license: apache-2.0}
 """
+WITHOUT_CORPUS = MINIMAL.replace("corpus: {sources: [{path: texts/*.txt}]}\n", "")
 
 
 @pytest.fixture
@@ -86,7 +87,9 @@ def test_the_resolved_recipe_is_a_recipe_again(write, tmp_path):
     assert load_recipe(again) == recipe
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe", sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("recipes/tasks/*.yaml")]), ids=lambda path: path.stem
+)
 def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
     monkeypatch.setenv("DISTILRUBERT_DATA", "/data")
     monkeypatch.setenv("DISTILRUBERT_CORPUS", "/corpus")
@@ -241,10 +244,41 @@ def test_a_malformed_override_is_refused(write, override, said):
         ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
         ("", "a recipe is a mapping of keys to values, found nothing"),
         (MINIMAL.replace("student: {layers: 2}", ""), "student is missing"),
+        (WITHOUT_CORPUS, "corpus is missing"),
+        (f"{WITHOUT_CORPUS}corpus: {{}}\n", "corpus.sources is missing"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(write, text, said):
     assert said in message_of(write(text))
+
+
+def test_a_recipe_of_a_task_needs_no_corpus(write):
+    text = f"{WITHOUT_CORPUS}task: {{name: rusentiment}}\n"
+    recipe = load_recipe(write(text))
+    assert recipe.corpus.sources == []
+    assert recipe.task.distillation.weights.logits == 1.0
+    # Nor a shape, if it starts from a checkpoint.
+    assert load_recipe(write(text.replace("student: {layers: 2}", "")), ["task.start_from=a/b"]).student.layers is None
+    assert "student is missing" in message_of(write(text.replace("student: {layers: 2}", "")))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task={}", "task.name is missing"),
+        ("task.distillation.weights={kl: 1}", "unknown key task.distillation.weights.kl"),
+        ("distillation.weights={logits: 1}", "unknown key distillation.weights.logits"),
+        ("student.vocabulary={trim: {}}", "student.vocabulary: is made from a corpus; add corpus, or leave"),
+        ("teacher={pretrain: {}}", "teacher.pretrain: needs a corpus; add corpus, or name teacher.model"),
+        ("sentences={}", "sentences: a student of a task is no encoder of sentences; leave out one of the two"),
+        ("publish.space=true", "publish.space: there is no demo page of a student of a task; leave it out"),
+        ("task.distillation.layer_map=[[1], x]", "task.distillation.layer_map"),
+        ("task.equal_decisions=0", "task.equal_decisions"),
+    ],
+)
+def test_what_a_recipe_of_a_task_cannot_have_is_told(write, override, said):
+    text = f"{WITHOUT_CORPUS}task: {{name: rusentiment}}\n"
+    assert said in message_of(write(text), override)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, text_in, with_lengths
 
 LONGEST_ANSWER = 30  # tokens, as in the SQuAD scripts of BERT and of transformers
@@ -28,6 +29,15 @@ def _read_question(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     if context[start : start + len(answers[0])] != answers[0]:
         raise ValueError(f"the answer {answers[0]!r} does not begin at character {start} of its context")
     return {"question": text_in(row, "question"), "context": context, "answers": answers, "start": start}
+
+
+def _read_context(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "question": text_in(row, "question"),
+        "context": text_in(row, "context"),
+        "answers": [""],
+        "start": IGNORED,
+    }
 
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -50,15 +60,27 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     starts, answers = rows["start"][:], rows["answers"][:]
     spans = [
         _token_span(window, starts[row], starts[row] + len(answers[row][0]))
+        if starts[row] != IGNORED
+        else (IGNORED, IGNORED)
         for window, row in zip(offsets, owners, strict=True)
     ]
     return with_lengths(
         encoding,
         row=owners,
+        window=_windows(owners),
         offsets=offsets,
         start_positions=[first for first, _ in spans],
         end_positions=[last for _, last in spans],
     )
+
+
+def _windows(owners: Sequence[int]) -> list[int]:
+    """The number of each feature among those of its row, which follow each other."""
+    windows = [0] * len(owners)
+    for place in range(1, len(owners)):
+        if owners[place] == owners[place - 1]:
+            windows[place] = windows[place - 1] + 1
+    return windows
 
 
 def _check_room(rows: Dataset, tokenizer: PreTrainedTokenizerBase, room: int) -> None:
@@ -110,4 +132,6 @@ QUESTION_ANSWERING = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="question-answering",
+    text_columns=("question", "context"),
+    read_text=_read_context,
 )

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
 
 
@@ -17,6 +18,14 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 def _read_pair(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     return {"text_pair": text_in(row, "text_pair"), **_read_sentence(row, labels)}
+
+
+def _read_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text": text_in(row, "text"), "label": IGNORED}
+
+
+def _read_texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text_pair": text_in(row, "text_pair"), **_read_text(row)}
 
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -39,8 +48,14 @@ SENTENCE_CLASSIFICATION = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="text-classification",
+    text_columns=("text",),
+    read_text=_read_text,
     problem_type="single_label_classification",
 )
 SENTENCE_PAIR_CLASSIFICATION = dataclasses.replace(
-    SENTENCE_CLASSIFICATION, columns=("text", "text_pair", "label"), read_row=_read_pair
+    SENTENCE_CLASSIFICATION,
+    columns=("text", "text_pair", "label"),
+    read_row=_read_pair,
+    text_columns=("text", "text_pair"),
+    read_text=_read_texts,
 )

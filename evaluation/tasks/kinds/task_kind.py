@@ -33,6 +33,8 @@ class TaskKind:
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
         export_task: the exporters' name for such models: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        text_columns: those of `columns` that a row without labels has; none where such rows are of no use.
+        read_text: from such a row to standard form, its labels -100; as `read_row` else.
         collator: makes the padding of a batch from the tokenizer.
         problem_type: what transformers calls the loss of a model whose class has several.
         check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
@@ -45,6 +47,8 @@ class TaskKind:
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
+    text_columns: tuple[str, ...] = ()
+    read_text: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]] = DataCollatorWithPadding
     problem_type: str | None = None
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None

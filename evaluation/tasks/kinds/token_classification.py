@@ -21,9 +21,20 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
         raise ValueError("tokens and tags must be lists")
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens have {len(tags)} tags")
+    return {"tokens": _words(tokens), "tags": [class_of(tag, labels) for tag in tags]}
+
+
+def _read_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    words = _words(row["tokens"])
+    return {"tokens": words, "tags": [IGNORED] * len(words)}
+
+
+def _words(tokens: Any) -> list[str]:
+    if not isinstance(tokens, list):
+        raise ValueError("tokens must be a list")
     if strange := [token for token in tokens if token is None or isinstance(token, list | dict)]:
         raise ValueError(f"tokens hold {strange[0]!r}, expected words")
-    return {"tokens": [str(token) for token in tokens], "tags": [class_of(tag, labels) for tag in tags]}
+    return [str(token) for token in tokens]
 
 
 def _check_classes(classes: Sequence[str]) -> None:
@@ -48,7 +59,8 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     ]
     # Not all words of a sentence: some are cut off, and a zero-width space has no token.
     scored = [[word for word in begun if word is not None] for begun in words]
-    return with_lengths(encoding, labels=labels, scored_words=scored)
+    places = [[place for place, word in enumerate(begun) if word is not None] for begun in words]
+    return with_lengths(encoding, labels=labels, scored_words=scored, scored_places=places)
 
 
 def _first_tokens(words: Sequence[int | None]) -> list[int | None]:
@@ -69,7 +81,7 @@ def _decode(
 
 def scored_positions(features: Dataset) -> list[NDArray[np.intp]]:
     """The positions that carry a tag, for each feature."""
-    return [np.flatnonzero(np.array(labels) != IGNORED) for labels in features["labels"][:]]
+    return [np.array(places, dtype=np.intp) for places in features["scored_places"][:]]
 
 
 def tags_of(
@@ -102,6 +114,8 @@ TOKEN_CLASSIFICATION = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="token-classification",
+    text_columns=("tokens",),
+    read_text=_read_words,
     collator=DataCollatorForTokenClassification,
     check_classes=_check_classes,
 )

@@ -163,8 +163,8 @@ def test_unreadable_files_are_told(tmp_path: Path, name: str, content: bytes) ->
 
 
 def test_an_unknown_kind_of_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"rows\.txt: is not a kind of file that can be read; known: \.parquet, "):
-        load_rows(make(tmp_path, forty(), "rows.txt"))
+    with pytest.raises(UserError, match=r"rows\.xlsx: is not a kind of file that can be read; known: \.parquet, "):
+        load_rows(make(tmp_path, forty(), "rows.xlsx"))
 
 
 @pytest.mark.data
@@ -196,3 +196,50 @@ def test_test_rows_that_are_training_rows_are_counted() -> None:
     assert TaskRows(train, train, test).count_test_rows_in_train() == 3
     words = [Dataset.from_dict({"tokens": [tokens], "tags": [[0, 0]]}) for tokens in (["Да", "нет"], ["да", "нет"])]
     assert TaskRows(words[0], words[0], words[1]).count_test_rows_in_train() == 1
+
+
+def test_rows_beyond_the_limit_are_text_without_labels(tmp_path: Path) -> None:
+    task = make(tmp_path, forty())
+    rows = load_rows(task, train_limit=20, unlabelled=[])
+    assert rows.unlabelled is not None
+    assert [len(part) for part in rows.parts.values()] == [15, 5, 10, 10]
+    assert set.union(*map(texts, rows.parts.values())) == {row["text"] for row in forty()}
+    assert set(rows.unlabelled["label"]) == {-100}
+    assert rows.unlabelled.features == rows.train.features
+    # With and without them, the other parts are the same.
+    plain = load_rows(task, train_limit=20)
+    assert plain.unlabelled is None
+    assert plain.fingerprint() != rows.fingerprint()
+    assert [texts(plain.parts[part]) for part in plain.parts] == [texts(rows.parts[part]) for part in plain.parts]
+
+
+def test_text_without_labels_comes_from_files_too_once_and_never_from_another_part(tmp_path: Path) -> None:
+    task = make(tmp_path, forty())
+    more = ["новая строка", "Новая  СТРОКА", *(row["text"] for row in forty())]
+    (tmp_path / "more.txt").write_text("\n".join(more), encoding="utf-8")
+    rows = load_rows(task, unlabelled=[str(tmp_path / "more.txt")])
+    assert rows.unlabelled is not None
+    assert rows.unlabelled["text"][:] == ["новая строка"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"comment": "текст"}], r"task toy: .*more.jsonl: has no column text; it has comment"),
+        ([{"text": None}, {"text": "x"}], r"task toy: .*more.jsonl: row 0: text holds None, expected text"),
+        ([{"text": "строка 1"}], r"task toy: there is no text without labels; name files in task.unlabelled, or set"),
+    ],
+)
+def test_bad_text_without_labels_is_told_in_one_line(tmp_path: Path, rows: list[dict[str, Any]], told: str) -> None:
+    make(tmp_path, rows, "more.jsonl")
+    with pytest.raises(UserError, match=told):
+        load_rows(make(tmp_path, forty()), unlabelled=[str(tmp_path / "more.jsonl")])
+
+
+def test_questions_without_answers_are_text_without_labels(tmp_path: Path) -> None:
+    asked = [{"question": f"что {i}", "context": f"вот {i}", "answer": "вот", "answer_start": 0} for i in range(20)]
+    task = make(tmp_path, asked, kind="question-answering", labels=[], metrics=["exact_match"])
+    rows = load_rows(task, train_limit=10, unlabelled=[])
+    assert rows.unlabelled is not None
+    assert set(rows.unlabelled["start"]) == {-100}
+    assert rows.unlabelled.features == rows.train.features

@@ -1,0 +1,240 @@
+"""What a student of a task learns from a teacher: its logits for each row, with labels or without, and a loss on them.
+
+Nothing in the rows is drawn, so that the teacher is asked once, before the training. Its logits are kept by row, and of
+a tagger by word: its tokenizer need not be the student's.
+
+Axes: N decisions, C classes, B batch, L tokens, S start and end.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilrubert.common.contents import model_contents
+from distilrubert.common.errors import UserError
+from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.padding import NEVER
+from distilrubert.common.training.ranks import computed_once
+from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.evaluation.tasks.task_loss import TaskCollator, TaskExamples, predict
+from distilrubert.modeling.checkpoints import quiet_transformers
+
+BATCH_SIZE = 64
+# The outputs of a head that finds an answer in a text.
+START_AND_END = 2
+# More tokens than any window has.
+LONGEST = 2**20
+TAUGHT = ("train", "unlabelled")
+"""The parts of the rows that a teacher is asked about, in this order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherLogits:
+    """What a teacher says of rows.
+
+    Attributes:
+        values_NC: its logits, in fp32.
+        rows_N: the row of each, counted over the parts of :data:`TAUGHT`.
+        words_N: its word in the row; 0 where the whole row has one class; of a reader, which has the logits of start
+            and end at each token, its token.
+    """
+
+    values_NC: NDArray[np.float32]
+    rows_N: NDArray[np.int64]
+    words_N: NDArray[np.int64]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :func:`ask_teacher` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """How a student learns from a teacher.
+
+    Attributes:
+        objective: makes the loss of a batch from the student and the peak learning rates of its head, by name. Its
+            batches are those of :class:`TaughtCollator`.
+        logits: of the teacher, for the rows that the student learns from.
+        identity: what decides the lesson beside the rows and the protocol, as plain values.
+        project: the name that trackers file the run under.
+    """
+
+    objective: Callable[[PreTrainedModel, Mapping[str, float]], LossModule]
+    logits: TeacherLogits
+    identity: Mapping[str, Any]
+    project: str = "distilrubert"
+
+    def examples(self, features: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> "TaughtExamples":
+        """The student's features of all rows that it learns from, with the teacher's logits."""
+        parts = [features[part] for part in TAUGHT if part in features]
+        firsts = np.cumsum([0, *(max(part["row"][:], default=-1) + 1 for part in parts)])
+        rows_N = np.concatenate([np.array(part["row"][:]) + first for part, first in zip(parts, firsts, strict=False)])
+        return TaughtExamples(concatenate_datasets(parts), rows_N, tokenizer, self.logits)
+
+
+class TaughtExamples:
+    """Features as examples of the training loop, each with its ``places`` that the teacher decides, and its logits."""
+
+    def __init__(
+        self,
+        features: Dataset,
+        rows: Sequence[int] | NDArray[np.int64],
+        tokenizer: PreTrainedTokenizerBase,
+        logits: TeacherLogits,
+    ) -> None:
+        """Take features, the row of each as :class:`TeacherLogits` counts them, and these."""
+        self._plain, self._logits = TaskExamples(features, tokenizer), logits
+        self.lengths = self._plain.lengths
+        known = {
+            key: index for index, key in enumerate(zip(logits.rows_N.tolist(), logits.words_N.tolist(), strict=True))
+        }
+        self._places: list[NDArray[np.int64]] = []
+        self._decisions: list[NDArray[np.int64]] = []
+        for row, (words, places) in zip(rows, _units(features), strict=True):
+            found = [
+                (place, known[row, word]) for word, place in zip(words, places, strict=True) if (row, word) in known
+            ]
+            self._places.append(np.array([place for place, _ in found], dtype=np.int64))
+            self._decisions.append(np.array([index for _, index in found], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        own = {"places": self._places[index], "logits": self._logits.values_NC[self._decisions[index]]}
+        return self._plain[index] | own
+
+
+class TaughtCollator:
+    """Adds ``teacher_logits`` and ``compared`` to the batches of a task.
+
+    (B, C) and (B) for texts, (B, L, C) and (B, L) for words; for answers (B, 2, L) and (B, 2), start and end, with
+    ``labels`` (B, 2).
+    """
+
+    def __init__(self, collator: TaskCollator) -> None:
+        self._collator = collator
+
+    def collate(self, examples: Sequence[Mapping[str, Any]], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
+        """See :class:`~distilrubert.common.training.batching.Collator`."""
+        own = ("places", "logits")
+        plain = [{name: value for name, value in example.items() if name not in own} for example in examples]
+        batch = self._collator.collate(plain, epoch, indices)
+        if "start_positions" in batch:
+            return _with_answers(batch, examples)
+        classes = examples[0]["logits"].shape[1]
+        # A label for the whole row stands for one place.
+        shape = (*batch["labels"].shape, 1)[:2]
+        logits_BLC, compared_BL = torch.zeros(*shape, classes), torch.zeros(shape, dtype=torch.bool)
+        for row, example in enumerate(examples):
+            places = torch.from_numpy(example["places"])
+            logits_BLC[row, places] = torch.from_numpy(example["logits"])
+            compared_BL[row, places] = True
+        if batch["labels"].ndim == 1:
+            return {**batch, "teacher_logits": logits_BLC[:, 0], "compared": compared_BL[:, 0]}
+        return {**batch, "teacher_logits": logits_BLC, "compared": compared_BL}
+
+
+def _with_answers(batch: dict[str, Tensor], examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    length = batch["input_ids"].shape[1]
+    logits_BSL = torch.full((len(examples), START_AND_END, length), NEVER)
+    for row, example in enumerate(examples):
+        logits_BSL[row, :, torch.from_numpy(example["places"])] = torch.from_numpy(example["logits"]).T
+    labels_BS = torch.stack([batch["start_positions"], batch["end_positions"]], dim=1)
+    compared_BS = torch.tensor([[len(example["places"]) > 0] * START_AND_END for example in examples])
+    return {**batch, "labels": labels_BS, "teacher_logits": logits_BSL, "compared": compared_BS}
+
+
+def ask_teacher(
+    folder: str | os.PathLike[str], name: str, task: TaskDefinition, rows: TaskRows, work: Path
+) -> TeacherLogits:
+    """The logits of a fine-tuned teacher for all rows that a student learns from, in fp32; kept in a file in `work`.
+
+    Of several processes the first one computes, and the others wait.
+
+    Args:
+        folder: the checkpoint.
+        name: of the teacher, for messages.
+        task: what it was fine-tuned on.
+        rows: of the task, with those without labels.
+        work: an existing folder.
+
+    Raises:
+        UserError: if the teacher has no head for the task, or its labels are not the task's, in their order.
+    """
+    contents = json.dumps([model_contents(Path(folder)), rows.fingerprint(), task.max_length, task.classes])
+    path = work / f"teacher-logits-{hashlib.sha256(contents.encode()).hexdigest()[:20]}.npz"
+    check_teacher(folder, name, task)
+    computed_once(path, lambda beside: _ask(folder, task, rows, beside))
+    return TeacherLogits.load(path)
+
+
+def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinition) -> None:
+    """Refuse a checkpoint that was not fine-tuned on a task.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    path = Path(folder) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    classes, kind = config.get("architectures") or [""], task.task_kind
+    wanted = kind.model_class.__name__.removeprefix("AutoModel")
+    if not str(classes[0]).endswith(wanted):
+        raise UserError(f"{name}: is a {classes[0] or 'model without a class'}; a teacher of {task.name} is …{wanted}")
+    labels = [label for _, label in sorted((int(key), str(label)) for key, label in config.get("id2label", {}).items())]
+    if task.classes and labels != task.classes:
+        found = ", ".join(labels) or "none"
+        raise UserError(
+            f"{name}: its labels are {found}; those of task {task.name} are {', '.join(task.classes)}, in this order"
+        )
+
+
+def _ask(folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows, path: Path) -> None:
+    with quiet_transformers(), quiet_datasets():
+        model, tokenizer, lost = load_encoder(task.task_kind.model_class, folder, "a fine-tuned teacher")
+        if lost:
+            raise UserError(f"{os.fspath(folder)}: has no head that was trained: {lost[0]} is missing")
+        asked = concatenate_datasets([rows.parts[part] for part in TAUGHT if part in rows.parts])
+        encoded = task.task_kind.encode(asked, tokenizer, longest_input(model, tokenizer, task.max_length))
+        features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
+        logits = predict(model.to(measuring_device()), features, tokenizer, "fp32", BATCH_SIZE)
+    if not isinstance(logits, np.ndarray):
+        logits = np.stack(logits, axis=-1)
+    found = [
+        (logits[index, place] if logits.ndim == 3 else logits[index], row, word)
+        for index, (row, (words, places)) in enumerate(zip(features["row"][:], _units(features), strict=True))
+        for word, place in zip(words, places, strict=True)
+    ]
+    values, own_rows, words = zip(*found, strict=True)
+    with path.open("wb") as file:
+        np.savez(file, values_NC=np.stack(values), rows_N=np.array(own_rows), words_N=np.array(words))
+
+
+def _units(features: Dataset) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """What has a class in each feature: its words, and the places of these; the whole row counts as its word 0.
+
+    Of a window in which an answer is looked for, each token is such a word.
+    """
+    if "scored_words" in features.column_names:
+        return zip(features["scored_words"][:], features["scored_places"][:], strict=True)
+    if "window" in features.column_names:
+        tokens = zip(features["window"][:], features["length"][:], strict=True)
+        return ((range(LONGEST * window, LONGEST * window + length), range(length)) for window, length in tokens)
+    return (([0], [0]) for _ in range(len(features)))

@@ -1,0 +1,74 @@
+"""The checks of a recipe for a task, before any work."""
+
+from pathlib import Path
+
+from distilrubert.common.errors import UserError
+from distilrubert.common.training.tracking import check_trackers
+from distilrubert.distill.losses import LOSSES
+from distilrubert.distill.losses.objective import check_layers, positive_weights
+from distilrubert.evaluation.tasks.lesson import check_teacher
+from distilrubert.modeling.architecture import student_config
+from distilrubert.modeling.checkpoints import read_model_config
+from distilrubert.pipeline.commits import pinned_task
+from distilrubert.pipeline.exporting import check_exported
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.task_stages import load_task_rows, start_folder, task_teacher_folder
+
+TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-student", "task-files"})
+
+
+def check_task_settings(run: Run) -> None:
+    """Refuse settings that contradict each other, the number of processes or what is installed.
+
+    Raises:
+        UserError: naming the field.
+    """
+    assert run.recipe.task is not None
+    settings = run.recipe.task.distillation
+    if settings.batches_per_update % run.launch.processes:
+        raise UserError(
+            f"{settings.section}.batches_per_update: {settings.batches_per_update} is no multiple of the number of "
+            f"processes, {run.launch.processes}"
+        )
+    check_trackers(settings.trackers, f"{settings.section}.trackers")
+    positive_weights(settings)
+    for file in run.recipe.task.unlabelled:
+        if not Path(file).is_file():
+            raise UserError(f"task.unlabelled: there is no file {file}")
+
+
+def check_task(run: Run, *, load: bool) -> None:
+    """Refuse a task, a teacher or a student that cannot be used.
+
+    Args:
+        run: the run; its folder is only read.
+        load: whether models on the Hub and the task's data are read, which may mean a download.
+
+    Raises:
+        UserError: naming the first thing that is wrong.
+    """
+    recipe = run.recipe
+    assert recipe.task is not None
+    task, settings = pinned_task(run), recipe.task
+    if task.task_kind.read_text is None:
+        raise UserError(f"task.name: {task.name} is {task.kind}, of which no student can be distilled")
+    is_here = {name: Path(name).is_dir() for name in (settings.teacher, settings.start_from) if name}
+    if settings.teacher and (load or is_here[settings.teacher]):
+        check_teacher(task_teacher_folder(run), settings.teacher, task)
+    if settings.start_from:
+        if not load and not is_here[settings.start_from]:
+            return
+        student = read_model_config(start_folder(run), settings.start_from)
+    elif recipe.teacher.model and not load and not Path(recipe.teacher.model).is_dir():
+        return
+    else:
+        student = student_config(recipe.student, teacher_config(run))
+    check_exported(recipe.conversion.cases, [task], student.model_type)
+    if any(LOSSES[name].needs_teacher for name in positive_weights(settings.distillation)):
+        teacher = teacher_config(run)
+        if settings.teacher:
+            teacher = read_model_config(task_teacher_folder(run), settings.teacher)
+        check_layers(settings.distillation, student, teacher)
+    if load:
+        load_task_rows(run, unlabelled=True)

@@ -1,0 +1,54 @@
+"""The section of a recipe that makes a student for a task."""
+
+from pydantic import Field
+
+from distilrubert.common.configuration import NameOrPath, RecipePath, Section
+from distilrubert.common.training.training_settings import BookkeepingSettings
+from distilrubert.distill.objective_settings import TaskObjectiveSettings
+from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
+
+
+class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, BookkeepingSettings):
+    """How the student of a task learns from its teacher; learning rate and epoch are chosen as in fine-tuning."""
+
+    batches_per_update: int = Field(
+        1,
+        ge=1,
+        description="Batches of an update over all processes, each of batch_size examples; a multiple of their number.",
+    )
+
+
+class TaskSettings(Section):
+    """A student for a task: a teacher that was fine-tuned on it teaches the student, also on text without labels.
+
+    Without a corpus the student starts from layers of the recipe's teacher, else from the general student that the
+    other sections make first.
+    """
+
+    name: NameOrPath = Field(description="The task: the name of a shipped one, or the path of a YAML file.")
+    teacher: NameOrPath | None = Field(
+        None,
+        description="Hub id or folder of a model that was fine-tuned on the task, with its labels in their order; "
+        "null: the recipe's teacher is fine-tuned first, on the same labels as the student.",
+    )
+    start_from: NameOrPath | None = Field(
+        None, description="Hub id or folder of a checkpoint that the student starts from, in place of all that."
+    )
+    unlabelled: list[RecipePath] = Field(
+        [],
+        description="Files with the task's columns of text, whose labels, if any, are not used: parquet, csv, jsonl or "
+        "txt. The training rows beyond finetuning.train_limit are used so too.",
+    )
+    freeze_embeddings: bool = Field(
+        False, description="Leave the word embeddings of teacher and student as they are: updates cost less."
+    )
+    finetuning: FinetuningSettings = Field(
+        default_factory=FinetuningSettings,
+        description="How the teacher, and the student without a teacher that it is compared with, are fine-tuned.",
+    )
+    distillation: TaskDistillationSettings = Field(
+        default_factory=TaskDistillationSettings, description="How the student learns from the teacher."
+    )
+    equal_decisions: float = Field(
+        0.99, gt=0, le=1, description="Least share of its decisions in which an int8 file equals the student."
+    )

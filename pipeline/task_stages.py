@@ -1,0 +1,174 @@
+"""The stages that make a student for a task.
+
+The training loop, the choice of the epoch and the files are those of fine-tuning, the loss is that of distillation.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedModel
+
+from distilrubert.common.contents import model_contents
+from distilrubert.common.errors import UserError
+from distilrubert.common.formats import FORMATS
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.distill.losses import LOSSES
+from distilrubert.distill.losses.objective import Objective, positive_weights
+from distilrubert.evaluation.tasks.finetuning import Learner
+from distilrubert.evaluation.tasks.lesson import Lesson, ask_teacher
+from distilrubert.evaluation.tasks.loading import load_encoder, takes_token_types
+from distilrubert.evaluation.tasks.row_results import score_test
+from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
+from distilrubert.evaluation.tasks.task_model import TaskModel, read_task_model, train_task_model
+from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
+from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.student import build_student, save_student
+from distilrubert.modeling.teacher import load_teacher
+from distilrubert.pipeline.commits import commit_of, pinned_task
+from distilrubert.pipeline.finetune_command import write_task_model
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.sentence_encoder import teacher_folder
+from distilrubert.pipeline.student_vocabulary import fitted
+from distilrubert.pipeline.task_settings import TaskSettings
+
+
+def task_teacher_folder(run: Run) -> Path:
+    """The fine-tuned teacher: the one that the recipe names, or the one that it has fine-tuned."""
+    named = _settings(run).teacher
+    return checkpoint_folder(named, commit_of(run, named)) if named else run.task_teacher
+
+
+def start_folder(run: Run) -> Path:
+    """What the student starts from."""
+    named = _settings(run).start_from
+    if named:
+        return checkpoint_folder(named, commit_of(run, named))
+    return run.student if run.recipe.corpus.sources else run.task_start
+
+
+def finetune_teacher(run: Run, folder: Path) -> None:
+    """Fine-tune the recipe's teacher."""
+    _finetune(run, teacher_folder(run), folder, "task-teacher", run.recipe.teacher.model or "the teacher")
+
+
+def make_start(run: Run, folder: Path) -> None:
+    """Make the student from layers of the recipe's teacher, as it is before it is fine-tuned."""
+    assert run.recipe.teacher.model is not None
+    teacher, _ = fitted(run, load_teacher(run.recipe.teacher.model, run.recipe.teacher.revision))
+    save_student(build_student(teacher, run.recipe.student, run.recipe.seed), folder / "task-start")
+
+
+def finetune_alone(run: Run, folder: Path) -> None:
+    """Fine-tune the student on the labels alone."""
+    _finetune(run, start_folder(run), folder, "task-alone", "the student")
+
+
+def distil_on_task(run: Run, folder: Path) -> None:
+    """Let the student learn from the fine-tuned teacher, and from the labels."""
+    settings, task, work = _settings(run), pinned_task(run), folder / "training"
+    rows = load_task_rows(run, unlabelled=True)
+    teacher, start = task_teacher_folder(run), start_folder(run)
+    name = settings.teacher or "the fine-tuned teacher"
+    work.mkdir(parents=True, exist_ok=True)
+    lesson = Lesson(
+        objective=functools.partial(_objective, run, teacher, start),
+        logits=ask_teacher(teacher, name, task, rows, work),
+        identity={"teacher": model_contents(teacher)},
+        project=run.recipe.name,
+    )
+    model = train_task_model(
+        start,
+        task,
+        rows,
+        settings.distillation,
+        work,
+        run.recipe.seed,
+        "the student",
+        lesson=lesson,
+        freeze_embeddings=settings.freeze_embeddings,
+    )
+    model.report.details["rows"] = row_counts(rows)
+    _save(run, model, folder / "task-student", folder / "reports" / "training.json")
+
+
+def export_and_score(run: Run, folder: Path) -> None:
+    """Write the student's files, compare them with it, and score them beside teacher, student alone and baselines."""
+    settings, task, rows = _settings(run), pinned_task(run), load_task_rows(run, unlabelled=False)
+    training = Measurements.load(run.reports / "training.json")
+    model = read_task_model(run.task_student, task, rows, settings.distillation, training.details["choices"])
+    formats = [FORMATS[case] for case in run.recipe.conversion.cases if FORMATS[case].task is None]
+    with quiet_transformers(), quiet_datasets():
+        with atomic_folder(folder / "exported") as beside:
+            report = write_task_model(model, formats, beside, settings.equal_decisions, run.recipe.conversion)
+        others = {"student-alone": run.task_alone, "teacher": task_teacher_folder(run)}
+        compared = [_scored(run, rows, case, checkpoint) for case, checkpoint in others.items()]
+    report.details["rows"] |= training.details["rows"]
+    dataclasses.replace(report, rows=[*report.rows, *compared]).save(folder / "reports" / "finetuning.json")
+
+
+def load_task_rows(run: Run, *, unlabelled: bool) -> TaskRows:
+    """The rows of the recipe's task, with those without labels or without them."""
+    settings = _settings(run)
+    return load_rows(pinned_task(run), settings.finetuning.train_limit, settings.unlabelled if unlabelled else None)
+
+
+def _settings(run: Run) -> TaskSettings:
+    assert run.recipe.task is not None
+    return run.recipe.task
+
+
+def _finetune(run: Run, start: Path, folder: Path, output: str, name: str) -> None:
+    settings, rows = _settings(run), load_task_rows(run, unlabelled=False)
+    work, frozen = folder / "training", settings.freeze_embeddings
+    model = train_task_model(
+        start, pinned_task(run), rows, settings.finetuning, work, run.recipe.seed, name, freeze_embeddings=frozen
+    )
+    _save(run, model, folder / output, folder / "reports" / f"{output}.json")
+
+
+def _save(run: Run, model: TaskModel, folder: Path, report: Path) -> None:
+    """Write a model, and the report of its training with what was chosen."""
+    if run.launch.leads:
+        model.report.details["choices"] = model.choices()
+        model.report.save(report)
+        model.save(folder)
+
+
+def _objective(
+    run: Run, teacher: Path, start: Path, student: PreTrainedModel, peak_rates: Mapping[str, float]
+) -> Objective:
+    """The losses of the recipe, with the teacher where some need more of it than its logits."""
+    settings = _settings(run).distillation
+    running = [name for name in positive_weights(settings) if LOSSES[name].needs_teacher]
+    task = pinned_task(run)
+    if task.task_kind.export_task == "question-answering":
+        # Its classes are the tokens.
+        running = [*positive_weights(settings)]
+    if not running:
+        return Objective(student, None, settings, peak_rates=peak_rates)
+    model, tokenizer, _ = load_encoder(task.task_kind.model_class, teacher, "a fine-tuned teacher")
+    if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(start, trust_remote_code=False).get_vocab():
+        raise UserError(
+            f"{settings.section}.weights: {', '.join(running)} compare token by token, but the student has another "
+            "vocabulary than its teacher; leave them out"
+        )
+    if takes_token_types(model) and not takes_token_types(student) and "text_pair" in task.task_kind.columns:
+        raise UserError(
+            f"{settings.section}.weights: {', '.join(running)} compare states, but the teacher tells the two texts of "
+            "a pair apart and the student does not; leave them out"
+        )
+    return Objective(student, model.requires_grad_(False), settings, peak_rates=peak_rates)
+
+
+def _scored(run: Run, rows: TaskRows, case: str, folder: Path) -> Row:
+    """The scores of a fine-tuned checkpoint on the test part."""
+    task = pinned_task(run)
+    learner = Learner.prepare(folder, task, rows, _settings(run).finetuning, run.recipe.seed)
+    test = score_test(task, *learner.answers("test"))
+    parameters = learner.model.num_parameters()
+    return Row(case, {"tasks": {task.name: summary_of(task, [test])}, "parameters": parameters})

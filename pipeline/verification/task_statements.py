@@ -1,0 +1,107 @@
+"""A student of a task and its files against the report on them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrubert.common.derived import derive
+from distilrubert.common.errors import UserError
+from distilrubert.common.formats import CASES, CHECKPOINT, FormatCase
+from distilrubert.common.measurements import Measurements
+from distilrubert.conversion.parity import tolerance_name
+from distilrubert.conversion.writers import require_packages
+from distilrubert.evaluation.evaluation_settings import FinetuningProtocol
+from distilrubert.evaluation.tasks.finetuning import Learner
+from distilrubert.evaluation.tasks.kinds import KINDS
+from distilrubert.evaluation.tasks.metrics import compute_metrics
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.modeling.checkpoints import quiet_transformers
+from distilrubert.modeling.runtimes import OpenModel, open_model
+from distilrubert.pipeline.statement import Statement, checked, unchecked
+from distilrubert.pipeline.verification.file_statements import check_bytes
+
+# The sentences are not of the task: more decisions are close than on its own text.
+EQUAL_DECISIONS = {"fp32": 0.99, "fp16": 0.97, "bf16": 0.95, "int8": 0.9}
+LARGEST_DIFFERENCE = 1e-3
+# The same weights give the same decisions but for rounding.
+SCORE_MARGIN = 0.005
+REPORT = "reports/finetuning.json"
+
+
+def check_task_files(folder: Path, report: Measurements, sentences: Sequence[str]) -> Iterator[Statement]:
+    """Check size, SHA-256 and decisions of each file of the report.
+
+    The rows of the task are not published, so decisions are compared on other sentences.
+    """
+    task = KINDS[report.details["task"]["kind"]].export_task
+    reference: OpenModel | None = None
+    for row in report.rows:
+        if "sha256" not in row.values or (case := CASES.get(row.case)) is None:
+            continue
+        if lost := [path for path in case.format.paths if not (folder / path).is_file()]:
+            yield checked(case.format.path, "file", None, None, f"{', '.join(lost)} is missing", holds=False)
+            continue
+        if case.hint == "fp32":
+            yield from check_bytes(folder, case.format, row)
+        try:
+            require_packages(case.format.runtime)
+        except UserError as error:
+            yield unchecked(case.format.path, "agreement", None, str(error))
+            continue
+        try:
+            with quiet_transformers():
+                reference = reference or open_model(folder, CHECKPOINT, task)
+                yield from _agreement(folder, case, reference, task, sentences)
+        # A damaged file can make a runtime raise anything.
+        except Exception as error:
+            yield checked(case.format.path, "agreement", None, None, f"cannot be run: {error}", holds=False)
+
+
+def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) -> Iterator[Statement]:
+    """Score the model on the test part of its task again.
+
+    Raises:
+        UserError: if the report is on another task, or the data cannot be used.
+    """
+    require_task(report, task)
+    rows = load_rows(task)
+    learner = Learner.prepare(folder, task, rows, FinetuningProtocol(precision="fp32"), seed=0)
+    found = compute_metrics(task.metrics, *learner.answers("test"))
+    stated: Mapping[str, Any] = derive(report)[CHECKPOINT.case].values["tasks"][task.name]
+    for metric in task.metrics:
+        if metric in stated:
+            value = stated[metric]["mean"]
+            holds = abs(value - found[metric]) <= SCORE_MARGIN
+            subject = f"{CHECKPOINT.path}, {task.name}"
+            yield checked(subject, metric, value, found[metric], f"± {SCORE_MARGIN}", holds=holds)
+
+
+def require_task(report: Measurements, task: TaskDefinition) -> None:
+    """Refuse, with a UserError, a task that the model was not made for."""
+    if task.name != (own := report.details["task"]["name"]):
+        raise UserError(f"task {task.name}: {REPORT} is on {own}")
+
+
+def _agreement(
+    folder: Path, case: FormatCase, reference: OpenModel, task: str, sentences: Sequence[str]
+) -> Iterator[Statement]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = open_model(folder, case.format, task, hint=case.hint)
+    same, difference, decisions = 0, 0.0, 0
+    for sentence in sentences:
+        inputs = dict(tokenizer(sentence, truncation=True, return_tensors="np"))
+        for expected, found in zip(reference(inputs), model(inputs), strict=True):
+            equal = np.atleast_1d(expected.argmax(axis=-1) == found.argmax(axis=-1))
+            same, decisions = same + int(equal.sum()), decisions + equal.size
+            difference = max(difference, float(np.abs(expected - found).max()))
+    path, name = case.format.path, tolerance_name(case)
+    share, least = same / decisions, EQUAL_DECISIONS[name]
+    yield checked(path, "equal_decisions", f"≥ {least:g}", share, holds=share >= least)
+    if name == "fp32":
+        holds = difference <= LARGEST_DIFFERENCE
+        yield checked(path, "maximal_difference", f"≤ {LARGEST_DIFFERENCE:g}", difference, holds=holds)

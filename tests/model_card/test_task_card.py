@@ -1,0 +1,107 @@
+"""The card of a student of a task."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from distilrubert.common.derived import derive
+from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.model_card.card import card_data, render_card
+from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.tables import class_table, task_table
+from tests.model_card.example_run import ENVIRONMENT, with_settings
+
+SENTENCES = ["Отличный день!", "Ужас."]
+
+
+def row(case: str, score: float, **more: Any) -> Row:
+    return Row(case, {"tasks": {"toy": {"f1_macro": {"values": [score]}, "rows": [{}]}}, **more})
+
+
+def report_of(kind: str = "sentence-classification", **details: Any) -> Measurements:
+    task = {"name": "toy", "title": "Toy *task*", "kind": kind, "metrics": ["f1_macro"], "classes": ["bad", "good"]}
+    file = {"decisions": 200, "different_decisions": 1, "maximal_difference": 0.25, "size_mib": 3.5}
+    counts = {"train_rows": 1800, "validation_rows": 200, "test_rows": 100, "test_rows_in_train": 0}
+    rows = [
+        row("pytorch-fp32", 0.66, **file | {"different_decisions": 0, "maximal_difference": 0.0}),
+        row("onnx-int8", 0.65, **file),
+        row("majority-class", 0.4),
+        row("student-alone", 0.61),
+        row("teacher", 0.67),
+    ]
+    more = {
+        "task": task | {"licence": "CC0", "source": None, "split": "test"},
+        "rows": counts | {"unlabelled_rows": 16_000},
+        "confusion": [[30, 10], [20, 40]],
+        "reliability": [{"probability": 0.6, "right": 0.5, "rows": 40}, {"probability": 0.9, "right": 0.8, "rows": 60}],
+        "calibration": {"temperature": 1.7, "calibration_error": 0.1, "calibration_error_before": 0.2},
+    }
+    return derive(Measurements(Environment(**ENVIRONMENT), rows, details=more | details))
+
+
+def card_of(run: CardInput, report: Measurements, **config: Any) -> CardInput:
+    own = dict(run.config) | {"architectures": ["DistilBertForSequenceClassification"]} | config
+    none = dict.fromkeys(("quality", "parity", "suite"))
+    return with_settings(dataclasses.replace(run, finetuning=report, config=own, **none), sentences=SENTENCES)
+
+
+def test_teacher_model_files_and_baselines_stand_in_this_order() -> None:
+    table = task_table(report_of())
+    assert [cells[:3] for cells in table.rows] == [
+        ["Teacher", "0.670", "–"],
+        ["This model", "0.660", "100.00 %"],
+        ["`onnx/model_quantized.onnx`", "0.650", "99.50 %"],
+        ["The same student without a teacher", "0.610", "–"],
+        ["Majority class", "0.400", "–"],
+    ]
+
+
+def test_scores_of_a_class_are_those_of_the_matrix() -> None:
+    """Of 50 rows that are called bad 30 are, and of 40 that are bad."""
+    table = class_table(report_of())
+    assert table.rows == [
+        ["`bad`", "0.600", "0.750", "0.667", "40"],
+        ["`good`", "0.800", "0.667", "0.727", "60"],
+    ]
+    assert class_table(report_of(confusion=None)).markdown == ""
+
+
+def test_a_class_that_is_never_found_has_no_scores() -> None:
+    assert class_table(report_of(confusion=[[0, 5], [0, 7]])).rows[0] == ["`bad`", "0.000", "0.000", "0.000", "5"]
+
+
+def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:
+    data = card_data(card_of(run, report_of())).to_dict()
+    assert data["pipeline_tag"] == "text-classification"
+    assert data["widget"] == [{"text": text} for text in SENTENCES]
+    (result,) = data["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "f1", "value": 0.66, "name": "macro F1"}]
+
+
+def test_the_card_says_what_the_model_is_and_what_it_learnt_from(run: CardInput) -> None:
+    text = render_card(card_of(run, report_of()))
+    assert "is a classifier of texts for" in text
+    assert "Its classes are `bad` and `good` (Toy \\*task\\*)." in text
+    assert "It learnt from 1,800 rows with labels and from what a teacher" in text
+    assert "of 16,000 without labels" in text
+    assert "divided by a temperature of 1.70" in text
+    assert "fill-mask" not in text
+    assert "AutoModel.from_pretrained" not in text
+    assert "ORTModelForSequenceClassification.from_pretrained(" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("sentence-pair-classification", 'print(model({"text": "Отличный день!", "text_pair": "Ужас."}))'),
+        ("token-classification", 'pipeline("token-classification", model='),
+        ("question-answering", 'print(model(question="Отличный день!", context="Ужас."))'),
+    ],
+)
+def test_every_kind_is_called_as_its_pipeline_wants(run: CardInput, kind: str, expected: str) -> None:
+    classes = {} if kind != "question-answering" else {"classes": []}
+    report = report_of(kind)
+    report.details["task"] |= classes
+    text = render_card(card_of(run, dataclasses.replace(report, details=report.details)))
+    assert expected in text

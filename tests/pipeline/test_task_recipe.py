@@ -1,0 +1,289 @@
+"""A recipe with a section task, from a teacher and files of labels to a published folder."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from distilrubert.common.measurements import Measurements
+from distilrubert.evaluation.tasks.finetuning import Learner
+from distilrubert.modeling.teacher import new_teacher, save_teacher
+from distilrubert.modeling.wordpiece import train_wordpiece
+from distilrubert.pipeline.cli import main
+
+NOUNS = {"animal": ["кот", "собака", "ёжик"], "food": ["хлеб", "сыр", "чай"]}
+FILLERS = ["вчера", "сегодня", "завтра", "дома", "летом", "весной", "опять"]
+FAST = {"batch_size": 16, "precision": "fp32", "dropout": 0.0, "learning_rates": [0.003]}
+
+
+def phrases(number: int, seed: int) -> list[tuple[list[str], str]]:
+    """Words, one of which is a noun, and the class of that noun."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(number):
+        label = chance.choice(sorted(NOUNS))
+        words = [*chance.choices(FILLERS, k=chance.randint(1, 4)), chance.choice(NOUNS[label])]
+        chance.shuffle(words)
+        found.append((words, label))
+    return found
+
+
+@pytest.fixture(scope="module")
+def teacher_folder(sentences, tmp_path_factory) -> Path:
+    tokenizer = train_wordpiece(sentences, size=220, max_length=64).tokenizer
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    save_teacher(new_teacher(tokenizer, layers=3, dim=32, heads=4, hidden_dim=64, seed=7), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> Path:
+    """A folder with a task of texts and one of words, and text without labels for the first."""
+    folder = tmp_path_factory.mktemp("tasks")
+    common = {"test_share": 0.3, "validation_share": 0.25, "max_length": 32, "licence": "CC0-1.0", "source": "tests"}
+
+    def define(name: str, **definition: Any) -> None:
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "title": name, **common, **definition}))
+
+    labelled = phrases(240, seed=0)
+    with (folder / "nouns.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *([" ".join(words), label] for words, label in labelled)])
+    (folder / "more.txt").write_text("\n".join(" ".join(words) for words, _ in phrases(120, seed=1)), encoding="utf-8")
+    define("nouns", kind="sentence-classification", files={"train": "nouns.csv"}, labels=[*NOUNS], metrics=["accuracy"])
+    tagged = [
+        {"tokens": words, "tags": ["B-PET" if w in NOUNS["animal"] else "O" for w in words]} for words, _ in labelled
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in tagged)
+    (folder / "tags.jsonl").write_text(lines, encoding="utf-8")
+    files, labels = {"train": "tags.jsonl"}, ["O", "B-PET"]
+    define("tags", kind="token-classification", files=files, labels=labels, metrics=["span_f1"])
+    return folder
+
+
+def recipe_of(teacher: Path, tasks: Path, name: str, **task: Any) -> dict[str, Any]:
+    finetuning = {**FAST, "epochs": 6, "train_limit": 100}
+    return {
+        "name": f"{name}-tiny",
+        "teacher": {"model": str(teacher)},
+        "student": {"layers": 1},
+        "task": {
+            "name": str(tasks / f"{name}.yaml"),
+            "finetuning": finetuning,
+            "distillation": {**FAST, "epochs": 6, "weights": {"logits": 1.0, "labels": 0.5}},
+            "equal_decisions": 0.8,
+            **task,
+        },
+        "conversion": {"onnx": ["fp32", "int8"], "openvino": ["int8"]},
+        "evaluation": {
+            "speed": {"sequence_length": 16, "batch_sizes": [1], "starts": 1, "rounds": 1, "minimum_time_s": 0.01}
+        },
+        "card": {"language": "ru", "license": "mit", "title": "Nouns", "sentences": ["кот дома", "вчера хлеб"]},
+    }
+
+
+def write(folder: Path, recipe: dict[str, Any]) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, allow_unicode=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(teacher_folder, tasks, tmp_path_factory) -> Path:
+    """The run directory of a classifier, up to the finished student."""
+    folder = tmp_path_factory.mktemp("classifier")
+    recipe = recipe_of(teacher_folder, tasks, "nouns", unlabelled=[str(tasks / "more.txt")])
+    assert main(["distill", str(write(folder, recipe)), "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_the_student_learns_from_teacher_and_text_without_labels(trained):
+    training = Measurements.load(trained / "reports" / "training.json")
+    rows = training.details["rows"]
+    # Of 168 rows to train on, 100 keep their labels, a quarter of those for validation.
+    assert (rows["train_rows"], rows["validation_rows"], rows["test_rows"]) == (75, 25, 72)
+    assert rows["unlabelled_rows"] > 68
+    assert set(training.details["losses"]) == {"logits", "labels"}
+    evaluations = training.details["choices"]["evaluations"]["0.003"]
+    assert max(each["accuracy"] for each in evaluations) > 0.7
+    model = AutoModelForSequenceClassification.from_pretrained(trained / "task-student")
+    assert model.config.id2label == {0: "animal", 1: "food"}
+    assert model.config.n_layers == 1
+
+
+@pytest.fixture(scope="module")
+def published(trained) -> Path:
+    """The model repository of that run."""
+    assert main(["publish", str(trained.parent / "recipe.yaml"), "--run-dir", str(trained), "--no-push"]) == 0
+    return trained / "hub"
+
+
+@pytest.mark.export
+def test_the_folder_is_complete_and_loads_in_clients(published):
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+
+    config = json.loads((published / "config.json").read_text())
+    assert config["architectures"] == ["DistilBertForSequenceClassification"]
+    assert (config["label2id"], config["problem_type"]) == ({"animal": 0, "food": 1}, "single_label_classification")
+    tokenizer = AutoTokenizer.from_pretrained(published)
+    files = ORTModelForSequenceClassification.from_pretrained(
+        published, subfolder="onnx", file_name="model_quantized.onnx"
+    )
+    for classify in (
+        pipeline("text-classification", model=str(published)),
+        pipeline("text-classification", model=files, tokenizer=tokenizer),
+    ):
+        assert {answer["label"] for answer in classify(["кот дома", "вчера хлеб"])} <= {*NOUNS}
+
+
+@pytest.mark.export
+def test_the_report_compares_teacher_student_files_and_baselines(published):
+    report = Measurements.load(published / "reports" / "finetuning.json")
+    cases = {row.case for row in report.rows}
+    assert cases >= {"pytorch-fp32", "onnx-fp32", "onnx-int8", "openvino-int8", "student-alone", "teacher"}
+    assert cases >= {"bag-of-words", "majority-class"}
+    assert report.details["rows"]["unlabelled_rows"] > 0
+    # The matrix and the score are of the same rows.
+    matrix, test_rows = report.details["confusion"], report.details["rows"]["test_rows"]
+    right = matrix[0][0] + matrix[1][1]
+    assert sum(map(sum, matrix)) == test_rows
+    accuracy = report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"][0]
+    assert accuracy == pytest.approx(right / test_rows)
+    bins = report.details["reliability"]
+    assert sum(each["rows"] for each in bins) == test_rows
+    assert sum(each["rows"] * each["right"] for each in bins) == pytest.approx(right)
+
+
+@pytest.mark.export
+def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: text-classification" in card
+    assert "- text: кот дома" in card
+    assert "| Teacher |" in card
+    assert "| The same student without a teacher |" in card
+    assert "| `animal` |" in card
+    assert "is a classifier of texts for Russian of the class `DistilBertForSequenceClassification`" in card
+    assert "](assets/confusion.png)" in card
+    assert (published / "assets" / "reliability.png").is_file()
+    command = ["verify", str(published), "--task", str(tasks / "nouns.yaml"), "--all"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "equal_decisions" in shown
+    assert "model.safetensors, nouns: accuracy: stated" in shown
+    # A score that is not that of the weights is found.
+    forged = shutil.copytree(published, tmp_path / "forged")
+    report = Measurements.load(forged / "reports" / "finetuning.json")
+    report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"] = [0.123]
+    report.save(forged / "reports" / "finetuning.json")
+    assert main(["verify", str(forged), *command[2:]]) == 1
+    assert "does not hold: model.safetensors, nouns: accuracy: stated 0.123" in capsys.readouterr().out
+
+
+def test_a_finished_stage_is_not_done_again_and_a_stopped_one_continues(
+    trained, teacher_folder, tasks, tmp_path, monkeypatch
+):
+    """Stopped in the second epoch of the distillation, it ends with the weights of the run that was not stopped."""
+    run, validate, calls = tmp_path / "run", Learner.validate, []
+    recipe = str(trained.parent / "recipe.yaml")
+    shutil.copytree(trained, run, symlinks=True)
+    for stage in run.glob("stages/task-student-*"):
+        shutil.rmtree(stage)
+
+    def stopping(self: Learner) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return validate(self)
+
+    monkeypatch.setattr(Learner, "validate", stopping)
+    assert main(["distill", recipe, "--run-dir", str(run)]) == 130
+    assert main(["distill", recipe, "--run-dir", str(run)]) == 0
+    epochs = len(Measurements.load(trained / "reports" / "training.json").details["evaluations"])
+    # No epoch twice, and none of teacher and student alone.
+    assert len(calls) == epochs
+    one, other = (
+        AutoModelForSequenceClassification.from_pretrained(folder / "task-student").state_dict()
+        for folder in (trained, run)
+    )
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+@pytest.mark.slow
+def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path):
+    """After a distillation on a corpus: the recipe trains its teacher, and the student has a vocabulary of its own."""
+    recipe = recipe_of(tmp_path, tasks, "tags")
+    (tmp_path / "corpus.txt").write_text("\n".join(sentences), encoding="utf-8")
+    steps = {"max_steps": 2, "batch_tokens": 512, "batches_per_update": 1, "precision": "fp32"}
+    sizes = {"layers": 2, "dim": 32, "heads": 4, "hidden_dim": 64, "vocabulary_size": 220, "max_positions": 64}
+    recipe["teacher"] = {"pretrain": sizes | steps}
+    recipe["corpus"] = {"sources": [{"path": "corpus.txt"}], "max_length": 32, "validation": 0.1}
+    recipe["student"] = {"layers": 1, "vocabulary": {"train": {"size": 150}}}
+    recipe["distillation"] = steps | {"weights": {"first_piece": 1.0}}
+    for section in ("finetuning", "distillation"):
+        recipe["task"][section] |= {"epochs": 1}
+    assert main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")]) == 0
+    run = tmp_path / "run"
+    general, own = (json.loads((run / name / "config.json").read_text()) for name in ("student", "task-student"))
+    assert own["vocab_size"] == general["vocab_size"] < 220
+    assert own["architectures"] == ["DistilBertForTokenClassification"]
+    training = Measurements.load(run / "reports" / "training.json")
+    assert set(training.details["losses"]) == {"logits", "labels"}
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
+    """Two batches an update: each process takes one of them."""
+    recipe = recipe_of(teacher_folder, tasks, "tags")
+    for section in ("finetuning", "distillation"):
+        recipe["task"][section]["epochs"] = 2
+    recipe["task"]["distillation"]["batches_per_update"] = 2
+    recipe["task"]["teacher"] = recipe["task"]["start_from"] = None
+    path = write(tmp_path, recipe)
+    for processes in (1, 2):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command = [*torchrun, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "distilrubert.pipeline"]
+        arguments = ["distill", str(path), "--run-dir", str(tmp_path / f"run-{processes}")]
+        subprocess.run([*command, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=600)
+    one, two = (Measurements.load(tmp_path / f"run-{processes}" / "reports" / "training.json") for processes in (1, 2))
+    assert two.rows[0].values["processes"] == 2
+    for mine, theirs in zip(one.details["curves"], two.details["curves"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"task": {"unlabelled": ["none.txt"]}}, "task.unlabelled: there is no file"),
+        ({"task": {"finetuning": {}, "unlabelled": []}}, "task nouns: there is no text without labels; name files in"),
+        ({"task": {"teacher": "TEACHER"}}, "is a BertForMaskedLM; a teacher of nouns is …ForSequenceClassification"),
+        ({"task": {"distillation": {"weights": {"logits": 0}}}}, "task.distillation.weights: all are 0; at least one"),
+        (
+            {"task": {"distillation": {"weights": {"hidden": 1}, "layer_map": [[9]]}}},
+            "task.distillation.layer_map: teacher layer 9 for student layer 1; allowed are 0 to 3",
+        ),
+        ({"student": {"layers": 9}}, "student.layers: 9; the teacher has 3"),
+        ({"task": {"distillation": {"trackers": ["aim"]}}}, "task.distillation.trackers"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line_before_any_work(
+    teacher_folder, tasks, tmp_path, capsys, change: dict[str, Any], told: str
+):
+    recipe = recipe_of(teacher_folder, tasks, "nouns")
+    for section, values in change.items():
+        own = {key: str(teacher_folder) if value == "TEACHER" else value for key, value in values.items()}
+        recipe[section] = recipe[section] | own
+    status = main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert (status, len(error.splitlines())) == (2, 1), error
+    assert told in error
+    assert not (tmp_path / "run" / "stages").exists()
