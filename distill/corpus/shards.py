@@ -233,6 +233,12 @@ def counted(shards: list[Shard], sources: int) -> dict[str, Any]:
 def refuse_empty(settings: CorpusSettings, total: dict[str, Any]) -> None:
     """Raise a UserError if there is nothing to train on, or nothing held out that should be."""
     if not total["train_sequences"]:
+        left = any(total[reason] for reason in ("duplicates", "left_out", "too_short", "validation_sequences"))
+        if settings.sentences and total["texts"] > total["empty"] and not left:
+            raise UserError(
+                f"corpus: no text to train on: {total['texts']} texts read, and no sentence in them; "
+                "corpus.sentences leaves out what has no letter"
+            )
         raise UserError(
             f"corpus: no text to train on: {total['texts']} texts read, {total['empty']} of them empty, "
             f"{total['duplicates']} duplicates, {total['left_out']} left out by a weight; {total['too_short']} "

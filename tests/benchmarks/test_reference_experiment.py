@@ -192,6 +192,18 @@ def test_shares_of_the_score_and_of_the_gain_by_hand(results: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("without_pictures")
+def test_encoders_of_sentences_have_a_section_once_they_are_measured(results: Path, tmp_path: Path) -> None:
+    assert "## Encoders of sentences" not in page_of(results, tmp_path)
+    tasks = {"sts": {"metric": "spearman"}}
+    rows = [Row("small-onnx-int8", {"scores": {"sts": {"mean": {"spearman": 0.81}}}, "size_mib": 21.5})]
+    details = {"suite": {"title": "Encodechka"}, "tasks": tasks, "absent": ["pi"]}
+    Measurements(MACHINE, rows, details=details).save(results.parent / "sentences.json")
+    page = page_of(results, tmp_path)
+    assert "The score is the mean of 1 tasks of Encodechka, sts, by the files" in page
+    assert cells(page, "small") == [["ONNX int8", "0.810", "21.5", "–", "–"]]
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_goals_by_hand(results: Path, tmp_path: Path) -> None:
     page = page_of(results, tmp_path)
     goals = [line.split(" | ")[1:] for line in page.splitlines() if line.startswith(("| Base ", "| An int8"))]

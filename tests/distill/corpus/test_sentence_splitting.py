@@ -60,5 +60,7 @@ def test_each_sentence_gets_one_of_the_prompts(
 
 
 def test_text_without_a_sentence_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"corpus: no text to train on: 2 texts read"):
+    with pytest.raises(
+        UserError, match=r"no text to train on: 2 texts read, and no sentence in them; corpus\.sentences"
+    ):
         corpus_of(["---", "12:30"], tokenizer, tmp_path, [])
