@@ -42,6 +42,7 @@ from distilrubert.common.formats import CHECKPOINT, FORMATS, FormatCase, measure
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.sampling import evenly
+from distilrubert.conversion.onnx import quiet_exporters
 from distilrubert.evaluation.sentences.frozen_vectors import BACKENDS
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import STARTS
@@ -148,7 +149,7 @@ def write_peer(teacher: Path, folder: Path) -> Case:
 
     sets = Environment.capture().instruction_sets
     kind = "avx512_vnni" if "avx512_vnni" in sets else "avx2" if "avx2" in sets else "arm64"
-    with quiet_transformers():
+    with quiet_exporters():
         model = SentenceTransformer(str(teacher), backend="onnx", device="cpu", model_kwargs={"export": True})
         model.save_pretrained(str(folder))
         export_dynamic_quantized_onnx_model(model, kind, str(folder))
