@@ -76,6 +76,20 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
             load_rows(task, recipe.evaluation.finetuning.train_limit)
 
 
+def check_corpus(run: Run) -> None:
+    """Refuse a run whose corpus cannot be made; nothing but the corpus is looked at.
+
+    Raises:
+        UserError: naming the first thing that is wrong.
+    """
+    states = {state.stage.name: state for state in states_of(run, stages_of(run))}
+    if states["corpus"].reason is None:
+        return
+    _check_sources(run)
+    if run.recipe.teacher.pretrain:
+        check_max_length(run.recipe.corpus.max_length, longest_input(teacher_config(run).to_dict()))
+
+
 def _check_models(run: Run) -> None:
     """Refuse a teacher that cannot be used, and a student that cannot be made or distilled from it."""
     recipe = run.recipe

@@ -27,12 +27,13 @@ _MODULES = {
     **dict.fromkeys(("status", "clean"), "housekeeping"),
     "init": "init_command",
     "compare": "compare_command",
+    "corpus": "corpus_command",
     "space": "space_command",
     "finetune": "finetune_command",
     **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),
 }
 # The commands that keep what they have finished when they are interrupted.
-_KEPT = ("distill", "evaluate", "finetune", "publish")
+_KEPT = ("corpus", "distill", "evaluate", "finetune", "publish")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:

@@ -104,6 +104,40 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage], only: Collection[str] | 
         return performed
 
 
+def begin_stage(run: Run, stages: Sequence[Stage], name: str) -> StageFolder | None:
+    """Do what a stage reads, and begin the stage for processes that perform it together.
+
+    Args:
+        run: the run directory and its recipe, locked by the caller.
+        stages: as in :func:`bring_up_to_date`.
+        name: the stage.
+
+    Returns:
+        The folder to perform it in; None where the stage is up to date.
+
+    Raises:
+        UserError: as :func:`bring_up_to_date`.
+    """
+    needed = stages_before(stages, name)
+    bring_up_to_date(run, stages, only=needed)
+    states = {state.stage.name: state for state in states_of(run, stages, [*needed, name])}
+    if states[name].reason is None:
+        return None
+    folders = StageFolders(run.folder)
+    begun = _begin(folders, states[name])
+    _make_current(folders, {**states, name: dataclasses.replace(states[name], folder=begun)})
+    return begun
+
+
+def stages_before(stages: Sequence[Stage], name: str) -> list[str]:
+    """The names of those that a stage comes after, near or far, in order."""
+    wanted = {name}
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.after)
+    return [stage.name for stage in stages if stage.name in wanted - {name}]
+
+
 def states_of(run: Run, stages: Sequence[Stage], only: Collection[str] | None = None) -> list[StageState]:
     """What is to be done about each stage; the run directory is only read.
 

@@ -45,6 +45,17 @@ class Launch:
         """
         return cls(_number("RANK", 0), _number("WORLD_SIZE", 1))
 
+    @classmethod
+    def of_independent_processes(cls) -> Self:
+        """As :meth:`of_this_process`, also of the processes that Slurm's ``srun`` starts: for work without messages.
+
+        Raises:
+            UserError: if the environment variables hold no numbers.
+        """
+        if "RANK" in os.environ:
+            return cls.of_this_process()
+        return cls(_number("SLURM_PROCID", 0), _number("SLURM_NTASKS", 1))
+
     @property
     def leads(self) -> bool:
         """Whether this is the process that decides, writes and prints."""

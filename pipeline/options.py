@@ -59,6 +59,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def part(text: str) -> tuple[int, int]:
+    """A part of a whole, as the type of an option: its number, and that of all parts."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part: 3/16 is one, and 1/16 to 16/16 are all of sixteen")
+    return int(number), int(count)
+
+
 def seed(text: str) -> int:
     """A seed, as the type of an option."""
     if not text.isdecimal() or int(text) >= 2**32:
@@ -323,6 +331,16 @@ def _add_target(parser: Parser) -> None:
     _add_flag(parser, "--json", "print the plan and the result as JSON; without a repository, the files of the folder")
 
 
+def _corpus(parser: Parser) -> None:
+    _add_recipe(parser)
+    said = (
+        "tokenise one of several parts, each on any machine that sees the run directory; the command without this "
+        "option does what is missing and puts the parts together (default: all, or under torchrun and Slurm a part for "
+        "each process)"
+    )
+    parser.add_argument("--part", type=part, metavar="K/N", help=said)
+
+
 def _space(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a model repository, for example runs/demo/hub")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write the page to")
@@ -344,6 +362,11 @@ COMMANDS = {
         "Distil a student as a recipe describes it, up to the finished checkpoint.",
         _add_recipe,
         "distill recipes/demo.yaml --set distillation.max_steps=100",
+    ),
+    "corpus": (
+        "Tokenise the corpus of a recipe: alone, or shared out over processes and machines.",
+        _corpus,
+        "corpus recipes/demo.yaml --part 1/2",
     ),
     "convert": (
         "Export a model to safetensors, ONNX and OpenVINO, and compare the files with it.",

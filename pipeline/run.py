@@ -143,8 +143,12 @@ def revision() -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of the run directory; the process that holds the lock may ask again.
+
+    Args:
+        folder: the run directory.
+        wait: whether to wait for another process that is working in it.
 
     Raises:
         UserError: if another process is working in it, or it cannot be written.
@@ -152,7 +156,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", is_singleton=True)
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except Timeout:
         raise UserError(f"{folder}: another process is working in this run directory") from None
     except OSError as error:

@@ -38,7 +38,7 @@ Results = Mapping[str, PushPlan | Publication | Verification]
 
 def distill(options: argparse.Namespace) -> None:
     """Bring a run up to the finished student checkpoint."""
-    run = _run(options)
+    run = run_of(options)
     check_before_work(run)
     bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
     if run.launch.leads:
@@ -47,7 +47,7 @@ def distill(options: argparse.Namespace) -> None:
 
 def publish(options: argparse.Namespace) -> int:
     """Make the model repository of a recipe, check it, and push it where the recipe or the options say where to."""
-    run = _run(options)
+    run = run_of(options)
     settings = run.recipe.publish
     if options.gpus and not options.dry_run:
         raise UserError("--gpus: estimates what a run would take; add --dry-run")
@@ -132,11 +132,18 @@ def _cells(taken: Estimate) -> list[str]:
     return ["" if taken.seconds is None else duration(taken.seconds), *counts, *sizes]
 
 
-def _run(options: argparse.Namespace) -> Run:
+def run_folder(options: argparse.Namespace) -> Path:
+    """The run directory of a recipe, as its command was given."""
     recipe: Recipe = options.recipe
-    folder = (options.run_dir or Path("runs") / recipe.name).resolve()
+    folder: Path = options.run_dir or Path("runs") / recipe.name
+    return folder.resolve()
+
+
+def run_of(options: argparse.Namespace, launch: Launch | None = None) -> Run:
+    """The run of a recipe, on the processes of the launcher or those given."""
     # No command but publish has an endpoint.
-    run = Run(recipe, folder, Launch.of_this_process(), endpoint=getattr(options, "endpoint", None))
+    endpoint = getattr(options, "endpoint", None)
+    run = Run(options.recipe, run_folder(options), launch or Launch.of_this_process(), endpoint=endpoint)
     return with_commits(run, update=options.update)
 
 

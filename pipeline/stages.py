@@ -11,7 +11,7 @@ from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.sampling import evenly
 from distilrubert.conversion.model_folder import convert
 from distilrubert.conversion.parity import default_sentences
-from distilrubert.distill.corpus.build import build_corpus
+from distilrubert.distill.corpus.build import CorpusBuild
 from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.distillation import distill, pretrain_teacher
@@ -96,17 +96,23 @@ def _train_vocabulary(run: Run, folder: Path) -> None:
         save_tokenizer(tokenizer, beside)
 
 
-def _build_corpus(run: Run, folder: Path) -> None:
+def corpus_build(run: Run, folder: Path, processes: int | None = None) -> CorpusBuild:
+    """How the corpus of a run is built in the folder of its stage; `processes` tokenise, if the recipe does not say."""
     tokenizer, own = corpus_tokenizers(run)
     sentences = sentence_modules(run)
-    build_corpus(
+    return CorpusBuild(
         run.recipe.corpus,
         tokenizer,
         folder / "corpus",
         run.recipe.seed,
         student_tokenizer=own,
         prompts=sentences.prompts if sentences else (),
+        processes=processes,
     )
+
+
+def _build_corpus(run: Run, folder: Path) -> None:
+    corpus_build(run, folder).build()
 
 
 def _pretrain_teacher(run: Run, folder: Path) -> None:

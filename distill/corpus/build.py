@@ -1,13 +1,15 @@
-"""Text to a tokenised corpus on disk: read once, in flat memory, on all cores, and restartable."""
+"""Text to a tokenised corpus on disk: read once, in flat memory, on all cores and machines, and restartable."""
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,47 +17,153 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import atomic_folder, write_json
+from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.processes import available_cores, stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
+from distilrubert.distill.corpus.encoder_pool import Encoder, EncoderPool
+from distilrubert.distill.corpus.merge import merge
 from distilrubert.distill.corpus.pairs import PairEncoder
+from distilrubert.distill.corpus.parts import (
+    Part,
+    PartFolder,
+    PartTakenError,
+    agree_on_plan,
+    merge_lock,
+    part_folders,
+    part_in_work,
+    remove_parts,
+)
 from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.shards import (
+    HELD_OUT,
+    LEFT_OUT,
+    SPLIT,
+    TEXT,
+    Block,
     Counts,
+    Form,
     Shard,
-    complete_shards,
-    counted,
     plan_of,
-    read_texts,
-    refuse_empty,
-    remove_shards,
-    resume_shards,
+    read_blocks,
     without_paths,
 )
 from distilrubert.distill.corpus.sources import TextOrigin, open_source
-from distilrubert.distill.corpus.store import (
-    BATCH_ROWS,
-    COUNTS,
-    MANIFEST,
-    PAIR_SCHEMA,
-    SCHEMA,
-    SPLITS,
-    Corpus,
-    load_corpus,
-    read_sequences,
-    write_sequences,
-)
+from distilrubert.distill.corpus.store import BATCH_ROWS, COUNTS, MANIFEST, Corpus, load_corpus, write_sequences
 from distilrubert.distill.corpus.tokenisation import SequenceEncoder
 
-# Text that each process is given at a time: enough to make its start cheap, little enough for its memory.
-CHUNK_CHARACTERS = 4_000_000
-# Arrow addresses 2 GiB of text in a column, and a character takes up to four bytes.
-MAXIMAL_CHUNK_CHARACTERS = 500_000_000
-TEXTS_WORTH_A_PROCESS = 1_000
-TOKENS = datasets.List(datasets.Value("int32"))
+# Text of a shard: little enough for the memory, and for what is done again after an interruption.
+SHARD_CHARACTERS = 8_000_000
+# Keys that a part remembers to recognise duplicates; those that are further apart are found when parts are merged.
+REMEMBERED_KEYS = 16_000_000
+
+
+@dataclass(frozen=True)
+class CorpusBuild:
+    """A corpus to be built, by one process or shared out.
+
+    The result depends on settings, tokenizers, seed and text alone, not on parts, processes or interruptions.
+
+    Attributes:
+        settings: sources and form of the sequences.
+        tokenizer: the teacher's.
+        folder: where the corpus goes; an older one is replaced.
+        seed: decides which texts are held out, which of them a fractional weight takes, and how a large corpus is
+            shuffled.
+        student_tokenizer: the student's, if it has a vocabulary of its own.
+        prompts: each text gets one of them before it, which a hash of the text decides.
+        shard_characters: text of a shard; does not change the result.
+        processes: how many tokenise if the settings do not say; None takes as many as there are cores.
+    """
+
+    settings: CorpusSettings
+    tokenizer: PreTrainedTokenizerFast
+    folder: Path
+    seed: int
+    student_tokenizer: PreTrainedTokenizerFast | None = None
+    prompts: Sequence[str] = ()
+    shard_characters: int = SHARD_CHARACTERS
+    processes: int | None = None
+
+    @property
+    def workplace(self) -> Path:
+        """Where the parts are until the corpus is complete."""
+        return self.folder.with_name(f".{self.folder.name}.shards")
+
+    def build_part(self, part: Part) -> None:
+        """Tokenise one of the parts of the corpus, which :meth:`build` puts together; a finished one is left as it is.
+
+        Raises:
+            UserError: if another process is working on the part, parts of other settings or another number of them are
+                there, or a source cannot be read.
+        """
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self._sources()
+            agree_on_plan(self.workplace, without_paths(self._plan()), part.count)
+            self._complete(part_folders(self.workplace, sources, part.count)[part.number - 1], sources)
+
+    def build_free_parts(self, own: Part) -> bool:
+        """Tokenise a part, then each other one that nobody has done or is working on; whether all parts are done.
+
+        Raises:
+            UserError: as :meth:`build_part`, but where the part itself is taken.
+        """
+        if (self.folder / MANIFEST).exists():
+            # Faster processes have done everything while this one was starting.
+            return True
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self._sources()
+            agree_on_plan(self.workplace, without_paths(self._plan()), own.count)
+            folders = part_folders(self.workplace, sources, own.count)
+            for folder in folders[own.number - 1 :] + folders[: own.number - 1]:
+                if not folder.is_complete(sources):
+                    with suppress(PartTakenError):
+                        self._complete(folder, sources)
+            return all(folder.is_complete(sources) for folder in folders)
+
+    def build(self) -> Corpus:
+        """Do what is missing of the parts, and put them together. Without parts, the corpus is one part.
+
+        Raises:
+            UserError: if a source cannot be read, a split has no text, or another process is working on a part.
+        """
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self._sources()
+            plan = self._plan()
+            count = agree_on_plan(self.workplace, without_paths(plan), None)
+            folders = part_folders(self.workplace, sources, count)
+            try:
+                for folder in folders:
+                    self._complete(folder, sources)
+                with merge_lock(self.workplace):
+                    shards = [shard for folder in folders for shard in folder.shards(sources)]
+                    with atomic_folder(self.folder) as beside:
+                        merge(shards, self._form(), self.settings, plan, beside)
+            finally:
+                # The disk is asked: a signal may have come after a shard appeared and before it was noted.
+                is_empty = not any(shard.counts.train_sequences for each in folders for shard in each.shards(sources))
+                if is_empty and part_in_work(self.workplace) is None:
+                    remove_parts(self.workplace)
+            remove_parts(self.workplace)
+        return load_corpus(self.folder)
+
+    def _sources(self) -> list[list[TextOrigin]]:
+        return [open_source(source) for source in self.settings.sources]
+
+    def _plan(self) -> dict[str, Any]:
+        return plan_of(self.settings, self.tokenizer, self.seed, self.student_tokenizer, self.prompts)
+
+    def _form(self) -> Form:
+        return Form.of(self.tokenizer, self.student_tokenizer)
+
+    def _complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
+        with folder.locked():
+            encoder: Encoder = SequenceEncoder(self.tokenizer, self.settings.max_length)
+            if self.student_tokenizer:
+                encoder = PairEncoder(self.tokenizer, self.student_tokenizer, self.settings.max_length)
+            with EncoderPool(encoder, self.settings.processes or self.processes or available_cores()) as pool:
+                _PartBuilder(self, self._form(), folder, pool).build(sources)
 
 
 def build_corpus(
@@ -63,7 +171,7 @@ def build_corpus(
     tokenizer: PreTrainedTokenizerFast,
     folder: str | os.PathLike[str],
     seed: int,
-    chunk_characters: int = CHUNK_CHARACTERS,
+    shard_characters: int = SHARD_CHARACTERS,
     student_tokenizer: PreTrainedTokenizerFast | None = None,
     prompts: Sequence[str] = (),
 ) -> Corpus:
@@ -71,187 +179,129 @@ def build_corpus(
 
     The folder appears whole or not at all. Until then finished shards are kept in `.<name>.shards` beside it. A build
     that was interrupted continues from there and reads only the file again in which it stopped, as long as settings,
-    tokenizer and the files are the same. The result depends on settings, tokenizer, seed and text alone, not on
-    processes or interruptions. Memory: about 50 bytes for each of the `chunk_characters` of each process, and 8 bytes
-    a text (16 for moments) to recognise duplicates.
+    tokenizer and the files are the same. Memory: about 100 bytes for each of the `shard_characters`, and at most
+    300 MB to recognise duplicates.
 
     With a `student_tokenizer` each sequence is kept in both tokenisations, with the spans of text that they share, and
     `student_token_counts.npy` counts the student's tokens.
+
+    A training split of more sequences than `store.WINDOW` is in shuffled order, see :func:`.merge.merge`; any other is
+    in the order of the text.
 
     manifest.json holds the seed, the settings, the tokenizer (name, sha256, vocabulary_size), for each source its
     origins (path, bytes, sha256; or what was asked of the Hub) and `Counts`, the `total` of these counts, and
     `unknown_share`: the share of [UNK] in all tokens but [CLS] and [SEP].
 
-    Args:
-        settings: sources and form of the sequences.
-        tokenizer: the teacher's.
-        folder: where the corpus goes; an older one is replaced.
-        seed: decides which texts are held out, and which of them a fractional weight takes.
-        chunk_characters: text that each process is given at a time; does not change the result.
-        student_tokenizer: the student's, if it has a vocabulary of its own.
-        prompts: each text gets one of them before it, which a hash of the text decides.
-
-    Raises:
-        UserError: if a source cannot be read, or a split has no text.
+    Args and errors are those of :class:`CorpusBuild` and its :meth:`~CorpusBuild.build`.
     """
-    folder = Path(folder)
-    workplace = workplace_of(folder)
-    plan = plan_of(settings, tokenizer, seed, student_tokenizer, prompts)
-    builder = _Builder(settings, tokenizer, seed, workplace, student_tokenizer, prompts)
-    with quiet_datasets(), stop_signals_as_interrupt():
-        try:
-            sources = [open_source(source) for source in settings.sources]
-            builder.shards = resume_shards(workplace, without_paths(plan), sources)
-            builder.build(sources, chunk_characters)
-        finally:
-            # The disk is asked: a signal may have come after a shard appeared and before it was noted.
-            if not any(shard.counts.train_sequences for shard in complete_shards(workplace)):
-                remove_shards(workplace)
-        manifest = plan | counted(builder.shards, len(sources))
-        refuse_empty(settings, manifest["total"])
-        with atomic_folder(folder) as beside:
-            builder.merge(beside)
-            write_json(beside / MANIFEST, manifest)
-    remove_shards(workplace)
-    return load_corpus(folder)
+    return CorpusBuild(settings, tokenizer, Path(folder), seed, student_tokenizer, prompts, shard_characters).build()
 
 
-def workplace_of(folder: Path) -> Path:
-    """Where the finished shards of a corpus are until it is complete."""
-    return folder.with_name(f".{folder.name}.shards")
+@dataclass
+class _Batch:
+    """Texts of a block that are no duplicates, in the hands of the pool.
+
+    Attributes:
+        shard: the shard that they belong to.
+        texts: what a shard keeps of each.
+        taken: the places of those that are tokenised.
+        copies: how often each of these is in the training split.
+        tokens: the table of these.
+        is_last: whether the shard ends with them.
+    """
+
+    shard: Shard
+    texts: NDArray[np.void]
+    taken: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    tokens: Future[pa.Table]
+    is_last: bool
 
 
-class _Builder:
-    """Makes one shard after another."""
+class _PartBuilder:
+    """Makes one shard of a part after another: while texts are tokenised, the next are read and the last written."""
 
-    def __init__(
-        self,
-        settings: CorpusSettings,
-        tokenizer: PreTrainedTokenizerFast,
-        seed: int,
-        workplace: Path,
-        student_tokenizer: PreTrainedTokenizerFast | None,
-        prompts: Sequence[str],
-    ) -> None:
-        self._prompts = prompts
-        self.shards: list[Shard] = []
-        self._settings = settings
-        self._encoder: SequenceEncoder | PairEncoder = SequenceEncoder(tokenizer, settings.max_length)
-        self._schema, self._sizes = SCHEMA, {"input_ids": len(tokenizer)}
-        if student_tokenizer:
-            self._encoder = PairEncoder(tokenizer, student_tokenizer, settings.max_length)
-            self._schema, self._sizes = PAIR_SCHEMA, {**self._sizes, "student_ids": len(student_tokenizer)}
-        self._unknown_id = tokenizer.unk_token_id
-        self._seed = seed
-        self._workplace = workplace
-        self._processes = settings.processes or available_cores()
-        self._seen = SeenKeys()
+    def __init__(self, build: CorpusBuild, form: Form, folder: PartFolder, pool: EncoderPool) -> None:
+        self._build, self._form, self._folder, self._pool = build, form, folder, pool
+        self._seen = SeenKeys(REMEMBERED_KEYS)
+        self._done: list[tuple[_Batch, pa.Table]] = []
 
-    def build(self, sources: list[list[TextOrigin]], chunk_characters: int) -> None:
-        for shard in self.shards:
-            self._seen.add(shard.keys())
-        characters = min(chunk_characters * self._processes, MAXIMAL_CHUNK_CHARACTERS)
+    def build(self, sources: list[list[TextOrigin]]) -> None:
+        """Read and tokenise what is missing of the part."""
+        folder = self._folder
+        done = folder.resume(sources)
+        for shard in done:
+            self._seen.add(shard.texts()["key"])
+        start = done[-1].end if done else folder.start
+        blocks = read_blocks(sources, folder.path, start, folder.end, len(done), self._build.shard_characters)
         origins = [origin for source in sources for origin in source]
-        total = sum(origin.size for origin in origins)
-        with tqdm(total=total or None, desc="tokenise", unit="B", unit_scale=True, disable=None) as progress:
-            for shard, texts in read_texts(sources, self._workplace, self.shards, characters):
-                self._complete(shard, texts)
-                self.shards.append(shard)
+        title = "tokenise" if folder.part.count == 1 else f"tokenise {folder.part}"
+        total = sum(origin.size for origin in origins) // folder.part.count
+        waiting: deque[_Batch] = deque()
+        with tqdm(total=total or None, desc=title, unit="B", unit_scale=True, disable=None) as progress:
+            for block in blocks:
+                waiting.append(self._begin(block))
                 progress.update(sum(origin.bytes_read for origin in origins) - progress.n)
+                while waiting and (len(waiting) > self._pool.capacity or waiting[0].tokens.done()):
+                    self._finish(waiting.popleft())
+            while waiting:
+                self._finish(waiting.popleft())
 
-    def _complete(self, shard: Shard, texts: list[str]) -> None:
-        weight = self._settings.sources[shard.start.source].weight
-        shard.counts.empty = shard.counts.texts - len(texts)
-        if self._settings.sentences:
+    def _begin(self, block: Block) -> _Batch:
+        """Leave out duplicates and what the weight leaves out, and give the rest to the pool."""
+        settings, seed = self._build.settings, self._build.seed
+        shard, texts = block.shard, block.texts
+        weight = settings.sources[shard.start.source].weight
+        if settings.sentences:
             texts = [*chain.from_iterable(map(sentences_of, texts))]
-        keys = text_keys(texts, self._seed)
-        fresh = self._seen.add(keys[:, 0])
-        copies = int(weight) + (as_fraction(keys[:, 2]) < weight % 1)
-        taken = fresh & (copies > 0)
-        shard.counts.duplicates = int(np.sum(~fresh))
-        shard.counts.left_out = int(np.sum(fresh & ~taken))
-        held_out = as_fraction(keys[taken, 1]) < self._settings.validation
-        with atomic_folder(shard.folder) as folder:
-            np.save(folder / "keys.npy", keys[fresh, 0])
-            prompted = [prompt_of(keys[i, 0], self._prompts) + texts[i] for i in np.flatnonzero(taken)]
-            tokens = self._tokenise(prompted, folder / "scratch")
-            shard.counts += self._save(tokens, copies[taken], held_out, folder)
-            shutil.rmtree(folder / "scratch", ignore_errors=True)
-            shard.write(folder)
+        keys = text_keys(texts, seed)
+        fresh = np.flatnonzero(self._seen.add(keys[:, 0]))
+        copies = int(weight) + (as_fraction(keys[fresh, 2]) < weight % 1)
+        kept = np.zeros(len(fresh), dtype=TEXT)
+        kept["key"] = keys[fresh, 0]
+        kept["flags"] |= np.where(as_fraction(keys[fresh, 1]) < settings.validation, HELD_OUT, 0).astype(np.uint8)
+        kept["flags"] |= np.where(copies > 0, 0, LEFT_OUT).astype(np.uint8)
+        shard.counts.duplicates += len(texts) - len(fresh)
+        shard.counts.left_out += int(np.sum(copies == 0))
+        taken = np.flatnonzero(copies)
+        prompted = [prompt_of(keys[i, 0], self._build.prompts) + texts[i] for i in fresh[taken]]
+        tokens = self._pool.submit(prompted)
+        return _Batch(shard, kept, taken, copies[taken], tokens, block.is_last)
 
-    def _tokenise(self, texts: list[str], scratch: Path) -> pa.Table:
-        """The columns of the schema and the `index` of each row's text, in the order of the texts."""
-        features = datasets.Features(dict.fromkeys(self._schema.names, TOKENS) | {"index": datasets.Value("int64")})
-        if not texts:
-            return features.arrow_schema.empty_table()
-        processes = min(self._processes, 1 + len(texts) // TEXTS_WORTH_A_PROCESS)
-        rows = datasets.Dataset.from_dict({"text": texts, "index": np.arange(len(texts))}).with_format("arrow")
-        with _plain_errors(processes):
-            tokens = rows.map(
-                self._encoder,
-                batched=True,
-                with_rank=True,
-                num_proc=processes if processes > 1 else None,
-                features=features,
-                cache_file_name=str(scratch / "tokens.arrow"),
-                load_from_cache_file=False,
-                new_fingerprint="tokens",
-            )
-        return tokens.data.table
+    def _finish(self, batch: _Batch) -> None:
+        """Take the tokens of a batch; after the last of a shard, complete the shard."""
+        self._done.append((batch, self._pool.result(batch.tokens)))
+        if batch.is_last:
+            done, self._done = self._done, []
+            with atomic_folder(batch.shard.folder) as folder:
+                batch.shard.counts += self._save(done, folder)
+                batch.shard.write(folder)
 
-    def _save(self, tokens: pa.Table, copies: NDArray[np.int64], held_out: NDArray[np.bool_], folder: Path) -> Counts:
-        """Write the sequences of a shard to the files of both splits, and their token counts."""
-        index = tokens["index"].to_numpy()
-        lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
-        kept = lengths >= self._settings.minimum_length
-        chosen = {
-            "train": np.repeat(np.arange(len(lengths)), np.where(kept & ~held_out[index], copies[index], 0)),
-            "validation": np.flatnonzero(kept & held_out[index]),
-        }
-        ids = {}
-        for split, rows in chosen.items():
-            table = tokens.select(self._schema.names).take(rows).cast(self._schema)
-            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS), self._schema)
-            occurrences = {
-                column: np.bincount(pc.list_flatten(table[column]).to_numpy(), minlength=size)
-                for column, size in self._sizes.items()
-            }
-            ids[split] = occurrences["input_ids"]
+    def _save(self, done: list[tuple[_Batch, pa.Table]], folder: Path) -> Counts:
+        """Write what a shard keeps: its texts, the sequences of both splits, and the counts of the training split."""
+        starts = np.cumsum([0, *(len(batch.texts) for batch, _ in done)])
+        indices = [table["index"].to_numpy() for _, table in done]
+        parts = zip(done, indices, starts[:-1], strict=True)
+        text_of_R = np.concatenate([start + batch.taken[index] for (batch, _), index, start in parts])
+        copies_R = np.concatenate([batch.copies[index] for (batch, _), index in zip(done, indices, strict=True)])
+        texts = np.concatenate([batch.texts for batch, _ in done])
+        tokens = pa.concat_tables([table for _, table in done]).select(self._form.schema.names).cast(self._form.schema)
+        lengths_R = pc.list_value_length(tokens["input_ids"]).to_numpy()
+        is_held_out_R = (texts["flags"][text_of_R] & HELD_OUT) > 0
+        is_short_R = lengths_R < self._build.settings.minimum_length
+        rows_R = np.where(is_short_R, 0, np.where(is_held_out_R, 1, copies_R))
+        texts["rows"] = np.bincount(text_of_R, rows_R, len(texts))
+        texts["short"] = np.bincount(text_of_R, is_short_R, len(texts))
+        is_split = np.bincount(text_of_R, minlength=len(texts)) > 1
+        texts["flags"] |= np.where(is_split, SPLIT, 0).astype(np.uint8)
+        np.save(folder / "texts.npy", texts)
+        counts = Counts(split=int(is_split.sum()), too_short=int(is_short_R.sum()))
+        for split, is_in_R in (("train", ~is_held_out_R), ("validation", is_held_out_R)):
+            table = tokens.take(np.repeat(np.arange(len(rows_R)), np.where(is_in_R, rows_R, 0)))
+            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS), self._form.schema)
+            ids = self._form.count_ids(table)
+            counts += self._form.counted(split, table.num_rows, ids["input_ids"])
             if split == "train":
-                for column, counts in occurrences.items():
-                    np.save(folder / COUNTS[column], counts)
-        return Counts(
-            split=int(np.sum(np.bincount(index) > 1)),
-            too_short=int(np.sum(~kept)),
-            train_sequences=len(chosen["train"]),
-            train_tokens=int(ids["train"].sum()),
-            validation_sequences=len(chosen["validation"]),
-            validation_tokens=int(ids["validation"].sum()),
-            unknown_tokens=int(sum(counts[self._unknown_id] for counts in ids.values())),
-        )
-
-    def merge(self, folder: Path) -> None:
-        """Put the shards together into the files of the corpus."""
-        for split in SPLITS:
-            files = (shard.folder / f"{split}.arrow" for shard in self.shards)
-            batches = (batch for file in files for batch in read_sequences(file))
-            write_sequences(folder / f"{split}.arrow", batches, self._schema)
-        for column in self._sizes:
-            np.save(folder / COUNTS[column], sum(shard.token_counts(column) for shard in self.shards))
-
-
-@contextmanager
-def _plain_errors(processes: int) -> Iterator[None]:
-    """Turn the library's errors for Ctrl-C and for a process that is gone into ours."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        # The first is raised for a worker, the others for the process that passes messages between them.
-        if "abruptly died" in str(error) or isinstance(error, ConnectionError | EOFError):
-            raise UserError(
-                f"corpus: one of {processes} tokenising processes was killed, perhaps for lack of memory; set "
-                "corpus.processes to fewer. Finished work is kept"
-            ) from error
-        raise
+                for column, occurrences in ids.items():
+                    np.save(folder / COUNTS[column], occurrences)
+        return counts

@@ -16,7 +16,6 @@ from distilrubert.distill.corpus.tokenisation import (
     check_max_length,
     fragments_of_text,
     list_column,
-    set_up_worker,
 )
 from distilrubert.modeling.alignment import Offsets, align
 from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
@@ -70,22 +69,17 @@ class PairEncoder:
             first = last
         return result
 
-    def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
-        """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
-
-        Takes columns `text` and `index`; gives one row an example: the columns of `PAIR_SCHEMA` and the `index`.
-        """
-        if rank is not None:
-            set_up_worker()
-        texts = self.encode(batch["text"].to_pylist())
-        pairs = list(chain.from_iterable(texts))
+    def __call__(self, texts: list[str]) -> pa.Table:
+        """`encode` as a table: one row an example, the columns of `PAIR_SCHEMA` and the `index` of its text."""
+        encoded = self.encode(texts)
+        pairs = list(chain.from_iterable(encoded))
         columns = {
             "input_ids": [pair.teacher.ids_L for pair in pairs],
             "spans": [pair.teacher.spans_L for pair in pairs],
             "student_ids": [pair.student.ids_L for pair in pairs],
             "student_spans": [pair.student.spans_L for pair in pairs],
         }
-        index = np.repeat(batch["index"].to_numpy(), [len(text) for text in texts])
+        index = np.repeat(np.arange(len(texts)), [len(text) for text in encoded])
         return pa.table({name: list_column(lists) for name, lists in columns.items()} | {"index": index})
 
     def _pair(self, sides: Sequence[Side], first: int, last: int) -> Pair:

@@ -120,12 +120,9 @@ class TextFile:
             wanted = range(max(int(np.searchsorted(starts, first, side="right")) - 1, 0), len(starts) - 1)
             rows = int(starts[wanted.start])
             for batch in file.iter_batches(batch_size=4096, row_groups=[*wanted], columns=[self.column]):
-                yield from (
-                    batch.column(0)
-                    .slice(max(first - rows, 0))
-                    .to_pylist()[: None if stop is None else max(stop - max(rows, first), 0)]
-                )
-                rows += batch.num_rows
+                begin, rows = rows, rows + batch.num_rows
+                end = None if stop is None else max(stop - begin, 0)
+                yield from batch.column(0)[max(first - begin, 0) : end].to_pylist()
                 self.bytes_read = self.size * rows // file.metadata.num_rows
                 if stop is not None and rows >= stop:
                     return

@@ -3,15 +3,14 @@
 And what the corpus is made of: the plan, by which a build knows its shards again, and the counts of manifest.json.
 """
 
-import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
@@ -19,16 +18,20 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json, write_json
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import TextOrigin
-from distilrubert.distill.corpus.store import COUNTS
+from distilrubert.distill.corpus.store import COUNTS, PAIR_SCHEMA, SCHEMA
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 
-logger = logging.getLogger(__name__)
+# The file that completes a shard.
+RECORD = "shard.json"
+# What is read, hashed and tokenised at a time.
+BLOCK_CHARACTERS, BLOCK_TEXTS = 100_000, 1_000
+# What a shard keeps of each of its texts: the identity key; its sequences in its split, repeated ones as often; its
+# sequences that were too short; and what else was counted of it.
+TEXT = np.dtype([("key", "<u8"), ("rows", "<u4"), ("short", "<u4"), ("flags", "u1")])
+HELD_OUT, LEFT_OUT, SPLIT = 1, 2, 4
 
-# The file that completes a shard, and the file that says what all shards of a build have in common.
-RECORD, PLAN = "shard.json", "plan.json"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class SourcePosition:
     """How far reading has come: source, its origin (a file), and the number of records read of that origin."""
 
@@ -70,6 +73,46 @@ class Counts:
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the sequences of a corpus are made of.
+
+    Attributes:
+        schema: the columns of a split.
+        sizes: tokens of the vocabulary of each column of ids.
+        unknown_id: the teacher's [UNK].
+    """
+
+    schema: pa.Schema
+    sizes: dict[str, int]
+    unknown_id: int | None
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, student_tokenizer: PreTrainedTokenizerFast | None) -> Self:
+        """Of a corpus in one vocabulary or, with the student's, in two."""
+        sizes, unknown = {"input_ids": len(tokenizer)}, tokenizer.unk_token_id
+        if student_tokenizer is None:
+            return cls(SCHEMA, sizes, unknown)
+        return cls(PAIR_SCHEMA, {**sizes, "student_ids": len(student_tokenizer)}, unknown)
+
+    def count_ids(self, rows: pa.Table | pa.RecordBatch) -> dict[str, NDArray[np.int64]]:
+        """How often each id occurs in each column of ids, (V,)."""
+        return {
+            column: np.bincount(pc.list_flatten(rows[column]).to_numpy(zero_copy_only=False), minlength=size)
+            for column, size in self.sizes.items()
+        }
+
+    def counted(self, split: str, rows: int, ids_V: NDArray[np.int64]) -> Counts:
+        """The counts of some sequences of a split with these ids of the teacher."""
+        tokens, unknown = int(ids_V.sum()), 0 if self.unknown_id is None else int(ids_V[self.unknown_id])
+        if split == "train":
+            return Counts(train_sequences=rows, train_tokens=tokens, unknown_tokens=unknown)
+        return Counts(validation_sequences=rows, validation_tokens=tokens, unknown_tokens=unknown)
+
 
 @dataclass
 class Shard:
@@ -102,88 +145,87 @@ class Shard:
         """Write the record that belongs to the tokens in `folder` and completes the shard."""
         write_json(folder / RECORD, {key: value for key, value in asdict(self).items() if key != "folder"})
 
-    def keys(self) -> NDArray[np.uint64]:
-        """The identity keys of the texts that no earlier shard has, (N,)."""
-        return np.asarray(np.load(self.folder / "keys.npy", allow_pickle=False))
+    def texts(self) -> NDArray[np.void]:
+        """Its texts that are no duplicates of earlier ones of its part, in order, as `TEXT`, (N,)."""
+        return np.asarray(np.load(self.folder / "texts.npy", allow_pickle=False))
 
     def token_counts(self, column: str) -> NDArray[np.int64]:
         """How often each id occurs in a column of its training sequences, (V,)."""
         return np.asarray(np.load(self.folder / COUNTS[column], allow_pickle=False))
 
 
-def read_texts(
-    sources: list[list[TextOrigin]], workplace: Path, done: Sequence[Shard], characters: int
-) -> Iterator[tuple[Shard, list[str]]]:
-    """Yield the texts behind the shards that are done, about `characters` characters at a time; without empty ones."""
-    number, start = len(done), done[-1].end if done else SourcePosition()
+@dataclass(frozen=True)
+class Block:
+    """Consecutive texts of a shard.
 
-    def begin(position: SourcePosition, *identities: dict[str, Any]) -> tuple[Shard, list[str], int]:
-        return Shard(workplace / f"shard-{number:06d}", position, position, identities=list(identities)), [], 0
+    Attributes:
+        shard: the shard.
+        texts: its texts that are not empty.
+        is_last: whether the shard ends with them; nothing of it changes after that.
+    """
+
+    shard: Shard
+    texts: list[str]
+    is_last: bool
+
+
+def read_blocks(
+    sources: list[list[TextOrigin]], folder: Path, start: SourcePosition, end: SourcePosition, first: int, size: int
+) -> Iterator[Block]:
+    """Yield the texts from `start` to `end`, a little at a time.
+
+    Args:
+        sources: what is read.
+        folder: where the shards will be.
+        start: where to begin.
+        end: where to stop.
+        first: the number of the first shard.
+        size: characters of a shard, about; it also ends with its source.
+    """
+    number = first
+
+    def begin(position: SourcePosition, *identities: dict[str, Any]) -> Shard:
+        return Shard(folder / f"shard-{number:06d}", position, position, identities=list(identities))
 
     for source in range(start.source, len(sources)):
-        shard, texts, size = begin(start)
-        for origin in range(start.origin, len(sources[source])):
+        first_origin, first_record = (start.origin, start.record) if source == start.source else (0, 0)
+        # The part may end in the middle of this source, and there in the middle of an origin.
+        until = end if end.source == source else SourcePosition(source + 1)
+        whole = until.origin if end.source == source else len(sources[source])
+        if source > end.source or SourcePosition(source, first_origin, first_record) >= until:
+            break
+        shard, texts, characters, in_shard = begin(SourcePosition(source, first_origin, first_record)), [], 0, 0
+        for origin in range(first_origin, whole + (until.record > 0)):
             reading = sources[source][origin]
             shard.identities.append(reading.identity)
-            skipped = start.record if origin == start.origin else 0
-            for record, text in enumerate(islice(reading.records(), skipped, None), start=skipped + 1):
+            skipped = first_record if origin == first_origin else 0
+            stop = until.record if origin == whole else None
+            for record, text in enumerate(reading.records(skipped, stop), start=skipped + 1):
                 shard.counts.texts += 1
                 if stripped := (text or "").strip():
                     texts.append(stripped)
-                    size += len(stripped)
-                if size >= characters:
+                    characters += len(stripped)
+                else:
+                    shard.counts.empty += 1
+                is_full = in_shard + characters >= size
+                if is_full:
                     shard.end = SourcePosition(source, origin, record)
-                    yield shard, texts
+                if is_full or characters >= BLOCK_CHARACTERS or len(texts) >= BLOCK_TEXTS:
+                    yield Block(shard, texts, is_last=is_full)
+                    texts, in_shard, characters = [], in_shard + characters, 0
+                if is_full:
                     number += 1
-                    shard, texts, size = begin(shard.end, reading.identity)
-            shard.finished.append(reading.describe())
-        shard.end = start = SourcePosition(source + 1)
-        yield shard, texts
+                    shard, in_shard = begin(shard.end, reading.identity), 0
+            if stop is None:
+                shard.finished.append(reading.describe())
+        shard.end = until
+        yield Block(shard, texts, is_last=True)
         number += 1
 
 
-def complete_shards(workplace: Path) -> list[Shard]:
-    """The shards that have their record, in order."""
-    return [Shard.read(folder) for folder in sorted(workplace.glob("shard-*")) if (folder / RECORD).is_file()]
-
-
-def remove_shards(workplace: Path) -> None:
-    """Remove everything that a build has left; an interrupted removal leaves nothing that passes for a shard."""
-    if workplace.is_dir():
-        (workplace / PLAN).unlink(missing_ok=True)
-        shutil.rmtree(workplace, ignore_errors=True)
-
-
-def resume_shards(workplace: Path, plan: dict[str, Any], sources: list[list[TextOrigin]]) -> list[Shard]:
-    """The shards that an interrupted build of the same plan left, up to the first whose files have changed.
-
-    All other shards are removed, incomplete ones too.
-    """
-    shards: list[Shard] = []
-    if (workplace / PLAN).is_file() and read_json(workplace / PLAN) == plan:
-        for shard in complete_shards(workplace):
-            if not _follows(shard, shards[-1].end if shards else SourcePosition(), sources):
-                break
-            shards.append(shard)
-    kept = {shard.folder for shard in shards}
-    for folder in set(workplace.glob("*shard-*")) - kept:
-        # The record goes first: without it no later build takes the rest for a shard.
-        (folder / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(folder)
-    write_json(workplace / PLAN, plan)
-    if shards:
-        logger.info("%s: %d shards of an interrupted build are reused", workplace, len(shards))
-    return shards
-
-
-def _follows(shard: Shard, start: SourcePosition, sources: list[list[TextOrigin]]) -> bool:
-    """Whether the shard begins at `start` and its origins are unchanged."""
-    if shard.start != start or start.source >= len(sources):
-        return False
-    origins = sources[start.source][start.origin :]
-    if shard.end.source == start.source:
-        origins = origins[: len(shard.identities)]
-    return [origin.identity for origin in origins] == shard.identities
+def complete_shards(folder: Path) -> list[Shard]:
+    """The shards of a part that have their record, in order."""
+    return [Shard.read(path) for path in sorted(folder.glob("shard-*")) if (path / RECORD).is_file()]
 
 
 def plan_of(

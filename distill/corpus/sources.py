@@ -26,8 +26,6 @@ class HubSplit:
         UserError: if the data set, its configuration or its split cannot be loaded.
     """
 
-    size = 0
-
     def __init__(self, source: CorpusSource) -> None:
         self._source = source
         self.bytes_read = 0
@@ -41,6 +39,9 @@ class HubSplit:
             )
             if source.column in (self._rows.column_names or ()):
                 self._rows = self._rows.select_columns(source.column)
+        stated = (self._rows.info.splits or {}).get(source.split)
+        self.size = (stated.num_bytes or 0) if stated else 0
+        self._count = None if source.streaming else len(self._rows)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -51,14 +52,21 @@ class HubSplit:
         """The data set's entry in the manifest."""
         return _asked_for(self._source)
 
-    def records(self) -> Iterator[str | None]:
-        """Yield the text of every row.
+    def cut_at(self, share: float) -> int | None:
+        """As of a :class:`TextFile`: a downloaded split can be cut at any row, a streamed one at none."""
+        if self._count is None:
+            return 0 if share < 0.5 else None
+        record = round(share * self._count)
+        return record if record < self._count else None
+
+    def records(self, first: int = 0, stop: int | None = None) -> Iterator[str | None]:
+        """Yield the text of each row from `first` up to but not including `stop`.
 
         Raises:
             UserError: if the column is missing or is not text, or the connection breaks.
         """
         with self._clear_errors():
-            for batch in self._rows.iter(batch_size=1000):
+            for batch in self._range(first, stop).iter(batch_size=1000):
                 if self._source.column not in batch:
                     raise UserError(
                         f"{self._source.dataset}: no column {self._source.column!r}; there are {', '.join(batch)}"
@@ -68,6 +76,13 @@ class HubSplit:
                         found = f"column {self._source.column!r} holds {type(text).__name__}"
                         raise UserError(f"{self._source.dataset}: {found}; text is needed")
                     yield text
+
+    def _range(self, first: int, stop: int | None) -> Any:
+        if self._count is not None:
+            wanted = range(first, self._count if stop is None else stop)
+            return self._rows.select(wanted if len(wanted) else range(0))
+        rows = self._rows.skip(first) if first else self._rows
+        return rows if stop is None else rows.take(stop - first)
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:

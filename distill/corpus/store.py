@@ -1,6 +1,8 @@
 """The tokenised corpus on disk: Arrow streams that are mapped into memory, and a manifest."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,15 @@ SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32())})
 # The same examples in two vocabularies, and for each token the span of text that it belongs to.
 PAIR_SCHEMA = pa.schema({name: pa.list_(pa.int32()) for name in ("input_ids", "spans", "student_ids", "student_spans")})
 BATCH_ROWS = 10_000
+# Most sequences that a training split may have without being shuffled on disk, and that a window of a larger one has.
+WINDOW = 10_000_000
+# What is put after the name of a split in the name of the file that has the lengths of a column.
+LENGTHS = {
+    **dict.fromkeys(("input_ids", "spans"), "lengths"),
+    **dict.fromkeys(("student_ids", "student_spans"), "student_lengths"),
+}
+# Those of the longer side of each example in two vocabularies.
+PAIR_LENGTHS = "pair_lengths"
 
 
 class TokenizedText(Sequence[NDArray[np.int32]]):
@@ -36,7 +47,6 @@ class TokenizedText(Sequence[NDArray[np.int32]]):
 
     Attributes:
         path: the file.
-        lengths: number of ids of each sequence, int32 (N,).
 
     Raises:
         OSError, pyarrow.ArrowException: if there is no such file, or it is not such a stream.
@@ -50,11 +60,17 @@ class TokenizedText(Sequence[NDArray[np.int32]]):
         self._values = [column.values.to_numpy(zero_copy_only=True) for column in columns]
         self._offsets = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
         self._first = np.cumsum([0, *map(len, columns)])
+
+    @functools.cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Number of ids of each sequence, (N,); mapped from a file beside the sequences where there is one."""
+        if (mapped := _mapped_lengths(self.path, LENGTHS[self._column])) is not None:
+            return mapped
         lengths = [np.diff(offsets) for offsets in self._offsets]
-        self.lengths = np.concatenate([np.empty(0, dtype=np.int32), *lengths], dtype=np.int32)
+        return np.concatenate([np.empty(0, dtype=np.int32), *lengths], dtype=np.int32)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return int(self._first[-1])
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.int32]: ...
@@ -90,6 +106,60 @@ def read_sequences(path: Path) -> Iterator[pa.RecordBatch]:
         yield from stream
 
 
+def in_batches(batches: Iterable[pa.RecordBatch], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """The rows of batches of any size in batches of `rows`, the last one smaller."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += len(batch)
+        while count >= rows:
+            whole = pa.concat_batches(waiting)
+            yield whole.slice(0, rows)
+            count -= rows
+            waiting = [whole.slice(rows)]
+    if count:
+        yield pa.concat_batches(waiting)
+
+
+def write_split(folder: Path, split: str, batches: Iterable[pa.RecordBatch], count: int, schema: pa.Schema) -> None:
+    """Write a split and beside it, as NumPy files, the lengths of its sequences.
+
+    Args:
+        folder: where to.
+        split: its name.
+        batches: its `count` sequences, in batches of any size.
+        count: how many there are.
+        schema: the columns.
+    """
+    kinds = dict.fromkeys(LENGTHS[column] for column in schema.names)
+    names = [*kinds, *([PAIR_LENGTHS] if len(kinds) > 1 else [])]
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{split}_{name}.npy").open("wb")) for name in names}
+        for file in files.values():
+            header = {"descr": "<i4", "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(file, header)
+
+        def measured() -> Iterator[pa.RecordBatch]:
+            for batch in in_batches(batches):
+                lengths = {
+                    LENGTHS[column]: np.diff(batch[column].offsets.to_numpy()).astype("<i4") for column in schema.names
+                }
+                if PAIR_LENGTHS in files:
+                    lengths[PAIR_LENGTHS] = np.maximum(*lengths.values())
+                for name, file in files.items():
+                    file.write(lengths[name].tobytes())
+                yield batch
+
+        write_sequences(folder / f"{split}.arrow", measured(), schema)
+
+
+def _mapped_lengths(path: Path, name: str) -> NDArray[np.int32] | None:
+    """The lengths beside a split; None where it was written without."""
+    file = path.with_name(f"{path.stem}_{name}.npy")
+    return np.load(file, mmap_mode="r", allow_pickle=False) if file.is_file() else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Side:
     """One tokenisation of an example.
@@ -117,17 +187,22 @@ class PairedText(Sequence[Pair]):
     Attributes:
         teacher: the sequences of the teacher.
         student: the sequences of the student.
-        lengths: number of tokens of the longer side of each example, int32 (N,).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.teacher, self._spans, self.student, self._student_spans = (
             TokenizedText(path, column) for column in PAIR_SCHEMA.names
         )
-        self.lengths = np.maximum(self.teacher.lengths, self.student.lengths)
+
+    @functools.cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Number of tokens of the longer side of each example, (N,)."""
+        if (mapped := _mapped_lengths(self.teacher.path, PAIR_LENGTHS)) is not None:
+            return mapped
+        return np.maximum(self.teacher.lengths, self.student.lengths)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.teacher)
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...

@@ -1,14 +1,10 @@
 """Texts to sequences of ids: special tokens in a text are plain characters, long texts are split between words."""
 
-import functools
 import hashlib
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 
-import multiprocess  # with which `datasets` starts its processes
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -16,12 +12,13 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.processes import end_with
 from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
 
 # The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by fragments.
 FRAGMENT_CHARACTERS = 20_000
 FRAGMENTS_AT_ONCE = 256
+# Characters for each token of a sequence from which a text is taken to be longer than a sequence.
+LONG_CHARACTERS = 5
 
 
 def check_max_length(max_length: int, allowed: int) -> None:
@@ -60,41 +57,78 @@ class SequenceEncoder:
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
+        table = self(texts)
+        column = table["input_ids"].combine_chunks()
+        rows = np.split(column.values.to_numpy(), column.offsets.to_numpy()[1:-1])
+        ends = np.cumsum(np.bincount(table["index"].to_numpy(), minlength=len(texts)))
+        return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def __call__(self, texts: list[str]) -> pa.Table:
+        """`encode` as a table: one row a sequence, `input_ids` and the `index` of its text."""
+        counts_N = np.zeros(len(texts), dtype=np.int64)
+        # A text of many characters is long in all likelihood: the slower call tells where its words begin, too.
+        is_fast_N = np.array([len(text) <= LONG_CHARACTERS * self._limit for text in texts], dtype=bool)
+        fast, fast_counts = self._fast([text for text, is_fast in zip(texts, is_fast_N, strict=True) if is_fast])
+        counts_N[is_fast_N] = fast_counts
+        parts, starts = {}, {}
+        for i in np.flatnonzero(~is_fast_N):
+            parts[i], starts[i] = self._with_word_starts(texts[i])
+            counts_N[i] = len(parts[i])
+        ends_N = np.cumsum(counts_N)
+        tokens_T = np.empty(counts_N.sum(), dtype=np.int32)
+        tokens_T[np.repeat(is_fast_N, counts_N)] = fast
+        cuts, rows_N = [ends_N], np.ones(len(texts), dtype=np.int64)
+        for i, part in parts.items():
+            tokens_T[ends_N[i] - counts_N[i] : ends_N[i]] = part
+        for i in np.flatnonzero(counts_N > self._limit):
+            is_start = starts[i] if i in starts else self._with_word_starts(texts[i])[1]
+            ends = _split_ends(is_start, self._limit)[:-1]
+            cuts.append(ends_N[i] - counts_N[i] + np.array(ends, dtype=np.int64))
+            rows_N[i] += len(ends)
+        lengths: NDArray[np.int64] = np.diff(np.sort(np.concatenate(cuts)), prepend=0)
+        index = np.repeat(np.arange(len(texts)), rows_N)
+        return pa.table({"input_ids": self._framed(tokens_T, lengths), "index": index})
+
+    def _framed(self, tokens_T: NDArray[np.int32], lengths: NDArray[np.int64]) -> pa.ListArray:
+        """The tokens cut to sequences of these lengths, each between [CLS] and [SEP]."""
+        offsets = np.concatenate(([0], np.cumsum(lengths + 2)))
+        values = np.empty(offsets[-1], dtype=np.int32)
+        is_token = np.ones(len(values), dtype=bool)
+        for edges, token in ((offsets[:-1], self._cls), (offsets[1:] - 1, self._sep)):
+            values[edges] = token
+            is_token[edges] = False
+        values[is_token] = tokens_T
+        return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
+
+    def _fast(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The tokens of all texts, and how many each has."""
         fragments = [list(fragments_of_text(text)) for text in texts]
-        encodings = self._encodings([*chain.from_iterable(fragments)], self._backend.encode_batch_fast)
-        ids = (np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
-        return [self._sequences(text, np.concatenate([next(ids) for _ in text])) for text in fragments]
+        flat = list(chain.from_iterable(fragments))
+        ids, counts = [np.empty(0, dtype=np.int32)], np.empty(len(flat), dtype=np.int64)
+        for first, encodings in self._encodings(flat, self._backend.encode_batch_fast):
+            lists = [encoding.ids for encoding in encodings]
+            counts[first : first + len(lists)] = [*map(len, lists)]
+            ids.append(np.fromiter(chain.from_iterable(lists), np.int32))
+        text_of = np.repeat(np.arange(len(texts)), [*map(len, fragments)])
+        return np.concatenate(ids), np.bincount(text_of, counts, len(texts)).astype(np.int64)
 
-    def __call__(self, batch: pa.Table, rank: int | None = None) -> pa.Table:
-        """`encode` for `Dataset.map(batched=True, with_rank=True)` in Arrow format.
+    def _with_word_starts(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The tokens of a text, and whether each begins a word."""
+        encodings = [
+            encoding
+            for _, batch in self._encodings(list(fragments_of_text(text)), self._backend.encode_batch)
+            for encoding in batch
+        ]
+        ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
+        return ids, np.concatenate([np.diff(np.array(each.word_ids), prepend=-1) != 0 for each in encodings])
 
-        Takes columns `text` and `index`; gives one row a sequence, `input_ids` and the `index` of its text.
-        """
-        if rank is not None:
-            set_up_worker()
-        sequences = self.encode(batch["text"].to_pylist())
-        index = np.repeat(batch["index"].to_numpy(), [len(text) for text in sequences])
-        return pa.table({"input_ids": list_column(list(chain.from_iterable(sequences))), "index": index})
-
-    def _word_starts(self, fragments: list[str]) -> NDArray[np.bool_]:
-        """Whether each token of a text begins a word."""
-        encodings = self._encodings(fragments, self._backend.encode_batch)
-        return np.concatenate([np.diff(np.array(encoding.word_ids), prepend=-1) != 0 for encoding in encodings])
-
-    def _encodings(self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]) -> Iterator[Encoding]:
+    def _encodings(
+        self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]
+    ) -> Iterator[tuple[int, list[Encoding]]]:
         # Set at each call: a pickled tokenizer forgets it.
         self._backend.encode_special_tokens = True
         for start in range(0, len(fragments), FRAGMENTS_AT_ONCE):
-            yield from encode_batch(fragments[start : start + FRAGMENTS_AT_ONCE], add_special_tokens=False)
-
-    def _sequences(self, fragments: list[str], tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-        ends = [len(tokens)]
-        if len(tokens) > self._limit:
-            ends = _split_ends(self._word_starts(fragments), self._limit)
-        return [
-            np.concatenate(([self._cls], tokens[start:end], [self._sep]), dtype=np.int32)
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
+            yield start, encode_batch(fragments[start : start + FRAGMENTS_AT_ONCE], add_special_tokens=False)
 
 
 def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:
@@ -118,17 +152,6 @@ def fragments_of_text(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
-
-
-@functools.cache
-def set_up_worker() -> None:
-    """Set signals and threads of one of several tokenising processes."""
-    # One thread a process; without this the tokenizer warns about the fork.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Ctrl-C reaches all processes; the main one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    end_with(multiprocess.parent_process())
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:

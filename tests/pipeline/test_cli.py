@@ -16,8 +16,8 @@ from .test_recipe import MINIMAL
 
 ROOT = Path(__file__).parents[2]
 VERBS = (
-    "distill", "convert", "evaluate", "finetune", "benchmark", "card", "verify", "publish", "push", "status", "clean",
-    "space", "init", "compare",
+    "corpus", "distill", "convert", "evaluate", "finetune", "benchmark", "card", "verify", "publish", "push", "status",
+    "clean", "space", "init", "compare",
 )  # fmt: skip
 
 

@@ -140,9 +140,9 @@ def test_processes_and_blocks_change_nothing(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str], change: dict[str, int]
 ) -> None:
     sources = [write(tmp_path / "a.txt", texts[:1500]), {**write(tmp_path / "b.txt", texts[1000:]), "weight": 1.5}]
-    build_corpus(settings(*sources), tokenizer, tmp_path / "one", 7, chunk_characters=20_000)
+    build_corpus(settings(*sources), tokenizer, tmp_path / "one", 7, shard_characters=20_000)
     block = change.pop("block", 20_000)
-    build_corpus(settings(*sources, **change), tokenizer, tmp_path / "other", 7, chunk_characters=block)
+    build_corpus(settings(*sources, **change), tokenizer, tmp_path / "other", 7, shard_characters=block)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
@@ -203,9 +203,10 @@ def test_a_corpus_is_reached_from_disk_and_by_pickle_without_copies(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     built = build_corpus(
-        settings(write(tmp_path / "talk.txt", texts)), tokenizer, tmp_path / "corpus", seed=1, chunk_characters=20_000
+        settings(write(tmp_path / "talk.txt", texts)), tokenizer, tmp_path / "corpus", seed=1, shard_characters=20_000
     )
     files = {"train.arrow", "validation.arrow", "token_counts.npy", "manifest.json"}
+    files |= {"train_lengths.npy", "validation_lengths.npy"}
     assert {path.name for path in (tmp_path / "corpus").iterdir()} == files
     # Not only we can read it.
     plain = datasets.Dataset.from_file(str(tmp_path / "corpus" / "train.arrow"))
@@ -242,18 +243,18 @@ def test_a_build_that_broke_off_goes_on_without_reading_again(
         write(tmp_path / f"{number}.txt", texts[number * 500 : 800 + number * 500])
     os.utime(tmp_path / "0.txt", (1e9, 1e9))
     chosen = settings({"path": str(tmp_path / "?.txt")}, validation=0.2)
-    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, chunk_characters=25_000)
+    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, shard_characters=25_000)
     good = (tmp_path / "2.txt").read_bytes()
     (tmp_path / "2.txt").write_bytes(good[:-1000] + b"\xff" + good[-999:])
     with pytest.raises(UserError, match=r"2\.txt:\d+: not UTF-8 text"):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=25_000)
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, shard_characters=25_000)
     assert not (tmp_path / "corpus").exists()
     # Nothing shows that 0.txt is another text now; if it were read again, that would be in the result.
     (tmp_path / "0.txt").write_bytes((tmp_path / "0.txt").read_bytes().replace("а".encode(), "о".encode()))
     os.utime(tmp_path / "0.txt", (1e9, 1e9))
     (tmp_path / "2.txt").write_bytes(good)
     with caplog.at_level("INFO"):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=17_000)
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, shard_characters=17_000)
     assert "shards of an interrupted build are reused" in caplog.text
     whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "corpus")
     assert resumed == whole
@@ -268,7 +269,7 @@ def test_a_build_goes_on_where_its_project_was_copied_to(
     write(here / "a.txt", texts[:300])
     (here / "b.txt").write_bytes(b"\xff\n")
     with pytest.raises(UserError):
-        build_corpus(settings({"path": str(here / "*.txt")}), tokenizer, here / "corpus", 7, chunk_characters=2_000)
+        build_corpus(settings({"path": str(here / "*.txt")}), tokenizer, here / "corpus", 7, shard_characters=2_000)
     # Times of change are not copied along.
     shutil.copytree(here, there, copy_function=shutil.copyfile)
     write(there / "b.txt", texts[300:600])
@@ -288,7 +289,7 @@ def test_shards_of_another_build_are_not_reused(
     source = {"path": str(tmp_path / "*.txt")}
     folder = tmp_path / "corpus"
     with pytest.raises(UserError):
-        build_corpus(settings(source), tokenizer, folder, seed=1, chunk_characters=2_000)
+        build_corpus(settings(source), tokenizer, folder, seed=1, shard_characters=2_000)
     assert (tmp_path / ".corpus.shards").is_dir()
     write(tmp_path / "b.txt", texts[300:600])
     if change == "file":
@@ -308,7 +309,7 @@ from transformers import AutoTokenizer
 from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:]
-build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, chunk_characters=2_000)
+build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, shard_characters=2_000)
 """
 
 
@@ -347,11 +348,11 @@ def test_killed_while_it_tidies_up_it_can_be_started_again(
     remove_all = shutil.rmtree
     monkeypatch.setattr(shutil, "rmtree", remove_some)
     with pytest.raises(KeyboardInterrupt):
-        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=2_000)
+        build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, shard_characters=2_000)
     monkeypatch.undo()
     whole = contents(tmp_path / "corpus")
     assert workplace.exists()
-    build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, chunk_characters=2_000)
+    build_corpus(chosen, tokenizer, tmp_path / "corpus", 7, shard_characters=2_000)
     assert contents(tmp_path / "corpus") == whole
     assert not workplace.exists()
 
@@ -368,7 +369,7 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
     # As in a terminal, all processes of the session get the one of Ctrl-C; a scheduler asks the first.
     send = os.killpg if number == signal.SIGINT else os.kill
     with subprocess.Popen([*command, "100_000"], start_new_session=True, stderr=subprocess.PIPE) as process:
-        while not list(workplace.glob("shard-*")) and process.poll() is None:
+        while not list(workplace.glob("part-*/shard-*")) and process.poll() is None:
             time.sleep(0.01)
         send(process.pid, number)
         _, errors = process.communicate()
@@ -377,7 +378,7 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert not folder.exists()
-    assert all(entry.name.startswith(("shard-", "plan.json")) for entry in workplace.iterdir())
+    assert all(path.name.startswith("shard-") for path in workplace.glob("part-*/*"))
 
 
 @pytest.mark.slow
@@ -406,18 +407,18 @@ def test_killed_at_any_moment_it_comes_out_the_same(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_folder)
     chosen = settings(write(tmp_path / "talk.txt", texts[:400]))
-    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, chunk_characters=2_000)
+    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, shard_characters=2_000)
     workplace, folder = tmp_path / ".corpus.shards", tmp_path / "corpus"
     command = [sys.executable, "-c", KILLED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]
     for parts in (1, 6):
         with subprocess.Popen(command) as process:
-            while len(list(workplace.glob("shard-*"))) < parts and process.poll() is None:
+            while len(list(workplace.glob("part-*/shard-*"))) < parts and process.poll() is None:
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         assert not folder.exists()
-        assert len(list(workplace.glob("shard-*"))) >= parts
-    build_corpus(chosen, tokenizer, folder, 7, chunk_characters=2_000)
+        assert len(list(workplace.glob("part-*/shard-*"))) >= parts
+    build_corpus(chosen, tokenizer, folder, 7, shard_characters=2_000)
     assert contents(folder) == contents(tmp_path / "whole")
 
 
