@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 from distilrubert.common.errors import UserError
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # A recipe can come from a stranger: a path with any other variable in it could carry a token away.
 _PREFIX = "DISTILRUBERT_"
@@ -36,6 +37,11 @@ def flattened(values: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, inner in items for key, value in flattened(inner, f"{prefix}{name}.").items()}
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is on a file system of fsspec: ``s3://bucket/folder``."""
+    return _URL.match(path) is not None
+
+
 def expand_home(path: str | os.PathLike[str]) -> Path:
     """The path with the folder of a user in place of ``~`` or ``~user``.
 
@@ -60,6 +66,8 @@ def _expand_variables(text: str) -> str:
         # The shell that set it knows the working directory, not the recipe's folder.
         return os.environ[name] if match.start() else str(expand_home(os.environ[name]).absolute())
 
+    if is_url(text):
+        return _VARIABLE.sub(value_of, text)
     return str(expand_home(_VARIABLE.sub(value_of, text)))
 
 
@@ -71,7 +79,7 @@ def _recipe_folder(info: ValidationInfo) -> Path | None:
 def _resolve_path(text: str, info: ValidationInfo) -> str:
     expanded = _expand_variables(text)
     folder = _recipe_folder(info)
-    return str(folder / expanded) if folder else expanded
+    return str(folder / expanded) if folder and not is_url(expanded) else expanded
 
 
 def _resolve_name_or_path(text: str, info: ValidationInfo) -> str:
@@ -85,8 +93,8 @@ def _resolve_name_or_path(text: str, info: ValidationInfo) -> str:
 RecipePath = Annotated[str, AfterValidator(_resolve_path)]
 """A path or glob: ``${DISTILRUBERT_NAME}`` is an environment variable; a relative path starts at the recipe's folder.
 
-A path that begins with a variable starts at the working directory instead. The folder comes as pydantic's validation
-context, ``{"folder": Path}``; without it a path stays as it is.
+A path that begins with a variable starts at the working directory instead, and a URL stays as it is. The folder comes
+as pydantic's validation context, ``{"folder": Path}``; without it a path stays as it is.
 """
 
 NameOrPath = Annotated[str, AfterValidator(_resolve_name_or_path)]

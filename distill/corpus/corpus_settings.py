@@ -1,10 +1,12 @@
 """The corpus section of a recipe: where the text comes from and how it becomes sequences of tokens."""
 
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from distilrubert.common.configuration import RecipePath, Section
+from distilrubert.common.configuration import RecipePath, Section, is_url
+from distilrubert.common.errors import UserError
 
 Documents = Literal["lines", "blank-line"]
 
@@ -19,7 +21,9 @@ class CorpusSource(Section):
     """
 
     path: RecipePath | None = Field(
-        None, description="Files by name or glob (** for any depth): .txt .jsonl .csv, also .gz or .zst, or .parquet."
+        None,
+        description="Files by name or glob (** for any depth): .txt .jsonl .csv, also .gz or .zst, or .parquet; or a "
+        "folder, with all such files below it. Also a URL that fsspec opens: s3://, gs://, hf://.",
     )
     dataset: str | None = Field(None, description="Hub id of a data set, instead of a path.")
     config: str | None = Field(None, description="Name of the data set's configuration, where it has several.")
@@ -33,6 +37,13 @@ class CorpusSource(Section):
     weight: float = Field(
         1.0, gt=0, le=100, description="How many times each text is taken into the training part; may be a fraction."
     )
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        if self.path and is_url(self.path) and urlsplit(self.path).password:
+            # Pydantic's message would show the value.
+            raise UserError("corpus.sources: a URL with a password in it; credentials come from the environment")
+        return self
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from distilrubert.common.contents import content_of
 from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus.corpus_settings import Documents
+from distilrubert.distill.corpus.remote_files import RemoteFile, clear_remote_errors
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 # The longest line, field or document between blank lines; a longer one means that the format is another.
@@ -35,7 +36,7 @@ class TextFile:
         bytes_read: bytes read so far; for Parquet estimated from the rows.
     """
 
-    def __init__(self, path: Path, column: str, documents: Documents) -> None:
+    def __init__(self, path: Path | RemoteFile, column: str, documents: Documents) -> None:
         self.path = path
         self.column = column
         self.documents = documents
@@ -43,7 +44,7 @@ class TextFile:
         if documents == "blank-line" and self.form != ".txt":
             raise UserError(f"corpus: documents: blank-line is for .txt files only, not for {path}")
         try:
-            self.size = path.stat().st_size
+            self.size: int = path.content["bytes"] if isinstance(path, RemoteFile) else path.stat().st_size
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         self.bytes_read = 0
@@ -52,11 +53,11 @@ class TextFile:
     @property
     def identity(self) -> dict[str, Any]:
         """The name and content of the file, by which a build knows that it has not changed."""
-        return content_of(self.path)
+        return self.path.content if isinstance(self.path, RemoteFile) else content_of(self.path)
 
     def describe(self) -> dict[str, Any]:
         """The file's entry in the manifest."""
-        return {"path": str(self.path), "bytes": self.size, "sha256": self.identity["sha256"]}
+        return {"path": str(self.path), **{key: value for key, value in self.identity.items() if key != "name"}}
 
     def cut_at(self, share: float) -> int | None:
         """The record nearest to a share of the file's bytes at which reading can begin; None is the end of the file.
@@ -77,30 +78,41 @@ class TextFile:
                 the column is missing.
         """
         try:
-            if self.form == ".parquet":
-                yield from self._parquet_records(first, stop)
-            else:
-                yield from islice(self._line_records(), first, stop)
+            with clear_remote_errors(str(self.path)) if isinstance(self.path, RemoteFile) else contextlib.nullcontext():
+                yield from self._records(first, stop)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
         if stop is None:
             self.bytes_read = self.size
 
+    def _records(self, first: int, stop: int | None) -> Iterator[str | None]:
+        if self.form == ".parquet":
+            yield from self._parquet_records(first, stop)
+        else:
+            yield from islice(self._line_records(), first, stop)
+
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.path}: cannot be read: {str(error) or type(error).__name__}")
 
     def _line_records(self) -> Iterator[str | None]:
-        with self.path.open("rb", buffering=0) as raw, _decompressed(raw, self.compression) as stream:
+        with self._opened() as raw, _decompressed(raw, self.compression) as stream:
             reader: Callable[[Iterator[str], TextFile], Iterator[str | None]] = _LINE_READERS[self.form]
             for record in reader(_decoded_lines(stream, self.path), self):
                 self.bytes_read = raw.tell()
                 yield record
 
+    def _opened(self) -> Any:
+        return self.path.open() if isinstance(self.path, RemoteFile) else self.path.open("rb", buffering=0)
+
+    def _parquet_source(self) -> contextlib.AbstractContextManager[Any]:
+        # Arrow reads a file by its name without Python.
+        return self.path.open() if isinstance(self.path, RemoteFile) else contextlib.nullcontext(self.path)
+
     def _row_groups(self) -> list[tuple[int, int]]:
         """The number of rows and of bytes of each row group, before them an empty one."""
         if self._groups is None:
             try:
-                with pq.ParquetFile(self.path) as file:
+                with self._parquet_source() as raw, pq.ParquetFile(raw) as file:
                     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             except (OSError, pa.ArrowException) as error:
                 raise self._unreadable(error) from error
@@ -109,7 +121,10 @@ class TextFile:
 
     def _parquet_records(self, first: int, stop: int | None) -> Iterator[str | None]:
         # Without pre-buffering and with a small buffer a row group of any size is read in parts.
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
+        with (
+            self._parquet_source() as raw,
+            pq.ParquetFile(raw, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file,
+        ):
             schema = file.schema_arrow
             self.check_column(schema.names)
             kind = schema.field(self.column).type
@@ -134,7 +149,16 @@ class TextFile:
             raise UserError(f"{place}: no column {self.column!r}; there are {', '.join(map(str, names)) or 'none'}")
 
 
-def _form_of(path: Path) -> tuple[str, str | None]:
+def is_text_file(name: str) -> bool:
+    """Whether the ending of a name is that of a format that is read."""
+    try:
+        _form_of(Path(name))
+    except UserError:
+        return False
+    return True
+
+
+def _form_of(path: Path | RemoteFile) -> tuple[str, str | None]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
     form = (suffixes[-2:-1] if compression else suffixes[-1:]) or [""]
@@ -148,7 +172,7 @@ def _form_of(path: Path) -> tuple[str, str | None]:
 
 
 @contextlib.contextmanager
-def _decompressed(raw: io.FileIO, compression: str | None) -> Iterator[IO[bytes]]:
+def _decompressed(raw: Any, compression: str | None) -> Iterator[IO[bytes]]:
     if compression is None:
         yield io.BufferedReader(raw, 2**20)
         return
@@ -157,7 +181,7 @@ def _decompressed(raw: io.FileIO, compression: str | None) -> Iterator[IO[bytes]
         yield io.BufferedReader(stream, 2**20)
 
 
-def _decoded_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
+def _decoded_lines(stream: IO[bytes], path: Path | RemoteFile) -> Iterator[str]:
     """Yield lines with their line ends, as strict UTF-8; a byte order mark at the beginning is dropped."""
     offset = 0
     for number, line in enumerate(iter(lambda: stream.readline(MAXIMAL_TEXT_BYTES), b""), start=1):

@@ -1,19 +1,20 @@
 """Where the text of a corpus comes from: files by glob, or data sets of the Hugging Face Hub."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 
-from distilrubert.common.configuration import expand_home
+from distilrubert.common.configuration import expand_home, is_url
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import clean, token_in_use
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
-from distilrubert.distill.corpus.readers import TextFile
+from distilrubert.distill.corpus.readers import TextFile, is_text_file
+from distilrubert.distill.corpus.remote_files import matching_remote_files
 
 
 class HubSplit:
@@ -140,21 +141,33 @@ def _asked_for(source: CorpusSource) -> dict[str, Any]:
 
 
 def _text_files(source: CorpusSource, pattern: str) -> list[TextFile]:
-    return [TextFile(path, source.column, source.documents) for path in matching_files(pattern)]
+    matching = matching_remote_files(pattern, _texts_in) if is_url(pattern) else matching_files(pattern)
+    return [TextFile(path, source.column, source.documents) for path in matching]
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """The files that a path of a source means, by name or glob, in the order of their names.
+    """The files that a path of a source means, by name, glob or folder, in the order of their names.
 
     Raises:
-        UserError: if there is none, or it is a folder.
+        UserError: if there is none.
     """
     path = expand_home(pattern)
     if path.is_dir():
-        raise UserError(f"corpus: path {pattern!r} is a folder; name files, for example {pattern.rstrip('/')}/*.txt")
-    # A file's own name goes first, so that brackets in it are no pattern.
-    names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    files = sorted(candidate for candidate in map(Path, names) if candidate.is_file())
+        below = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
+        files = [path / name for name in _texts_in(below)]
+    else:
+        # A file's own name goes first, so that brackets in it are no pattern.
+        names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        files = sorted(candidate for candidate in map(Path, names) if candidate.is_file())
     if not files:
         raise UserError(f"corpus: no file matches path {pattern!r}")
     return files
+
+
+def _texts_in(names: Iterable[str]) -> list[str]:
+    """Of the names in a folder, relative to it, those of texts, in order; what is hidden or begins with _ is none."""
+    return sorted(
+        name
+        for name in names
+        if is_text_file(name) and not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+    )

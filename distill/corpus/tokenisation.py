@@ -85,9 +85,9 @@ class SequenceEncoder:
             ends = _split_ends(is_start, self._limit)[:-1]
             cuts.append(ends_N[i] - counts_N[i] + np.array(ends, dtype=np.int64))
             rows_N[i] += len(ends)
-        lengths: NDArray[np.int64] = np.diff(np.sort(np.concatenate(cuts)), prepend=0)
+        edges = np.sort(np.concatenate(([0], *cuts)))
         index = np.repeat(np.arange(len(texts)), rows_N)
-        return pa.table({"input_ids": self._framed(tokens_T, lengths), "index": index})
+        return pa.table({"input_ids": self._framed(tokens_T, edges[1:] - edges[:-1]), "index": index})
 
     def _framed(self, tokens_T: NDArray[np.int32], lengths: NDArray[np.int64]) -> pa.ListArray:
         """The tokens cut to sequences of these lengths, each between [CLS] and [SEP]."""

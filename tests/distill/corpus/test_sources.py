@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus import readers, sources
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
-from distilrubert.distill.corpus.sources import identities_of, iterate_texts
+from distilrubert.distill.corpus.sources import identities_of, iterate_texts, open_source
 
 from .dataset_hub import DatasetHub
 
@@ -184,10 +185,78 @@ def test_a_parquet_page_that_is_damaged(tmp_path: Path) -> None:
         read(path)
 
 
-def test_no_file_or_a_folder(tmp_path: Path) -> None:
+def test_a_folder_stands_for_the_texts_below_it(tmp_path: Path) -> None:
+    for name in ("b/1.jsonl", "a/2.jsonl.gz", "a/_SUCCESS.txt", "b/.hidden.jsonl", "_logs/3.jsonl", "README.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        content = as_jsonl([name])
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    write_parquet(tmp_path / "c.parquet", pa.array(["c"]))
+    assert read(tmp_path) == ["a/2.jsonl.gz", "b/1.jsonl", "c"]
+
+
+def test_a_url_is_read_as_a_file_is(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    folder = f"/{tmp_path.name}"
+    for form, write in FORMS.items():
+        for ending, compress in COMPRESSIONS.items():
+            memory.pipe(f"{folder}/deep/talk{form}{ending}", compress(write(TEXTS)))
+            assert read(f"memory:/{folder}/deep/talk{form}{ending}") == TEXTS
+    with memory.open(f"{folder}/part.parquet", "wb") as file:
+        pq.write_table(pa.table({"text": [*TEXTS, None]}), file, row_group_size=2)
+    assert read(f"memory:/{folder}/*.parquet") == TEXTS
+    assert read(f"memory:/{folder}") == TEXTS * 10
+    [[parquet]] = [open_source(CorpusSource(path=f"memory:/{folder}/part.parquet"))]
+    assert list(parquet.records(1, 3)) == TEXTS[1:3]
+    assert parquet.cut_at(0.5) == 2
+    [before] = identities_of(CorpusSource(path=f"memory:/{folder}/part.parquet"))
+    assert before["version"]
+    assert parquet.describe() == {
+        "path": f"memory://{folder}/part.parquet", "bytes": before["bytes"], "version": before["version"],
+    }  # fmt: skip
+    memory.pipe(f"{folder}/part.parquet", b"x" * before["bytes"])
+    assert identities_of(CorpusSource(path=f"memory:/{folder}/part.parquet")) != [before]
+    with pytest.raises(UserError, match=r"memory:/.*part\.parquet cannot be read: "):
+        read(f"memory:/{folder}/part.parquet")
+    with pytest.raises(UserError, match=r"no file matches path 'memory://.*nothing-\*'"):
+        read(f"memory:/{folder}/nothing-*")
+    with pytest.raises(UserError, match=r"memory://.*missing\.txt cannot be read"):
+        read(f"memory:/{folder}/missing.txt")
+
+
+class ClosedStore(fsspec.AbstractFileSystem):
+    """An object store that says what those of S3 and of Google say without credentials."""
+
+    protocol = "closed"
+    cachable = False
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        raise RuntimeError("Unable to locate credentials")
+
+    info = ls
+
+
+def test_object_stores_without_package_or_credentials_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("closed", ClosedStore, clobber=True)
+    for path in ("closed://bucket/a.txt", "closed://bucket/*.txt", "closed://bucket"):
+        with pytest.raises(UserError, match=r"^corpus: closed://bucket.* cannot be read: Unable to locate credentials"):
+            read(path)
+    # As if the package were not installed.
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UserError, match=r"s3://bucket/a\.txt cannot be read: Install s3fs to access S3"):
+        read("s3://bucket/a.txt")
+    with pytest.raises(UserError, match=r"nosuch://a\.txt cannot be read: Protocol not known: nosuch"):
+        read("nosuch://a.txt")
+    with pytest.raises(UserError, match="a URL with a password in it") as caught:
+        CorpusSource(path="s3://me:hunter2@bucket/a.txt")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_file_or_a_folder_without_texts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file matches path '.*nothing-\*\.txt'"):
         read(tmp_path / "nothing-*.txt")
-    with pytest.raises(UserError, match="is a folder; name files, for example"):
+    (tmp_path / "notes.md").write_text("нет\n")
+    with pytest.raises(UserError, match=r"no file matches path '"):
         read(tmp_path)
 
 
