@@ -149,15 +149,6 @@ class TextFile:
             raise UserError(f"{place}: no column {self.column!r}; there are {', '.join(map(str, names)) or 'none'}")
 
 
-def is_text_file(name: str) -> bool:
-    """Whether the ending of a name is that of a format that is read."""
-    try:
-        _form_of(Path(name))
-    except UserError:
-        return False
-    return True
-
-
 def _form_of(path: Path | RemoteFile) -> tuple[str, str | None]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None

@@ -13,7 +13,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.hub_failures import clean, token_in_use
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
-from distilrubert.distill.corpus.readers import TextFile, is_text_file
+from distilrubert.distill.corpus.readers import FORMS, TextFile
 from distilrubert.distill.corpus.remote_files import matching_remote_files
 
 
@@ -169,5 +169,5 @@ def _texts_in(names: Iterable[str]) -> list[str]:
     return sorted(
         name
         for name in names
-        if is_text_file(name) and not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
+        if name.lower().endswith(FORMS) and not any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)
     )
