@@ -14,6 +14,7 @@ starts are compared in pairs.
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.training.signals import Interrupted
 from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.store import MANIFEST, Corpus, load_corpus
+from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation import distill
 from distilrubert.distill.pruning import importance_on
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
@@ -86,7 +88,7 @@ def _measure(name: str, start: str, options: argparse.Namespace) -> None:
         return
     assert recipe.teacher.model is not None
     teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
-    corpus = _corpus(recipe, teacher, options.run_dir / "corpus")
+    corpus = _corpus(recipe, teacher, options.run_dir)
     folder = options.run_dir / case
     folder.mkdir(parents=True, exist_ok=True)
     pruning, importance = recipe.student.pruning(), None
@@ -112,7 +114,10 @@ def _measure(name: str, start: str, options: argparse.Namespace) -> None:
     print(f"{case}: KL to the teacher {kl[0]:.3f} nats before, {kl[1]:.3f} after")
 
 
-def _corpus(recipe: Recipe, teacher: Teacher, folder: Path) -> Corpus:
+def _corpus(recipe: Recipe, teacher: Teacher, run_dir: Path) -> Corpus:
+    """The corpus of these settings, built once."""
+    decisive = f"{recipe.corpus.model_dump_json()} {recipe.seed} {tokenizer_sha256(teacher.tokenizer)}"
+    folder = run_dir / f"corpus-{hashlib.sha256(decisive.encode()).hexdigest()[:20]}"
     if (folder / MANIFEST).exists():
         return load_corpus(folder)
     return build_corpus(recipe.corpus, teacher.tokenizer, folder, recipe.seed)
