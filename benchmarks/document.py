@@ -5,8 +5,9 @@ one of the views below. The text between it and ``<!-- end -->`` is replaced. Th
 machine after a hyphen, ``inference-amx.rows``, and the same views. A test keeps pages and results together.
 """
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ SENTENCE_COLUMNS = {
     "minutes": ("training_minutes", "{:.0f}"),
 }
 GAINS = ("latency, ms", "×", "samples/s", "×")
+EXPORTED = {
+    "onnx-fp32": "ONNX fp32", "onnx-int8": "int8", "openvino-fp32": "OpenVINO fp32", "openvino-int8": "int8",
+}  # fmt: skip
+OTHER_FAMILIES = """
+`xlm-r` is a step with XLM-R's vocabulary of 250,002 tokens, `modernbert` one with ModernBERT's blocks; all else is the
+same. × is the ratio to `plain-fp32` of the same family.
+"""
 REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -202,9 +210,18 @@ def distillation_rows(report: Measurements) -> str:
         ]
         for row in report.rows
     ]
-    return table(
-        ["case", "tokens/s", "× plain-fp32", "of the floor", "forward, s", "backward, s", "AdamW, s", "peak, GiB"], rows
-    )
+    headings = [
+        "case",
+        "tokens/s",
+        "× plain-fp32",
+        "of the floor",
+        "forward, s",
+        "backward, s",
+        "AdamW, s",
+        "peak, GiB",
+    ]
+    others = any(row.case.startswith(("xlm-r-", "modernbert-")) for row in report.rows)
+    return table(headings, rows) + (OTHER_FAMILIES if others else "")
 
 
 def distillation_memory(report: Measurements) -> str:
@@ -338,6 +355,48 @@ def cached_vectors_rows(report: Measurements) -> str:
     return table(["case", "updates/s", "×"], rows)
 
 
+def token_types_rows(report: Measurements) -> str:
+    """What a BERT reads of pairs with its token types and without them."""
+    rows = [
+        [row.case, f"{row.values['masked_accuracy']:.1%}", f"{row.values['masked_cross_entropy']:.2f}"]
+        for row in report.rows
+    ]
+    without, details = report.rows[1].values, report.details
+    cosines = [f"{without[f'token_cosine_{text}']:.4f}" for text in ("first", "second")]
+    told = (
+        f"{details['masked_tokens']:,} masked tokens in {details['pairs']} pairs. Without types "
+        f"{without['top1_agreement']:.1%} of the guesses are the same. The cosine of\n"
+        f"the last hidden states to those with types is {cosines[0]} in the first texts and {cosines[1]} in the second."
+    )
+    return f"{table(['the teacher reads', 'guesses', 'cross-entropy, nats'], rows)}\n{told}\n"
+
+
+def families_rows(report: Measurements) -> str:
+    """What is exact of a student of each family, and who opens its files."""
+    rows = []
+    for row in report.rows:
+        values = row.values
+        trimmed = f"{values['trimmed_tokens']} of {values['tokens']} tokens, {_bound(values['trimmed_difference'])}"
+        files = ", ".join(
+            f"{shown} ({_closeness(case, values['files'][case])})"
+            for case, shown in EXPORTED.items()
+            if case in values["files"]
+        )
+        cells = [values["tokenizer"], _bound(values["exact_to"]), trimmed, files, ", ".join(values["clients"])]
+        rows.append([f"`{row.case}`", *cells])
+    return table(["teacher", "tokenizer", "exact to", "trimmed to", "exported to", "loads in"], rows)
+
+
+def _bound(difference: float) -> str:
+    """A power of ten that a difference does not exceed."""
+    return f"1e{math.ceil(math.log10(difference))}" if difference else "0"
+
+
+def _closeness(case: str, figures: Mapping[str, float]) -> str:
+    """How close a file is to its checkpoint: by the largest difference in fp32, by the cosine in int8."""
+    return f"{figures['token_cosine']:.2f}" if "int8" in case else _bound(figures["maximal_difference"])
+
+
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("inference", "rows"): inference_rows,
     ("inference", "base"): inference_base,
@@ -356,6 +415,8 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("sentences", "scores"): sentence_scores,
     ("sentence_speed", "rows"): sentence_speed_rows,
     ("cached_vectors", "rows"): cached_vectors_rows,
+    ("token_types", "rows"): token_types_rows,
+    ("families", "rows"): families_rows,
 }
 
 

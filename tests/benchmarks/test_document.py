@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 
 MACHINE = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
@@ -66,3 +67,40 @@ def test_what_trimming_leaves_is_told(document: ModuleType) -> None:
     assert "| needed once | 23,459 | 116.4 | 3.85 | 0.12% | 3.40% |" in text
     assert "0% of the 257,888 texts are split anew, and the vectors of 10,000 of them" in text
     assert text.endswith("differ from the whole model's by at most 3e-07.\n")
+
+
+def test_what_is_exact_of_a_family_and_who_opens_it(document: ModuleType) -> None:
+    close, rough = (
+        {"maximal_difference": 3e-6, "token_cosine": 1.0},
+        {"maximal_difference": 0.3, "token_cosine": 0.9876},
+    )
+    values = {
+        "tokenizer": "unigram", "exact_to": 1.2e-6, "tokens": 220, "trimmed_tokens": 150, "trimmed_difference": 0.0,
+        "files": {"onnx-fp32": close, "onnx-int8": rough}, "clients": ["transformers 5", "transformers.js"],
+    }  # fmt: skip
+    text = document.families_rows(Measurements(MACHINE, [Row("xlm-roberta", values)]))
+    shown = "ONNX fp32 (1e-5), int8 (0.99) | transformers 5, transformers.js |"
+    assert text.splitlines()[-1] == f"| `xlm-roberta` | unigram | 1e-5 | 150 of 220 tokens, 0 | {shown}"
+
+
+def test_a_client_that_opened_only_some_models_is_told(
+    document: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(document.__file__).parent / "conversion"))
+    clients = importlib.import_module("family_clients")
+    report = Measurements(MACHINE, [Row("bert", {}), Row("roberta", {})])
+    opened = [{"model": model, "client": client} for client in ("one", "other") for model in ("bert", "roberta")]
+    assert [row.values["clients"] for row in clients.with_clients(report, opened).rows] == [["one", "other"]] * 2
+    with pytest.raises(UserError, match="roberta: was not opened by other"):
+        clients.with_clients(report, opened[:-1])
+
+
+def test_what_is_lost_without_token_types_is_told(document: ModuleType) -> None:
+    guesses = {"masked_accuracy": 0.4, "masked_cross_entropy": 3.0}
+    closeness = {"top1_agreement": 0.985, "token_cosine_first": 0.9991, "token_cosine_second": 0.99}
+    rows = [Row("with", guesses, 1.0), Row("without", {**guesses, "masked_accuracy": 0.395, **closeness}, 0.9875)]
+    text = document.token_types_rows(Measurements(MACHINE, rows, "with", {"masked_tokens": 1234, "pairs": 10}))
+    assert "| without | 39.5% | 3.00 |" in text
+    assert "1,234 masked tokens in 10 pairs. Without types 98.5% of the guesses are the same." in text
+    assert "0.9991 in the first texts and 0.9900 in the second." in text

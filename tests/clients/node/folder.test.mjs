@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import test from "node:test";
 import { pathToFileURL } from "node:url";
 import { AutoTokenizer, Tensor, env, pipeline } from "@huggingface/transformers";
+import { cosine } from "./vectors.mjs";
 
 const folder = resolve(process.env.FOLDER);
 env.allowRemoteModels = false;
@@ -13,11 +14,6 @@ env.localModelPath = folder;
 copyFileSync(new URL("../../../model_card/space/tasks.js", import.meta.url), `${folder}/tasks.mjs`);
 const { TASKS } = await import(pathToFileURL(`${folder}/tasks.mjs`));
 const expected = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
-
-function cosine(a, b) {
-  const product = (x, y) => x.reduce((sum, value, index) => sum + value * y[index], 0);
-  return product(a, b) / Math.sqrt(product(a, a) * product(b, b));
-}
 
 for (const [dtype, precision] of [["fp32", "fp32"], ["q8", "int8"]]) {
   test(`vectors of the ${dtype} file`, async () => {
