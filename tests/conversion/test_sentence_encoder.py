@@ -38,6 +38,10 @@ def test_vectors_are_pooled_and_normalised(
     expected = pooled_of(tiny_student, sentences) if pooling == "mean" else hidden_of(tiny_student, sentences)[0][:, 0]
     assert cosines(found_BD, expected).min() > 0.99999
     assert read_sentence_modules(tmp_path) == SentenceModules(pooling, "", "")
+    config = json.loads((tmp_path / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    # Other readers take a mode that is not named for a mistake.
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    assert [mode for mode in modes if config[f"pooling_mode_{mode}"]] == [next(m for m in modes if pooling in m)]
 
 
 def test_prompts_are_put_in_unless_told_otherwise(
