@@ -139,7 +139,7 @@ class ConversionSettings(FileChoice):
     openvino: list[OpenvinoFile] = Field(
         default=[],
         description="OpenVINO files: fp32 is openvino/openvino_model.xml, fp16 the same in half the bytes, int8 is "
-        "openvino/openvino_model_qint8_quantized.xml, calibrated on the corpus.",
+        "openvino/openvino_model_qint8_quantized.xml, calibrated on text.",
     )
     task: Literal["feature-extraction", "fill-mask"] = Field(
         default="feature-extraction",

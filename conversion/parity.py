@@ -1,6 +1,7 @@
 """The proof that a file computes what the checkpoint does, on real text.
 
-Axes: B batch, L padded length, T tokens of a text, D width (of hidden states or, for fill-mask, of logits).
+Axes: B batch, L padded length, T tokens of a text, D width (of hidden states or, for fill-mask, of logits), V
+vocabulary.
 """
 
 import dataclasses
@@ -26,6 +27,8 @@ from distilrubert.modeling.heads import has_head, mlm_head_of
 from distilrubert.modeling.runtimes import OpenModel, PyTorchModel, open_model
 
 PADDED_BATCH = 32
+# Logits of a large vocabulary take a megabyte for each token.
+TOKENS_AT_ONCE = 32
 Hidden = NDArray[np.floating[Any]]
 
 
@@ -71,13 +74,11 @@ def measure_parity(
     """
     texts = {"sentences": sentences, "full_length": full_length_texts(checkpoint, sentences)}
     rows: dict[str, Row] = {}
-    # One task after the other: logits of a large vocabulary take gigabytes.
     for returned in dict.fromkeys(case.format.task or task for case in cases):
         comparer = _Comparer(checkpoint, returned, texts, pooling)
         chosen = [case for case in cases if (case.format.task or task) == returned]
         rows |= {case.name: _row(comparer, folder, case) for case in chosen}
         tokens = comparer.tokens
-        del comparer
     details = {
         "reference": "checkpoint in PyTorch fp32, a text at a time",
         "sentences": len(sentences),
@@ -164,8 +165,8 @@ def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
 
     def compare(kind: str, way: str, batch: int) -> dict[str, float]:
         title = f"{case.name}, {way}"
-        found = _hidden_states(model, comparer.checkpoint, comparer.texts[kind], batch, title)
-        return _summary([comparer.compare(hidden_TD, kind, index) for index, hidden_TD in found])
+        found = _outputs(model, comparer.checkpoint, comparer.texts[kind], batch, title)
+        return _summary([comparer.compare(output_TD, kind, index) for index, output_TD in found])
 
     ways = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
     if comparer.texts["full_length"]:
@@ -180,7 +181,10 @@ def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
 
 
 class _Comparer:
-    """Compares computations of texts with the truth."""
+    """Compares computations of texts with the truth.
+
+    Of the truth only hidden states are kept: logits are made from them again, a few tokens at a time.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, task: str, texts: Mapping[str, Sequence[str]], pooling: PoolingMode | None
@@ -189,34 +193,75 @@ class _Comparer:
         self._pooling = pooling if task == "feature-extraction" else None
         self.task = task
         self.texts = texts
-        reference = PyTorchModel(checkpoint.model if task == "fill-mask" else checkpoint.model.base_model, task)
-        self._truth_TD = {
-            kind: [hidden_TD for _, hidden_TD in _hidden_states(reference, checkpoint, chosen, 1, "checkpoint")]
+        self._head = mlm_head_of(checkpoint.model) if has_head(checkpoint.model) else None
+        reference = PyTorchModel(checkpoint.model.base_model, "feature-extraction")
+        self._hidden_TD = {
+            kind: [hidden_TD for _, hidden_TD in _outputs(reference, checkpoint, chosen, 1, "checkpoint")]
             for kind, chosen in texts.items()
         }
-        self._mean_D = np.concatenate([*self._truth_TD["sentences"], *self._truth_TD["full_length"]]).mean(axis=0)
-        self._predictions_T = {
-            kind: list(map(self._predictions, texts_TD)) for kind, texts_TD in self._truth_TD.items()
-        }
+        self._predictions_T: dict[str, list[NDArray[np.int64]]] = {kind: [] for kind in texts}
+        total: Hidden | float = 0.0
+        for kind, texts_TD in self._hidden_TD.items():
+            for hidden_TD in texts_TD:
+                predictions = []
+                for part_TD in _parts(hidden_TD):
+                    truth_TD = self._truth(part_TD)
+                    total = total + truth_TD.sum(axis=0, dtype=np.float64)
+                    predictions.append(self._predictions(truth_TD))
+                self._predictions_T[kind].append(np.concatenate(predictions))
+        self._mean_D = (np.asarray(total) / sum(map(sum, self.tokens.values()))).astype(np.float32)
 
     @property
     def tokens(self) -> dict[str, list[int]]:
         """Tokens of each text of a kind."""
-        return {kind: list(map(len, texts_TD)) for kind, texts_TD in self._truth_TD.items()}
+        return {kind: list(map(len, texts_TD)) for kind, texts_TD in self._hidden_TD.items()}
 
-    def compare(self, hidden_TD: Hidden, kind: str, index: int) -> dict[str, Any]:
+    def compare(self, found_TD: Hidden, kind: str, index: int) -> dict[str, Any]:
         """One computation of the text at `index` of a kind."""
-        truth_TD = self._truth_TD[kind][index]
-        difference_TD = np.abs(hidden_TD - truth_TD)
-        centred_TD, centred_truth_TD = hidden_TD - self._mean_D, truth_TD - self._mean_D
+        hidden_TD = self._hidden_TD[kind][index]
+        parts = [self._compare_tokens(*pair) for pair in zip(_parts(found_TD), _parts(hidden_TD), strict=True)]
+        predictions_T = np.concatenate([self._predictions(part_TD) for part_TD in _parts(found_TD)])
+        columns = {name: [part[name] for part in parts] for name in parts[0]}
         return {
-            "maximal_difference": float(difference_TD.max()),
-            "mean_difference": float(difference_TD.mean()),
-            "token_cosines_T": _cosine(centred_TD, centred_truth_TD),
-            **self._vector_cosine(hidden_TD, truth_TD),
-            "pooled_cosine": float(_cosine(centred_TD.mean(axis=0), centred_truth_TD.mean(axis=0))),
-            "agreements_T": self._predictions(hidden_TD) == self._predictions_T[kind][index],
+            # numpy's maximum keeps a NaN, Python's may lose it.
+            "maximal_difference": float(np.max(columns["maximal_difference"])),
+            "mean_difference": float(np.sum(columns["difference"]) / found_TD.size),
+            "token_cosines_T": np.concatenate(columns["cosines_T"]),
+            "pooled_cosine": float(_cosine(np.sum(columns["sum_D"], axis=0), np.sum(columns["true_sum_D"], axis=0))),
+            "agreements_T": predictions_T == self._predictions_T[kind][index],
+            **self._vector_cosine(found_TD, hidden_TD),
         }
+
+    def _compare_tokens(self, found_TD: Hidden, hidden_TD: Hidden) -> dict[str, Any]:
+        """What is found for some tokens of a text, and the hidden states of the checkpoint for them."""
+        truth_TD = self._truth(hidden_TD)
+        difference_TD = np.abs(found_TD - truth_TD)
+        centred_TD, centred_truth_TD = found_TD - self._mean_D, truth_TD - self._mean_D
+        return {
+            "maximal_difference": difference_TD.max(),
+            "difference": difference_TD.sum(dtype=np.float64),
+            "cosines_T": _cosine(centred_TD, centred_truth_TD),
+            "sum_D": centred_TD.sum(axis=0, dtype=np.float64),
+            "true_sum_D": centred_truth_TD.sum(axis=0, dtype=np.float64),
+        }
+
+    def _truth(self, hidden_TD: Hidden) -> Hidden:
+        """What a file that computes as the checkpoint does returns for tokens with these hidden states."""
+        return self._logits(hidden_TD) if self.task == "fill-mask" else hidden_TD
+
+    @torch.inference_mode()
+    def _logits(self, hidden_TD: Hidden) -> Hidden:
+        assert self._head is not None
+        logits_TV: Hidden = self._head.logits(torch.from_numpy(hidden_TD)).numpy()
+        return logits_TV
+
+    def _predictions(self, output_TD: Hidden) -> NDArray[np.int64]:
+        """The first prediction of the masked-language head for each token; none where there is no head."""
+        if self._head is None:
+            return np.empty(0, dtype=np.int64)
+        logits_TV = output_TD if self.task == "fill-mask" else self._logits(output_TD)
+        predictions_T: NDArray[np.int64] = logits_TV.argmax(axis=-1)
+        return predictions_T
 
     def _vector_cosine(self, hidden_TD: Hidden, truth_TD: Hidden) -> dict[str, float]:
         if self._pooling is None:
@@ -224,20 +269,13 @@ class _Comparer:
         pooled = (states[0] if self._pooling == "cls" else states.mean(axis=0) for states in (hidden_TD, truth_TD))
         return {"vector_cosine": float(_cosine(*pooled))}
 
-    @torch.inference_mode()
-    def _predictions(self, hidden_TD: Hidden) -> NDArray[np.int64]:
-        """The first prediction of the masked-language head for each token; none where there is no head."""
-        if not has_head(self.checkpoint.model):
-            return np.empty(0, dtype=np.int64)
-        if self.task == "fill-mask":
-            of_file_T: NDArray[np.int64] = np.argmax(hidden_TD, axis=-1)
-            return of_file_T
-        logits_TV = mlm_head_of(self.checkpoint.model).logits(torch.from_numpy(hidden_TD))
-        predictions_T: NDArray[np.int64] = logits_TV.argmax(dim=-1).numpy()
-        return predictions_T
+
+def _parts(output_TD: Hidden) -> list[Hidden]:
+    """Views of at most :data:`TOKENS_AT_ONCE` tokens."""
+    return [output_TD[start : start + TOKENS_AT_ONCE] for start in range(0, len(output_TD), TOKENS_AT_ONCE)]
 
 
-def _hidden_states(
+def _outputs(
     model: OpenModel, checkpoint: Checkpoint, texts: Sequence[str], batch: int, title: str
 ) -> Iterator[tuple[int, Hidden]]:
     """The index of each text and the output for its tokens (T, D), without padding."""
@@ -256,7 +294,6 @@ def _summary(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     tokens = list(map(len, columns["token_cosines_T"]))
     agreements_T = np.concatenate(columns["agreements_T"])
     return {
-        # numpy's maximum keeps a NaN, Python's may lose it.
         "maximal_difference": float(np.max(columns["maximal_difference"])),
         "mean_difference": float(np.average(columns["mean_difference"], weights=tokens)),
         "token_cosine": float(token_cosines.mean()),

@@ -18,7 +18,7 @@ from distilrubert.common.training.ranks import is_first
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
-from distilrubert.distill.batches.span_masking import SpanMasker
+from distilrubert.distill.batches.span_masking import MASKS_VERSION, SpanMasker
 from distilrubert.distill.corpus.store import Corpus, PairedCorpus, PairedText
 from distilrubert.distill.corpus.tokenisation import tokenizer_sha256
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
@@ -73,6 +73,8 @@ def distill(
     collator: Collator[Any]
     if is_paired:
         origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
+        if objective.uses_head:
+            origin["masks"] = f"version {MASKS_VERSION}"
         corpus, collator, epoch_tokens = _paired(corpus, teacher, student, settings, seed)
     else:
         collator, epoch_tokens = _masker(corpus, teacher.tokenizer, settings, seed), int(corpus.train.lengths.sum())

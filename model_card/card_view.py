@@ -7,7 +7,7 @@ from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.model_card.cases import Case, stored_in_16_bits
 from distilrubert.model_card.citation import describe_method, model_entry
-from distilrubert.model_card.formatting import count, duration, escape, listing, number, short_count
+from distilrubert.model_card.formatting import count, counted, duration, escape, listing, number, short_count
 from distilrubert.model_card.hub_rules import language_name
 from distilrubert.model_card.inputs import REPORTS, CardInput
 from distilrubert.model_card.scores import (
@@ -166,7 +166,7 @@ def _preferred(run: CardInput, folder: str, names: tuple[str, ...]) -> str | Non
 
 def _machine(where: Environment) -> str:
     """Processor and threads of a measurement."""
-    return f"{escape(where.cpu)} ({where.threads} thread{'s' if where.threads != 1 else ''})"
+    return f"{escape(where.cpu)} ({counted(where.threads, 'thread')})"
 
 
 def _code(text: str) -> str:

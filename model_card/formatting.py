@@ -27,6 +27,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 thread, 4 threads."""
+    return f"{count(number)} {noun}{'s' if number != 1 else ''}"
+
+
 def short_count(value: float) -> str:
     """A large count in words: 135,445,755 becomes '135.4 million', 2,400 stays as it is."""
     for size, word in ((1e9, "billion"), (1e6, "million")):

@@ -14,16 +14,16 @@ class TrimSettings(Section):
     """The teacher's vocabulary without the tokens that the corpus does not need."""
 
     minimum_count: Count = Field(
-        1, description="How often the training text must need a token for it to stay; single characters always stay."
+        1, description="How often the text must need a token for it to stay; single characters always stay."
     )
     keep_scripts: list[ScriptName] = Field(
         [],
-        description="Scripts of Unicode, for example [Cyrillic, Latin]: all their tokens stay. Common is "
+        description="Scripts of Unicode, for example Cyrillic and Latin: all their tokens stay. Common is "
         "what belongs to no script: digits, punctuation, emoji.",
     )
     keep_letters: list[ScriptName] | None = Field(
         None,
-        description="Of the single letters, only those of these scripts stay whatever the text needs; null keeps all. "
+        description="Of the single letters, only those of these scripts stay whatever the text needs; null: all stay. "
         "A multilingual vocabulary has thousands. Single characters that are no letters stay in any case.",
     )
 

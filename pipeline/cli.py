@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR, given, parser_for
+from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR, given, of_options, parser_for, told_of_options
 
 # Where transformers 4.57 and 5 warn about tokenizers.
 _TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")
@@ -85,12 +85,14 @@ def _perform(options: argparse.Namespace, program: str) -> int:
 def _read_recipe(options: argparse.Namespace) -> None:
     """Put the recipe, with the overrides of the command line, in the place of its path."""
     from distilrubert.common.hub_address import hub_endpoint
-    from distilrubert.pipeline.hub.publish_settings import PublishSettings
+    from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
     from distilrubert.pipeline.recipe import load_recipe
 
     for endpoint in (None, getattr(options, "endpoint", None)):
         hub_endpoint(endpoint)
     if "recipe_path" in options:
+        with told_of_options(r"publish\.(\w+)"):
+            check_form(of_options(PublishSettings, given(options, PublishSettings)))
         # JSON is YAML, and quotes what would otherwise be read as a number or a mapping.
         publishing = given(options, PublishSettings).items()
         stated = [f"publish.{name}={json.dumps(value)}" for name, value in publishing]

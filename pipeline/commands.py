@@ -1,13 +1,9 @@
 """The commands that work on a model: convert, trim, evaluate, benchmark, verify."""
 
 import argparse
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
-from distilrubert.common.checked_settings import validated
-from distilrubert.common.configuration import Section
+from distilrubert.common.checked_settings import kind_of, stated_settings
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
@@ -31,14 +27,12 @@ from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.modeling.sentence_modules import encoder_in
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.exporting import check_exported, exporters_of
-from distilrubert.pipeline.options import DONE, FAILED, given
+from distilrubert.pipeline.options import DONE, FAILED, given, of_options, told_of_options
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
 from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite, print_vocabularies
 from distilrubert.pipeline.trimmed_model import trim_model_folder
 from distilrubert.pipeline.verification.repository import Extent, check_repository
-
-S = TypeVar("S", bound=Section)
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -66,18 +60,6 @@ def convert(options: argparse.Namespace) -> None:
     print(f"Compared on {len(proof)} sentences{others}{advice}")
 
 
-def of_options(section: type[S], values: Mapping[str, Any]) -> S:
-    """Settings that stand in options of the same names; a mistake is told of the option."""
-    try:
-        return validated(section, values)
-    except UserError as error:
-        raise UserError(re.sub(r"^(\w+)(\.\d+)?", lambda name: _option_of(name[1]), str(error))) from None
-
-
-def _option_of(field: str) -> str:
-    return "--held-out" if field == "validation" else f"--{field.replace('_', '-')}"
-
-
 def _check_output(path: Path) -> None:
     # Before minutes or hours of measuring.
     if path.is_dir():
@@ -98,13 +80,15 @@ def evaluate(options: argparse.Namespace) -> None:
 def _task_scores(options: argparse.Namespace) -> Measurements:
     if options.probe and (options.onnx or options.openvino):
         raise UserError("--probe: scores the checkpoint alone; leave --onnx and --openvino out")
-    if options.query_prompt or options.document_prompt:
+    if options.query_prompt is not None or options.document_prompt is not None:
         raise UserError("--query-prompt, --document-prompt: are for --suite")
     exported = of_options(ExportedSettings, given(options, ExportedSettings))
-    finetuning = validated(FinetuningSettings, overridden({}, options.overrides))
+    finetuning = stated_settings(FinetuningSettings, overridden({}, options.overrides), "--set")
     settings = of_options(QualitySettings, {**given(options, QualitySettings), "finetuning": finetuning})
     tasks, folder = load_tasks(options.task), checkpoint_folder(options.model)
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / 'config.json'}: a mapping of keys to values is needed, found {kind_of(config)}")
     check_exported(exported.cases, tasks, config.get("model_type", ""))
     return measure_quality(
         {"model": folder},
@@ -113,14 +97,14 @@ def _task_scores(options: argparse.Namespace) -> Measurements:
         held_out=[],
         cache_folder=_cache_beside(options.output),
         exporters={"model": exporters_of(exported.cases)},
-        processes=options.processes,
+        processes=options.processes or 1,
         probed=tasks if options.probe else [],
     )
 
 
 def _suite_scores(options: argparse.Namespace) -> Measurements:
-    if options.probe or options.seeds or options.overrides:
-        raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds and --set out")
+    if options.probe or options.seeds or options.overrides or options.processes:
+        raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds, --set and --processes out")
     exported = of_options(ExportedSettings, given(options, ExportedSettings))
     suite = load_suite(options.suite)
     folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
@@ -139,14 +123,15 @@ def _cache_beside(output: Path) -> Path:
 def benchmark(options: argparse.Namespace) -> None:
     """Measure the speed of models, file by file."""
     _check_output(options.output)
-    settings = validated(SpeedSettings, given(options, SpeedSettings))
+    settings = of_options(SpeedSettings, given(options, SpeedSettings))
     names = [Path(model).resolve().name for model in options.models]
     if len(set(names)) < len(names):
         names = options.models
     # From the Hub with all files, since each is measured.
     folders = [repository_folder(model) for model in options.models]
     cases = [case for name, folder in zip(names, folders, strict=True) for case in cases_of(name, folder)]
-    speed = measure_speed(cases, settings)
+    with told_of_options(r"speed\.(\w+)"):
+        speed = measure_speed(cases, settings)
     speed.save(options.output)
     print_speed(speed)
 
@@ -161,8 +146,10 @@ def verify(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         tasks=load_tasks(options.task),
         seeds=of_options(QualitySettings, given(options, QualitySettings)).seeds if options.seeds else None,
-        processes=options.processes,
+        processes=options.processes or 1,
     )
+    if (options.seeds or options.processes) and not options.task:
+        raise UserError("--seeds, --processes: are for --task")
     statements = []
     for statement in check_repository(repository_folder(options.model, options.revision), extent):
         statements.append(statement)
@@ -184,7 +171,8 @@ def trim(options: argparse.Namespace) -> None:
             **given(options, CorpusSettings),
         },
     )
-    report = trim_model_folder(options.model, corpus, settings, options.output)
+    with told_of_options("(corpus)(?=:)"):
+        report = trim_model_folder(options.model, corpus, settings, options.output)
     print_vocabularies(report)
     print(f"The trimmed model is in {options.output}")
 
@@ -193,5 +181,6 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--sentences {path}: cannot be read as UTF-8 text: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"--sentences {path}: cannot be read: {reason}") from error
     return [line for line in lines if line]

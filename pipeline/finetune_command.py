@@ -3,10 +3,10 @@
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distilrubert.common.checked_settings import validated
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.derived import derive
 from distilrubert.common.formats import CHECKPOINT, FORMATS, FileFormat, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -21,17 +21,16 @@ from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.calibration import calibrate
 from distilrubert.evaluation.tasks.file_agreement import BOUNDS, FileComparison
 from distilrubert.evaluation.tasks.row_results import confusion
-from distilrubert.evaluation.tasks.task import load_task
-from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
+from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 from distilrubert.evaluation.tasks.task_loss import model_inputs
 from distilrubert.evaluation.tasks.task_model import TaskModel, train_task_model
 from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
 from distilrubert.modeling.checkpoints import quiet_transformers, read_model_config
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.runtimes import open_model
-from distilrubert.pipeline.commands import of_options
 from distilrubert.pipeline.exporting import check_exported
-from distilrubert.pipeline.options import given
+from distilrubert.pipeline.options import given, of_options
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.summary import print_finetuned
 
@@ -42,7 +41,7 @@ def finetune(options: argparse.Namespace) -> None:
     check_output_folder(output)
     exported = of_options(ExportedSettings, given(options, ExportedSettings))
     formats = [FORMATS[case] for case in exported.cases]
-    settings = validated(FinetuningSettings, overridden({}, options.overrides))
+    settings = stated_settings(FinetuningSettings, overridden({}, options.overrides), "--set")
     task = load_task(options.task)
     for entry in formats:
         require_packages(entry.runtime)
@@ -50,25 +49,41 @@ def finetune(options: argparse.Namespace) -> None:
     model_type = read_model_config(folder, str(options.model)).model_type
     check_exported(exported.cases, [task], model_type)
     rows = load_rows(task, settings.train_limit)
+    # In seconds, and before hours of training: they find rows of which nothing can be learnt.
+    baselines = baseline_rows(task, rows)
     work = output.with_name(f"{output.name}.training")
     model = train_task_model(folder, task, rows, settings, work, options.seed, str(options.model))
     with atomic_folder(output) as beside, quiet_transformers(), quiet_datasets():
-        report = write_task_model(model, formats, beside, options.equal_decisions)
+        report = write_task_model(model, formats, beside, baselines, options.equal_decisions)
         report.save(beside / "reports" / "finetuning.json")
     shutil.rmtree(work, ignore_errors=True)
     print_finetuned(derive(report))
     if calibration := report.details["calibration"]:
-        print(
-            f"Probabilities: temperature {calibration['temperature']:.2f}; expected calibration error on the test part "
-            f"{calibration['calibration_error']:.3f}, without it {calibration['calibration_error_before']:.3f}"
-        )
+        print(_told_of_probabilities(calibration))
     print(f"The model is in {options.output}, and its report in {options.output / 'reports' / 'finetuning.json'}")
+
+
+def _told_of_probabilities(calibration: Mapping[str, float]) -> str:
+    """What was done to the probabilities, in a line."""
+    fitted, error = calibration["fitted_temperature"], f"{calibration['calibration_error']:.3f}"
+    limit = ", the limit of what is tried" if calibration["is_at_limit"] else ""
+    on_test = "expected calibration error on the test part"
+    if calibration["temperature"] != fitted:
+        return (
+            f"Probabilities: left as they are, {on_test} {error}; the temperature of the validation part "
+            f"({fitted:.2f}{limit}) makes its calibration error larger"
+        )
+    return (
+        f"Probabilities: temperature {fitted:.2f}{limit}; {on_test} {error}, without it "
+        f"{calibration['calibration_error_before']:.3f}"
+    )
 
 
 def write_task_model(
     model: TaskModel,
     formats: Sequence[FileFormat],
     folder: Path,
+    baselines: Sequence[Row],
     equal_decisions: float | None = None,
     conversion: ConversionSettings | None = None,
 ) -> Measurements:
@@ -78,13 +93,14 @@ def write_task_model(
         model: it is moved to the CPU. A classifier of texts gets probabilities, see :mod:`.tasks.calibration`.
         formats: the files to make beside config.json, model.safetensors and the tokenizer.
         folder: to fill.
+        baselines: rows for the report, see :func:`baseline_rows`.
         equal_decisions: least share of decisions in which an int8 file equals the model; by default as in
             :data:`~distilrubert.evaluation.tasks.file_agreement.BOUNDS`.
         conversion: how int8 is made; by default as everywhere.
 
     Returns:
         A row for each file, see :meth:`.file_agreement.FileComparison.measure`, with its ``size_mib``, ``path``,
-        ``hint`` and ``sha256``, and a row for each of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES`.
+        ``hint`` and ``sha256``, and the rows of the baselines.
 
     Raises:
         UserError: if a file differs from the model by more than is allowed.
@@ -119,7 +135,7 @@ def write_task_model(
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
         "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,
     }
-    return Measurements(environment, [*rows, *_baselines(model)], details=details)
+    return Measurements(environment, [*rows, *baselines], details=details)
 
 
 def _facts(case: FormatCase, folder: Path) -> dict[str, object]:
@@ -132,8 +148,14 @@ def _facts(case: FormatCase, folder: Path) -> dict[str, object]:
     }
 
 
-def _baselines(model: TaskModel) -> Iterator[Row]:
-    task, rows = model.learner.task, model.learner.rows
-    for case, baseline in BASELINES.items():
-        if task.kind in baseline.kinds:
-            yield Row(case, {"tasks": {task.name: summary_of(task, [baseline.score(task, rows)])}})
+def baseline_rows(task: TaskDefinition, rows: TaskRows) -> list[Row]:
+    """The rows of a report of the :data:`~distilrubert.evaluation.tasks.baselines.BASELINES` that can do the task.
+
+    Raises:
+        UserError: if nothing can be learnt from the texts.
+    """
+    return [
+        Row(case, {"tasks": {task.name: summary_of(task, [baseline.score(task, rows)])}})
+        for case, baseline in BASELINES.items()
+        if task.kind in baseline.kinds
+    ]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.live_progress import read_live_progress
-from distilrubert.model_card.formatting import duration
+from distilrubert.model_card.formatting import counted, duration
 from distilrubert.pipeline.run import locked
 from distilrubert.pipeline.stage_folders import StageFolder, StageFolders, size_of
 from distilrubert.pipeline.terminal import format_size, new_table, print_table
@@ -26,6 +26,9 @@ def status(options: argparse.Namespace) -> None:
     if options.json:
         stages = [_described(folder, is_current=folder.path in current) for folder in found]
         print(json.dumps({"stages": stages, "bytes": size_of([options.run_dir])}))
+        return
+    if not found:
+        print(f"{options.run_dir}: no stage has begun yet")
         return
     print_table(_table(found, current))
     for folder in found:
@@ -89,7 +92,7 @@ def clean(options: argparse.Namespace) -> None:
             folders.remove(folder)
         for path in remains:
             shutil.rmtree(path, ignore_errors=True)
-        print(f"Removed {len(others)} stages, {size}")
+        print(f"Removed {counted(len(others), 'stage')}, {size}")
 
 
 def _folders(run_dir: Path) -> StageFolders:

@@ -1,14 +1,20 @@
 """The options of the command line."""
 
 import argparse
+import contextlib
+import re
 import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from distilrubert.common.checked_settings import validated
 from distilrubert.common.configuration import Section
+from distilrubert.common.errors import UserError
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings, CorpusSource
 from distilrubert.evaluation.evaluation_settings import QualitySettings
+from distilrubert.evaluation.sentences.suites import known_suites
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.architecture import PresetName
 from distilrubert.modeling.vocabulary_settings import TrimSettings
@@ -16,6 +22,11 @@ from distilrubert.pipeline.hub.publish_settings import PublishSettings
 
 # Exit statuses.
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+# The options that are not named as their fields are.
+_OPTIONS = {"validation": "--held-out", "batch_sizes": "--batch-size"}
+
+S = TypeVar("S", bound=Section)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +48,7 @@ def parser_for(program: str) -> Parser:
     parser = Parser(
         prog=program,
         description="Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub.",
+        epilog=f"{program} COMMAND --help shows the options of a command and an example",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, (description, add_options, example) in COMMANDS.items():
@@ -90,6 +102,29 @@ def given(options: argparse.Namespace, section: type[Section]) -> dict[str, Any]
     return {name: value for name in section.model_fields if (value := getattr(options, name, None)) is not None}
 
 
+def of_options(section: type[S], values: Mapping[str, Any]) -> S:
+    """Settings that stand in options; a mistake is told of the option."""
+    with told_of_options():
+        return validated(section, values)
+
+
+@contextlib.contextmanager
+def told_of_options(place: str = r"(\w+)(\.\d+)?") -> Iterator[None]:
+    """Mistakes in settings are told of the options that these were given by.
+
+    Args:
+        place: regular expression of the settings' places in messages; its first group is the field.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(rf"^{place}", lambda found: _option_of(found[1]), str(error))) from None
+
+
+def _option_of(field: str) -> str:
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
 def _add_field(
     parser: Parser | argparse._MutuallyExclusiveGroup,
     section: type[Section],
@@ -100,22 +135,29 @@ def _add_field(
     """An option for a field of a section of settings, with the field's description and default."""
     described = section.model_fields[field]
     kind, default = described.annotation, described.get_default(call_default_factory=True)
-    text = more.pop("text", described.description or "").replace("null", "not given")
+    text = more.pop("text", None) or _as_help(described.description or "")
     if typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
         default = " ".join(map(str, default)) or "none"
         # One or more values, and again: --seeds 1 2 and --seeds 1 --seeds 2 are the same.
         more = {"action": "extend", "nargs": "+"} | more
     if names := [name for name in typing.get_args(kind) if isinstance(name, str)]:
-        text += f" Any of {', '.join(names)}."
+        text += f"; {'any' if 'nargs' in more else 'one'} of {', '.join(names)}"
     if kind is bool:
         more = {"action": "store_true"} | more
     elif metavar:
         more = {"metavar": metavar} | more
         text += "" if default is None else f" (default: {default})"
-    option = more.pop("option", f"--{field.replace('_', '-')}")
+    option = more.pop("option", _option_of(field))
     # None says that the option is not given.
     parser.add_argument(option, **{"dest": field, "default": None, "help": text, **more})
+
+
+def _as_help(description: str) -> str:
+    """What a recipe's reference says of a field, as it is said of an option: what it does, not whether."""
+    text = description.removeprefix("Whether to ").removesuffix(".").replace("null:", "without it:")
+    # Not "openVINO".
+    return text[:1].lower() + text[1:] if text.partition(" ")[0][1:].islower() else text
 
 
 def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
@@ -125,7 +167,7 @@ def _add_recipe(parser: Parser, *, default: Path | None = None) -> None:
         metavar="RECIPE",
         nargs="?" if default else None,
         default=default,
-        help=f"the recipe, a YAML file{f' (default: {default.name})' if default else ''}",
+        help=f"the recipe, a YAML file{f' (default: recipes/{default.name})' if default else ''}",
     )
     _add_overrides(parser, "one field of the recipe, for example distillation.max_steps=200")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to work (default: runs/<recipe name>)")
@@ -157,7 +199,7 @@ def _add_output(parser: Parser) -> None:
 
 def _add_processes(parser: Parser) -> None:
     said = "fine-tuning runs at once, each with its share of the CPU's threads (default: 1)"
-    parser.add_argument("--processes", type=positive, default=1, metavar="N", help=said)
+    parser.add_argument("--processes", type=positive, metavar="N", help=said)
 
 
 def _add_run_dir(parser: Parser) -> None:
@@ -204,7 +246,7 @@ def _convert(parser: Parser) -> None:
 
 
 def _trim(parser: Parser) -> None:
-    parser.add_argument("model", metavar="TEACHER", help="folder of a model, or its Hub id")
+    _add_model(parser)
     said = "texts: .txt .jsonl .csv, also .gz or .zst, or .parquet; a glob in quotes is a path, too"
     parser.add_argument("--corpus", action="extend", nargs="+", required=True, metavar="PATH", help=said)
     _add_field(parser, CorpusSource, "column", "NAME")
@@ -212,8 +254,8 @@ def _trim(parser: Parser) -> None:
     _add_field(parser, TrimSettings, "minimum_count", "N")
     _add_field(parser, TrimSettings, "keep_scripts", "SCRIPT")
     _add_field(parser, TrimSettings, "keep_letters", "SCRIPT", action="extend", nargs="*")
-    said = "Share of the texts that is not counted but measured on, chosen by a hash of text and seed."
-    _add_field(parser, CorpusSettings, "validation", "SHARE", option="--held-out", text=said)
+    said = "share of the texts that is not counted but measured on, chosen by a hash of the text"
+    _add_field(parser, CorpusSettings, "validation", "SHARE", text=said)
 
 
 def _evaluate(parser: Parser) -> None:
@@ -223,7 +265,7 @@ def _evaluate(parser: Parser) -> None:
         "--suite",
         metavar="SUITE",
         help="instead of tasks: score the vectors of sentences, of the model and of its files (--onnx, --openvino), on "
-        "a suite (encodechka, or a YAML file); nothing is fine-tuned",
+        f"a suite ({', '.join(known_suites())}, or a YAML file); nothing is fine-tuned",
     )
     said = "put before texts that are looked for or compared, for example 'query: ' (default: the model's own)"
     parser.add_argument("--query-prompt", metavar="TEXT", help=said)
@@ -231,7 +273,7 @@ def _evaluate(parser: Parser) -> None:
     parser.add_argument("--document-prompt", metavar="TEXT", help=said)
     _add_field(parser, QualitySettings, "seeds", "N", type=int)
     for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
-        said = f"Also score the models as {runtime} files."
+        said = f"also score the models as {runtime} files"
         _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=said)
     said = "fine-tune nothing: score a linear classifier on the frozen model's vectors, in minutes and without seeds"
     _add_flag(parser, "--probe", said)
@@ -244,9 +286,11 @@ def _finetune(parser: Parser) -> None:
     _add_model(parser, "folder of a model, or its Hub id: an encoder or a masked language model")
     parser.add_argument("--task", required=True, metavar="TASK", help="name of a shipped task, or a YAML file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; it must be new")
-    parser.add_argument("--seed", type=seed, default=1, metavar="N", help="of head, order and dropout (default: 1)")
+    parser.add_argument(
+        "--seed", type=seed, default=1, metavar="N", help="of new head, order of rows, dropout (default: 1)"
+    )
     for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
-        _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=f"{runtime} files to make beside it.")
+        _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=f"also write these {runtime} files")
     said = "least share of decisions in which an int8 file equals the model (default: 0.97)"
     parser.add_argument("--equal-decisions", type=share, metavar="SHARE", help=said)
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
@@ -257,7 +301,7 @@ def _benchmark(parser: Parser) -> None:
         "models", nargs="+", metavar="MODEL", help="folders of models, or Hub ids; the first is the baseline"
     )
     _add_field(parser, SpeedSettings, "sequence_length", "TOKENS")
-    _add_field(parser, SpeedSettings, "batch_sizes", "N", option="--batch-size")
+    _add_field(parser, SpeedSettings, "batch_sizes", "N")
     _add_field(parser, SpeedSettings, "threads", "N")
     _add_field(parser, SpeedSettings, "starts", "N")
     said = "cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)"
@@ -315,14 +359,20 @@ def _add_target(parser: Parser) -> None:
     _add_field(parser, PublishSettings, "repo_id", "USER/NAME")
     parser.add_argument("--endpoint", metavar="URL", help="another Hub (default: HF_ENDPOINT, else the public one)")
     visibility = parser.add_mutually_exclusive_group()
-    _add_field(visibility, PublishSettings, "private", option="--private", action="store_true")
-    said = "create the repository public"
+    said = "create the repository private (default: as its owner has set); one that is public is refused"
+    _add_field(visibility, PublishSettings, "private", option="--private", action="store_true", text=said)
+    said = "create the repository public; one that is private is refused"
     _add_field(visibility, PublishSettings, "private", option="--public", action="store_false", help=said)
     for field, metavar in (
         ("create_pr", None), ("revision", "R"), ("tag", "TAG"), ("commit_message", "TEXT"),
-        ("resource_group_id", "ID"), ("space", None), ("prune", None),
+        ("resource_group_id", "ID"), ("prune", None),
     ):  # fmt: skip
         _add_field(parser, PublishSettings, field, metavar)
+    said = (
+        "publish a demo page too, a static Space of the same name: people try the model there, in their own browser. "
+        "For the page the model needs the ONNX file masked-lm-int8; an encoder of sentences needs int8"
+    )
+    _add_field(parser, PublishSettings, "space", text=said)
     _add_flag(parser, "--no-push", "make what is missing, say what would be pushed, and push nothing")
     said = "compare the checksums of what is published, but do not download and load the model"
     _add_flag(parser, "--no-verify", said)

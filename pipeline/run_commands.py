@@ -6,10 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distilrubert.common.checked_settings import validated
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
-from distilrubert.model_card.formatting import duration
+from distilrubert.model_card.formatting import counted, duration
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
@@ -25,7 +24,7 @@ from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.options import DONE, FAILED, given
+from distilrubert.pipeline.options import DONE, FAILED, given, of_options, told_of_options
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run, locked
 from distilrubert.pipeline.stage_folders import StageFolders
@@ -81,8 +80,12 @@ def publish(options: argparse.Namespace) -> int:
 
 def push(options: argparse.Namespace) -> int:
     """Publish a finished folder, without the recipe, corpus and teacher that it was made from."""
-    folder: Path = options.folder
-    settings = validated(PublishSettings, given(options, PublishSettings))
+    with told_of_options(r"publish\.(\w+)"):
+        return _publish_folder(options.folder, options)
+
+
+def _publish_folder(folder: Path, options: argparse.Namespace) -> int:
+    settings = of_options(PublishSettings, given(options, PublishSettings))
     require_target(settings)
     require_model(folder)
     return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
@@ -93,6 +96,8 @@ def card(options: argparse.Namespace) -> None:
     folder: Path = options.run_dir
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such run directory")
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder}: not a run directory: there is no recipe.yaml in it")
     if not (folder / "hub").is_dir():
         raise UserError(
             f"{folder}: there is no hub folder of the latest settings yet; "
@@ -158,7 +163,9 @@ def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
 def _preflight(folder: Path) -> int:
     """Check a folder; the exit status where it may not be published."""
     if problems := preflight(folder):
-        print(*problems, sep="\n", file=sys.stderr)
+        print(
+            f"{folder}: cannot be published, {counted(len(problems), 'problem')}:", *problems, sep="\n", file=sys.stderr
+        )
         return FAILED
     return DONE
 

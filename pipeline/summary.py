@@ -9,6 +9,7 @@ from pathlib import Path
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
+from distilrubert.model_card.formatting import counted
 from distilrubert.model_card.inputs import read_card_input
 from distilrubert.model_card.scores import METRIC_TITLES, TASK_TYPES
 from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table, task_table
@@ -31,7 +32,7 @@ def print_tables(run: Run) -> None:
 def print_speed(speed: Measurements) -> None:
     """Print times and ratios of each file: medians over the starts, and in brackets the extremes of a start."""
     where, starts = speed.environment, speed.details["starts"]
-    title = f"Speed on {where.cpu}, {where.threads} threads, {starts} start{'s' if starts > 1 else ''}"
+    title = f"Speed on {where.cpu}, {counted(where.threads, 'thread')}, {counted(starts, 'start')}"
     print_card_table(title, speed_table(derive(speed)))
 
 
@@ -54,7 +55,10 @@ def print_vocabularies(report: Measurements) -> None:
         shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("text", "token"))
         told = ("" if share is None else f"{share:.2%}" for share in shares)
         rows.append([row.case, f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", *told])
-    title = f"Vocabulary, measured on {report.details['held_out_texts']:,} held-out texts"
+    held_out = counted(report.details["held_out_texts"], "held-out text")
+    title = (
+        f"Vocabulary, measured on {held_out}" if report.details["held_out_texts"] else "Vocabulary; no text held out"
+    )
     print_card_table(title, Table(["Model", "tokens", "file, MiB", "texts split anew", "tokens split anew"], rows))
 
 

@@ -30,7 +30,7 @@ from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import load_teacher
 from distilrubert.pipeline.commits import commit_of, pinned_task
-from distilrubert.pipeline.finetune_command import write_task_model
+from distilrubert.pipeline.finetune_command import baseline_rows, write_task_model
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import teacher_folder
 from distilrubert.pipeline.student_vocabulary import fitted
@@ -104,7 +104,10 @@ def export_and_score(run: Run, folder: Path) -> None:
     formats = [FORMATS[case] for case in run.recipe.conversion.cases if FORMATS[case].task is None]
     with quiet_transformers(), quiet_datasets():
         with atomic_folder(folder / "exported") as beside:
-            report = write_task_model(model, formats, beside, settings.equal_decisions, run.recipe.conversion)
+            baselines = baseline_rows(task, rows)
+            report = write_task_model(
+                model, formats, beside, baselines, settings.equal_decisions, run.recipe.conversion
+            )
         others = {"student-alone": run.task_alone, "teacher": task_teacher_folder(run)}
         compared = [_scored(run, rows, case, checkpoint) for case, checkpoint in others.items()]
     report.details["rows"] |= training.details["rows"]

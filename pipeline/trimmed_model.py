@@ -40,6 +40,8 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
             be read, or the folder is in use or cannot be written; nothing is then left behind.
     """
     check_output_folder(output)
+    for source in corpus.sources:
+        open_source(source)
     folder = module_folder(model)
     config = read_model_config(folder, model)
     with torch.device("meta"):
@@ -48,8 +50,6 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
     weights = read_weights(folder, model, config)
     module_paths(folder)
     prompts = read_prompts(folder) or SentencePrompts()
-    for source in corpus.sources:
-        open_source(source)
     logger.info("counting the tokens that the texts need")
     counted, held_out = (texts_of_part(corpus, SEED, is_held_out=part) for part in (False, True))
     counts_V = count_needed(whole, counted)

@@ -59,8 +59,10 @@ def measure_vocabularies(
             resplit = measure_resplit(whole, made, held_out)
             figures |= {
                 "training_resplit_token_share": 1 - kept / max(needed, 1),
-                "held_out_resplit_token_share": resplit.dropped / max(resplit.tokens, 1),
-                "held_out_resplit_text_share": resplit.changed / max(resplit.texts, 1),
             }
+            # Of no text there is no share.
+            if resplit.texts:
+                figures["held_out_resplit_token_share"] = resplit.dropped / max(resplit.tokens, 1)
+                figures["held_out_resplit_text_share"] = resplit.changed / resplit.texts
         rows.append(Row(case, figures, rows[0].values["embeddings_mib"] / figures["embeddings_mib"] if rows else 1.0))
     return Measurements(Environment.capture(), rows, baseline, {"held_out_texts": len(held_out)})

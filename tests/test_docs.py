@@ -14,7 +14,7 @@ import yaml
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition
-from distilrubert.pipeline.options import parser_for
+from distilrubert.pipeline.options import COMMANDS, parser_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -148,6 +148,14 @@ def test_the_tables_are_those_of_the_committed_results(monkeypatch: pytest.Monke
     for page in document.PAGES:
         text = page.read_text(encoding="utf-8")
         assert document.with_tables(text) == text, f"{page.name}: run python benchmarks/document.py"
+
+
+def test_the_tables_of_the_readme_have_every_command_and_every_recipe() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    named = [name for row in rows for name in re.findall(r"`distilrubert ([a-z]+) ", row.split("|")[1])]
+    assert sorted(named) == sorted(COMMANDS)
+    linked = [name for row in rows for name in re.findall(r"\]\(recipes/([\w-]+)\.yaml\)", row)]
+    assert sorted(linked) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
 def _readme_row(name: str) -> list[str]:

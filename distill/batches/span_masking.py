@@ -19,6 +19,9 @@ from distilrubert.distill.corpus.store import Pair, Side
 from distilrubert.modeling.splitting import shared_tokens
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 
+# Raised when the same seed and text get other masks: older checkpoints are then not resumed.
+MASKS_VERSION = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Masked:

@@ -193,9 +193,10 @@ def check_heads(weights: Iterable[str], *has_head: bool) -> None:
         UserError: naming the losses.
     """
     if (found := predicting(weights)) and not all(has_head):
+        verb = "compares" if len(found) == 1 else "compare"
         others = [name for name, loss in LOSSES.items() if loss.vocabularies and name not in predicting([name])]
         raise UserError(
-            f"distillation.weights: {', '.join(found)} compare predictions, but the teacher is an encoder without "
+            f"distillation.weights: {', '.join(found)} {verb} predictions, but the teacher is an encoder without "
             f"a masked-language head; for that there are {', '.join(others)}"
         )
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from datasets import Dataset
 from sklearn.model_selection import KFold
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.sentences.suites import Kind, Part, Suite, VectorTask
+from distilrubert.evaluation.tasks.kinds.task_kind import text_in
 from distilrubert.evaluation.tasks.task_data import read_table
 
 Rows = Mapping[str, Sequence[str]]
@@ -43,11 +45,21 @@ def _read(task: VectorTask, part: Part, file: Path, where: str) -> Rows:
     table = read_table(file, list(columns.values()), where)
     if missing := [name for name in columns.values() if name not in table.column_names]:
         raise UserError(f"{where}: has no column {missing[0]}; it has {', '.join(table.column_names)}")
-    return {ours: [str(value) for value in table[theirs]] for ours, theirs in columns.items()}
+    return {ours: _texts(table, theirs, where) for ours, theirs in columns.items()}
+
+
+def _texts(table: Dataset, column: str, where: str) -> list[str]:
+    texts = []
+    for number, value in enumerate(table[column], start=1):
+        try:
+            texts.append(text_in({column: value}, column))
+        except ValueError as error:
+            raise UserError(f"{where}: row {number}: {error}") from error
+    return texts
 
 
 def _of_correlation(_task: VectorTask, _part: Part, rows: Rows) -> str | None:
-    for number, score in enumerate(rows["score"]):
+    for number, score in enumerate(rows["score"], start=1):
         if not _is_finite(score):
             return f"row {number}: the score is {score!r}; a finite number is needed"
     if len(set(map(float, rows["score"]))) < 2:

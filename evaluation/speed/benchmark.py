@@ -72,6 +72,8 @@ def cases_of(
         else [_case(case) for case in cases]
     )
     found = [case for case in wanted if case.format.runs_here and case.format.is_in(folder)]
+    if not found and cases is None:
+        raise UserError(f"{model}: holds no weights: neither model.safetensors nor ONNX or OpenVINO files")
     if not found:
         raise UserError(f"{model}: has no file for {', '.join(case.name for case in wanted)}")
     return [SpeedCase(f"{name}-{case.name}", folder, case.name, task) for case in found]

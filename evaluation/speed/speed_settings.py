@@ -27,7 +27,7 @@ class SpeedSettings(Section):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="Threads on the CPU; where it is not given as many as PyTorch takes by itself, the physical cores.",
+        description="Threads on the CPU; null: as many as there are physical cores, which PyTorch takes by itself.",
     )
     starts: int = Field(
         default=STARTS,

@@ -32,12 +32,16 @@ Classes = NDArray[np.int64]
 def calibrate(learner: Learner) -> dict[str, Any]:
     """Fold the temperature of a classifier of texts, chosen on its validation part, into its last layer.
 
+    A temperature that makes the expected calibration error of that part larger is not folded.
+
     Args:
         learner: with a trained model, which is changed in place and moved to the CPU.
 
     Returns:
-        ``temperature``; of the test part ``calibration_error_before`` and ``calibration_error``, see
-        :func:`calibration_error`, and ``reliability``, see :func:`reliability`.
+        ``temperature``, which the logits are divided by, 1 where none is folded; ``fitted_temperature``, and
+        ``is_at_limit``, whether it is one of :data:`RANGE`, beyond which a better one may be; of the test part
+        ``calibration_error_before`` and ``calibration_error``, see :func:`calibration_error`, and ``reliability``, see
+        :func:`reliability`.
     """
     model = PyTorchModel(learner.model.eval().cpu(), learner.task.task_kind.export_task)
 
@@ -47,12 +51,18 @@ def calibrate(learner: Learner) -> dict[str, Any]:
         assert isinstance(logits_NC, np.ndarray)
         return logits_NC, np.array(features["labels"][:])
 
-    temperature = fit_temperature(*outputs("validation"))
+    logits_NC, classes_N = outputs("validation")
+    fitted = fit_temperature(logits_NC, classes_N)
+    is_better = calibration_error(logits_NC / fitted, classes_N) < calibration_error(logits_NC, classes_N)
+    temperature = fitted if is_better else 1.0
     before = calibration_error(*outputs("test"))
-    divide_logits(learner.model, temperature)
+    if is_better:
+        divide_logits(learner.model, temperature)
     after = outputs("test")
     return {
         "temperature": temperature,
+        "fitted_temperature": fitted,
+        "is_at_limit": bool(np.isclose(fitted, RANGE, rtol=1e-3).any()),
         "calibration_error_before": before,
         "calibration_error": calibration_error(*after),
         "reliability": reliability(*after),

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_failures import clean
 from distilrubert.common.training.padding import WIDTH_STEP
 from distilrubert.modeling import families
 from distilrubert.modeling.checkpoints import load_pretrained, missing_weights, shortened
@@ -38,6 +39,8 @@ def load_encoder(
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if config.model_type in families.MODEL_TYPES:
             families.family_of(config).complete(config)
+        if config.is_encoder_decoder:
+            raise UserError(f"its {config.model_type} has a decoder; an encoder alone is needed")
         adapt(config)
         model, loading = model_class.from_pretrained(
             folder,
@@ -50,16 +53,21 @@ def load_encoder(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        if not any(any(Path(folder).glob(pattern)) for pattern in ("tokenizer.json", "vocab.*", "*.model")):
+            raise UserError("there is no tokenizer, for example a tokenizer.json")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # Damaged files raise errors of many classes: OSError, SafetensorError, a plain Exception.
     except Exception as error:
-        raise UserError(f"{folder}: cannot be loaded as {what}: {error}") from error
+        raise UserError(f"{folder}: cannot be loaded as {what}: {clean(str(error), None)}") from error
     missing = missing_weights(model, loading)
     encoder = {id(weight) for name, weight in model.base_model.named_parameters() if "pooler" not in name}
     if lost := [name for name, weight in model.named_parameters() if name in missing and id(weight) in encoder]:
         raise UserError(f"{folder}: cannot be loaded as {what}: weights are missing: {shortened(lost)}")
     if tokenizer.pad_token is None:
         raise UserError(f"{folder}: cannot be loaded as {what}: its tokenizer has no padding token")
+    if model.config.pad_token_id is None:
+        # Of a GPT-2, which otherwise takes no batch.
+        model.config.pad_token_id = tokenizer.pad_token_id
     if not takes_token_types(model):
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return model.eval(), tokenizer, missing

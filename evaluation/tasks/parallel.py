@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
-from tqdm.auto import tqdm
+import tqdm.std
+from tqdm.auto import tqdm as progress_bar
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.processes import end_with
@@ -49,7 +51,7 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
             # The executor checks its processes only when it starts one for a job. This job makes it check the last one.
             executor.submit(os.getpid)
             finished = concurrent.futures.as_completed(keys)
-            for future in tqdm(finished, total=len(jobs), desc=title, leave=False, disable=None):
+            for future in progress_bar(finished, total=len(jobs), desc=title, leave=False, disable=None):
                 yield keys[future], future.result()
         except BaseException as error:
             # Otherwise an interrupted program would wait for the running jobs.
@@ -69,5 +71,7 @@ def _begin(threads: int, temporary_folder: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tempfile.tempdir = temporary_folder
+    # The lock that bars have by default is shared by processes: one that is stopped would leave its semaphore behind.
+    tqdm.std.tqdm.set_lock(threading.RLock())
     torch.set_num_threads(threads)
     end_with(multiprocessing.parent_process())

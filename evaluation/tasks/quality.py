@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,12 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings, QualitySettings
 from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
-from distilrubert.evaluation.tasks.finetuning import chosen_precision
+from distilrubert.evaluation.tasks.finetuning import Learner, chosen_precision
 from distilrubert.evaluation.tasks.loading import load_to_predict
 from distilrubert.evaluation.tasks.result_cache import ResultCache
 from distilrubert.evaluation.tasks.significance import is_learnt, standard_error_of_gain
 from distilrubert.evaluation.tasks.task import TaskDefinition
-from distilrubert.evaluation.tasks.task_data import load_rows
+from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 from distilrubert.evaluation.tasks.task_runs import TaskRunner, baseline_figures, fine_tune
 from distilrubert.evaluation.text.intrinsic import Ids, measure_intrinsic
 from distilrubert.modeling.checkpoints import quiet_transformers
@@ -82,6 +83,7 @@ def measure_quality(
     figures = _intrinsic_figures(models, held_out, own_held_out or {}, settings.intrinsic, cache)
     chosen = settings.finetuning.model_copy(update={"precision": chosen_precision(settings.finetuning)})
     protocol = settings.model_copy(update={"finetuning": chosen})
+    _refuse_models_that_cannot_learn(models, tasks, data, protocol)
     runners = [TaskRunner(case, folder, protocol, cache, exporters.get(case, {})) for case, folder in models.items()]
     # The baselines take seconds and come first: bad rows are found before hours of fine-tuning.
     baselines = baseline_figures(everything, data, cache)
@@ -110,6 +112,19 @@ def _refuse_what_cannot_be_measured(
     for task in probed:
         if not task.task_kind.labelled:
             raise UserError(f"task {task.name}: has no classes, so there is no linear probe of it")
+
+
+def _refuse_models_that_cannot_learn(
+    models: Mapping[str, str | os.PathLike[str]],
+    tasks: Sequence[TaskDefinition],
+    data: Mapping[str, TaskRows],
+    settings: QualitySettings,
+) -> None:
+    """Load each model once with the head of each kind of task, and encode a row, before anything is trained."""
+    first_of_kind = {task.kind: task for task in reversed(tasks)}
+    with quiet_transformers(), quiet_datasets():
+        for folder, task in itertools.product(models.values(), first_of_kind.values()):
+            Learner.prepare(folder, task, data[task.name].first_of_each(), settings.finetuning, settings.seeds[0])
 
 
 def _gains(

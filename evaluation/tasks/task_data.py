@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from datasets import Dataset, load_dataset
@@ -21,8 +21,8 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".txt": "text"}
-# What `datasets` says of a file that has a head and nothing else.
-_NO_ROWS = "corresponds to no data"
+# What `datasets` says of a file that has a head and nothing else, and pandas of one that has nothing.
+_NO_ROWS = ("corresponds to no data", "No columns to parse from file")
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 
@@ -48,6 +48,10 @@ class TaskRows:
         """SHA-256 of the content of the parts."""
         parts = [part.to_dict() for part in self.parts.values()]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+    def first_of_each(self) -> Self:
+        """The first row of each part."""
+        return type(self)(*(part.select([0]) for part in (self.train, self.validation, self.test)))
 
     def classes_to_train_on(self) -> set[int]:
         """The classes of the training part's sentences, or of its words."""
@@ -128,7 +132,7 @@ def _read_rows(
     """Rows in standard form."""
     _require_columns(raw, columns.values(), where)
     rows = []
-    for number, row in enumerate(raw):
+    for number, row in enumerate(raw, start=1):
         try:
             rows.append(read({ours: row[theirs] for ours, theirs in columns.items()}))
         except (ValueError, TypeError) as error:
@@ -160,7 +164,7 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
     _require_columns(raw, wanted, where)
     allowed = {column: {str(value) for value in values} for column, values in filters.items()}
     rows, groups = [], []
-    for number, row in enumerate(raw):
+    for number, row in enumerate(raw, start=1):
         if any(str(row[column]) not in values for column, values in allowed.items()):
             continue
         groups.append(str(row[group_by]) if group_by else str(number))
@@ -205,7 +209,8 @@ def _readable(where: str) -> Iterator[None]:
     except (OSError, ValueError, DatasetsError) as error:
         reason = clean(_reason(error), token_in_use())
         # Not from the error: a traceback would show the token that is removed here.
-        raise UserError(f"{where}: {'has no rows' if _NO_ROWS in reason else f'cannot be read: {reason}'}") from None
+        is_empty = any(said in reason for said in _NO_ROWS)
+        raise UserError(f"{where}: {'has no rows' if is_empty else f'cannot be read: {reason}'}") from None
 
 
 def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:
@@ -233,7 +238,10 @@ def _split_off(
     try:
         kept, taken = _split_indices(task, rows, groups, share)
     except ValueError as error:
-        raise UserError(f"task {task.name}: {len(rows)} rows cannot give a share of {share}: {error}") from error
+        of_groups = f", groups by {task.group_by}: {len(set(groups))}" if task.group_by else ""
+        raise UserError(
+            f"task {task.name}: rows: {len(rows)}{of_groups}; too few to split a share of {share} off"
+        ) from error
     return rows.select(kept), groups[kept], rows.select(taken)
 
 

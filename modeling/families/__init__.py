@@ -31,7 +31,7 @@ def longest_input(config: ConfigFile) -> int:
     ``sys.maxsize`` is returned.
     """
     if config.get("max_position_embeddings") is None:
-        return sys.maxsize
+        return int(config.get("n_positions") or sys.maxsize)
     family = MODEL_TYPES.get(config.get("model_type", ""))
     return family.longest_input(config) if family else int(config["max_position_embeddings"])
 

@@ -111,4 +111,7 @@ def _settings_problems(tokenizer: Any, config: dict[str, Any]) -> Iterator[str]:
     if config.get("model_type") in STUDENT_TYPES and tokenizer.model_input_names != STUDENT_INPUTS:
         yield f"gives {', '.join(tokenizer.model_input_names)}; the model takes {', '.join(STUDENT_INPUTS)}"
     if "max_position_embeddings" in config and tokenizer.model_max_length > (longest := longest_input(config)):
-        yield f"allows {tokenizer.model_max_length} tokens, but the model takes {longest}"
+        # Where nothing is stated transformers has 10^30.
+        stated = tokenizer.model_max_length < 1e20
+        found = f"allows {tokenizer.model_max_length} tokens" if stated else "states no model_max_length"
+        yield f"{found}, but the model takes {longest}"

@@ -17,7 +17,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings, Tole
 from distilrubert.conversion.export_source import ExportSource, full_length_texts
 from distilrubert.conversion.parity import bounds_of, check_parity
 from distilrubert.modeling import runtimes
-from distilrubert.modeling.heads import mlm_head_of
+from distilrubert.modeling.heads import MlmHead, mlm_head_of
 from distilrubert.modeling.runtimes import PyTorchModel
 
 FP32 = CASES["pytorch-fp32"]
@@ -233,6 +233,25 @@ def test_logits_that_only_know_how_frequent_a_token_is_do_not_agree(
     assert abs(found["constant"]["pytorch-fp32"].values["token_cosine"]) < 0.5
     with pytest.raises(UserError, match=r"token_cosine -?0\.\d+, at least 0\.9"):
         check_parity(found["constant"], [FP32], Tolerances(fp32=Tolerance(token_cosine=0.9, pooled_cosine=-1)))
+
+
+def test_logits_are_compared_a_few_tokens_at_a_time(tiny_student, tiny_student_folder, sentences, monkeypatch):
+    """Those of a large vocabulary do not fit into memory at once; the parts give what the whole gives."""
+    logits = PyTorchModel(tiny_student.model, "fill-mask")
+    noisy = lambda inputs: (logits(inputs)[0] + 0.1 * np.sin(np.arange(len(tiny_student.tokenizer))),)  # noqa: E731
+    monkeypatch.setitem(runtimes.OPENERS, "pytorch", lambda *_, **__: noisy)
+    seen, of_head = [], MlmHead.logits
+    monkeypatch.setattr(MlmHead, "logits", lambda self, rows: seen.append(len(rows)) or of_head(self, rows))
+    found = []
+    for tokens in (5, 10_000):
+        monkeypatch.setattr(parity, "TOKENS_AT_ONCE", tokens)
+        arguments = tiny_student, tiny_student_folder, [FP32], sentences[:12], "fill-mask"
+        found.append(parity.measure_parity(*arguments)["pytorch-fp32"].values)
+        assert max(seen) == min(tokens, 64)
+        seen.clear()
+    for way in ("single", "padded", "full_length"):
+        assert found[0][way] == pytest.approx(found[1][way], rel=1e-4)
+        assert 0.09 < found[0][way]["maximal_difference"] < 0.11
 
 
 def test_a_tolerance_that_means_nothing_is_refused():

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distilrubert.common.errors import UserError
+from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.hub.check_card import _front_matter_problems
 from distilrubert.pipeline.hub.check_files import find_absolute_paths, find_secrets
 from distilrubert.pipeline.hub.preflight import preflight
@@ -225,6 +226,20 @@ def test_a_tokenizer_that_does_not_go_with_the_model(folder: Path) -> None:
     assert "gives input_ids, token_type_ids, attention_mask; the model takes input_ids, attention_mask" in text
     assert "allows 512 tokens, but the model takes 32" in text
     assert "vocab.txt: is not the vocabulary of tokenizer.json" in text
+
+
+def test_a_tokenizer_that_states_no_longest_input(folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", model_max_length=None)
+    assert "tokenizer_config.json: states no model_max_length, but the model takes 32" in found(folder)
+
+
+def test_the_command_names_the_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "vocab.txt").write_text("[PAD]\n[CLS]\n")
+    assert main(["push", str(folder), "--repo-id", "me/demo", "--no-push"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}: cannot be published, 1 problem:",
+        "vocab.txt: is not the vocabulary of tokenizer.json",
+    ]
 
 
 def test_a_broken_tokenizer(folder: Path) -> None:

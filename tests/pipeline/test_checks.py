@@ -194,4 +194,4 @@ def test_rows_of_a_task_that_are_no_good_are_told_before_the_student_is_made(fin
         encoding="utf-8",
     )
     told = refusal(finished, capsys, f"evaluation.tasks=[{tmp_path / 'moods.yaml'}]", "seed=7")
-    assert "moods.csv: row 1: unknown label 'dreadful'; known: bad, good" in told
+    assert "moods.csv: row 2: unknown label 'dreadful'; known: bad, good" in told

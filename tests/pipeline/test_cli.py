@@ -1,24 +1,24 @@
 """The command line: help, and mistakes that are one line on standard error with exit status 2."""
 
+import argparse
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from distilrubert.evaluation.sentences.suites import known_suites
 from distilrubert.pipeline import cli
 from distilrubert.pipeline.cli import main
-from distilrubert.pipeline.options import parser_for
+from distilrubert.pipeline.options import COMMANDS, parser_for
 
 from .test_recipe import MINIMAL
 
 ROOT = Path(__file__).parents[2]
-VERBS = (
-    "corpus", "distill", "convert", "evaluate", "finetune", "benchmark", "card", "verify", "publish", "push", "status",
-    "clean", "space", "init", "compare",
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +63,36 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     overview = capsys.readouterr().out
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert verb in overview
         with pytest.raises(SystemExit, match="0"):
             main([verb, "--help"])
         assert f"example: distilrubert {verb} " in capsys.readouterr().out
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from options_of(command)
+
+
+def test_help_says_what_an_option_does_and_not_what_a_recipe_has():
+    """Many of these words are the descriptions of a recipe's fields."""
+    for action in options_of(parser_for("distilrubert")):
+        if isinstance(action, argparse._SubParsersAction):
+            continue
+        assert action.help, action
+        assert not re.match("Whether|[A-Z][a-z]+ ", action.help), action.help
+        assert not re.search("null|whether to|\\.$", action.help), action.help
+
+
+def test_help_lists_the_suites(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"a suite ({', '.join(known_suites())}, or a YAML file)" in shown
 
 
 @pytest.mark.parametrize(
@@ -98,7 +123,16 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["card", "none"], "none: there is no such run directory"),
         (["status", "."], ".: not a run directory"),
         (["clean", "none"], "none: not a run directory"),
-        (["push", "."], "publish.repo_id: is missing"),
+        (["card", "."], ".: not a run directory: there is no recipe.yaml in it"),
+        (["push", "."], "--repo-id: is missing"),
+        (["push", "none", "--repo-id", "me/demo"], "none: there is no such folder"),
+        (["publish", "--repo-id", "x"], "distilrubert: --repo-id: 'x' is malformed"),
+        (["push", ".", "--repo-id", "a/b/c"], "--repo-id: 'a/b/c' is malformed"),
+        (["push", ".", "--repo-id", "me/demo", "--tag", ".."], "--tag: '..' cannot name a branch or tag"),
+        (
+            ["push", ".", "--repo-id", "me/demo", "--commit-message", ""],
+            "--commit-message: string should have at least",
+        ),
         (["push", ".", "--public", "--private"], "not allowed with argument"),
         (["verify", "./none"], "./none: there is no such folder"),
         (["verify", "."], "has none of the reports"),
@@ -107,6 +141,15 @@ def test_help_names_every_command_and_each_shows_an_example(capsys):
         (["verify", "--task", "rusentiment"], "the following arguments are required: MODEL"),
         (["benchmark", ".", "--batch-size", "--output", "o"], "--batch-size: expected at least one argument"),
         (["convert", ".", "--onnx", "int4", "--output", "o"], "--onnx: input should be 'fp32', "),
+        (["benchmark", ".", "--batch-size", "0", "--output", "o"], "--batch-size: a batch has at least one sequence"),
+        (["benchmark", ".", "--batch-size", "x", "--output", "o"], "--batch-size: input should be a valid integer"),
+        (["trim", ".", "--corpus", "nothere", "--output", "o"], "--corpus: no file matches path"),
+        (["trim", ".", "--corpus", "x", "--held-out", "2", "--output", "o"], "--held-out: input should be less than 1"),
+        (
+            ["evaluate", ".", "--suite", "encodechka", "--processes", "2", "--output", "o"],
+            "leave --probe, --seeds, --set",
+        ),
+        (["verify", ".", "--processes", "2"], "--seeds, --processes: are for --task"),
     ],
 )
 def test_mistakes_on_the_command_line(capsys, arguments, said):

@@ -78,6 +78,7 @@ def test_an_interruption_says_whether_anything_was_kept(monkeypatch, capsys):
 
 def test_a_card_is_written_again_from_the_latest_results(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(run_commands, "write_card", lambda folder: folder / "hub/README.md")
+    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
     assert main(["card", str(tmp_path)]) == 2
     assert "there is no hub folder of the latest settings yet; publish.py" in capsys.readouterr().err
     folders = StageFolders(tmp_path)
@@ -221,7 +222,8 @@ def test_nobody_works_in_the_folder_that_is_published(monkeypatch, model_folder,
     """What goes public is what was looked into, and nothing that another command has put there meanwhile."""
     folder = tmp_path / "run"
     shutil.copytree(model_folder, folder / "hub")
-    (tmp_path / "recipe.yaml").write_text(MINIMAL, encoding="utf-8")
+    for recipe in (tmp_path / "recipe.yaml", folder / "recipe.yaml"):
+        recipe.write_text(MINIMAL, encoding="utf-8")
     monkeypatch.setattr(run_commands, "check_before_work", lambda *_, **__: None)
     monkeypatch.setattr(run_commands, "with_commits", lambda run, **_: run)
     monkeypatch.setattr(run_commands, "bring_up_to_date", lambda *_: None)
@@ -280,7 +282,7 @@ def test_the_tables_of_the_card_are_shown_in_80_columns(capsys, monkeypatch):
     rows = [Row(case, {"size_mib": 129.5, "batches": batches, "device": "cpu"}) for case in cases]
     print_speed(Measurements(Environment.capture(1), rows, cases[0], {"starts": 3}))
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    assert "1 threads, 3 starts" in shown
+    assert "1 thread, 3 starts" in shown
     assert max(map(len, shown.splitlines()[1:])) <= 80
     words = shown.replace("\n", " ").split()
     assert {"my-model,", "ONNX", "Runtime", "0.124", "(1.00–1.00)", "130"} <= set(words)

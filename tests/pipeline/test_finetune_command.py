@@ -324,12 +324,18 @@ def broken(tasks: Path, tmp_path: Path, name: str, rows: str | None = None, **de
     [
         ("nouns", {"rows": "text,class\nкот,animal\n"}, "nouns.csv: has no column label; it has text, class"),
         ("nouns", {"files": {"train": "nouns.csv", "validation": "empty.csv"}}, "empty.csv: has no rows"),
+        ("nouns", {"rows": ""}, "nouns.csv: has no rows"),
+        (
+            "nouns",
+            {"rows": "text,label\n" + ",animal\n,food\n" * 20},
+            "the texts to train on have nothing in common, or nothing in them",
+        ),
         ("nouns", {"labels": ["animal", "food", "drink"]}, "no row to train on has the class drink"),
-        ("nouns", {"rows": "text,label\nкот,animal\nсыр,fod\n"}, "nouns.csv: row 1: unknown label 'fod'"),
+        ("nouns", {"rows": "text,label\nкот,animal\nсыр,fod\n"}, "nouns.csv: row 2: unknown label 'fod'"),
         (
             "answers",
             {"rows": '{"question": "кто", "context": "вчера кот", "answer": "кот", "answer_start": 2}\n'},
-            "answers.jsonl: row 0: the answer 'кот' does not begin at character 2 of its context",
+            "answers.jsonl: row 1: the answer 'кот' does not begin at character 2 of its context",
         ),
     ],
 )

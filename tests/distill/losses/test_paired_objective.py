@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.update import count_rows, parameter_groups
+from distilrubert.distill import distillation
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.build import build_corpus
@@ -231,6 +232,7 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     settings: DistillationSettings,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     corpus = build_corpus(
         corpus_settings(sentences, tmp_path), tiny_teacher.tokenizer, tmp_path / "corpus", 0, student_tokenizer=small
@@ -248,6 +250,10 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["vocab_transform.weight"], start["vocab_transform.weight"])
     assert any("first_piece leaves out" in message for message in caplog.messages)
+    # What was masked otherwise is not resumed.
+    monkeypatch.setattr(distillation, "MASKS_VERSION", 1)
+    with pytest.raises(UserError, match="belongs to another run: masks was version 2 and is version 1"):
+        trained("one")
 
 
 def test_epochs_are_counted_in_the_tokens_of_the_student(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.sentences.suite_scores import measure_suite
@@ -48,7 +49,7 @@ def write(folder: Path, parts: dict[str, list[Sequence[Any]]]) -> None:
             (
                 SIMILARITY,
                 {"test": [PAIRS, ("a", "b", 1), ("a", "c", score)]},
-                f"test.csv: row 1: the score is {score!r}; a finite number is needed",
+                f"test.csv: row 2: the score is {score!r}; a finite number is needed",
             )
             for score in ("nan", "inf", "many", "")
         ),
@@ -86,6 +87,13 @@ def test_rows_that_cannot_be_scored_are_refused_before_a_model_is_opened(
 ) -> None:
     write(tmp_path, parts)
     assert refusal(tmp_path, task) == f"task t: {tmp_path}{os.sep}{message}"
+
+
+def test_an_empty_cell_is_no_text(tmp_path: Path) -> None:
+    rows = {"sentence1": ["a", None, "c"], "sentence2": ["b", "c", "d"], "score": [1, 2, 3]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "test.parquet")
+    message = "test.parquet: row 2: sentence1 holds None, expected text"
+    assert refusal(tmp_path, SIMILARITY) == f"task t: {tmp_path}{os.sep}{message}"
 
 
 def test_the_area_under_a_curve_needs_the_same_classes_in_both_parts(tmp_path: Path) -> None:

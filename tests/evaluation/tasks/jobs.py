@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.parallel import run_all
@@ -30,7 +31,7 @@ def refuse(seconds: float) -> None:
 
 
 def write_pid(path: Path) -> None:
-    with tempfile.TemporaryDirectory():
+    with tempfile.TemporaryDirectory(), tqdm.get_lock():
         path.write_text(str(os.getpid()))
         time.sleep(PATIENCE_S)
 

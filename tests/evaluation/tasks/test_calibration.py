@@ -1,5 +1,7 @@
 """The temperature of a classifier, by hand and on models of each family of heads."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,14 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from distilrubert.evaluation.tasks.calibration import RANGE, calibration_error, divide_logits, fit_temperature
+from distilrubert.evaluation.tasks import calibration
+from distilrubert.evaluation.tasks.calibration import (
+    RANGE,
+    calibrate,
+    calibration_error,
+    divide_logits,
+    fit_temperature,
+)
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -45,6 +54,39 @@ def test_a_part_without_a_mistake_or_without_a_hit_stays_within_the_range() -> N
     logits_NC = np.array([[2.0, 0.0], [0.0, 1.0]])
     assert fit_temperature(logits_NC, np.array([0, 1])) == pytest.approx(RANGE[0], rel=1e-2)
     assert fit_temperature(logits_NC, np.array([1, 0])) == pytest.approx(RANGE[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("validation", "folded", "is_at_limit"),
+    [
+        (drawn(2.0), 2.0, False),
+        # A hundred rows are as sure as they should be; one that is wrong and very sure raises the temperature.
+        ((np.array([[3.0, 0.0]] * 100 + [[60.0, 0.0]]), np.array([0] * 95 + [1] * 6)), 1.0, False),
+        # Sure in both directions and mostly wrong: the temperature would be larger still.
+        ((np.array([[9.0, 0.0]] * 4), np.array([1, 1, 1, 0])), RANGE[1], True),
+    ],
+)
+def test_only_a_temperature_that_makes_the_error_of_the_validation_part_smaller_is_folded(
+    validation: tuple[np.ndarray, np.ndarray], folded: float, is_at_limit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided = []
+    monkeypatch.setattr(calibration, "PyTorchModel", lambda model, task: model)
+    monkeypatch.setattr(calibration, "logits_of", lambda model, features, *_: features["logits"] / np.prod(divided))
+    monkeypatch.setattr(calibration, "divide_logits", lambda model, temperature: divided.append(temperature))
+    logits_NC, classes_N = validation
+    part = {"logits": logits_NC, "labels": classes_N}
+    kind = SimpleNamespace(export_task="text-classification")
+    learner = SimpleNamespace(
+        model=torch.nn.Identity(),
+        tokenizer=None,
+        task=SimpleNamespace(task_kind=kind),
+        features={"validation": part, "test": part},
+    )
+    found = calibrate(learner)
+    assert found["temperature"] == pytest.approx(folded, rel=0.05)
+    assert found["is_at_limit"] == is_at_limit
+    assert divided == ([found["temperature"]] if folded != 1.0 else [])
+    assert found["calibration_error"] <= found["calibration_error_before"]
 
 
 def test_the_error_is_the_gap_of_each_bin_weighted_by_its_rows() -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, FunnelConfig, FunnelModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    FunnelConfig,
+    FunnelModel,
+    GPT2Config,
+    PretrainedConfig,
+    T5Config,
+    XLNetConfig,
+)
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.padding import WIDTH_STEP
@@ -111,3 +121,23 @@ def test_a_model_without_positions_is_limited_by_its_tokenizer(tiny_teacher: Tea
     model = FunnelModel(FunnelConfig(vocab_size=10, block_sizes=[1], d_model=8, n_head=2, d_head=4, d_inner=8))
     assert "max_position_embeddings" not in model.config.to_dict()
     assert longest_input(model, tiny_teacher.tokenizer, 10_000) == tiny_teacher.tokenizer.model_max_length
+
+
+def other(config: PretrainedConfig, student_folder: Path, folder: Path) -> Path:
+    """A model of another family, with the student's tokenizer."""
+    AutoModel.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(student_folder).save_pretrained(folder)
+    return folder
+
+
+def test_models_without_a_maximal_length_or_a_padding_id(student_folder: Path, tmp_path: Path) -> None:
+    size = load_encoder(AutoModel, student_folder, WHAT)[0].config.vocab_size
+    relative = XLNetConfig(vocab_size=size, d_model=8, n_layer=1, n_head=2, d_inner=8)
+    model, tokenizer, _ = load_encoder(AutoModel, other(relative, student_folder, tmp_path / "xlnet"), WHAT)
+    assert longest_input(model, tokenizer, 64) == min(64, tokenizer.model_max_length)
+    unpadded = GPT2Config(vocab_size=size, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+    model, tokenizer, _ = load_encoder(AutoModel, other(unpadded, student_folder, tmp_path / "gpt2"), WHAT)
+    assert (longest_input(model, tokenizer, 64), model.config.pad_token_id) == (16, tokenizer.pad_token_id)
+    both = T5Config(vocab_size=size, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    with pytest.raises(UserError, match="its t5 has a decoder; an encoder alone is needed"):
+        load_encoder(AutoModel, other(both, student_folder, tmp_path / "t5"), WHAT)

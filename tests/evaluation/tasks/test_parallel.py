@@ -66,17 +66,19 @@ def test_a_process_ended_from_outside_is_told_of(order: list[str]) -> None:
 def test_no_process_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
     paths = [tmp_path / "first", tmp_path / "second"]
     (temporary := tmp_path / "temporary").mkdir()
-    parent = subprocess.Popen(
-        [sys.executable, jobs.__file__, *map(str, paths)],
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
+    with (tmp_path / "said").open("w") as said:
+        parent = subprocess.Popen(
+            [sys.executable, jobs.__file__, *map(str, paths)],
+            stderr=said,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
     _wait_until(lambda: all(path.exists() and path.read_text() for path in paths))
     parent.send_signal(how)
     parent.wait(PATIENCE_S)
     _wait_until(lambda: not any(_lives(int(path.read_text())) for path in paths))
     if how == signal.SIGINT:
         assert not list(temporary.iterdir())
+        assert "leaked" not in (tmp_path / "said").read_text()
 
 
 def test_scores_do_not_depend_on_the_processes(

@@ -216,3 +216,14 @@ def test_a_folder_without_a_model_is_told_before_anything_is_run(
         )
     assert counted == []
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_anything_is_trained(
+    student_folder: Path, noun_task: TaskDefinition, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(student_folder, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"")
+    models = {"student": student_folder, "damaged": damaged}
+    with pytest.raises(UserError, match="damaged: cannot be loaded as a model to fine-tune"):
+        measure_quality(models, [noun_task], FEW, [], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

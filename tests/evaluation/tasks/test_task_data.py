@@ -128,9 +128,9 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
     ("rows", "changes", "message"),
     [
         ([{"text": "да", "mark": "a"}], {}, "has no column label; it has text, mark"),
-        ([{"text": "да", "label": "c"}], {}, "row 0: unknown label 'c'; known: a, b"),
-        ([{"text": "да", "label": "a"}, {"text": None, "label": "a"}], {}, "row 1: text holds None, expected text"),
-        ([{"text": "да", "label": "a"}], {}, "1 rows cannot give a share of 0.25"),
+        ([{"text": "да", "label": "c"}], {}, "row 1: unknown label 'c'; known: a, b"),
+        ([{"text": "да", "label": "a"}, {"text": None, "label": "a"}], {}, "row 2: text holds None, expected text"),
+        ([{"text": "да", "label": "a"}], {}, "rows: 1; too few to split a share of 0.25 off"),
         ([{"text": f"{n}", "label": "a"} for n in range(9)], {}, "all 4 rows to train on are of one class; two are"),
         ([{"text": "да", "label": "a"}], {"group_by": "book"}, "has no column book"),
         (
@@ -141,7 +141,7 @@ def test_csv_cells_are_text_even_if_they_read_like_missing_values(tmp_path: Path
         (
             [{"tokens": [["Маша"]], "tags": ["O"]}],
             {"kind": "token-classification", "labels": ["O", "B-PER"], "metrics": ["span_f1"]},
-            "row 0: tokens hold ['Маша'], expected words",
+            "row 1: tokens hold ['Маша'], expected words",
         ),
     ],
 )
@@ -154,7 +154,9 @@ def test_bad_rows_are_told_in_one_line(
     assert str(caught.value).startswith("task toy: ")
 
 
-@pytest.mark.parametrize(("name", "content"), [("rows.parquet", b"PAR0"), ("rows.jsonl", b"\x00{"), ("rows.csv", b"")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("rows.parquet", b"PAR0"), ("rows.jsonl", b"\x00{"), ("rows.csv", b"text,label\n\xff,a\n")]
+)
 def test_unreadable_files_are_told(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
