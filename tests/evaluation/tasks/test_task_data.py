@@ -228,7 +228,7 @@ def test_text_without_labels_comes_from_files_too_once_and_never_from_another_pa
     ("rows", "told"),
     [
         ([{"comment": "текст"}], r"task toy: .*more.jsonl: has no column text; it has comment"),
-        ([{"text": None}, {"text": "x"}], r"task toy: .*more.jsonl: row 0: text holds None, expected text"),
+        ([{"text": None}, {"text": "x"}], r"task toy: .*more.jsonl: row 1: text holds None, expected text"),
         ([{"text": "строка 1"}], r"task toy: there is no text without labels; name files in task.unlabelled, or set"),
     ],
 )
