@@ -21,8 +21,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Packages of others that only the environment of tests/clients has: its tests run what the documentation shows of them.
 CLIENTS = {"langchain_huggingface", "llama_index"}
-# Programs of others: what they accept is theirs to test.
-OTHERS = {"hf", "pip", "npm", "git", "accelerate", "export", "cd", "grep", "pre-commit"}
+# Programs of others and words of the shell: what they accept is theirs to test.
+OTHERS = {"hf", "pip", "npm", "git", "accelerate", "export", "cd", "grep", "pre-commit", "srun", "if"}
 
 
 @dataclass(frozen=True)
