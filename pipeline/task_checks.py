@@ -7,6 +7,7 @@ from distilrubert.common.training.tracking import check_trackers
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import check_layers, positive_weights
 from distilrubert.evaluation.tasks.lesson import check_teacher
+from distilrubert.evaluation.tasks.task_model import check_classes
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.checkpoints import read_model_config
 from distilrubert.pipeline.commits import pinned_task
@@ -71,4 +72,4 @@ def check_task(run: Run, *, load: bool) -> None:
             teacher = read_model_config(task_teacher_folder(run), settings.teacher)
         check_layers(settings.distillation, student, teacher)
     if load:
-        load_task_rows(run, unlabelled=True)
+        check_classes(task, load_task_rows(run, unlabelled=True))

@@ -132,7 +132,8 @@ def train_task_model(
     """
     name = name or str(model_folder)
     read_model_config(model_folder, name)
-    _check_rows(task, rows)
+    check_classes(task, rows)
+    _tell_of_repeated_rows(task, rows)
     folders = {rate: folder / f"rate-{rate:g}" for rate in settings.learning_rates}
     settings = settings.model_copy(update={"precision": _precision_of(folders.values(), settings)})
     origin = {
@@ -186,14 +187,22 @@ def _precision_of(folders: Iterable[Path], settings: FinetuningProtocol) -> Prec
     return chosen_precision(settings)
 
 
-def _check_rows(task: TaskDefinition, rows: TaskRows) -> None:
-    """Refuse a class that cannot be learnt, and warn of a test that says too little."""
+def check_classes(task: TaskDefinition, rows: TaskRows) -> None:
+    """Refuse a class that cannot be learnt.
+
+    Raises:
+        UserError: naming it.
+    """
     if task.task_kind.labelled:
         known = rows.classes_to_train_on()
         if absent := [name for index, name in enumerate(task.classes) if index not in known]:
             raise UserError(
                 f"task {task.name}: no row to train on has the class {absent[0]}; add rows, or take it out of labels"
             )
+
+
+def _tell_of_repeated_rows(task: TaskDefinition, rows: TaskRows) -> None:
+    """Warn of a test that says too little."""
     if repeated := rows.count_test_rows_in_train():
         logger.warning(
             "task %s: %d of %d test rows are training rows, too; scores on them say little",
