@@ -27,11 +27,13 @@ def check_task_settings(run: Run) -> None:
     """
     assert run.recipe.task is not None
     settings = run.recipe.task.distillation
-    if settings.batches_per_update % run.launch.processes:
-        raise UserError(
-            f"{settings.section}.batches_per_update: {settings.batches_per_update} is no multiple of the number of "
-            f"processes, {run.launch.processes}"
-        )
+    batches = {settings.section: settings, "task.finetuning": run.recipe.task.finetuning}
+    for section, own in batches.items():
+        if own.batches_per_update % run.launch.processes:
+            raise UserError(
+                f"{section}.batches_per_update: {own.batches_per_update} is no multiple of the number of processes, "
+                f"{run.launch.processes}"
+            )
     check_trackers(settings.trackers, f"{settings.section}.trackers")
     positive_weights(settings)
     for file in run.recipe.task.unlabelled:

@@ -8,14 +8,22 @@ from distilrubert.distill.objective_settings import TaskObjectiveSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 
 
-class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, BookkeepingSettings):
-    """How the student of a task learns from its teacher; learning rate and epoch are chosen as in fine-tuning."""
+class UpdateSettings(Section):
+    """How an update is shared out among processes."""
 
     batches_per_update: int = Field(
         1,
         ge=1,
         description="Batches of an update over all processes, each of batch_size examples; a multiple of their number.",
     )
+
+
+class TaskFinetuningSettings(FinetuningSettings, UpdateSettings):
+    """How the teacher, and the student that it is compared with, are fine-tuned."""
+
+
+class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, UpdateSettings, BookkeepingSettings):
+    """How the student of a task learns from its teacher; learning rate and epoch are chosen as in fine-tuning."""
 
 
 class TaskSettings(Section):
@@ -42,8 +50,8 @@ class TaskSettings(Section):
     freeze_embeddings: bool = Field(
         False, description="Leave the word embeddings of teacher and student as they are: updates cost less."
     )
-    finetuning: FinetuningSettings = Field(
-        default_factory=FinetuningSettings,
+    finetuning: TaskFinetuningSettings = Field(
+        default_factory=TaskFinetuningSettings,
         description="How the teacher, and the student without a teacher that it is compared with, are fine-tuned.",
     )
     distillation: TaskDistillationSettings = Field(

@@ -61,6 +61,8 @@ def tasks(tmp_path_factory) -> Path:
         csv.writer(file).writerows([["text", "label"], *([" ".join(words), label] for words, label in labelled)])
     (folder / "more.txt").write_text("\n".join(" ".join(words) for words, _ in phrases(120, seed=1)), encoding="utf-8")
     define("nouns", kind="sentence-classification", files={"train": "nouns.csv"}, labels=[*NOUNS], metrics=["accuracy"])
+    labels = [*NOUNS, "drink"]
+    define("three", kind="sentence-classification", files={"train": "nouns.csv"}, labels=labels, metrics=["accuracy"])
     tagged = [
         {"tokens": words, "tags": ["B-PET" if w in NOUNS["animal"] else "O" for w in words]} for words, _ in labelled
     ]
@@ -245,9 +247,7 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
     """Two batches an update: each process takes one of them."""
     recipe = recipe_of(teacher_folder, tasks, "tags")
     for section in ("finetuning", "distillation"):
-        recipe["task"][section]["epochs"] = 2
-    recipe["task"]["distillation"]["batches_per_update"] = 2
-    recipe["task"]["teacher"] = recipe["task"]["start_from"] = None
+        recipe["task"][section] |= {"epochs": 2, "batches_per_update": 2}
     path = write(tmp_path, recipe)
     for processes in (1, 2):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
@@ -271,6 +271,10 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
             {"task": {"distillation": {"weights": {"hidden": 1}, "layer_map": [[9]]}}},
             "task.distillation.layer_map: teacher layer 9 for student layer 1; allowed are 0 to 3",
         ),
+        (
+            {"task": {"name": "THREE"}},
+            "task three: no row to train on has the class drink; add rows, or take it out of",
+        ),
         ({"student": {"layers": 9}}, "student.layers: 9; the teacher has 3"),
         ({"task": {"distillation": {"trackers": ["aim"]}}}, "task.distillation.trackers"),
     ],
@@ -280,7 +284,8 @@ def test_what_cannot_work_is_told_in_one_line_before_any_work(
 ):
     recipe = recipe_of(teacher_folder, tasks, "nouns")
     for section, values in change.items():
-        own = {key: str(teacher_folder) if value == "TEACHER" else value for key, value in values.items()}
+        paths = {"TEACHER": str(teacher_folder), "THREE": str(tasks / "three.yaml")}
+        own = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
         recipe[section] = recipe[section] | own
     status = main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")])
     error = capsys.readouterr().err
