@@ -14,6 +14,7 @@ from distilrubert.pipeline.commits import pinned_task
 from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.task_settings import UpdateSettings
 from distilrubert.pipeline.task_stages import load_task_rows, start_folder, task_teacher_folder
 
 TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-student", "task-files"})
@@ -27,7 +28,7 @@ def check_task_settings(run: Run) -> None:
     """
     assert run.recipe.task is not None
     settings = run.recipe.task.distillation
-    batches = {settings.section: settings, "task.finetuning": run.recipe.task.finetuning}
+    batches: dict[str, UpdateSettings] = {settings.section: settings, "task.finetuning": run.recipe.task.finetuning}
     for section, own in batches.items():
         if own.batches_per_update % run.launch.processes:
             raise UserError(
