@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
@@ -70,7 +71,7 @@ def convert(
         raise UserError(f"{model}: has no masked-language-modelling head, which {headed[0]} needs")
     source = ExportSource.of_text(checkpoint, settings, calibration)
     with _folder_beside(output) as work:
-        for entry in wanted:
+        for entry in tracked(wanted, "exporting and quantising", unit="file"):
             write_file(entry.case, source, work)
         write_sentence_transformers_files(
             work,

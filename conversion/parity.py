@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.derived import WAYS, worst_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
@@ -280,7 +280,7 @@ def _outputs(
 ) -> Iterator[tuple[int, Hidden]]:
     """The index of each text and the output for its tokens (T, D), without padding."""
     limit = checkpoint.tokenizer.model_max_length
-    for start in tqdm(range(0, len(texts), batch), desc=title, unit="batches", disable=None, leave=False):
+    for start in tracked(range(0, len(texts), batch), title, unit="batch"):
         chosen = list(texts[start : start + batch])
         inputs = checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="np")
         (hidden_BLD,) = model(dict(inputs))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distilrubert.common.bars import tracked
 from distilrubert.modeling.families import MODEL_TYPES
 
 # Of the range, how much moves into the weights: on the reference teacher's first six layers, OpenVINO int8, the error
@@ -62,7 +63,7 @@ def observe(model: PreTrainedModel, batches: Batches, see: Callable[[str, nn.Lin
         if isinstance(module, nn.Linear)
     ]
     try:
-        for batch in batches:
+        for batch in tracked(batches, "calibration", unit="text"):
             model(**batch)
     finally:
         for hook in hooks:

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.sampling import evenly
 from distilrubert.common.training.batching import plan_epoch
 from distilrubert.common.training.padding import padded_widths
@@ -60,7 +60,7 @@ def importance_on(
         with on_gpu(teacher.model) as model:
             batches = (
                 masker.collate([texts[place] for place in batch], 0, [chosen[place] for place in batch])
-                for batch in tqdm(plan, desc="importance of the teacher's parts", unit="batch", disable=None)
+                for batch in tracked(plan, "importance of the teacher's parts", unit="batch")
             )
             on_device = ({name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches)
             measure_importance(model, on_device, seed).save(beside)

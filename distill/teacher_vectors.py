@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.padding import collate
@@ -49,7 +49,7 @@ def _compute(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: 
     shape = len(sequences), teacher.model.config.hidden_size
     vectors_ND = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     with on_gpu(teacher.model.eval()) as model:
-        for chosen in tqdm(_batches(sequences.lengths), desc="teacher's vectors", unit="batch", disable=None):
+        for chosen in tracked(_batches(sequences.lengths), "teacher's vectors", unit="batch"):
             ids = [np.asarray(sequences[index], dtype=np.int32) for index in chosen.tolist()]
             joined_N = np.concatenate(ids)
             batch = collate(joined_N, joined_N, np.array([len(own) for own in ids]), teacher.tokenizer.pad_token_id)

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.modeling.scripts import is_of_scripts, script_of
 from distilrubert.modeling.teacher import Teacher
@@ -42,7 +43,7 @@ def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
     """
     kind, engine, vocabulary = kind_of(tokenizer), plain_tokenizer(tokenizer), tokenizer.get_vocab()
     counts_V = np.zeros(len(tokens_of(tokenizer)), dtype=np.int64)
-    for batch in _batches(texts):
+    for batch in tracked(_batches(texts), "counting tokens", unit=f"batch of {TEXTS_AT_ONCE} texts"):
         ids = _ids(engine, batch)
         counts_V += np.bincount(np.concatenate(ids), minlength=len(counts_V))
         for token in kind.needed_for_unknown(engine, batch, ids):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from distilrubert.common.configuration import is_url
 from distilrubert.common.errors import UserError
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
@@ -72,7 +73,7 @@ def sample_corpus(paths: Sequence[str], column: str | None) -> CorpusSample:
     """Read the first texts of a corpus.
 
     Args:
-        paths: files, globs, folders that are searched for files, or ids of data sets on the Hub.
+        paths: files, globs, folders that are searched for files, URLs of files, or ids of data sets on the Hub.
         column: the column that holds the text; None looks for it.
 
     Raises:
@@ -118,6 +119,9 @@ def _first_texts(origins: Sequence[TextOrigin], limit: int) -> tuple[list[str], 
 def _sources(path: str, column: str | None) -> Iterator[CorpusSource]:
     if not Path(path).expanduser().exists() and not any(mark in path for mark in "*?[") and HUB_ID.fullmatch(path):
         yield CorpusSource(dataset=path, **({"column": column} if column else {}))
+        return
+    if is_url(path):
+        yield CorpusSource(path=path, **({"column": column} if column else {}))
         return
     absolute = Path(path).expanduser().absolute()
     if not absolute.is_dir():

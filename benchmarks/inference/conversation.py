@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from distilrubert.common.bars import tracked
 from distilrubert.evaluation.speed.benchmark import SpeedCase
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 
@@ -51,7 +51,7 @@ def measure_conversation(
         for case in cases:
             processes[case.name].ask("open", folder=str(case.folder), case=case.case, device="cpu", threads=threads)
         passes = list(itertools.product(range(rounds + 1), processes, orders))
-        for turn, name, order in tqdm(passes, desc="conversation", unit="passes", disable=None, leave=False):
+        for turn, name, order in tracked(passes, "conversation", unit="pass"):
             taken = _pass_over(processes[name], orders[order], vocabulary)
             if turn > 0:
                 seconds[name][order].append(taken)

@@ -32,10 +32,10 @@ from typing import Any
 
 import pyarrow.parquet
 import torch
-from tqdm import tqdm
 from transformers import AutoTokenizer
 from yardstick import ENCODERS, write_random
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, FormatCase, measured_cases
@@ -186,7 +186,7 @@ def measure(cases: Sequence[Case], texts: Sequence[str], options: argparse.Names
     peaks = dict.fromkeys(seconds, 0.0)
     tokens = {}
     program = (__file__, WORKER)
-    with tqdm(total=options.starts * len(parts) * len(cases), desc="speed", unit="turns", disable=None) as bar:
+    with progress_bar("speed", options.starts * len(parts) * len(cases), unit="turn") as bar:
         for start in range(options.starts):
             with contextlib.ExitStack() as stack:
                 processes = {

@@ -1,19 +1,13 @@
-"""The progress of a run: what a checkpoint holds besides the tensors, what a terminal shows, and training.json."""
+"""The progress of a run: what a checkpoint holds besides the tensors, and training.json."""
 
 import contextlib
 import dataclasses
-import logging
 import math
-import multiprocessing
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.training.update import Update
@@ -122,19 +116,6 @@ class Progress:
 def peak_gpu_memory_mib(device: torch.device) -> float:
     """The largest memory that tensors have taken on the accelerator, in MiB; 0 without one."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-
-
-@contextlib.contextmanager
-def progress_bar(title: str, total: int, done: int) -> Iterator["tqdm[NoReturn]"]:
-    """A bar on standard error if that is a terminal, with the lines of the log above it."""
-    # Of several runs at once, each in a process of its own, none draws a bar.
-    is_shown = PartialState().is_main_process and sys.stderr.isatty() and not multiprocessing.parent_process()
-    redirection = logging_redirect_tqdm([logging.getLogger("distilrubert")]) if is_shown else contextlib.nullcontext()
-    bar: tqdm[NoReturn] = tqdm(
-        total=total, initial=done, desc=title, unit="update", dynamic_ncols=True, leave=False, disable=not is_shown
-    )
-    with redirection, bar:
-        yield bar
 
 
 def listed(values: Mapping[str, float]) -> str:

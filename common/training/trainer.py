@@ -22,6 +22,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.processes import peak_memory_mib, return_freed_memory
@@ -32,7 +33,6 @@ from distilrubert.common.training.progress import (
     Progress,
     listed,
     peak_gpu_memory_mib,
-    progress_bar,
     training_report,
 )
 from distilrubert.common.training.ranks import destroy_process_group, largest, on_main, total
@@ -122,7 +122,7 @@ class _Loop:
         state = self._resume(self.newest) if self.newest else {}
         if not self._is_over():
             self._begin()
-            with progress_bar(self.run.case, self.plan.total_steps, self.progress.step) as bar:
+            with progress_bar(self.run.case, self.plan.total_steps, unit="update", done=self.progress.step) as bar:
                 for epoch, first, planned in self.plan.remaining(self.progress.step):
                     for indices, batches in self._batches(epoch, first, planned):
                         self._advance(epoch, indices, batches, bar)

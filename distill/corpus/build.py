@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.processes import available_cores, stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
@@ -235,10 +235,10 @@ class _PartBuilder:
         start = done[-1].end if done else folder.start
         blocks = read_blocks(sources, folder.path, start, folder.end, len(done), self._build.shard_characters)
         origins = [origin for source in sources for origin in source]
-        title = "tokenise" if folder.part.count == 1 else f"tokenise {folder.part}"
+        title = "tokenising" if folder.part.count == 1 else f"tokenising {folder.part}"
         total = sum(origin.size for origin in origins) // folder.part.count
         waiting: deque[_Batch] = deque()
-        with tqdm(total=total or None, desc=title, unit="B", unit_scale=True, disable=None) as progress:
+        with progress_bar(title, total or None, unit="byte", in_bytes=True) as progress:
             for block in blocks:
                 waiting.append(self._begin(block))
                 progress.update(sum(origin.bytes_read for origin in origins) - progress.n)

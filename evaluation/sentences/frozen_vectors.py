@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distilrubert.common.bars import is_shown
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FileFormat
 from distilrubert.common.quiet_datasets import quiet_datasets
@@ -70,7 +71,7 @@ class SentenceEncoder:
         """Normalised vectors of the different texts, by pooling."""
         different = list(dict.fromkeys(texts))
         found_ND = self._model.encode(
-            different, prompt=getattr(self.prompts, side) or "", batch_size=BATCH_SIZE, show_progress_bar=False
+            different, prompt=getattr(self.prompts, side) or "", batch_size=BATCH_SIZE, show_progress_bar=is_shown()
         )
         parts = np.split(np.asarray(found_ND, dtype=np.float32), len(self.poolings), axis=1)
         return {

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -106,7 +107,7 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: 
         raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
     settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)})
     total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
-    with tqdm(total=total, desc="speed", unit="turns", disable=None, leave=False) as bar:
+    with progress_bar("speed", total, unit="turn") as bar:
         for start in range(settings.starts):
             _measure_start(runs, settings, start, program, bar)
     rows = [Row(run.name, run.values) for run in runs]

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 import tqdm.std
-from tqdm.auto import tqdm as progress_bar
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.processes import end_with
 
@@ -51,7 +51,7 @@ def run_all(jobs: Mapping[K, Callable[[], R]], processes: int, title: str) -> It
             # The executor checks its processes only when it starts one for a job. This job makes it check the last one.
             executor.submit(os.getpid)
             finished = concurrent.futures.as_completed(keys)
-            for future in progress_bar(finished, total=len(jobs), desc=title, leave=False, disable=None):
+            for future in tracked(finished, title, unit="run", total=len(jobs)):
                 yield keys[future], future.result()
         except BaseException as error:
             # Otherwise an interrupted program would wait for the running jobs.

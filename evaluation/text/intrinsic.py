@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.bars import tracked
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
 from distilrubert.modeling.heads import mlm_head_of, states_of
 
@@ -117,7 +117,7 @@ def _batches(
     """Padded batches of sequences that are alike in length."""
     alike = sorted(masked, key=lambda sequence: len(sequence.ids_L))
     starts = range(0, len(alike), batch_size)
-    for start in tqdm(starts, desc="held-out text", unit="batch", leave=False, disable=None):
+    for start in tracked(starts, "held-out text", unit="batch"):
         chosen = alike[start : start + batch_size]
         padded = tokenizer.pad({"input_ids": [sequence.ids_L for sequence in chosen]}, return_tensors="pt").to(device)
         masked_BL = torch.zeros_like(padded["input_ids"], dtype=torch.bool)

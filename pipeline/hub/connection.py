@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -15,6 +14,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     enable_progress_bars,
 )
 
+from distilrubert.common.bars import is_shown
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.hub_failures import token_in_use
@@ -130,8 +130,8 @@ def _is_not_a_retry(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def quiet_unless_terminal() -> Iterator[None]:
-    """Keep the client's progress bars out of files and pipes."""
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    """Keep the client's progress bars, which are the bars of an upload, out of files and pipes."""
+    if is_shown() or are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -195,6 +196,15 @@ def test_the_size_of_a_corpus_is_estimated(sentences: list[str], tmp_path: Path)
     assert found.share is not None
     assert len(found.texts) < 25_000
     assert len(found.texts) / found.share == pytest.approx(len(whole), rel=0.05)
+
+
+def test_texts_at_a_url(sentences: list[str], tmp_path: Path) -> None:
+    url = f"memory://{tmp_path}/a.txt"
+    with fsspec.open(url, "w", encoding="utf-8") as file:
+        file.write("\n".join(sentences))
+    found = sample_corpus([url], None)
+    assert [source.path for source in found.sources] == [url]
+    assert (found.texts, found.share) == (sentences, 1.0)
 
 
 def test_dialogues_between_blank_lines_are_texts() -> None:

@@ -19,9 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_positions, tags_of
@@ -137,7 +137,7 @@ def _hidden_states(
 ) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor]]:
     """Batches of sequences that are alike in length: their indices, last hidden states (B, L, D) and masks (B, L)."""
     order = np.argsort([len(sequence) for sequence in ids], kind="stable")
-    for start in tqdm(range(0, len(order), BATCH_SIZE), desc="vectors", unit="batch", leave=False, disable=None):
+    for start in tracked(range(0, len(order), BATCH_SIZE), "vectors", unit="batch"):
         chosen = order[start : start + BATCH_SIZE]
         batch = tokenizer.pad({"input_ids": [ids[index] for index in chosen]}, return_tensors="pt").to(model.device)
         yield chosen, model(**batch).last_hidden_state, batch["attention_mask"]
