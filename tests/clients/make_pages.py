@@ -5,9 +5,8 @@ NODE_MODULES, FOLDER/pages/tiny-5k one of that size, FOLDER/pages/hub one that t
 FOLDER/pages/expected.json is what PyTorch says.
 """
 
-import itertools
 import json
-import random
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -24,14 +23,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distilrubert.conversion.conversion_settings import ConversionSettings, Tolerance, Tolerances
-from distilrubert.conversion.model_folder import convert
+from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.writers import export_finetuned
 from distilrubert.model_card.space.demo_page import HubModel, write_page
-from distilrubert.modeling.architecture import PRESETS, StudentArchitecture
-from distilrubert.modeling.student import build_student, save_student
-from distilrubert.modeling.teacher import new_teacher
-from distilrubert.modeling.wordpiece import train_wordpiece
 
 MOODS = {
     "Спасибо, всё хорошо.": "<b>радость</b>", "Всё плохо.": "грусть", "Как хорошо!": "<b>радость</b>",
@@ -43,6 +37,7 @@ NAMES = [
     (["В", "Москве", "Анна", "Петрова", "."], ["O", "B-LOC", "B-PER", "I-PER", "O"]),
 ]
 TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
+PAGE_SIZES = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/page_sizes.py"))
 HUB = HubModel("me/tiny", "0123456789abcdef0123456789abcdef01234567", "https://huggingface.co")
 MASKED = "Привет! Как [MASK] дела?"
 
@@ -59,7 +54,7 @@ def main(folder: Path, node_modules: Path) -> None:
     for task in expected:
         write_page(models / task, pages / task, HUB, node_modules)
     write_page(models / "fill-mask", pages / "hub", HUB, is_beside=False)
-    random_model(models / "tiny-5k")
+    PAGE_SIZES["random_model"](models / "tiny-5k", "tiny-5k")
     write_page(models / "tiny-5k", pages / "tiny-5k", offline_assets=node_modules)
     (pages / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
 
@@ -133,22 +128,6 @@ def tagger(source: Path, folder: Path) -> list[tuple[str, str]]:
     save(model, tokenizer, "token-classification", texts, folder)
     write_card(folder, "token-classification", "ru", [{"text": text} for text in texts])
     return [("Анна Петрова", "PER"), ("Москве", "LOC")]
-
-
-def random_model(folder: Path) -> None:
-    """Random weights in the shapes of recipes/tiny-5k.yaml, with a vocabulary of that size."""
-    syllables = [consonant + vowel for consonant in "бвгдзклмнпрстхш" for vowel in "аеиоуыя"]
-    words = random.Random(0).choices(list(itertools.product(syllables, repeat=3)), k=30_000)
-    text = [" ".join(map("".join, words[start : start + 10])) for start in range(0, len(words), 10)]
-    shape = dict(PRESETS["tiny-5k"])
-    tokenizer = train_wordpiece(text, shape.pop("vocabulary_size"), 512).tokenizer
-    teacher = new_teacher(tokenizer, **shape, seed=3)
-    save_student(build_student(teacher, StudentArchitecture(layers=shape["layers"])), folder / "student")
-    # Random weights say nothing of how well int8 keeps real ones.
-    loose = Tolerances(int8=Tolerance(token_cosine=-1, pooled_cosine=-1))
-    settings = ConversionSettings(onnx=["masked-lm-int8"], tolerance=loose)
-    convert(folder / "student", folder, settings, text[:4], text[4:8])
-    write_card(folder, "fill-mask", "ru", [{"text": MASKED}])
 
 
 def fit(model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
