@@ -36,8 +36,8 @@ class Tolerance(Section):
         default=None,
         ge=-1,
         le=1,
-        description="For encoders of sentences: least first percentile of the cosines between the vectors of a text as "
-        "they are, nothing subtracted.",
+        description="For encoders of sentences, in place of the two bounds on tokens: least first percentile of the "
+        "cosines between the vectors of a text as they are, nothing subtracted.",
     )
     top1_agreement: float | None = Field(
         default=None,

@@ -149,11 +149,15 @@ class Bound:
 
 
 def bounds_of(tolerance: Tolerance, figures: Mapping[str, Any]) -> list[Bound]:
-    """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing."""
+    """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing.
+
+    An encoder of sentences is used for its vectors, so these are bounded in place of the tokens that they are made of.
+    """
     limits: dict[str, float | None] = tolerance.model_dump()
-    return [
-        Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in figures[WAYS[0]]
-    ]
+    measured = set(figures[WAYS[0]])
+    if tolerance.vector_cosine_p1 is not None and "vector_cosine_p1" in measured:
+        measured -= {"token_cosine", "token_cosine_p1"}
+    return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in measured]
 
 
 def _is_difference(metric: str) -> bool:

@@ -101,6 +101,20 @@ def test_every_number_format_has_a_bound_for_single_tokens():
         assert tolerance.top1_agreement is not None, name
 
 
+def test_of_an_encoder_of_sentences_the_vectors_are_bounded_in_place_of_the_tokens():
+    tolerance = Tolerances().int8
+    of_tokens = {"token_cosine": 0.9, "token_cosine_p1": 0.5, "pooled_cosine": 0.95}
+    vectors = {"vector_cosine_p1": 0.995}
+
+    def metrics(tolerance, figures):
+        return {bound.metric for bound in bounds_of(tolerance, {"single": figures})}
+
+    assert metrics(tolerance, of_tokens) == of_tokens.keys()
+    assert metrics(tolerance, of_tokens | vectors) == {"pooled_cosine", "vector_cosine_p1"}
+    without = tolerance.model_copy(update={"vector_cosine_p1": None})
+    assert metrics(without, of_tokens | vectors) == of_tokens.keys()
+
+
 @pytest.mark.parametrize(
     ("setting", "pattern"),
     [("int8", r"^(onnx|openvino)-int8"), ("bf16", r"^(pytorch-bf16|openvino-fp(16|32)-in-bf16)$")],
