@@ -41,7 +41,9 @@ EXAMPLE = """Это "да"? Нет, д`[MASK]$"""
 @pytest.fixture(autouse=True)
 def of_a_masked_language_model(monkeypatch):
     """Runs of these tests have no repository, of which the last words of a command tell."""
-    monkeypatch.setattr(summary, "read_card_input", lambda hub: SimpleNamespace(example=EXAMPLE, has_head=True))
+    monkeypatch.setattr(
+        summary, "read_card_input", lambda hub: SimpleNamespace(example=EXAMPLE, has_head=True, finetuning=None)
+    )
 
 
 def converted(monkeypatch, *arguments) -> dict[str, list[str]]:

@@ -5,12 +5,11 @@ from tests.evaluation.conftest import (
     fresh_teacher,
     noun_task,
     noun_task_file,
-    one_thread,
     student_folder,
     teacher_folder,
 )
 
 __all__ = [
-    "fresh_teacher", "noun_task", "noun_task_file", "one_thread", "student_folder", "teacher_folder", "tiny_student",
+    "fresh_teacher", "noun_task", "noun_task_file", "student_folder", "teacher_folder", "tiny_student",
     "tiny_student_folder",
 ]  # fmt: skip
