@@ -55,9 +55,18 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
     layers, form = CASES[case]
     width, heads, inner = SHAPES[options.shape]
     teacher = BertModel(
-        BertConfig(VOCABULARY, width, TEACHER_LAYERS, heads, inner), add_pooling_layer=False
+        BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=width,
+            num_hidden_layers=TEACHER_LAYERS,
+            num_attention_heads=heads,
+            intermediate_size=inner,
+        ),
+        add_pooling_layer=False,
     ).requires_grad_(False)
-    student = DistilBertModel(DistilBertConfig(VOCABULARY, n_layers=layers, dim=width, n_heads=heads, hidden_dim=inner))
+    student = DistilBertModel(
+        DistilBertConfig(vocab_size=VOCABULARY, n_layers=layers, dim=width, n_heads=heads, hidden_dim=inner)
+    )
     objective = Objective(student, teacher.eval(), ObjectiveSettings(weights=WEIGHTS))
     objective.set_training(dropout=False, gradient_checkpointing=False)
     student.get_input_embeddings().requires_grad_(False)

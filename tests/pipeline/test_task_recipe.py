@@ -22,6 +22,9 @@ from distilrubert.modeling.teacher import new_teacher, save_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.cli import main
 
+# A run of a recipe checks for the packages that export.
+pytestmark = pytest.mark.export
+
 NOUNS = {"animal": ["кот", "собака", "ёжик"], "food": ["хлеб", "сыр", "чай"]}
 FILLERS = ["вчера", "сегодня", "завтра", "дома", "летом", "весной", "опять"]
 FAST = {"batch_size": 16, "precision": "fp32", "dropout": 0.0, "learning_rates": [0.003]}
