@@ -54,5 +54,5 @@ def test_an_encoder_teaches_all_but_predictions(
 ) -> None:
     teacher = make_teacher(model_type, tiny_teacher.tokenizer, with_head=False)
     assert losses_of(teacher, batch, 7, cosine=1.0, attention=1.0)["loss"] < 1e-5
-    with pytest.raises(UserError, match="kl compare predictions, but the teacher is an encoder without"):
+    with pytest.raises(UserError, match="kl compares predictions, but the teacher is an encoder without"):
         losses_of(teacher, batch, 7, kl=1.0, cosine=1.0)
