@@ -243,7 +243,8 @@ def test_the_scores_beside_the_baselines_are_shown(student_folder, tasks, tmp_pa
     score = report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"][0]
     assert score > report["majority-class"].values["tasks"]["nouns"]["accuracy"]["values"][0] + 0.2
     calibration = report.details["calibration"]
-    assert f"Probabilities: temperature {calibration['temperature']:.2f}; " in shown.out
+    limit = ", the limit of what is tried; " if calibration["is_at_limit"] else "; "
+    assert f"Probabilities: temperature {calibration['temperature']:.2f}{limit}" in shown.out
     assert calibration["calibration_error"] != calibration["calibration_error_before"]
     assert {path.name for path in output.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert not (output / "onnx").exists()
