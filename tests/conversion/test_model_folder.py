@@ -1,3 +1,4 @@
+import copy
 import os
 import subprocess
 import sys
@@ -90,9 +91,8 @@ def test_pickled_weights_become_safetensors(tiny_student_folder, tiny_student, s
 def test_half_precision_weights_become_fp32(tiny_teacher, sentences, tmp_path):
     source = tmp_path / "half"
     tiny_teacher.tokenizer.save_pretrained(source)
-    half = type(tiny_teacher.model)(tiny_teacher.model.config)
-    half.load_state_dict(tiny_teacher.model.state_dict())
-    half.half().save_pretrained(source)
+    # A copy with its own configuration, in which save_pretrained writes the data type.
+    copy.deepcopy(tiny_teacher.model).half().save_pretrained(source)
     convert(source, tmp_path / "hub", SAFETENSORS_ONLY, sentences[:3])
     with safe_open(tmp_path / "hub/model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float32}  # noqa: SIM118
