@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR, given, of_options, parser_for, told_of_options
+from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 
 # Where transformers 4.57 and 5 warn about tokenizers.
 _TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         )
         return USER_ERROR
     try:
+        # Imported here, as all that takes long enough to be interrupted.
+        from distilrubert.pipeline.options import parser_for
+
         return _perform(parser_for(program).parse_args(arguments), program)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
@@ -86,6 +89,7 @@ def _read_recipe(options: argparse.Namespace) -> None:
     """Put the recipe, with the overrides of the command line, in the place of its path."""
     from distilrubert.common.hub_address import hub_endpoint
     from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
+    from distilrubert.pipeline.options import given, of_options, told_of_options
     from distilrubert.pipeline.recipe import load_recipe
 
     for endpoint in (None, getattr(options, "endpoint", None)):

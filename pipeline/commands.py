@@ -26,8 +26,9 @@ from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
 from distilrubert.modeling.sentence_modules import encoder_in
 from distilrubert.modeling.vocabulary_settings import TrimSettings
+from distilrubert.pipeline.exit_statuses import DONE, FAILED
 from distilrubert.pipeline.exporting import check_exported, exporters_of
-from distilrubert.pipeline.options import DONE, FAILED, given, of_options, told_of_options
+from distilrubert.pipeline.options import given, of_options, told_of_options
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
 from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite, print_vocabularies

@@ -17,6 +17,8 @@ from distilrubert.pipeline.run import locked
 from distilrubert.pipeline.stage_folders import StageFolder, StageFolders, size_of
 from distilrubert.pipeline.terminal import format_size, new_table, print_table
 
+NOT_BEGUN = "no stage has begun yet"
+
 
 def status(options: argparse.Namespace) -> None:
     """Print the stages of a run directory, their state and their size on disk, also while it runs."""
@@ -28,7 +30,7 @@ def status(options: argparse.Namespace) -> None:
         print(json.dumps({"stages": stages, "bytes": size_of([options.run_dir])}))
         return
     if not found:
-        print(f"{options.run_dir}: no stage has begun yet")
+        print(f"{options.run_dir}: {NOT_BEGUN}")
         return
     print_table(_table(found, current))
     for folder in found:
@@ -75,6 +77,9 @@ def _progress_line(progress: Mapping[str, Any], checkpoint: Path | None, now: fl
 def clean(options: argparse.Namespace) -> None:
     """List what does not belong to the latest settings of a run, and remove it if the user says so."""
     folders = _folders(options.run_dir)
+    if not any(folders.folder.iterdir()):
+        print(f"{options.run_dir}: {NOT_BEGUN}")
+        return
     with locked(options.run_dir):
         current = {folder.path for folder in folders.current()}
         others = [folder for folder in folders.all() if folder.path not in current]

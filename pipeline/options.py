@@ -18,10 +18,8 @@ from distilrubert.evaluation.sentences.suites import known_suites
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.modeling.architecture import PresetName
 from distilrubert.modeling.vocabulary_settings import TrimSettings
+from distilrubert.pipeline.exit_statuses import USER_ERROR
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
-
-# Exit statuses.
-DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 # The options that are not named as their fields are.
 _OPTIONS = {"validation": "--held-out", "batch_sizes": "--batch-size"}

@@ -13,6 +13,7 @@ from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
 from distilrubert.pipeline.estimates import Estimate, estimate
+from distilrubert.pipeline.exit_statuses import DONE, FAILED
 from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.files import folder_as_json, render_folder, require_model
@@ -24,7 +25,7 @@ from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
 from distilrubert.pipeline.launch import Launch
-from distilrubert.pipeline.options import DONE, FAILED, given, of_options, told_of_options
+from distilrubert.pipeline.options import given, of_options, told_of_options
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run, locked
 from distilrubert.pipeline.stage_folders import StageFolders

@@ -14,7 +14,7 @@ from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.modeling.checkpoints import load_fast_tokenizer, read_model_config
 from distilrubert.modeling.downloads import module_folder
-from distilrubert.modeling.tokenizer_kinds import kind_of
+from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.modeling.trimmed_checkpoint import module_paths, read_weights, weight_files, write_trimmed
 from distilrubert.modeling.trimming import count_needed, ids_in, trim_tokenizer
 from distilrubert.modeling.vocabulary_settings import TrimSettings
@@ -46,7 +46,8 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
     config = read_model_config(folder, model)
     with torch.device("meta"):
         whole = load_fast_tokenizer(folder, model, AutoModel.from_config(config))
-    kind_of(whole)
+    kind_of(whole, model)
+    tokens_of(whole, model)
     weights = read_weights(folder, model, config)
     module_paths(folder)
     prompts = read_prompts(folder) or SentencePrompts()

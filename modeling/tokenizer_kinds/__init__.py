@@ -15,8 +15,8 @@ from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import WordPiece
 KINDS: Final[tuple[type[TokenizerKind], ...]] = (WordPiece, Unigram, ByteBpe)
 
 
-def kind_of(tokenizer: PreTrainedTokenizerFast) -> TokenizerKind:
-    """What a tokenizer's vocabulary is.
+def kind_of(tokenizer: PreTrainedTokenizerFast, name: str = "teacher") -> TokenizerKind:
+    """What the vocabulary of a tokenizer is; `name` is that of its model, for messages.
 
     Raises:
         UserError: if it is of another kind.
@@ -26,10 +26,10 @@ def kind_of(tokenizer: PreTrainedTokenizerFast) -> TokenizerKind:
     for kind in KINDS:
         if model["type"] == kind.model_type:
             if wrong := kind.refused(state):
-                raise UserError(f"teacher: its tokenizer is a {model['type']} {wrong}; {kind.needed} is needed")
+                raise UserError(f"{name}: its tokenizer is a {model['type']} {wrong}; {kind.needed} is needed")
             return kind(model)
     known = ", ".join(kind.needed for kind in KINDS)
-    raise UserError(f"teacher: its tokenizer is a {model['type']}; one of these is needed: {known}")
+    raise UserError(f"{name}: its tokenizer is a {model['type']}; one of these is needed: {known}")
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
@@ -47,8 +47,8 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return engine
 
 
-def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The tokens in the order of their ids.
+def tokens_of(tokenizer: PreTrainedTokenizerFast, name: str = "teacher") -> list[str]:
+    """The tokens in the order of their ids; `name` is that of the model, for messages.
 
     Raises:
         UserError: if an id between them has no token.
@@ -56,5 +56,5 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     vocabulary = tokenizer.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[token] for token in tokens] != list(range(len(tokens))):
-        raise UserError("teacher: the ids of its tokenizer have gaps; they must be 0, 1, 2, ...")
+        raise UserError(f"{name}: the ids of its tokenizer have gaps; they must be 0, 1, 2, ...")
     return tokens

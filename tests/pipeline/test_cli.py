@@ -299,6 +299,28 @@ def test_an_interruption_of_the_first_seconds_is_no_traceback(capsys, monkeypatc
     assert capsys.readouterr().err == "distilrubert: interrupted before anything was begun\n"
 
 
+@pytest.mark.parametrize("program", ["publish.py", "pipeline/__main__.py"])
+def test_an_interruption_while_the_program_is_imported_is_no_traceback(program):
+    interrupt = f"""
+import runpy, sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "distilrubert.pipeline.options":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+runpy.run_path({str(ROOT / program)!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(": interrupted before anything was begun")
+    # What is imported before that takes milliseconds.
+    slow = "import sys, distilrubert.pipeline.cli; print({'pydantic', 'yaml', 'huggingface_hub'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", slow], capture_output=True, text=True).stdout == "set()\n"
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     command = f"{sys.executable} -m distilrubert.pipeline --help | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ)

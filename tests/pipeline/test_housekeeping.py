@@ -35,10 +35,12 @@ def test_a_stage_that_runs_says_how_far_it_is(running: Path, capsys: pytest.Capt
     assert "corpus:" not in shown
 
 
-def test_a_run_in_which_no_stage_has_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["status", "clean"])
+def test_a_run_in_which_no_stage_has_begun(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "stages").mkdir()
-    assert main(["status", str(tmp_path)]) == 0
+    assert main([command, str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: no stage has begun yet\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["stages"]
 
 
 def test_the_same_for_machines(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
