@@ -1,6 +1,7 @@
 """What the templates of a card name: the reports, their tables, and what has to be chosen from them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from distilrubert.common.formats import FORMATS
@@ -9,7 +10,7 @@ from distilrubert.model_card.cases import Case, stored_in_16_bits
 from distilrubert.model_card.citation import describe_method, model_entry
 from distilrubert.model_card.formatting import count, counted, duration, escape, listing, number, short_count
 from distilrubert.model_card.hub_rules import language_name
-from distilrubert.model_card.inputs import REPORTS, CardInput
+from distilrubert.model_card.inputs import REPORTS, CardInput, losses_of
 from distilrubert.model_card.scores import (
     TASK_TYPES,
     Score,
@@ -53,7 +54,8 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "config": run.config,
         "model_id": facts.repo_id or facts.name,
         "parameters": _parameters(run),
-        "start": _start(run.training),
+        "start": _start(run.training.details.get("initialisation") if run.training else None),
+        "phases": _phases(run.training),
         "fastest": run.speed and _fastest(run.speed),
         "sizes": run.sizes,
         "longest_input": run.longest_input,
@@ -146,11 +148,36 @@ def _fastest(speed: Measurements) -> dict[str, Any] | None:
     return {**own[best], "label": best.file_label}
 
 
-def _start(training: Measurements | None) -> str:
-    """Where the student's first weights come from."""
-    initialisation = training.details.get("initialisation") if training else None
+def _phases(training: Measurements | None) -> list[list[str]]:
+    """The phases of a student that started from a finished one, each with its cells in the table; the last is this."""
+    start = (training.details.get("initialisation") if training else None) or {}
+    if training is None or "start_from" not in start:
+        return []
+    own = {
+        **{key: training.details.get(key) for key in ("max_length", "initialisation")},
+        **{key: training.rows[0].values[key] for key in ("steps", "tokens")},
+        "losses": {name: loss["weight"] for name, loss in losses_of(training).items()},
+    }
+    return [
+        [
+            str(number),
+            _start(phase.get("initialisation")),
+            ", ".join(f"{name} {weight:g}" for name, weight in phase["losses"].items()),
+            "" if phase.get("max_length") is None else count(phase["max_length"]),
+            count(phase["steps"]),
+            short_count(phase["tokens"]),
+        ]
+        for number, phase in enumerate([*start.get("phases", []), own], start=1)
+    ]
+
+
+def _start(initialisation: Mapping[str, Any] | None) -> str:
+    """Where the first weights of a student come from."""
     if initialisation is None:
         return "layers of the teacher"
+    if found := initialisation.get("start_from"):
+        name, commit = _code(found["name"]), found.get("commit")
+        return f"the finished student {name}{f' (commit {_code(commit)})' if commit else ''}"
     if initialisation["layers"] is None:
         return "random weights"
     layers = listing(str(layer + 1) for layer in initialisation["layers"])

@@ -44,14 +44,29 @@ TRAINING_SETTINGS = _form(
     batches_per_update=int,
     masking=(_form(probability=float, smoothing=(float | None, None)) | None, None),
 )
+# Of layers of the teacher, or of a finished student that phases before this one have made.
+INITIALISATION: dict[str, Any] = {
+    "layers": (list[int] | None, None),
+    "teacher_layers": SIZE,
+    "pruned_on_texts": SIZE,
+    "start_from": (_form(name=str, id=TEXT, commit=TEXT) | None, None),
+}
+PHASE: Any = _form(
+    name=TEXT,
+    max_length=SIZE,
+    steps=int,
+    tokens=int,
+    losses=dict[str, float],
+    initialisation=(_form(**INITIALISATION) | None, None),
+)
+START: Any = _form(**INITIALISATION, phases=(list[PHASE], []))
 TRAINING = _report(
     _form(
         settings=TRAINING_SETTINGS,
         losses=dict[str, LOSS],
-        initialisation=(
-            _form(layers=list[int] | None, teacher_layers=int, pruned_on_texts=(int | None, None)) | None,
-            None,
-        ),
+        name=TEXT,
+        max_length=SIZE,
+        initialisation=(START | None, None),
         curves=CURVE,
         validation=CURVE,
     ),

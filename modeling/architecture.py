@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distilrubert.common.configuration import Section
+from distilrubert.common.configuration import NameOrPath, Section
 from distilrubert.common.errors import UserError
 from distilrubert.modeling.families import family_of
 from distilrubert.modeling.vocabulary_settings import TrainedVocabularySettings, VocabularySettings
@@ -75,6 +75,12 @@ class PruningSettings(Section):
 class StudentArchitecture(Section):
     """What the student looks like. A size that is not given is the preset's, else the teacher's."""
 
+    start_from: NameOrPath | None = Field(
+        None,
+        description="Hub id or folder of a finished student to go on from, with its shape, vocabulary and weights, in "
+        "place of all that follows: for a second phase on longer texts or another corpus. For a task without a corpus, "
+        "any checkpoint.",
+    )
     preset: PresetName | None = Field(
         None,
         description="Student of the published family: base (6 layers) and small (2 layers) are as wide as the "
@@ -102,6 +108,16 @@ class StudentArchitecture(Section):
         description="A smaller vocabulary; null takes that of the preset (tiny, tiny-256, tiny-5k: trained), else the "
         "teacher's.",
     )
+
+    @model_validator(mode="after")
+    def _finished_student_is_as_it_is(self) -> Self:
+        others = [name for name in type(self).model_fields if name != "start_from" and getattr(self, name) is not None]
+        if self.start_from and others:
+            raise ValueError(
+                f"start_from: shape, vocabulary and weights are those of {self.start_from}; leave out "
+                f"{', '.join(others)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_pruned_of_random_weights(self) -> Self:

@@ -28,6 +28,7 @@ from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 
 # vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
 DESCRIBING_FILES = ("*.json", "vocab.txt", "merges.txt")
+TRAINING_REPORT = "reports/training.json"
 WEIGHTS, CARD = ("*.safetensors",), ("README.md",)
 
 
@@ -57,6 +58,12 @@ def module_folder(model: str | os.PathLike[str], revision: str | None = None) ->
     with _download_errors_reported(str(model), revision or "main"):
         patterns = [*_files_of_modules(folder, "*"), "LICENSE*", "NOTICE*"]
         return Path(snapshot_download(str(model), revision=folder.name, allow_patterns=patterns))
+
+
+def report_folder(model: str, revision: str | None = None) -> Path:
+    """The folder of a model of the Hub with the reports alone that say how it was trained, where it has such."""
+    with _download_errors_reported(model, revision or "main"):
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[TRAINING_REPORT]))
 
 
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:

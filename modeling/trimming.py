@@ -103,6 +103,16 @@ def ids_in(whole: PreTrainedTokenizerFast, part: PreTrainedTokenizerFast) -> NDA
     return np.array([vocabulary[token] for token in tokens], dtype=np.int64)
 
 
+def could_be_trimmed_to(whole: PreTrainedTokenizerFast, part: PreTrainedTokenizerFast) -> bool:
+    """Whether :func:`trim_tokenizer` can make `part` of `whole`: its tokens in their order, split in the same way."""
+    states = [json.loads(tokenizer.backend_tokenizer.to_str()) for tokenizer in (whole, part)]
+    if any(states[0][step] != states[1][step] for step in ("normalizer", "pre_tokenizer", "decoder")):
+        return False
+    remaining = iter(tokens_of(whole))
+    # Looking for a token uses the iterator up to it, so the next one has to come behind it.
+    return all(token in remaining for token in tokens_of(part))
+
+
 @dataclasses.dataclass(frozen=True)
 class Resplit:
     """What a trimmed vocabulary changes in texts.

@@ -2,19 +2,21 @@
 
 import itertools
 
+from transformers import PretrainedConfig
+
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.training.tracking import check_trackers
 from distilrubert.conversion.writers import require_packages
 from distilrubert.distill.corpus.sources import open_source
 from distilrubert.distill.corpus.tokenisation import check_max_length
-from distilrubert.distill.losses.objective import check_heads, check_layers, positive_weights
+from distilrubert.distill.losses.objective import check_heads, check_layers, check_vocabularies, positive_weights
 from distilrubert.evaluation.sentences.frozen_vectors import require_sentence_transformers
 from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.families import longest_input
 from distilrubert.modeling.heads import has_head
-from distilrubert.modeling.teacher import load_teacher
+from distilrubert.modeling.teacher import Teacher, load_teacher
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.pipeline.commits import pinned_tasks
 from distilrubert.pipeline.engine import states_of
@@ -25,7 +27,8 @@ from distilrubert.pipeline.hub.target import check_target
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.stages import stages_of
-from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.starting_student import describe_start, starting_student
+from distilrubert.pipeline.student_vocabulary import own_vocabulary, teacher_config
 from distilrubert.pipeline.task_checks import TASK_STAGES, check_task, check_task_settings
 
 
@@ -106,9 +109,22 @@ def _check_models(run: Run) -> None:
         config = teacher_config(run)
         longest = longest_input(config.to_dict())
     check_max_length(recipe.corpus.max_length, longest)
-    student = student_config(recipe.student, config)
+    student = _check_start(run, teacher) if recipe.student.start_from else student_config(recipe.student, config)
     check_layers(recipe.distillation, student, config)
     check_exported(recipe.evaluation.exported.cases, itertools.chain(*pinned_tasks(run)), student.model_type)
+
+
+def _check_start(run: Run, teacher: Teacher) -> PretrainedConfig:
+    """Refuse a finished student that does not fit its teacher, the losses or the corpus; its configuration."""
+    recipe, student = run.recipe, starting_student(run, teacher.model.config)
+    describe_start(run)
+    weights, own = positive_weights(recipe.distillation), own_vocabulary(run, teacher.tokenizer)
+    check_heads(weights, has_head(student.model), whose="the student that this one starts from")
+    check_vocabularies(weights, "one" if own is None or own.is_trimmed else "two")
+    if own:
+        kind_of(teacher.tokenizer)
+    check_max_length(recipe.corpus.max_length, student.tokenizer.model_max_length)
+    return student.model.config
 
 
 def _check_sources(run: Run) -> None:

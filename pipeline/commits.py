@@ -81,7 +81,7 @@ def pinned_task(run: Run) -> TaskDefinition:
 
 
 def commit_of(run: Run, model: str) -> str:
-    """The commit of a model that the section of a task names by its Hub id; ``main`` where it is not known."""
+    """The commit of a model that a recipe names by its Hub id alone; ``main`` where it is not known."""
     return run.commits.get(Reference("model", model, "main").key, "main")
 
 
@@ -94,7 +94,7 @@ def _references(recipe: Recipe) -> Iterator[Reference]:
         if source.dataset:
             found.append(Reference("dataset", source.dataset, source.revision or "main"))
     named = [recipe.task.name] if recipe.task else []
-    for model in (recipe.task.teacher, recipe.task.start_from) if recipe.task else ():
+    for model in (recipe.task.teacher if recipe.task else None, recipe.student.start_from):
         if model and not Path(model).exists():
             found.append(Reference("model", model, "main"))
     for task in [*load_tasks([*recipe.evaluation.tasks, *recipe.evaluation.probed_tasks]), *map(load_task, named)]:

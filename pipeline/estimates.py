@@ -9,6 +9,7 @@ this run directory.
 import dataclasses
 import math
 import time
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -23,11 +24,13 @@ from distilrubert.distill.distillation_settings import DistillationSettings, Mas
 from distilrubert.distill.losses.objective import positive_weights, predicting
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.heads import layers_of
+from distilrubert.pipeline.commits import commit_of
 from distilrubert.pipeline.engine import StageState
 from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
+from distilrubert.pipeline.starting_student import starting_config
 from distilrubert.pipeline.student_vocabulary import teacher_config
 
 FP32_BYTES = 4
@@ -219,12 +222,17 @@ def _teacher_config(run: Run) -> PretrainedConfig | None:
     teacher = run.recipe.teacher
     if teacher.model is None:
         return teacher_config(run)
-    is_folder = (run.folder / teacher.model).is_dir()
-    if is_folder or isinstance(try_to_load_from_cache(teacher.model, "config.json", revision=teacher.revision), str):
-        return teacher_config(run)
-    return None
+    return teacher_config(run) if _is_here(teacher.model, teacher.revision) else None
+
+
+def _is_here(model: str, revision: str) -> bool:
+    """Whether the configuration of a model is on this machine."""
+    return Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str)
 
 
 def _student_config(run: Run) -> PretrainedConfig | None:
+    start = run.recipe.student.start_from
+    if start:
+        return starting_config(run) if _is_here(start, commit_of(run, start)) else None
     teacher = _teacher_config(run)
     return student_config(run.recipe.student, teacher) if teacher else None

@@ -118,7 +118,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_what_is_distilled(self) -> Self:
-        if "student" not in self.model_fields_set and not (self.task and self.task.start_from):
+        if "student" not in self.model_fields_set:
             raise ValueError("student is missing")
         if self.corpus.sources:
             return self
@@ -139,7 +139,19 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _starts_from_a_student_of_its_teacher(self) -> Self:
+        if self.student.start_from and self.teacher.pretrain:
+            raise ValueError(
+                "student.start_from: a teacher that is trained here has a new vocabulary; name the one that the "
+                "student had, as teacher.model"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _losses_of_the_vocabulary(self) -> Self:
+        # Which vocabulary a finished student has, its files say.
+        if self.student.start_from:
+            return self
         own = self.student.own_vocabulary()
         if own and own.trim and self.teacher.pretrain:
             raise ValueError(

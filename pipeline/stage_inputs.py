@@ -49,7 +49,13 @@ def of_corpus(run: Run) -> Mapping[str, Any]:
     """What decides the tokenised corpus."""
     form = recorded(run.recipe.corpus, exclude=("sources", "processes"))
     corpus = {"form": form, **_sources(run)}
-    return {"corpus": corpus, "seed": run.recipe.seed, **_named_teacher(run), **_sentences(run)}
+    return {
+        "corpus": corpus,
+        "seed": run.recipe.seed,
+        **_named_teacher(run),
+        **_starting_tokenizer(run),
+        **_sentences(run),
+    }
 
 
 def of_teacher(run: Run) -> Mapping[str, Any]:
@@ -63,7 +69,8 @@ def of_student(run: Run) -> Mapping[str, Any]:
     """What decides the student."""
     return {
         "seed": run.recipe.seed,
-        "student": recorded(run.recipe.student),
+        "student": recorded(run.recipe.student, exclude=("start_from",)),
+        **({"start": _model(run, start)} if (start := run.recipe.student.start_from) else {}),
         "distillation": _training(run.recipe.distillation),
         **_named_teacher(run),
         **_sentences(run),
@@ -77,13 +84,17 @@ def of_task_teacher(run: Run) -> Mapping[str, Any]:
 
 def of_task_start(run: Run) -> Mapping[str, Any]:
     """What decides the student that is made from layers of the teacher."""
-    return {"seed": run.recipe.seed, "student": recorded(run.recipe.student), **_named_teacher(run)}
+    return {
+        "seed": run.recipe.seed,
+        "student": recorded(run.recipe.student, exclude=("start_from",)),
+        **_named_teacher(run),
+    }
 
 
 def of_task_alone(run: Run) -> Mapping[str, Any]:
     """What decides the student that is fine-tuned without a teacher."""
     settings = _task_settings(run)
-    return {**_of_task(run), "finetuning": recorded(settings.finetuning), "start": _model(run, settings.start_from)}
+    return {**_of_task(run), "finetuning": recorded(settings.finetuning), "start": _task_start(run)}
 
 
 def of_task_student(run: Run) -> Mapping[str, Any]:
@@ -94,7 +105,7 @@ def of_task_student(run: Run) -> Mapping[str, Any]:
         "distillation": recorded(settings.distillation, exclude=BookkeepingSettings.model_fields),
         "labels": settings.finetuning.train_limit,
         "unlabelled": [content_of(Path(file)) for file in settings.unlabelled],
-        "start": _model(run, settings.start_from),
+        "start": _task_start(run),
         "teacher": _model(run, settings.teacher),
     }
 
@@ -193,8 +204,23 @@ def _of_task(run: Run) -> dict[str, Any]:
     return {"task": _task(pinned_task(run)), "seed": run.recipe.seed, "freeze_embeddings": frozen}
 
 
+def _task_start(run: Run) -> Any:
+    """What the student of a task starts from, where no stage makes that."""
+    return None if run.recipe.corpus.sources else _model(run, run.recipe.student.start_from)
+
+
+def _starting_tokenizer(run: Run) -> dict[str, Any]:
+    """The tokenizer of a student that starts from another: the corpus may be tokenised with it, too."""
+    start = run.recipe.student.start_from
+    if start is None:
+        return {}
+    if not (folder := Path(start)).is_dir():
+        return {"start": _model(run, start)}
+    return {"start": {"files": [content_of(path) for path in sorted(folder.glob("tokenizer*.json"))]}}
+
+
 def _model(run: Run, name: str | None) -> Any:
-    """A model that the section of a task names, as :func:`_named_teacher` has it."""
+    """A model that a recipe names without a revision, as :func:`_named_teacher` has it."""
     if name is None or not Path(name).is_dir():
         return None if name is None else {"model": name, "revision": commit_of(run, name)}
     return {"files": model_contents(Path(name))}

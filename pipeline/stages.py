@@ -34,12 +34,13 @@ from distilrubert.pipeline.engine import Stage
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules, teacher_folder
+from distilrubert.pipeline.starting_student import describe_start, starting_student
 from distilrubert.pipeline.student_vocabulary import (
     corpus_tokenizers,
     fitted,
-    has_own_vocabulary,
     held_out,
     make_student_vocabulary,
+    own_vocabulary,
 )
 from distilrubert.pipeline.task_stages import (
     distil_on_task,
@@ -61,12 +62,12 @@ def stages_of(run: Run) -> list[Stage]:
         "teacher": run.recipe.teacher.pretrain is not None,
         "corpus": is_general,
         "student": is_general,
-        "student-vocabulary": has_own_vocabulary(run),
+        "student-vocabulary": run.recipe.student.own_vocabulary() is not None,
         "conversion": task is None,
         "quality": task is None,
         "suite": task is None and run.recipe.evaluation.suite is not None,
         "task-teacher": task is not None and task.teacher is None,
-        "task-start": task is not None and task.start_from is None and not is_general,
+        "task-start": task is not None and run.recipe.student.start_from is None and not is_general,
         "task-alone": task is not None,
         "task-student": task is not None,
         "task-files": task is not None,
@@ -136,15 +137,20 @@ def _distill(run: Run, folder: Path) -> None:
     teacher, tokenizer = fitted(run, teacher_of(run))
     corpus = load_corpus(run.corpus)
     settings, seed, name = run.recipe.distillation, run.recipe.seed, run.recipe.name
-    pruning, importance = run.recipe.student.pruning(), None
-    if pruning:
-        importance = importance_on(teacher, corpus, pruning.sequences, settings.masking, seed, folder)
-    student = build_student(teacher, run.recipe.student, seed, tokenizer, corpus.token_counts, importance)
+    shape, importance = run.recipe.student, None
+    if shape.start_from:
+        student, start = starting_student(run, teacher.model.config), describe_start(run)
+    else:
+        if pruning := shape.pruning():
+            importance = importance_on(teacher, corpus, pruning.sequences, settings.masking, seed, folder)
+        student = build_student(teacher, shape, seed, tokenizer, corpus.token_counts, importance)
+        start = shape.describe_initialisation(teacher.model.config)
     sentences = sentence_modules(run) or SentenceModules()
     report = distill(teacher, student, corpus, settings, folder, seed, name, sentences.pooling)
     if run.launch.leads:
-        start = run.recipe.student.describe_initialisation(teacher.model.config)
         report.details["initialisation"] = start | ({"pruned_on_texts": importance.texts} if importance else {})
+        # What the card of a later phase tells of this one.
+        report.details.update(name=name, max_length=run.recipe.corpus.max_length)
         report.save(folder / "reports" / "training.json")
         save_student(student, folder / "student")
 
@@ -185,7 +191,7 @@ def _measure_quality(run: Run, folder: Path) -> None:
         QualitySettings(intrinsic=evaluation.intrinsic, finetuning=evaluation.finetuning, seeds=evaluation.seeds),
         sequences["teacher"],
         run.scores,
-        own_held_out={"student": sequences["student"]} if has_own_vocabulary(run) else None,
+        own_held_out={"student": sequences["student"]} if own_vocabulary(run) else None,
         exporters={"student": exporters_of(evaluation.exported.cases, run.recipe.conversion)},
         processes=evaluation.processes,
         probed=probed,

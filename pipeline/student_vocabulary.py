@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
@@ -15,6 +15,7 @@ from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
+    could_be_trimmed_to,
     count_needed,
     ids_in,
     trim_teacher,
@@ -23,18 +24,47 @@ from distilrubert.modeling.trimming import (
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
+from distilrubert.pipeline.starting_student import starting_tokenizer
 from distilrubert.pipeline.vocabulary_report import measure_vocabularies, texts_of_part
 
 
-def has_own_vocabulary(run: Run) -> bool:
-    """Whether a vocabulary is made for the student."""
-    return run.recipe.student.own_vocabulary() is not None
+class OwnVocabulary(NamedTuple):
+    """A vocabulary of the student that is not its teacher's.
+
+    Attributes:
+        tokenizer: the student's tokenizer.
+        is_trimmed: whether it is a part of the teacher's.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    is_trimmed: bool
 
 
-def is_trimmed(run: Run) -> bool:
-    """Whether that vocabulary is a part of the teacher's."""
-    own = run.recipe.student.own_vocabulary()
-    return own is not None and own.trim is not None
+def own_vocabulary(run: Run, teacher: PreTrainedTokenizerFast | None = None) -> OwnVocabulary | None:
+    """The student's vocabulary, where it is not its teacher's: that of its stage, or of the student it starts from.
+
+    Args:
+        run: the run.
+        teacher: the teacher's tokenizer, if it is at hand.
+
+    Raises:
+        UserError: if a student that the recipe starts from has its teacher's tokens and splits text in another way.
+    """
+    if start := run.recipe.student.start_from:
+        own, its = starting_tokenizer(run), teacher or teacher_tokenizer(run)
+        is_part = could_be_trimmed_to(its, own)
+        if own.get_vocab() != its.get_vocab():
+            return OwnVocabulary(own, is_part)
+        if not is_part:
+            raise UserError(
+                f"student.start_from: the tokenizer of {start} has the teacher's tokens, but splits text in another way"
+            )
+        return None
+    made = run.recipe.student.own_vocabulary()
+    if made is None:
+        return None
+    own = AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
+    return OwnVocabulary(own, made.trim is not None)
 
 
 def teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
@@ -48,10 +78,11 @@ def teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
 
 def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast | None]:
     """What the corpus is tokenised with: the tokenizer that both models share, or the teacher's and the student's."""
-    if not has_own_vocabulary(run):
-        return teacher_tokenizer(run), None
-    own = AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
-    return (own, None) if is_trimmed(run) else (teacher_tokenizer(run), own)
+    its = teacher_tokenizer(run)
+    own = own_vocabulary(run, its)
+    if own is None:
+        return its, None
+    return (own.tokenizer, None) if own.is_trimmed else (its, own.tokenizer)
 
 
 def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast | None]:
@@ -60,11 +91,11 @@ def fitted(run: Run, teacher: Teacher) -> tuple[Teacher, PreTrainedTokenizerFast
     Some teachers have more rows than tokens, for example up to a multiple of 64. A student of the same vocabulary does
     not get these rows: they could only be predicted by mistake.
     """
-    if not has_own_vocabulary(run):
+    own = own_vocabulary(run, teacher.tokenizer)
+    if own is None:
         is_padded = teacher.model.config.vocab_size > len(teacher.tokenizer)
         return (trim_teacher(teacher, teacher.tokenizer) if is_padded else teacher), None
-    own = AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
-    return (trim_teacher(teacher, own), None) if is_trimmed(run) else (teacher, own)
+    return (trim_teacher(teacher, own.tokenizer), None) if own.is_trimmed else (teacher, own.tokenizer)
 
 
 def held_out(run: Run) -> dict[str, Sequence[Any]]:
@@ -72,11 +103,11 @@ def held_out(run: Run) -> dict[str, Sequence[Any]]:
     corpus = load_corpus(run.corpus)
     if corpus.pairs:
         return {"teacher": corpus.validation, "student": corpus.pairs.validation.student}
-    if not is_trimmed(run):
+    whole = teacher_tokenizer(run)
+    own = own_vocabulary(run, whole)
+    if own is None:
         return {"teacher": corpus.validation, "student": corpus.validation}
-    rows_V = ids_in(
-        teacher_tokenizer(run), AutoTokenizer.from_pretrained(run.student_vocabulary, trust_remote_code=False)
-    )
+    rows_V = ids_in(whole, own.tokenizer)
     sequences = list(corpus.validation)
     return {"teacher": [rows_V[np.asarray(ids)] for ids in sequences], "student": sequences}
 

@@ -13,9 +13,10 @@ from distilrubert.modeling.checkpoints import read_model_config
 from distilrubert.pipeline.commits import pinned_task
 from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.starting_student import starting_config
 from distilrubert.pipeline.student_vocabulary import teacher_config
 from distilrubert.pipeline.task_settings import UpdateSettings
-from distilrubert.pipeline.task_stages import load_task_rows, start_folder, task_teacher_folder
+from distilrubert.pipeline.task_stages import load_task_rows, task_teacher_folder
 
 TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-student", "task-files"})
 
@@ -57,13 +58,14 @@ def check_task(run: Run, *, load: bool) -> None:
     task, settings = pinned_task(run), recipe.task
     if task.task_kind.read_text is None:
         raise UserError(f"task.name: {task.name} is {task.kind}, of which no student can be distilled")
-    is_here = {name: Path(name).is_dir() for name in (settings.teacher, settings.start_from) if name}
+    start = recipe.student.start_from
+    is_here = {name: Path(name).is_dir() for name in (settings.teacher, start) if name}
     if settings.teacher and (load or is_here[settings.teacher]):
         check_teacher(task_teacher_folder(run), settings.teacher, task)
-    if settings.start_from:
-        if not load and not is_here[settings.start_from]:
+    if start:
+        if not load and not is_here[start]:
             return
-        student = read_model_config(start_folder(run), settings.start_from)
+        student = starting_config(run)
     elif recipe.teacher.model and not load and not Path(recipe.teacher.model).is_dir():
         return
     else:

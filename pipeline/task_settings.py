@@ -29,8 +29,8 @@ class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, Update
 class TaskSettings(Section):
     """A student for a task: a teacher that was fine-tuned on it teaches the student, also on text without labels.
 
-    Without a corpus the student starts from layers of the recipe's teacher, else from the general student that the
-    other sections make first.
+    Without a corpus the student starts from layers of the recipe's teacher or from `student.start_from`, else from the
+    general student that the other sections make first.
     """
 
     name: NameOrPath = Field(description="The task: the name of a shipped one, or the path of a YAML file.")
@@ -38,9 +38,6 @@ class TaskSettings(Section):
         None,
         description="Hub id or folder of a model that was fine-tuned on the task, with its labels in their order; "
         "null: the recipe's teacher is fine-tuned first, on the same labels as the student.",
-    )
-    start_from: NameOrPath | None = Field(
-        None, description="Hub id or folder of a checkpoint that the student starts from, in place of all that."
     )
     unlabelled: list[RecipePath] = Field(
         [],

@@ -33,6 +33,7 @@ from distilrubert.pipeline.commits import commit_of, pinned_task
 from distilrubert.pipeline.finetune_command import baseline_rows, write_task_model
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import teacher_folder
+from distilrubert.pipeline.starting_student import starting_folder
 from distilrubert.pipeline.student_vocabulary import fitted
 from distilrubert.pipeline.task_settings import TaskSettings
 
@@ -45,10 +46,9 @@ def task_teacher_folder(run: Run) -> Path:
 
 def start_folder(run: Run) -> Path:
     """What the student starts from."""
-    named = _settings(run).start_from
-    if named:
-        return checkpoint_folder(named, commit_of(run, named))
-    return run.student if run.recipe.corpus.sources else run.task_start
+    if run.recipe.corpus.sources:
+        return run.student
+    return starting_folder(run) if run.recipe.student.start_from else run.task_start
 
 
 def finetune_teacher(run: Run, folder: Path) -> None:

@@ -186,7 +186,25 @@ def predicting(weights: Iterable[str]) -> list[str]:
     return [name for name in weights if "head" in _term_class(name).needs]
 
 
-def check_heads(weights: Iterable[str], *has_head: bool) -> None:
+def check_vocabularies(weights: Iterable[str], kind: Vocabularies) -> None:
+    """Refuse losses that cannot compare a student of one vocabulary with its teacher, or of two.
+
+    Raises:
+        UserError: naming the losses.
+    """
+    if strange := [name for name in weights if kind not in LOSSES[name].vocabularies]:
+        why = (
+            "token by token, but the student has a vocabulary of its own"
+            if kind == "two"
+            else "two vocabularies, but the student has its teacher's"
+        )
+        raise UserError(
+            f"distillation.weights: {', '.join(strange)} {'compares' if len(strange) == 1 else 'compare'} {why}; for "
+            f"that there are {', '.join(losses_for(kind))}"
+        )
+
+
+def check_heads(weights: Iterable[str], *has_head: bool, whose: str = "the teacher") -> None:
     """Refuse losses over predictions where a model, of which it is said whether it has one, has no head.
 
     Raises:
@@ -196,7 +214,7 @@ def check_heads(weights: Iterable[str], *has_head: bool) -> None:
         verb = "compares" if len(found) == 1 else "compare"
         others = [name for name, loss in LOSSES.items() if loss.vocabularies and name not in predicting([name])]
         raise UserError(
-            f"distillation.weights: {', '.join(found)} {verb} predictions, but the teacher is an encoder without "
+            f"distillation.weights: {', '.join(found)} {verb} predictions, but {whose} is an encoder without "
             f"a masked-language head; for that there are {', '.join(others)}"
         )
 
@@ -220,15 +238,9 @@ def _term_class(name: str) -> type[Term]:
 
 def _check(weights: Mapping[str, float], setup: Setup) -> None:
     section = setup.settings.section
-    kind: Vocabularies = "two" if setup.tokenizers else "one"
     is_task = not isinstance(setup.settings, ObjectiveSettings)
-    if not is_task and (strange := ", ".join(name for name in weights if kind not in LOSSES[name].vocabularies)):
-        why = (
-            "compare token by token, but the student has a vocabulary of its own"
-            if setup.tokenizers
-            else "compare two vocabularies, but the student has its teacher's"
-        )
-        raise UserError(f"distillation.weights: {strange} {why}; for that there are {', '.join(losses_for(kind))}")
+    if not is_task:
+        check_vocabularies(weights, "two" if setup.tokenizers else "one")
     if setup.teacher is None:
         if any(LOSSES[name].needs_teacher for name in weights):
             without = "logits and labels work" if is_task else "mlm works"

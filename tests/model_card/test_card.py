@@ -352,6 +352,36 @@ def test_a_pruned_student_says_on_what(run: CardInput) -> None:
     ) in card
 
 
+def test_a_student_in_its_second_phase_tells_of_both(run: CardInput) -> None:
+    assert run.training is not None
+    before = {
+        "name": "me/first",
+        "max_length": 128,
+        "steps": 12_000,
+        "tokens": 135_445_755,
+        "losses": {"kl": 5.0, "mlm": 2.0},
+        "initialisation": {"layers": [0, 5], "teacher_layers": 12},
+    }
+    commit = "c" * 40
+    start = {"start_from": {"name": "me/first", "id": "me/first", "commit": commit}, "phases": [before]}
+    details = run.training.details | {"initialisation": start, "max_length": 512}
+    card = render_card(dataclasses.replace(run, training=dataclasses.replace(run.training, details=details)))
+    assert f"starts from the finished student `me/first` (commit `{commit}`) and learns" in card
+    values = run.training.rows[0].values
+    rows = [
+        "| 1 | layers 1 and 6 of the teacher's 12 (the first layer is 1) | kl 5, mlm 2 | 128 | "
+        "12,000 | 135.4 million |",
+        f"| 2 | the finished student `me/first` (commit `{commit}`) | kl 5, mlm 2, cosine 1 | 512 | "
+        f"{values['steps']:,} | {values['tokens'] / 1e6:.1f} million |",
+    ]
+    assert "\n".join(rows) in card
+    # Of a start that has no reports nothing more is known.
+    alone = run.training.details | {"initialisation": {"start_from": {"name": "x"}, "phases": []}}
+    card = render_card(dataclasses.replace(run, training=dataclasses.replace(run.training, details=alone)))
+    assert "starts from the finished student `x` and learns" in card
+    assert "| Phase |" not in card
+
+
 def test_values_cannot_break_the_card(run: CardInput) -> None:
     odd = with_settings(
         run,

@@ -244,6 +244,10 @@ def test_a_malformed_override_is_refused(write, override, said):
         ("- a\n- b\n", "a recipe is a mapping of keys to values, found a list"),
         ("", "a recipe is a mapping of keys to values, found nothing"),
         (MINIMAL.replace("student: {layers: 2}", ""), "student is missing"),
+        (
+            MINIMAL.replace("{layers: 2}", "{layers: 2, start_from: a/b, prune: {}}"),
+            "student: start_from: shape, vocabulary and weights are those of a/b; leave out layers, prune",
+        ),
         (WITHOUT_CORPUS, "corpus is missing"),
         (f"{WITHOUT_CORPUS}corpus: {{}}\n", "corpus.sources is missing"),
     ],
@@ -258,7 +262,7 @@ def test_a_recipe_of_a_task_needs_no_corpus(write):
     assert recipe.corpus.sources == []
     assert recipe.task.distillation.weights.logits == 1.0
     # Nor a shape, if it starts from a checkpoint.
-    assert load_recipe(write(text.replace("student: {layers: 2}", "")), ["task.start_from=a/b"]).student.layers is None
+    assert load_recipe(write(text), ["student={start_from: a/b}"]).student.layers is None
     assert "student is missing" in message_of(write(text.replace("student: {layers: 2}", "")))
 
 

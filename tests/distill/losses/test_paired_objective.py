@@ -192,7 +192,7 @@ def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, s
     [
         (
             {"kl": 1.0, "mlm": 1.0},
-            r"distillation\.weights: kl compare token by token.*first_piece, match, reduce_map, reduce",
+            r"distillation\.weights: kl compares token by token.*first_piece, match, reduce_map, reduce",
         ),
         ({"mlm": 0.0}, r"distillation\.weights: all are 0"),
     ],
