@@ -21,7 +21,9 @@ from distilrubert.modeling.teacher import Teacher, save_teacher
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stages import stages_of
 from distilrubert.pipeline.starting_student import starting_student
+from distilrubert.pipeline.task_stages import start_folder
 
 from ..hub.conftest import local_hub  # noqa: F401
 
@@ -258,3 +260,15 @@ def test_a_run_does_not_start_from_its_own_result(first, start, tiny_teacher_fol
     capsys.readouterr()
     assert distil(recipe) == 2
     assert "is what this run makes; give the second phase a run directory of its own" in capsys.readouterr().err
+
+
+def test_a_student_of_a_task_starts_from_what_is_named_or_from_what_is_made_of_it(
+    start, tmp_path, tiny_teacher_folder, sentences
+):
+    path = write(tmp_path / "task", tiny_teacher_folder, sentences, student={"start_from": start})
+    general = Run(load_recipe(path, ["task.name=rusentiment"]), tmp_path / "general")
+    alone = Run(load_recipe(path, ["task.name=rusentiment", "corpus.sources=[]"]), tmp_path / "alone")
+    assert (start_folder(general), start_folder(alone)) == (general.student, Path(start))
+    names = [[stage.name for stage in stages_of(run)] for run in (general, alone)]
+    assert ["student" in each for each in names] == [True, False]
+    assert not any("task-start" in each for each in names)
