@@ -7,7 +7,8 @@ machine after a hyphen, ``inference-amx.rows``, and the same views. A test keeps
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from distilrubert.common.derived import derive
+from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
@@ -42,6 +44,7 @@ SENTENCE_COLUMNS = {
     "updates": ("updates", "{:,}"),
     "minutes": ("training_minutes", "{:.0f}"),
 }
+TASK_FILES = ("onnx-int8", "openvino-int8")
 GAINS = ("latency, ms", "×", "samples/s", "×")
 EXPORTED = {
     "onnx-fp32": "ONNX fp32", "onnx-int8": "int8", "openvino-fp32": "OpenVINO fp32", "openvino-int8": "int8",
@@ -355,6 +358,51 @@ def cached_vectors_rows(report: Measurements) -> str:
     return table(["case", "updates/s", "×"], rows)
 
 
+def task_students_rows(report: Measurements) -> str:
+    """Scores of students of tasks beside those of what each is compared with."""
+    rows, cases = [], {row.case for row in report.rows}
+    for student, found in report.details["students"].items():
+        task, _, layers = student.partition("-")
+        metric = found["metric"]
+
+        def score(case: str, task: str = task, metric: str = metric) -> float:
+            return 100 * statistics.fmean(report[case].values["tasks"][task][metric]["values"])
+
+        majority, teacher, alone, distilled, *files = (
+            score(case)
+            for case in (
+                f"{task}-majority",
+                f"{task}-teacher",
+                f"{student}-alone",
+                f"{student}-distilled",
+                *(f"{student}-{file}" for file in TASK_FILES),
+            )
+        )
+        # Only texts have one.
+        bag = f"{score(f'{task}-bag-of-words'):.1f}" if f"{task}-bag-of-words" in cases else ""
+        mark = " \\*" if found["comparison"]["p_value"] < SIGNIFICANCE else ""
+        ahead = f"{100 * found['comparison']['difference']:+.1f}{mark}"
+        kept = f"{(distilled - majority) / (teacher - majority):.0%}"
+        compared = (f"{cell:.1f}" for cell in (teacher, alone, distilled))
+        rows.append([f"{task}, {layers} layers", f"{majority:.1f}", bag, *compared, ahead, kept])
+        rows[-1] += [f"{cell:.1f}" for cell in files]
+    headings = ["student", "majority class", "bag of words", "teacher", "alone", "distilled", "ahead by"]
+    seeds = {len(found["calibration"]) for found in report.details["students"].values()}
+    told = (
+        f"Points of each task's main metric on the test part, {_span(seeds)} of each student. \\* is a significant "
+        "difference (paired bootstrap over the test rows)."
+    )
+    titles = ["lead kept", *(FORMATS[file].title for file in TASK_FILES)]
+    return f"{table([*headings, *titles], rows)}\n{told}\n"
+
+
+def _span(seeds: Collection[int]) -> str:
+    """How many seeds, also where models differ in it."""
+    if max(seeds) == 1:
+        return "one seed"
+    return f"{max(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+
+
 def token_types_rows(report: Measurements) -> str:
     """What a BERT reads of pairs with its token types and without them."""
     rows = [
@@ -415,6 +463,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("sentences", "scores"): sentence_scores,
     ("sentence_speed", "rows"): sentence_speed_rows,
     ("cached_vectors", "rows"): cached_vectors_rows,
+    ("task_students", "rows"): task_students_rows,
     ("token_types", "rows"): token_types_rows,
     ("families", "rows"): families_rows,
 }
