@@ -44,6 +44,7 @@ SIZES = {"6": "[1, 3, 5, 7, 9, 11]", "3": "[3, 7, 11]"}
 STUDENTS = [f"{task}-{size}" for task in TASKS for size in SIZES]
 # What is not needed for scores. An int8 file is measured here, whatever its decisions are.
 OVERRIDES = ("conversion.onnx=[fp32, int8]", "conversion.openvino=[int8]", "task.equal_decisions=0.01")
+REPORTS = "reports"
 LEFT_OUT = {"speed", "card", "preflight"}
 
 logger = logging.getLogger("distilrubert.benchmarks")
@@ -58,7 +59,7 @@ def main() -> int:
         for seed in options.seeds:
             for student in options.only or STUDENTS:
                 _bring_up_to_date(student, seed, options)
-                _collect(options).save(options.output)
+                collect(options.run_dir / REPORTS, options.overrides).save(options.output)
     except UserError as error:
         print(f"task_students.py: {error}", file=sys.stderr)
         return USER_ERROR
@@ -70,7 +71,6 @@ def main() -> int:
 
 
 def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> None:
-    report = _report_path(student, seed, options)
     task, _, size = student.partition("-")
     sizes = [f"student.layers={size}", f"student.initialise_from={SIZES[size]}", f"seed={seed}"]
     recipe = load_recipe(ROOT / "recipes" / "tasks" / f"{task}.yaml", [*sizes, *OVERRIDES, *options.overrides])
@@ -81,23 +81,18 @@ def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> N
     bring_up_to_date(run, stages, only={stage.name for stage in stages} - LEFT_OUT)
     found = Measurements.load(run.reports / "finetuning.json")
     found.details |= {"revision": revision(), "metric": pinned_task(run).main_metric}
-    found.save(report)
+    found.save(options.run_dir / REPORTS / f"{student}-seed-{seed}.json")
 
 
-def _report_path(student: str, seed: int, options: argparse.Namespace) -> Path:
-    path: Path = options.run_dir / "reports" / f"{student}-seed-{seed}.json"
-    return path
-
-
-def _collect(options: argparse.Namespace) -> Measurements:
+def collect(folder: Path, overrides: Sequence[str] = ()) -> Measurements:
     """The reports of all finished runs in one."""
     reports: dict[str, list[Measurements]] = {}
     for student in STUDENTS:
-        paths = sorted((options.run_dir / "reports").glob(f"{student}-seed-*.json"))
+        paths = sorted(folder.glob(f"{student}-seed-*.json"))
         if paths:
             reports[student] = [Measurements.load(path) for path in paths]
     rows: dict[str, Row] = {}
-    details: dict[str, Any] = {"overrides": [*OVERRIDES, *options.overrides], "students": {}}
+    details: dict[str, Any] = {"overrides": [*OVERRIDES, *overrides], "students": {}}
     for student, found in reports.items():
         rows |= {row.case: row for row in _rows(student, found)}
         details["students"][student] = _details(student, found, rows)
