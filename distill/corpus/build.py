@@ -270,7 +270,7 @@ class _PartBuilder:
 
     def _finish(self, batch: _Batch) -> None:
         """Take the tokens of a batch; after the last of a shard, complete the shard."""
-        self._done.append((batch, self._pool.result(batch.tokens)))
+        self._done.append((batch, batch.tokens.result()))
         if batch.is_last:
             done, self._done = self._done, []
             with atomic_folder(batch.shard.folder) as folder:
