@@ -22,6 +22,10 @@ from distilrubert.model_card.scores import TASK_TYPES, task_scores
 METRIC_TYPES = {
     "f1_weighted": "f1",
     "f1_macro": "f1",
+    "f1_micro": "f1",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "r2": "r_squared",
     "span_f1": "f1",
     "answer_f1": "f1",
     "matthews": "matthews_correlation",

@@ -40,6 +40,7 @@ def write_pictures(run: CardInput, folder: Path) -> None:
         "quality.png": draw_quality(run.quality),
         "confusion.png": draw_confusion(run.finetuning),
         "reliability.png": draw_reliability(run.finetuning),
+        "scores.png": draw_scores(run.finetuning),
     }
     for name, picture in drawn.items():
         if picture is None:
@@ -146,6 +147,24 @@ def draw_reliability(report: Measurements | None) -> Figure | None:
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
     axes.set_xlabel("Probability that the model gives its decision")
     axes.set_ylabel("Share of these decisions that are right")
+    return picture
+
+
+def draw_scores(report: Measurements | None) -> Figure | None:
+    """The mean true score over the mean score of the model; a point for each bin, as large as it has rows."""
+    bins = report.details.get("score_bins") if report else None
+    if not bins:
+        return None
+    picture, (axes,) = canvas(4.2)
+    found, expected = ([each[side] for each in bins] for side in ("prediction", "reference"))
+    ends = [min(*found, *expected), max(*found, *expected)]
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--")
+    sizes = [20 + 280 * each["rows"] / max(one["rows"] for one in bins) for each in bins]
+    deviations = [each["reference_std"] for each in bins]
+    axes.errorbar(found, expected, yerr=deviations, linestyle="none", ecolor=GREY, elinewidth=1, capsize=3)
+    axes.scatter(found, expected, s=sizes, color=BLUE, edgecolor="white", zorder=3)
+    axes.set_xlabel("Score that the model gives")
+    axes.set_ylabel("Mean true score, and its standard deviation")
     return picture
 
 

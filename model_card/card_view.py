@@ -36,6 +36,7 @@ PICTURES = {
     "training.png": "Losses over the tokens of the distillation",
     "confusion.png": "Confusion matrix of the test part: rows are the true classes",
     "reliability.png": "How often decisions are right, over the probability that the model gives them",
+    "scores.png": "Mean true score of the test rows, over the score that the model gives them",
     "quality.png": "Scores of teacher and student on each task, with error bars",
 }
 
@@ -113,9 +114,18 @@ def _quality_view(quality: Measurements) -> dict[str, Any]:
 def _task_view(report: Measurements) -> dict[str, Any]:
     kind = report.details["task"]["kind"]
     tag = TASK_TYPES.get(kind, "text-classification")
-    what, suffix, options = _TASKS[tag]
+    what, suffix, options = _TASKS.get(kind, _TASKS[tag])
+    is_of_pairs, gives_score = "pair" in kind, kind.endswith("regression")
     return {
-        "task": {"what": what, "pipeline": tag, "suffix": suffix, "options": options, "is_of_pairs": "pair" in kind},
+        "task": {
+            "what": f"{what} of pairs of texts" if is_of_pairs and gives_score else what,
+            "pipeline": tag,
+            "suffix": suffix,
+            "options": options,
+            "is_of_pairs": is_of_pairs,
+            "is_of_several": kind == "multi-label-classification",
+            "gives_score": gives_score,
+        },
         "task_table": task_table(report).markdown,
         "class_table": class_table(report).markdown,
         "task_has_teacher": any(row.case == "teacher" for row in report.rows),
@@ -206,11 +216,19 @@ FILTERS = {
     "language": language_name,
     "machine": _machine,
 }
-# By the Hub's name of a task: what a model is, the end of the names of its classes, and options of its pipeline.
+# By the Hub's name of a task, or by our kind: what a model is, the end of the names of its classes, and options of its
+# pipeline.
 _TASKS = {
     "text-classification": ("a classifier of texts", "SequenceClassification", ", truncation=True"),
     "token-classification": ("a tagger of words", "TokenClassification", ', aggregation_strategy="first"'),
     "question-answering": ("a reader that answers questions", "QuestionAnswering", ""),
+    "multi-label-classification": (
+        "a classifier of texts that can have several classes",
+        "SequenceClassification",
+        ", truncation=True, top_k=None",
+    ),
+    "sentence-regression": ("a model for scores of texts", "SequenceClassification", ", truncation=True"),
+    "sentence-pair-regression": ("a model for scores", "SequenceClassification", ", truncation=True"),
 }
 # What else computes than PyTorch, by runtime.
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}

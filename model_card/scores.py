@@ -12,6 +12,10 @@ METRIC_TITLES = {
     "f1": "F1",
     "f1_weighted": "weighted F1",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "r2": "coefficient of determination",
     "matthews": "Matthews correlation",
     "span_f1": "span F1",
     "exact_match": "exact match",
@@ -22,6 +26,9 @@ METRIC_TITLES = {
 TASK_TYPES = {
     "sentence-classification": "text-classification",
     "sentence-pair-classification": "text-classification",
+    "multi-label-classification": "text-classification",
+    "sentence-regression": "text-classification",
+    "sentence-pair-regression": "text-classification",
     "token-classification": "token-classification",
     "question-answering": "question-answering",
 }

@@ -160,15 +160,32 @@ def agreement_cells(row: Row) -> list[str]:
 
 
 def class_table(report: Measurements) -> Table:
-    """Precision, recall and F1 of each class on the test part."""
-    matrix, rows = report.details.get("confusion") or [], []
-    for index, name in enumerate(report.details["task"]["classes"] if matrix else ()):
-        expected, found = sum(matrix[index]), sum(row[index] for row in matrix)
-        right = matrix[index][index]
+    """Precision, recall and F1 of each class, or of each type of span, on the test part."""
+    rows = []
+    for counts in _class_counts(report):
+        expected, found, right = counts["expected"], counts["found"], counts["correct"]
         shares = [right / found if found else 0.0, right / expected if expected else 0.0]
         f1 = 2 * right / (expected + found) if expected + found else 0.0
-        rows.append([f"`{name}`", *(f"{share:.3f}" for share in (*shares, f1)), str(expected)])
-    return Table(["Class", "Precision", "Recall", "F1", "Rows"], rows)
+        rows.append([f"`{counts['class']}`", *(f"{share:.3f}" for share in (*shares, f1)), str(expected)])
+    is_of_spans = report.details["task"]["kind"] == "token-classification"
+    return Table(["Class", "Precision", "Recall", "F1", "Spans" if is_of_spans else "Rows"], rows)
+
+
+def _class_counts(report: Measurements) -> Sequence[Mapping[str, Any]]:
+    """What each class has; earlier reports have the confusion matrix alone."""
+    found: Sequence[Mapping[str, Any]] | None = report.details.get("class_counts")
+    matrix = report.details.get("confusion")
+    if found is not None or not matrix:
+        return found or []
+    return [
+        {
+            "class": name,
+            "expected": sum(matrix[index]),
+            "found": sum(row[index] for row in matrix),
+            "correct": matrix[index][index],
+        }
+        for index, name in enumerate(report.details["task"]["classes"])
+    ]
 
 
 def parity_table(parity: Measurements) -> Table:

@@ -20,7 +20,7 @@ from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.baselines import BASELINES
 from distilrubert.evaluation.tasks.calibration import calibrate
 from distilrubert.evaluation.tasks.file_agreement import BOUNDS, FileComparison
-from distilrubert.evaluation.tasks.row_results import confusion
+from distilrubert.evaluation.tasks.row_results import class_counts, confusion, score_bins
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 from distilrubert.evaluation.tasks.task_loss import model_inputs
@@ -90,7 +90,7 @@ def write_task_model(
     """Write a fine-tuned model into an empty folder, and compare each of its files with it.
 
     Args:
-        model: it is moved to the CPU. A classifier of texts gets probabilities, see :mod:`.tasks.calibration`.
+        model: it is moved to the CPU. One with classes gets probabilities, see :mod:`.tasks.calibration`.
         formats: the files to make beside config.json, model.safetensors and the tokenizer.
         folder: to fill.
         baselines: rows for the report, see :func:`baseline_rows`.
@@ -106,7 +106,7 @@ def write_task_model(
         UserError: if a file differs from the model by more than is allowed.
     """
     learner, task = model.learner, model.learner.task
-    calibration = calibrate(learner) if task.task_kind.export_task == "text-classification" else None
+    calibration = calibrate(learner) if task.task_kind.labelled else None
     comparison = FileComparison(learner)
     examples = model_inputs(learner.features["train"], learner.tokenizer)
     export_task = task.task_kind.export_task
@@ -122,6 +122,7 @@ def write_task_model(
             row = comparison.measure(case.name, open_model(folder, entry, export_task, hint=case.hint))
             bounds[tolerance_name(case)].check(row, entry.path)
             rows.append(dataclasses.replace(row, values=row.values | _facts(case, folder)))
+    problem = task.task_kind.problem_type
     (test,) = rows[0].values["tasks"][task.name]["rows"]
     reliability = calibration.pop("reliability") if calibration else None
     details = {
@@ -130,7 +131,9 @@ def write_task_model(
         "validation": model.validation,
         "calibration": calibration,
         "reliability": reliability,
-        "confusion": confusion(test, len(task.classes)),
+        "confusion": confusion(test, len(task.classes)) if problem == "single_label_classification" else None,
+        "score_bins": score_bins(test) if problem == "regression" else None,
+        "class_counts": class_counts(task, *comparison.test_answers()),
         "rows": row_counts(learner.rows),
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
         "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,

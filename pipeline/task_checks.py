@@ -56,8 +56,6 @@ def check_task(run: Run, *, load: bool) -> None:
     recipe = run.recipe
     assert recipe.task is not None
     task, settings = pinned_task(run), recipe.task
-    if task.task_kind.read_text is None:
-        raise UserError(f"task.name: {task.name} is {task.kind}, of which no student can be distilled")
     start = recipe.student.start_from
     is_here = {name: Path(name).is_dir() for name in (settings.teacher, start) if name}
     if settings.teacher and (load or is_here[settings.teacher]):

@@ -152,10 +152,11 @@ LOSSES: dict[str, Loss] = {
         group="sentences",
     ),
     "logits": Loss(
-        "Divergence from what the teacher says of each text or word; nats times temperature².",
-        "KL to the teacher",
+        "Divergence from what the teacher says of each text or word, nats times temperature²; of a score the squared "
+        "difference from the teacher's.",
+        "Distance from the teacher",
         "KL divergence from the teacher's to the student's probabilities of the classes at temperature "
-        "{temperature:g}, over texts with and without labels",
+        "{temperature:g}, or the squared difference of their scores, over texts with and without labels",
         (),
         "task_term.TaskTerm",
         group="task",
@@ -164,9 +165,9 @@ LOSSES: dict[str, Loss] = {
         of_tasks=True,
     ),
     "labels": Loss(
-        "Cross-entropy of the labels, nats.",
+        "Cross-entropy of the labels, nats; of a score its squared error.",
         "Loss of the labels",
-        "Cross-entropy of the labels, where there are some",
+        "Cross-entropy of the labels, or the squared error of the score, where there are labels",
         (),
         "task_term.TaskTerm",
         group="task",

@@ -72,12 +72,13 @@ class SideRows:
 
 @dataclasses.dataclass(frozen=True)
 class Decisions:
-    """What a task asks of a batch: a class of each text or of some of its tokens, or where an answer starts and ends.
+    """What a task asks of a batch: something of each text, a class of some tokens, or where an answer starts and ends.
 
     Attributes:
-        labels: the classes, (B) or (B, L), or the tokens, (B, 2); -100 where none is known.
+        labels: the classes, (B) or (B, L), or the tokens, (B, 2), -100 where none is known; in floating point the
+            numbers, (B), or 0 or 1 for each of several classes, (B, C), NaN where none is known.
         teacher_logits: of the teacher, (B, C), (B, L, C) or (B, 2, L); of no meaning where nothing is compared.
-        compared: true where the teacher's logits are known; the shape of `labels`.
+        compared: true where the teacher's logits are known, (B), (B, L) or (B, 2).
     """
 
     labels: Tensor
@@ -86,8 +87,10 @@ class Decisions:
 
     @functools.cached_property
     def labelled(self) -> Tensor:
-        """True where a class is known."""
-        return self.labels != IGNORED
+        """True where a label is known; the shape of `compared`."""
+        if not self.labels.is_floating_point():
+            return self.labels != IGNORED
+        return ~self.labels.isnan().view(len(self.labels), -1).any(dim=1)
 
 
 @dataclasses.dataclass(frozen=True)

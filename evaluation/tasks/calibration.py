@@ -3,9 +3,13 @@
 A fine-tuned model is mostly too sure of itself. Dividing its logits by one number, which is chosen on the validation
 part, changes no decision and mends most of that (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
-Axes: N rows, C classes.
+A decision is the class of a text, the tag of a word, or whether a text is of a class where it can be of several.
+Numbers and answers have no such probability.
+
+Axes: N decisions, C classes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 from transformers import PreTrainedModel
 
+from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.exported import BATCH_SIZE
 from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.evaluation.tasks.task_loss import logits_of
@@ -30,7 +35,7 @@ Classes = NDArray[np.int64]
 
 
 def calibrate(learner: Learner) -> dict[str, Any]:
-    """Fold the temperature of a classifier of texts, chosen on its validation part, into its last layer.
+    """Fold the temperature of a model with classes, chosen on its validation part, into its last layer.
 
     A temperature that makes the expected calibration error of that part larger is not folded.
 
@@ -47,9 +52,9 @@ def calibrate(learner: Learner) -> dict[str, Any]:
 
     def outputs(part: str) -> tuple[Logits, Classes]:
         features = learner.features[part]
-        logits_NC = logits_of(model, features, learner.tokenizer, BATCH_SIZE)
-        assert isinstance(logits_NC, np.ndarray)
-        return logits_NC, np.array(features["labels"][:])
+        logits = logits_of(model, features, learner.tokenizer, BATCH_SIZE)
+        assert isinstance(logits, np.ndarray)
+        return decisions_of(logits, features["labels"][:])
 
     logits_NC, classes_N = outputs("validation")
     fitted = fit_temperature(logits_NC, classes_N)
@@ -67,6 +72,24 @@ def calibrate(learner: Learner) -> dict[str, Any]:
         "calibration_error": calibration_error(*after),
         "reliability": reliability(*after),
     }
+
+
+def decisions_of(logits: Logits, labels: Sequence[Any]) -> tuple[Logits, Classes]:
+    """The logits of the classes of each decision, and the true class.
+
+    Args:
+        logits: (rows, C) of texts, (rows, L, C) of words.
+        labels: of each row its class, 0 or 1 for each of several classes, or the class of each token, -100 for those
+            that begin no word.
+    """
+    if logits.ndim == 3:
+        own = [np.array(row) for row in labels]
+        chosen = [logits[index, : len(row)][row != IGNORED] for index, row in enumerate(own)]
+        return np.concatenate(chosen), np.concatenate([row[row != IGNORED] for row in own])
+    if np.ndim(labels[0]) == 0:
+        return logits, np.array(labels)
+    # Not of a class, or of it: softmax(0, z) is the logistic function of z.
+    return np.stack([np.zeros_like(logits), logits], axis=-1).reshape(-1, 2), np.array(labels, dtype=np.int64).ravel()
 
 
 def fit_temperature(logits_NC: Logits, classes_N: Classes) -> float:

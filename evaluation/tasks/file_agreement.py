@@ -1,11 +1,12 @@
 """How a file of a fine-tuned model agrees with the model, in logits and in decisions, and how it scores.
 
-A decision is what a user gets: the class of a text, the tag of a word, the answer to a question. It is compared on rows
-that were neither trained on nor calibrated on.
+A decision is what a user gets: the class of a text, or whether it is of a class where it can be of several, the tag of
+a word, the answer to a question. Scores are equal decisions where they differ by at most a tenth of their standard
+deviation. Decisions are compared on rows that were neither trained on nor calibrated on.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,30 +85,32 @@ class FileComparison:
             :func:`~distilrubert.evaluation.tasks.quality.measure_quality`.
         """
         outputs = self._outputs(run)
-        pairs = [pair for part in UNSEEN for pair in self._decisions(part, outputs[part])]
+        equal = [each for part in UNSEEN for each in self._equal(part, outputs[part])]
         differences = np.concatenate([self._differences(part, outputs[part]) for part in UNSEEN])
         test = score_test(self._task, *self._learner.decoded("test", outputs["test"]))
         return Row(
             case,
             {
-                "decisions": len(pairs),
-                "different_decisions": sum(expected != found for expected, found in pairs),
+                "decisions": len(equal),
+                "different_decisions": equal.count(False),
                 "maximal_difference": float(differences.max()),
                 "mean_difference": float(differences.mean()),
                 "tasks": {self._task.name: summary_of(self._task, [test])},
             },
         )
 
+    def test_answers(self) -> tuple[list[Any], list[Any]]:
+        """Predictions of the model and references of the test part, row by row."""
+        return self._learner.decoded("test", self._truth["test"])
+
     def _outputs(self, run: RunFile) -> dict[str, Logits]:
         learner = self._learner
         return {part: logits_of(run, learner.features[part], learner.tokenizer, BATCH_SIZE) for part in UNSEEN}
 
-    def _decisions(self, part: str, logits: Logits) -> Iterator[tuple[Any, Any]]:
-        """Each decision of the model, and the file's."""
-        expected, found = (self._learner.decoded(part, each)[0] for each in (self._truth[part], logits))
-        for one, other in zip(expected, found, strict=True):
-            # Of a tagger, those of each word.
-            yield from zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]
+    def _equal(self, part: str, logits: Logits) -> list[bool]:
+        """Of each decision, whether the file makes that of the model."""
+        both = (self._learner.decoded(part, each)[0] for each in (self._truth[part], logits))
+        return self._task.task_kind.equal(*map(_each, both))
 
     def _differences(self, part: str, logits: Logits) -> NDArray[np.float32]:
         """The absolute difference of each logit, without those of padding."""
@@ -117,3 +120,8 @@ class FileComparison:
             lengths = np.array(self._learner.features[part]["length"][:])
             differences = differences[:, np.arange(differences.shape[2]) < lengths[:, None]]
         return differences.ravel()
+
+
+def _each(predictions: Sequence[Any]) -> list[Any]:
+    """Predictions one by one: those of each word, or of each of several classes, where a row has a list of them."""
+    return [each for row in predictions for each in (row if isinstance(row, list) else [row])]

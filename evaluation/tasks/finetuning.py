@@ -27,7 +27,7 @@ from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.kinds.task_kind import Logits
-from distilrubert.evaluation.tasks.lesson import START_AND_END, Lesson, TaughtCollator
+from distilrubert.evaluation.tasks.lesson import Lesson, TaughtCollator
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.row_results import score_test
@@ -38,6 +38,8 @@ from distilrubert.modeling.checkpoints import quiet_transformers
 
 # Batches are so many times larger for predictions, which keep nothing for a backward pass.
 PREDICTION_BATCHES = 4
+# The name of the output of a model that gives a number.
+SCORE = "score"
 
 
 def finetune(
@@ -215,11 +217,15 @@ def _load(
 
     def adapt(config: PretrainedConfig) -> None:
         # An earlier task may have left another kind of loss or another number of labels.
-        config.problem_type = task.task_kind.problem_type
-        config.num_labels = len(task.classes) or START_AND_END
-        if task.classes:
-            config.id2label = dict(enumerate(task.classes))
-            config.label2id = {name: index for index, name in enumerate(task.classes)}
+        kind = task.task_kind
+        config.problem_type = kind.problem_type
+        config.num_labels = len(task.classes) or kind.outputs
+        if names := task.classes or [SCORE] * (kind.problem_type == "regression"):
+            config.id2label = dict(enumerate(names))
+            config.label2id = {name: index for index, name in enumerate(names)}
+        if kind.problem_type == "regression":
+            # A CrossEncoder would put one output through a sigmoid.
+            config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
 

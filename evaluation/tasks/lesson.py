@@ -125,8 +125,8 @@ class TaughtExamples:
 class TaughtCollator:
     """Adds ``teacher_logits`` and ``compared`` to the batches of a task.
 
-    (B, C) and (B) for texts, (B, L, C) and (B, L) for words; for answers (B, 2, L) and (B, 2), start and end, with
-    ``labels`` (B, 2).
+    (B, C) and (B) for texts, whatever their labels are, (B, L, C) and (B, L) for words; for answers (B, 2, L) and
+    (B, 2), start and end, with ``labels`` (B, 2).
     """
 
     def __init__(self, collator: TaskCollator) -> None:
@@ -140,14 +140,15 @@ class TaughtCollator:
         if "start_positions" in batch:
             return _with_answers(batch, examples)
         classes = examples[0]["logits"].shape[1]
-        # A label for the whole row stands for one place.
-        shape = (*batch["labels"].shape, 1)[:2]
+        # What is said of the whole row stands for one place.
+        of_words = batch["labels"].ndim == 2 and not batch["labels"].is_floating_point()
+        shape = batch["labels"].shape if of_words else (len(examples), 1)
         logits_BLC, compared_BL = torch.zeros(*shape, classes), torch.zeros(shape, dtype=torch.bool)
         for row, example in enumerate(examples):
             places = torch.from_numpy(example["places"])
             logits_BLC[row, places] = torch.from_numpy(example["logits"])
             compared_BL[row, places] = True
-        if batch["labels"].ndim == 1:
+        if not of_words:
             return {**batch, "teacher_logits": logits_BLC[:, 0], "compared": compared_BL[:, 0]}
         return {**batch, "teacher_logits": logits_BLC, "compared": compared_BL}
 
@@ -189,6 +190,8 @@ def ask_teacher(
 def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinition) -> None:
     """Refuse a checkpoint that was not fine-tuned on a task.
 
+    Of a model whose configuration does not say what its outputs are, their number and names are compared alone.
+
     Raises:
         UserError: naming what differs.
     """
@@ -198,7 +201,13 @@ def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinitio
     wanted = kind.model_class.__name__.removeprefix("AutoModel")
     if not str(classes[0]).endswith(wanted):
         raise UserError(f"{name}: is a {classes[0] or 'model without a class'}; a teacher of {task.name} is …{wanted}")
+    trained_for = config.get("problem_type")
+    if kind.problem_type and trained_for not in (None, kind.problem_type):
+        raise UserError(f"{name}: was trained for {trained_for}; a teacher of {task.name} is for {kind.problem_type}")
     labels = [label for _, label in sorted((int(key), str(label)) for key, label in config.get("id2label", {}).items())]
+    # Of two outputs, a configuration may have no names.
+    if kind.problem_type == "regression" and len(labels) != kind.outputs:
+        raise UserError(f"{name}: has {len(labels) or 2} outputs; a teacher of {task.name} has one, the score")
     if task.classes and labels != task.classes:
         found = ", ".join(labels) or "none"
         raise UserError(

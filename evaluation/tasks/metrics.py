@@ -1,7 +1,7 @@
 """The metrics of the tasks: `evaluate` metrics over scikit-learn, seqeval and SQuAD's definition.
 
 ``evaluate.load("accuracy")`` fetches a script from the Hub, so the metrics are defined here. All values lie between 0
-and 1, Matthews' correlation between -1 and 1. Higher is better for each.
+and 1, correlations between -1 and 1, the coefficient of determination below 1. Higher is better for each.
 """
 
 import collections
@@ -16,10 +16,15 @@ from typing import Any
 import evaluate
 from datasets import Features, Value
 from datasets import Sequence as SequenceOf
+from scipy import stats
 from seqeval.metrics import f1_score as span_f1_score
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, r2_score
 
 CLASSES = Features({"predictions": Value("int64"), "references": Value("int64")})
+LABEL_SETS = Features(
+    {"predictions": SequenceOf(Value("int64")), "references": SequenceOf(Value("int64"))}
+)  # 0 or 1 for each class
+SCORES = Features({"predictions": Value("float64"), "references": Value("float64")})
 TAGS = Features({"predictions": SequenceOf(Value("string")), "references": SequenceOf(Value("string"))})
 ANSWERS = Features({"predictions": Value("string"), "references": SequenceOf(Value("string"))})
 
@@ -38,21 +43,32 @@ def _mean(score: Callable[[Sequence[str], str], float], references: Any, predict
     return sum(map(score, references, predictions)) / len(references)
 
 
+def _correlation(correlate: Callable[[Any, Any], Any], references: Any, predictions: Any) -> float:
+    """A correlation, which is 0 where one side is constant."""
+    is_constant = any(len(set(values)) < 2 for values in (references, predictions))
+    return 0.0 if is_constant else float(correlate(references, predictions).statistic)
+
+
 @dataclasses.dataclass(frozen=True)
 class MetricDefinition:
-    """What a metric takes, and how it is computed from references and predictions."""
+    """What a metric takes, in one form or in several, and how it is computed from references and predictions."""
 
-    features: Features
+    features: Features | list[Features]
     score: Callable[[Any, Any], float]
 
 
 METRICS: dict[str, MetricDefinition] = {
-    "accuracy": MetricDefinition(CLASSES, accuracy_score),
+    # Of several classes at once, the share of rows in which all are right.
+    "accuracy": MetricDefinition([CLASSES, LABEL_SETS], accuracy_score),
     # Of the second class (index 1) of a task with two.
     "f1": MetricDefinition(CLASSES, partial(f1_score, zero_division=0)),
-    "f1_weighted": MetricDefinition(CLASSES, partial(f1_score, average="weighted", zero_division=0)),
-    "f1_macro": MetricDefinition(CLASSES, partial(f1_score, average="macro", zero_division=0)),
+    "f1_micro": MetricDefinition(LABEL_SETS, partial(f1_score, average="micro", zero_division=0)),
+    "f1_weighted": MetricDefinition([CLASSES, LABEL_SETS], partial(f1_score, average="weighted", zero_division=0)),
+    "f1_macro": MetricDefinition([CLASSES, LABEL_SETS], partial(f1_score, average="macro", zero_division=0)),
     "matthews": MetricDefinition(CLASSES, matthews_corrcoef),
+    "pearson": MetricDefinition(SCORES, partial(_correlation, stats.pearsonr)),
+    "spearman": MetricDefinition(SCORES, partial(_correlation, stats.spearmanr)),
+    "r2": MetricDefinition(SCORES, r2_score),
     # Of whole spans of BIO tags (type and both borders right), micro-averaged, as CoNLL counts them.
     "span_f1": MetricDefinition(TAGS, partial(span_f1_score, zero_division=0)),
     "exact_match": MetricDefinition(ANSWERS, partial(_mean, exact_match)),

@@ -15,11 +15,13 @@ from distilrubert.evaluation.tasks.task import TaskDefinition
 RowResults = Mapping[str, str]
 """Columns by name, with a number for each test row, separated by spaces; a long one is compressed, behind ``zlib:``.
 
-``reference`` and ``prediction`` where rows have a class; ``expected``, ``found`` and ``correct`` spans where words have
-tags; ``exact_match`` and ``answer_f1`` where the answer is a span of text.
+``reference`` and ``prediction`` where rows have a class or a number, with ``_0`` and so on behind it where they have 0
+or 1 for each of several classes; ``expected``, ``found`` and ``correct`` spans where words have tags; ``exact_match``
+and ``answer_f1`` where the answer is a span of text.
 """
 
 _COMPRESSED = "zlib:"
+BINS = 15
 
 Columns = Mapping[str, NDArray[np.float64]]
 
@@ -43,19 +45,90 @@ def row_results(metric: str, predictions: Sequence[Any], references: Sequence[An
     elif features is ANSWERS:
         columns = {score.__name__: list(map(score, references, predictions)) for score in (exact_match, answer_f1)}
     else:
-        columns = {"reference": references, "prediction": predictions}
+        columns = {
+            name: column
+            for side, values in (("reference", references), ("prediction", predictions))
+            for name, column in _columns(side, values).items()
+        }
     return {name: _packed(" ".join(f"{value:.6g}" for value in values)) for name, values in columns.items()}
 
 
-def confusion(rows: RowResults, classes: int) -> list[list[int]] | None:
-    """How many rows of each class, line by line, got each class; None where rows have no class of their own."""
-    if "reference" not in rows:
-        return None
+def _columns(name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """A column, or one for each class."""
+    if not isinstance(values[0], Sequence):
+        return {name: values}
+    return {f"{name}_{index}": column for index, column in enumerate(zip(*values, strict=True))}
+
+
+def class_counts(task: TaskDefinition, predictions: Sequence[Any], references: Sequence[Any]) -> list[dict[str, Any]]:
+    """For each class, or each type of span, how many rows or spans are ``expected``, ``found`` and ``correct``.
+
+    Nothing where there are no classes.
+    """
+    if not task.task_kind.labelled:
+        return []
+    sides: list[dict[str, set[Any]]]
+    if METRICS[task.main_metric].features is TAGS:
+        spans = [
+            {(row, *span) for row, tags in enumerate(rows) for span in get_entities(list(tags))}
+            for rows in (references, predictions)
+        ]
+        names = sorted({kind for side in spans for _, kind, *_ in side})
+        sides = [{name: {span for span in side if span[1] == name} for name in names} for side in spans]
+    else:
+        sides = [
+            {
+                name: {row for row, value in enumerate(rows) if _has(value, index)}
+                for index, name in enumerate(task.classes)
+            }
+            for rows in (references, predictions)
+        ]
+    expected_by, found_by = sides
+    return [
+        {
+            "class": name,
+            "expected": len(expected_by[name]),
+            "found": len(found_by[name]),
+            "correct": len(expected_by[name] & found_by[name]),
+        }
+        for name in expected_by
+    ]
+
+
+def _has(value: Any, index: int) -> bool:
+    """Whether a row is of a class: its class, or 0 or 1 for each."""
+    return bool(value[index]) if isinstance(value, Sequence) else value == index
+
+
+def confusion(rows: RowResults, classes: int) -> list[list[int]]:
+    """How many rows of each class, line by line, got each class."""
     columns = parse_rows(rows)
     matrix = np.zeros((classes, classes), dtype=int)
     np.add.at(matrix, (columns["reference"].astype(int), columns["prediction"].astype(int)), 1)
     found: list[list[int]] = matrix.tolist()
     return found
+
+
+def score_bins(rows: RowResults) -> list[dict[str, float]]:
+    """What is true of rows whose predicted numbers are alike: :data:`BINS` of as many rows each, or fewer bins.
+
+    Returns:
+        for each bin the mean ``prediction``, mean and standard deviation of the true numbers as ``reference`` and
+        ``reference_std``, and ``rows``.
+    """
+    columns = parse_rows(rows)
+    order = np.argsort(columns["prediction"], kind="stable")
+    predictions, references = columns["prediction"][order], columns["reference"][order]
+    parts = [part for part in np.array_split(np.arange(len(order)), BINS) if len(part)]
+    return [
+        {
+            "prediction": float(predictions[part].mean()),
+            "reference": float(references[part].mean()),
+            "reference_std": float(references[part].std()),
+            "rows": len(part),
+        }
+        for part in parts
+    ]
 
 
 def parse_rows(rows: RowResults) -> dict[str, NDArray[np.float64]]:
@@ -70,6 +143,9 @@ def score_of_rows(metric: str, columns: Columns) -> float:
     if "correct" in columns:
         spans = columns["expected"].sum() + columns["found"].sum()
         return float(2 * columns["correct"].sum() / spans) if spans else 0.0
+    if "reference_0" in columns:
+        sides = [[columns[name] for name in columns if name.startswith(side)] for side in ("reference_", "prediction_")]
+        return float(METRICS[metric].score(*(np.stack(side, axis=1) for side in sides)))
     return float(METRICS[metric].score(columns["reference"], columns["prediction"]))
 
 

@@ -92,6 +92,8 @@ class TaskDefinition(Section):
             raise ValueError("give either files or dataset")
         if kind.labelled and len(self.classes) < 2:
             raise ValueError(f"labels: a task of kind {self.kind} lists at least two classes")
+        if self.classes and not kind.labelled:
+            raise ValueError(f"labels: a task of kind {self.kind} has no classes; leave them out")
         if isinstance(self.labels, dict) and sum(map(len, self.labels.values())) != len(self.label_ids):
             raise ValueError("labels: a raw label stands under two classes")
         if twice := [name for name, count in Counter(self.classes).items() if count > 1]:

@@ -56,7 +56,12 @@ class TaskRows:
     def classes_to_train_on(self) -> set[int]:
         """The classes of the training part's sentences, or of its words."""
         rows = self.train
-        return set(rows["label"]) if "label" in rows.column_names else {tag for tags in rows["tags"] for tag in tags}
+        if "label" not in rows.column_names:
+            return {tag for tags in rows["tags"] for tag in tags}
+        labels = rows["label"][:]
+        if isinstance(labels[0], list):
+            return {index for row in labels for index, value in enumerate(row) if value}
+        return set(labels)
 
     def count_test_rows_in_train(self) -> int:
         """Test rows whose text is also that of a training row, whatever its case, spacing and label."""
@@ -95,7 +100,8 @@ def load_rows(
     else:
         validation = _read_part(task, "validation")[0]
     rows = TaskRows(train, validation, test)
-    if task.task_kind.labelled and len(rows.classes_to_train_on()) < 2:
+    is_of_several = task.task_kind.problem_type == "multi_label_classification"
+    if task.task_kind.labelled and not is_of_several and len(rows.classes_to_train_on()) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
     if unlabelled is not None:
         rows = dataclasses.replace(rows, unlabelled=_unlabelled(task, rows, rest, unlabelled))
@@ -105,13 +111,15 @@ def load_rows(
 def _unlabelled(task: TaskDefinition, rows: TaskRows, rest: Dataset, files: Sequence[str]) -> Dataset:
     """The rows without labels, each text once, and none that another part has."""
     kind, where = task.task_kind, f"task {task.name}"
-    if kind.read_text is None:
-        raise UserError(f"{where}: is {task.kind}, which cannot use text without labels")
-    found = [kind.read_text(row) for row in rest]
+
+    def read(row: Mapping[str, Any]) -> dict[str, Any]:
+        return kind.read_text(row, task.label_ids)
+
+    found = [read(row) for row in rest]
     for file in files:
         columns = {column: task.columns.get(column, column) for column in kind.text_columns}
         place = f"{where}: {file}"
-        found += _read_rows(read_table(Path(file), [*columns.values()], place), columns, kind.read_text, place)
+        found += _read_rows(read_table(Path(file), [*columns.values()], place), columns, read, place)
     seen = {_text_of(row) for part in rows.parts.values() for row in part}
     kept = []
     for row in found:
@@ -253,7 +261,8 @@ def _split_indices(
         splitter = GroupShuffleSplit(1, test_size=share, random_state=task.split_seed)
         kept, taken = next(iter(splitter.split(everything, groups=groups)))
     else:
-        labels = rows["label"][:] if "label" in rows.column_names else None
+        has_one_class = task.task_kind.problem_type == "single_label_classification"
+        labels = rows["label"][:] if has_one_class else None
         kept, taken = train_test_split(
             everything,
             test_size=share,

@@ -81,6 +81,8 @@ def read_model(folder: Path) -> ShownModel:
         raise UserError(
             f"{folder}: a page cannot show the task {task!r} (pipeline_tag in README.md), only {', '.join(TASKS)}"
         )
+    if task == "text-classification" and read_json(folder / "config.json").get("problem_type") == "regression":
+        raise UserError(f"{folder}: a page shows probabilities of classes, and this model gives scores")
     heading = HEADING.search(body)
     texts, candidates = _examples(metadata)
     mask = _mask(folder) if task == "fill-mask" else None

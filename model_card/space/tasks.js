@@ -32,7 +32,9 @@ async function fillMask(text, { tokenizer, model, page }) {
 
 async function classify(text, { tokenizer, model }) {
   const { logits } = await model(tokenizer(text, { truncation: true }));
-  const rows = likeliest(logits.data).map(({ index, share }) => ({ label: labelOf(model, index), share }));
+  const isOfSeveral = model.config.problem_type === "multi_label_classification";
+  const found = isOfSeveral ? independent(logits.data) : likeliest(logits.data);
+  const rows = found.map(({ index, share }) => ({ label: labelOf(model, index), share }));
   return { bars: [{ title: "", rows }] };
 }
 
@@ -129,6 +131,12 @@ export function likeliest(logits) {
     top.length = Math.min(top.length, SHOWN);
   });
   return top.map(({ index, value }) => ({ index, share: value / sum }));
+}
+
+/** The most probable of classes of which a text can have several, each with its probability. */
+function independent(logits) {
+  const found = [...logits].map((logit, index) => ({ index, share: 1 / (1 + Math.exp(-logit)) }));
+  return found.sort((a, b) => b.share - a.share).slice(0, SHOWN);
 }
 
 function pooled({ last_hidden_state: hidden }, pooling) {

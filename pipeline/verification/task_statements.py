@@ -15,6 +15,7 @@ from distilrubert.conversion.writers import require_packages
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol
 from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.evaluation.tasks.kinds import KINDS
+from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
@@ -36,7 +37,8 @@ def check_task_files(folder: Path, report: Measurements, sentences: Sequence[str
 
     The rows of the task are not published, so decisions are compared on other sentences.
     """
-    task = KINDS[report.details["task"]["kind"]].export_task
+    kind = KINDS[report.details["task"]["kind"]]
+    task = kind.export_task
     reference: OpenModel | None = None
     for row in report.rows:
         if "sha256" not in row.values or (case := CASES.get(row.case)) is None:
@@ -54,7 +56,7 @@ def check_task_files(folder: Path, report: Measurements, sentences: Sequence[str
         try:
             with quiet_transformers():
                 reference = reference or open_model(folder, CHECKPOINT, task)
-                yield from _agreement(folder, case, reference, task, sentences)
+                yield from _agreement(folder, case, reference, kind, sentences)
         # A damaged file can make a runtime raise anything.
         except Exception as error:
             yield checked(case.format.path, "agreement", None, None, f"cannot be run: {error}", holds=False)
@@ -86,21 +88,23 @@ def require_task(report: Measurements, task: TaskDefinition) -> None:
 
 
 def _agreement(
-    folder: Path, case: FormatCase, reference: OpenModel, task: str, sentences: Sequence[str]
+    folder: Path, case: FormatCase, reference: OpenModel, kind: TaskKind, sentences: Sequence[str]
 ) -> Iterator[Statement]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model = open_model(folder, case.format, task, hint=case.hint)
-    same, difference, decisions = 0, 0.0, 0
+    model = open_model(folder, case.format, kind.export_task, hint=case.hint)
+    chosen: tuple[list[Any], list[Any]] = [], []
+    difference = 0.0
     for sentence in sentences:
         inputs = dict(tokenizer(sentence, truncation=True, return_tensors="np"))
-        for expected, found in zip(reference(inputs), model(inputs), strict=True):
-            equal = np.atleast_1d(expected.argmax(axis=-1) == found.argmax(axis=-1))
-            same, decisions = same + int(equal.sum()), decisions + equal.size
-            difference = max(difference, float(np.abs(expected - found).max()))
+        for both in zip(reference(inputs), model(inputs), strict=True):
+            for side, logits in zip(chosen, both, strict=True):
+                side.extend(kind.choose(logits).ravel())
+            difference = max(difference, float(np.abs(both[0] - both[1]).max()))
+    equal = kind.equal(*chosen)
     path, name = case.format.path, tolerance_name(case)
-    share, least = same / decisions, EQUAL_DECISIONS[name]
+    share, least = equal.count(True) / len(equal), EQUAL_DECISIONS[name]
     yield checked(path, "equal_decisions", f"≥ {least:g}", share, holds=share >= least)
     if name == "fp32":
         holds = difference <= LARGEST_DIFFERENCE

@@ -8,6 +8,7 @@ import pytest
 from distilrubert.common.derived import derive
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.model_card.card import card_data, render_card
+from distilrubert.model_card.card_pictures import draw_scores
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.tables import class_table, task_table
 from tests.model_card.example_run import ENVIRONMENT, with_settings
@@ -71,6 +72,13 @@ def test_a_class_that_is_never_found_has_no_scores() -> None:
     assert class_table(report_of(confusion=[[0, 5], [0, 7]])).rows[0] == ["`bad`", "0.000", "0.000", "0.000", "5"]
 
 
+def test_scores_of_several_classes_or_types_of_spans_are_those_of_the_counts() -> None:
+    counts = [{"class": "PER", "expected": 4, "found": 5, "correct": 3}]
+    table = class_table(report_of("token-classification", class_counts=counts, confusion=None))
+    assert table.head[-1] == "Spans"
+    assert table.rows == [["`PER`", "0.600", "0.750", "0.667", "4"]]
+
+
 def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:
     data = card_data(card_of(run, report_of())).to_dict()
     assert data["pipeline_tag"] == "text-classification"
@@ -105,3 +113,26 @@ def test_every_kind_is_called_as_its_pipeline_wants(run: CardInput, kind: str, e
     report.details["task"] |= classes
     text = render_card(card_of(run, dataclasses.replace(report, details=report.details)))
     assert expected in text
+
+
+def test_a_model_with_several_classes_says_that_it_gives_any_number_of_them(run: CardInput) -> None:
+    text = render_card(card_of(run, report_of("multi-label-classification", confusion=None)))
+    assert "is a classifier of texts that can have several classes for" in text
+    assert "A text has each class whose probability is above one half" in text
+    assert "top_k=None)" in text
+    assert "gets one of them, too" not in text
+
+
+def test_a_model_of_scores_is_called_in_sentence_transformers_too(run: CardInput) -> None:
+    bins = [{"prediction": 0.1 * place, "reference": 0.2, "reference_std": 0.1, "rows": 7} for place in range(3)]
+    report = report_of("sentence-pair-regression", confusion=None, calibration=None, score_bins=bins)
+    report.details["task"]["classes"] = []
+    text = render_card(card_of(run, report))
+    assert "is a model for scores of pairs of texts for" in text
+    assert 'model = CrossEncoder("' in text
+    assert 'model.rank("Отличный день!", ["Ужас."])' in text
+    assert "differ by at most a tenth of their standard deviation" in text
+    assert "Its scores are not probabilities" in text
+    assert "### Probabilities" not in text
+    assert draw_scores(report) is not None
+    assert draw_scores(report_of()) is None

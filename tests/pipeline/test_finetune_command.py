@@ -1,6 +1,7 @@
 """`distilrubert finetune`, from files of labels to a folder in the clients that people use."""
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -39,7 +40,11 @@ CLASSES = {
     "nouns": "SequenceClassification",
     "tags": "TokenClassification",
     "answers": "QuestionAnswering",
+    "several": "SequenceClassification",
+    "scores": "SequenceClassification",
 }
+# Those whose outputs are of the whole text.
+OF_TEXTS = ("nouns", "several", "scores")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,13 @@ def tasks(tmp_path_factory) -> Path:
         asked.append({"question": "кто", "context": context, "answer": answer, "answer_start": start})
     lines("answers", asked)
     define("answers", kind="question-answering", files={"train": "answers.jsonl"}, metrics=["answer_f1"])
+    pairs = [(" ".join(words), label, " ".join(other)) for (words, label), (other, _) in itertools.pairwise(phrases())]
+    lines("several", [{"text": text, "labels": [label] * ("дома" not in text)} for text, label, _ in pairs])
+    of_several = {"kind": "multi-label-classification", "labels": [*NOUNS], "metrics": ["f1_micro"]}
+    define("several", files={"train": "several.jsonl"}, **of_several)
+    scored = [{"text": one, "text_pair": two, "score": 2.0 * (label == "food")} for one, label, two in pairs]
+    lines("scores", scored)
+    define("scores", kind="sentence-pair-regression", files={"train": "scores.jsonl"}, metrics=["pearson"])
     return folder
 
 
@@ -101,8 +113,9 @@ def finetuned(request, student_folder, tasks, tmp_path_factory) -> tuple[str, Pa
     """The name of a task and the folder that the command has written."""
     output = tmp_path_factory.mktemp("finetuned") / "out"
     command = ["finetune", str(student_folder), "--task", str(tasks / f"{request.param}.yaml"), *FAST]
-    # Tiny models of random weights are close to many a decision.
-    files = ["--onnx", "fp32", "int8", "--openvino", "fp32", "int8", "--equal-decisions", "0.8"]
+    # Tiny models of random weights are close to many a decision, and their scores close to each other.
+    bound = "0.5" if request.param == "scores" else "0.8"
+    files = ["--onnx", "fp32", "int8", "--openvino", "fp32", "int8", "--equal-decisions", bound]
     assert main([*command, "--output", str(output), *files]) == 0
     return request.param, output
 
@@ -153,7 +166,7 @@ def test_it_loads_in_the_clients_that_people_use(finetuned):
     ):
         exported = opener.from_pretrained(output, subfolder=subfolder, file_name=file)
         found = exported(**inputs)
-        real = slice(None) if task == "nouns" else inputs["attention_mask"] == 1
+        real = slice(None) if task in OF_TEXTS else inputs["attention_mask"] == 1
         for output_name in outputs:
             difference = (torch.as_tensor(found[output_name]) - expected[output_name])[real]
             assert difference.square().mean().sqrt() <= tolerance * expected[output_name][real].std()
@@ -175,10 +188,14 @@ def test_the_report_says_how_each_file_agrees_and_scores(finetuned):
         assert report[case].values["maximal_difference"] < 1e-4
     assert report["pytorch-fp32"].values["maximal_difference"] == 0
     assert report["onnx-int8"].values["maximal_difference"] > 1e-4
-    assert (report.details["calibration"] is not None) == (task == "nouns")
+    assert (report.details["calibration"] is not None) == (task in ("nouns", "tags", "several"))
+    assert (report.details["score_bins"] is not None) == (task == "scores")
+    assert [each["class"] for each in report.details["class_counts"]] == {
+        "nouns": [*NOUNS], "tags": ["PET"], "several": [*NOUNS],
+    }.get(task, [])  # fmt: skip
     assert report.details["int8"]["calibration_sentences"] <= report.details["rows"]["train_rows"]
     rows = report.details["rows"]
-    units = 1 if task != "tags" else np.mean([len(words) for words, _ in phrases()])
+    units = {"tags": np.mean([len(words) for words, _ in phrases()]), "several": len(NOUNS)}.get(task, 1)
     assert report["pytorch-fp32"].values["decisions"] == pytest.approx(
         units * (rows["validation_rows"] + rows["test_rows"]), rel=0.1
     )

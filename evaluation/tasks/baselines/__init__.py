@@ -5,21 +5,29 @@ from collections import Counter
 from collections.abc import Callable, Set
 from typing import Any
 
+import numpy as np
+
 from distilrubert.common.derived import MAJORITY
 from distilrubert.evaluation.tasks.baselines.bag_of_words import score_bag_of_words
+from distilrubert.evaluation.tasks.baselines.linear_model import labels_of
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
-SENTENCES = {"sentence-classification", "sentence-pair-classification"}
+CLASSES = {"sentence-classification", "sentence-pair-classification", "multi-label-classification"}
+SCORES = {"sentence-regression", "sentence-pair-regression"}
 
 
 def score_majority_class(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-    """The task's metrics on the test part when every row, or every word, gets the most frequent class."""
+    """The task's metrics on the test part when every row, or every word, gets the most frequent class.
+
+    Of several classes at once these are the classes that most rows have.
+    """
     if "label" in rows.train.column_names:
-        ((most_frequent, _),) = Counter(rows.train["label"]).most_common(1)
-        references = rows.test["label"][:]
-        return score_test(task, [most_frequent] * len(references), references)
+        classes = [tuple(row) if row.ndim else row for row in labels_of(rows.train)]
+        ((most_frequent, _),) = Counter(classes).most_common(1)
+        references = labels_of(rows.test).tolist()
+        return score_test(task, [np.asarray(most_frequent).tolist()] * len(references), references)
     ((most_frequent, _),) = Counter(tag for tags in rows.train["tags"] for tag in tags).most_common(1)
     references = [[task.classes[tag] for tag in tags] for tags in rows.test["tags"]]
     return score_test(task, [[task.classes[most_frequent]] * len(tags) for tags in references], references)
@@ -39,7 +47,7 @@ class Baseline:
 
 
 BASELINES = {
-    "bag-of-words": Baseline(score_bag_of_words, SENTENCES),
-    MAJORITY: Baseline(score_majority_class, SENTENCES | {"token-classification"}),
+    "bag-of-words": Baseline(score_bag_of_words, CLASSES | SCORES),
+    MAJORITY: Baseline(score_majority_class, CLASSES | {"token-classification"}),
 }
 """By the case of their row in reports."""

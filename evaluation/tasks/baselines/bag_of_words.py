@@ -1,4 +1,4 @@
-"""TF-IDF of words and characters, and a logistic regression."""
+"""TF-IDF of words and characters, and a linear model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from datasets import Dataset
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_union
 
 from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks.baselines.linear_model import labels_of, linear_model
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
@@ -26,10 +26,10 @@ def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
         UserError: if the training texts share no words and no characters, or are empty.
     """
     vectorizer = _vectorizer(task, rows.train)
-    classifier = LogisticRegression(C=REGULARISATION, max_iter=300, tol=1e-3)
-    classifier.fit(_features(vectorizer, rows.train), rows.train["label"][:])
-    predictions = classifier.predict(_features(vectorizer, rows.test)).tolist()
-    return score_test(task, predictions, rows.test["label"][:])
+    model = linear_model(task.task_kind, REGULARISATION)
+    model.fit(_features(vectorizer, rows.train), labels_of(rows.train))
+    predictions = model.predict(_features(vectorizer, rows.test)).tolist()
+    return score_test(task, predictions, labels_of(rows.test).tolist())
 
 
 def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:

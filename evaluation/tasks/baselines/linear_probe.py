@@ -15,7 +15,6 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -24,6 +23,8 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.evaluation.tasks.baselines.linear_model import labels_of, linear_model
+from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION, scored_positions, tags_of
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
@@ -37,7 +38,7 @@ BATCH_SIZE = 64
 
 
 def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
-    """Score a logistic regression on frozen vectors of the last layer, for a task with classes. There is no randomness.
+    """Score a linear model on frozen vectors of the last layer, for a task with classes. There is no randomness.
 
     The features of a sentence are the mean over its tokens; those of a pair the product of its two vectors and the
     absolute difference, as in SentEval (Conneau and Kiela, 2018); those of a word its first token. Features are
@@ -57,9 +58,10 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         train, validation, test = (
             describe(model, tokenizer, task, part) for part in (rows.train, rows.validation, rows.test)
         )
-    if len(set(train.labels_N)) < 2:
+    is_of_one = task.task_kind.problem_type == "single_label_classification" or task.task_kind is TOKEN_CLASSIFICATION
+    if is_of_one and len(set(train.labels_N)) < 2:
         raise UserError(f"task {task.name}: all words within max_length {task.max_length} are of one class to train on")
-    fitted = {strength: _fit(train, strength) for strength in REGULARISATIONS}
+    fitted = {strength: _fit(task.task_kind, train, strength) for strength in REGULARISATIONS}
 
     def score(strength: float) -> float:
         return compute_metrics([task.main_metric], *validation.answers(fitted[strength]))[task.main_metric]
@@ -70,19 +72,19 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A part of the rows: N vectors, their classes, and a function from N predicted classes to answers row by row."""
+    """A part of the rows: N vectors, their labels, and a function from N predictions to answers row by row."""
 
     vectors_ND: NDArray[np.float32]
-    labels_N: Sequence[int]
-    decode: Callable[[Sequence[int]], tuple[list[Any], list[Any]]]
+    labels_N: Sequence[Any]
+    decode: Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]
 
     def answers(self, classifier: Pipeline) -> tuple[list[Any], list[Any]]:
         """Predictions and references, row by row, as metrics take them."""
         return self.decode(classifier.predict(self.vectors_ND).tolist())
 
 
-def _fit(part: _Part, strength: float) -> Pipeline:
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3))
+def _fit(kind: TaskKind, part: _Part, strength: float) -> Pipeline:
+    classifier = make_pipeline(StandardScaler(), linear_model(kind, strength))
     with warnings.catch_warnings():
         # The last steps towards the optimum hardly change predictions.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -92,7 +94,7 @@ def _fit(part: _Part, strength: float) -> Pipeline:
 def _sentences(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: TaskDefinition, rows: Dataset
 ) -> _Part:
-    longest, labels = longest_input(model, tokenizer, task.max_length), rows["label"][:]
+    longest, labels = longest_input(model, tokenizer, task.max_length), labels_of(rows).tolist()
     vectors_ND = mean_vectors(model, tokenizer, rows["text"][:], longest)
     if "text_pair" in rows.column_names:
         second_ND = mean_vectors(model, tokenizer, rows["text_pair"][:], longest)

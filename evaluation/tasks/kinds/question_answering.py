@@ -31,7 +31,7 @@ def _read_question(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     return {"question": text_in(row, "question"), "context": context, "answers": answers, "start": start}
 
 
-def _read_context(row: Mapping[str, Any]) -> dict[str, Any]:
+def _read_context(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     return {
         "question": text_in(row, "question"),
         "context": text_in(row, "context"),
@@ -134,4 +134,6 @@ QUESTION_ANSWERING = TaskKind(
     export_task="question-answering",
     text_columns=("question", "context"),
     read_text=_read_context,
+    # Where an answer starts, and where it ends.
+    outputs=2,
 )

@@ -9,7 +9,15 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, text_in, with_lengths
+from distilrubert.evaluation.tasks.kinds.task_kind import (
+    Labels,
+    Logits,
+    TaskKind,
+    class_of,
+    largest,
+    text_in,
+    with_lengths,
+)
 
 
 def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -20,15 +28,16 @@ def _read_pair(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     return {"text_pair": text_in(row, "text_pair"), **_read_sentence(row, labels)}
 
 
-def _read_text(row: Mapping[str, Any]) -> dict[str, Any]:
+def _read_text(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     return {"text": text_in(row, "text"), "label": IGNORED}
 
 
-def _read_texts(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text_pair": text_in(row, "text_pair"), **_read_text(row)}
+def _read_texts(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    return {"text_pair": text_in(row, "text_pair"), **_read_text(row, labels)}
 
 
-def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """The features of texts, or of pairs of them; their labels are as the rows have them."""
     pairs = rows["text_pair"][:] if "text_pair" in rows.column_names else None
     encoding = tokenizer(rows["text"][:], pairs, truncation=True, max_length=max_length)
     return with_lengths(encoding, labels=rows["label"][:])
@@ -37,7 +46,7 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
 def _decode(rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence[str]) -> tuple[list[int], list[int]]:
     assert isinstance(logits, np.ndarray)
     labels = rows["label"][:]
-    return logits.argmax(axis=-1).tolist(), [labels[row] for row in features["row"]]
+    return largest(logits).tolist(), [labels[row] for row in features["row"]]
 
 
 SENTENCE_CLASSIFICATION = TaskKind(
@@ -45,7 +54,7 @@ SENTENCE_CLASSIFICATION = TaskKind(
     labelled=True,
     metrics=("accuracy", "f1", "f1_weighted", "f1_macro", "matthews"),
     read_row=_read_sentence,
-    encode=_encode,
+    encode=encode_texts,
     decode=_decode,
     export_task="text-classification",
     text_columns=("text",),

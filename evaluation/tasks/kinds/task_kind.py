@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import transformers
@@ -16,6 +16,19 @@ Labels = Mapping[str, int]
 
 Logits = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+def largest(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The class with the largest logit, (…, C) to (…)."""
+    classes: np.ndarray[Any, Any] = logits.argmax(axis=-1)
+    return classes
+
+
+def each_equal(expected: Sequence[Any], found: Sequence[Any]) -> list[bool]:
+    """Which predictions are the same."""
+    return [one == other for one, other in zip(expected, found, strict=True)]
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskKind:
@@ -26,17 +39,21 @@ class TaskKind:
         labelled: whether a definition lists classes.
         metrics: the metrics of :data:`~distilrubert.evaluation.tasks.metrics.METRICS` that apply.
         read_row: from one raw row (keys: `columns`) and the labels to a row of plain values in standard form;
-            raises ValueError, with the reason, for a bad row. Where `labelled`, the standard form has
-            ``label``, which a stratified split keeps in proportion, or ``tags``.
+            raises ValueError, with the reason, for a bad row. The standard form has ``tags``, of words, or ``label``:
+            a class, which a stratified split keeps in proportion, 0 or 1 for each of several classes, or a number.
         encode: from rows in standard form, the tokenizer and the largest length in tokens to features: the model's
             inputs and labels, and for every feature ``row``, the index of its row, and ``length`` in tokens.
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
         export_task: the exporters' name for such models: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
-        text_columns: those of `columns` that a row without labels has; none where such rows are of no use.
-        read_text: from such a row to standard form, its labels -100; as `read_row` else.
+        text_columns: those of `columns` that a row without labels has.
+        read_text: from such a row, and the labels, to standard form, its class -100, its numbers NaN; as `read_row`
+            else.
         collator: makes the padding of a batch from the tokenizer.
         problem_type: what transformers calls the loss of a model whose class has several.
+        outputs: how many outputs a head has where there are no classes.
+        choose: from logits, of which the last axis is the model's outputs, to predictions.
+        equal: which of some predictions, one by one, are to a user what is expected.
         check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
     """
 
@@ -47,10 +64,13 @@ class TaskKind:
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
-    text_columns: tuple[str, ...] = ()
-    read_text: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    text_columns: tuple[str, ...]
+    read_text: Callable[[Mapping[str, Any], Labels], dict[str, Any]]
     collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]] = DataCollatorWithPadding
-    problem_type: str | None = None
+    problem_type: ProblemType | None = None
+    outputs: int = 0
+    choose: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = largest
+    equal: Callable[[Sequence[Any], Sequence[Any]], list[bool]] = each_equal
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None
 
     @property

@@ -24,7 +24,7 @@ def _read_sentence(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     return {"tokens": _words(tokens), "tags": [class_of(tag, labels) for tag in tags]}
 
 
-def _read_words(row: Mapping[str, Any]) -> dict[str, Any]:
+def _read_words(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     words = _words(row["tokens"])
     return {"tokens": words, "tags": [IGNORED] * len(words)}
 

@@ -27,10 +27,12 @@ def settings(temperature: float = 2.0, **weights: float) -> TaskObjectiveSetting
     return TaskObjectiveSettings(temperature=temperature, weights=TaskLossWeights(**weights))
 
 
-def head_of(teacher: Teacher, kind: type = AutoModelForSequenceClassification, layers: int = 2) -> PreTrainedModel:
+def head_of(
+    teacher: Teacher, kind: type = AutoModelForSequenceClassification, layers: int = 2, outputs: int = CLASSES
+) -> PreTrainedModel:
     """A student of a task, whose new head has large weights."""
     config = build_student(teacher, StudentArchitecture(layers=layers)).model.config
-    config.num_labels = CLASSES
+    config.num_labels = outputs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = kind.from_config(config)
@@ -109,6 +111,41 @@ def test_start_and_end_of_an_answer_are_rows_over_the_tokens(tiny_teacher: Teach
     assert sums["labels"].item() == pytest.approx(math.log(5 / 3) + math.log(3), rel=1e-5)
 
 
+def test_losses_of_several_classes_worked_by_hand(tiny_teacher: Teacher) -> None:
+    """The first text has labels and no teacher, the second a teacher and no labels: NaN stands for these."""
+    log3 = math.log(3)
+    logits = torch.tensor([[log3, -log3], [0.0, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[math.nan, math.nan], [2.0, 0.0]])
+    labels, compared = torch.tensor([[1.0, 1.0], [math.nan, math.nan]]), torch.tensor([False, True])
+    rows, term = Rows.of(batch_of(labels, teacher, compared)), term_of(tiny_teacher)
+    total, sums = term(Outputs(torch.zeros(2, 4, 1), logits=logits), None, rows, SCALES)
+    p = math.e / (math.e + 1)
+    # The mean over the two classes: of the second both say one half.
+    kl = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))) / 2
+    cross_entropy = (math.log(4 / 3) + math.log(4)) / 2
+    assert sums["logits"].item() == pytest.approx(kl, rel=1e-5)
+    assert sums["labels"].item() == pytest.approx(cross_entropy, rel=1e-5)
+    assert {name: int(count) for name, count in term.counts(rows).items()} == {"logits": 1, "labels": 1}
+    total.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_losses_of_numbers_are_squared_differences(tiny_teacher: Teacher) -> None:
+    """At any temperature, and with a number that stands for no class elsewhere."""
+    logits = torch.tensor([[0.5], [2.0], [7.0]], requires_grad=True)
+    labels, compared = torch.tensor([-100.0, math.nan, 4.0]), torch.tensor([True, True, False])
+    teacher = torch.tensor([[1.5], [-1.0], [math.nan]])
+    rows, term = Rows.of(batch_of(labels, teacher, compared)), term_of(tiny_teacher, temperature=5.0)
+    total, sums = term(Outputs(torch.zeros(3, 4, 1), logits=logits), None, rows, SCALES)
+    assert sums["logits"].item() == pytest.approx(1 + 9)
+    assert sums["labels"].item() == pytest.approx(100.5**2 + 9)
+    assert {name: int(count) for name, count in term.counts(rows).items()} == {"logits": 2, "labels": 2}
+    total.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_a_batch_without_labels_has_no_loss_of_them(tiny_teacher: Teacher) -> None:
     rows = Rows.of(batch_of(torch.tensor([-100, -100]), torch.zeros(2, 2), torch.tensor([True, True])))
     logits = torch.zeros(2, 2, requires_grad=True)
@@ -134,6 +171,24 @@ def test_the_objective_runs_the_head(tiny_teacher: Teacher, kind: type) -> None:
     losses["loss"].backward()
     assert all(parameter.grad is not None for parameter in objective.parameters())
     assert objective.peak_rates() == {"model.classifier.weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), "multi_label_classification"),
+        (torch.tensor([0.5, -3.0]), "regression"),
+    ],
+)
+def test_the_loss_of_labels_is_that_of_transformers(tiny_teacher: Teacher, labels: Tensor, problem: str) -> None:
+    outputs = CLASSES if labels.ndim == 2 else 1
+    model = head_of(tiny_teacher, outputs=outputs)
+    model.config.problem_type = problem
+    batch = batch_of(labels, torch.zeros(2, outputs), torch.tensor([True, True]))
+    objective = Objective(model, None, settings(logits=1.0, labels=1.0))
+    losses = objective(batch, objective.counts(batch))
+    expected = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+    assert losses["labels"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_state_losses_run_the_teacher_beside_the_logits(tiny_teacher: Teacher) -> None:

@@ -22,6 +22,7 @@ from distilrubert.evaluation.tasks.calibration import (
     RANGE,
     calibrate,
     calibration_error,
+    decisions_of,
     divide_logits,
     fit_temperature,
 )
@@ -75,7 +76,7 @@ def test_only_a_temperature_that_makes_the_error_of_the_validation_part_smaller_
     monkeypatch.setattr(calibration, "divide_logits", lambda model, temperature: divided.append(temperature))
     logits_NC, classes_N = validation
     part = {"logits": logits_NC, "labels": classes_N}
-    kind = SimpleNamespace(export_task="text-classification")
+    kind = SimpleNamespace(export_task="text-classification", labelled=True)
     learner = SimpleNamespace(
         model=torch.nn.Identity(),
         tokenizer=None,
@@ -93,6 +94,21 @@ def test_the_error_is_the_gap_of_each_bin_weighted_by_its_rows() -> None:
     # Four decisions at .8, of which two are right, and one at 1 that is right.
     logits_NC = np.log([[0.8, 0.2]] * 4 + [[1.0, 1e-30]])
     assert calibration_error(logits_NC, np.array([0, 0, 1, 1, 0])) == pytest.approx(4 / 5 * 0.3)
+
+
+def test_the_decisions_of_words_are_those_with_a_tag() -> None:
+    logits = np.arange(12.0).reshape(2, 3, 2)
+    found_NC, classes_N = decisions_of(logits, [[-100, 1, 0], [0, -100]])
+    assert found_NC.tolist() == [[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]
+    assert classes_N.tolist() == [1, 0, 0]
+
+
+def test_each_of_several_classes_is_a_decision() -> None:
+    """The probability of a class is the logistic function of its logit, and of a class that is not given the rest."""
+    logits_NC, classes_N = decisions_of(np.array([[np.log(3), -np.log(4)]]), [[1.0, 1.0]])
+    np.testing.assert_allclose(softmax(logits_NC, axis=1), [[0.25, 0.75], [0.8, 0.2]])
+    # Right with .75, and wrong with .8.
+    assert calibration_error(logits_NC, classes_N) == pytest.approx((0.25 + 0.8) / 2)
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,7 @@ def tagged() -> TaskRows:
     """Two sentences with tags and one without."""
     known = [{"tokens": words, "tags": ["O"] * len(words)} for words in WORDS[:2]]
     labelled = Dataset.from_list([TOKEN_CLASSIFICATION.read_row(row, LABELS) for row in known])
-    assert TOKEN_CLASSIFICATION.read_text is not None
-    bare = Dataset.from_list([TOKEN_CLASSIFICATION.read_text({"tokens": WORDS[2]})])
+    bare = Dataset.from_list([TOKEN_CLASSIFICATION.read_text({"tokens": WORDS[2]}, LABELS)])
     return TaskRows(labelled, labelled, labelled, bare)
 
 
@@ -131,8 +130,7 @@ def test_a_reader_is_compared_window_by_window(teacher_folder: Path, noun_task: 
     raws = [("кто", "дома кот " * 12, "кот", 5), ("что", "вот чай", "чай", 4)]
     known = [dict(zip(QUESTION_ANSWERING.columns, raw, strict=True)) for raw in raws]
     part = Dataset.from_list([QUESTION_ANSWERING.read_row(row, {}) for row in known[:1]])
-    assert QUESTION_ANSWERING.read_text is not None
-    bare = Dataset.from_list([QUESTION_ANSWERING.read_text(known[1])], features=part.features)
+    bare = Dataset.from_list([QUESTION_ANSWERING.read_text(known[1], {})], features=part.features)
     rows = TaskRows(part, part, part, bare)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     logits = ask_teacher(folder, "it", task, rows, tmp_path)
@@ -190,3 +188,55 @@ def test_a_teacher_of_something_else_is_refused(
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError, match="^" + told):
         check_teacher(folder, "teacher", noun_task)
+
+
+def test_a_teacher_of_another_kind_of_head_is_told(classifier: Path, noun_task: TaskDefinition, tmp_path: Path) -> None:
+    """Of the same class of transformers, with the same names: what it was trained for differs."""
+    several = noun_task.model_copy(update={"kind": "multi-label-classification"})
+    check_teacher(classifier, "teacher", several)
+    folder = shutil.copytree(classifier, tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "single_label_classification"}))
+    told = "^teacher: was trained for single_label_classification; a teacher of nouns is for multi_label_classification"
+    with pytest.raises(UserError, match=told):
+        check_teacher(folder, "teacher", several)
+    scores = noun_task.model_copy(update={"kind": "sentence-regression", "labels": []})
+    with pytest.raises(UserError, match=r"^teacher: has 2 outputs; a teacher of nouns has one, the score"):
+        check_teacher(classifier, "teacher", scores)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "label", "read"),
+    [
+        ("multi-label-classification", 2, "labels", [["animal"], ["animal", "food"]]),
+        ("sentence-regression", 1, "score", [0.5, -3.0]),
+    ],
+)
+def test_batches_of_several_classes_and_of_numbers(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str, outputs: int, label: str, read: list
+) -> None:
+    """Floating labels are of the whole text; a text without labels has NaN and the teacher's logits."""
+    folder = head_on(teacher_folder, AutoModelForSequenceClassification, ["a", "b"][:outputs], tmp_path / "teacher")
+    labels = ["animal", "food"] if outputs == 2 else []
+    task = noun_task.model_copy(update={"kind": kind, "labels": labels if outputs == 2 else []})
+    if labels:
+        head_on(teacher_folder, AutoModelForSequenceClassification, labels, folder)
+    known = [
+        task.task_kind.read_row({"text": text, label: value}, task.label_ids)
+        for text, value in zip(("кот", "чай и кот"), read, strict=True)
+    ]
+    part = Dataset.from_list(known)
+    bare = Dataset.from_list([task.task_kind.read_text({"text": "дом"}, task.label_ids)], features=part.features)
+    rows = TaskRows(part, part, part, bare)
+    logits = ask_teacher(folder, "it", task, rows, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    features = {name: task.task_kind.encode(own, tokenizer, 32) for name, own in rows.parts.items()}
+    lesson = Lesson(lambda model, rates: pytest.fail("no loss is needed"), logits, {})
+    examples = lesson.examples(features, tokenizer)
+    collator = TaughtCollator(TaskCollator(task.task_kind, tokenizer))
+    batch = collator.collate([examples[index] for index in range(3)], 0, [0, 1, 2])
+    assert batch["compared"].tolist() == [True] * 3
+    assert batch["teacher_logits"].shape == (3, outputs)
+    expected = torch.tensor([[1.0, 0.0], [1.0, 1.0]]) if outputs == 2 else torch.tensor([0.5, -3.0])
+    torch.testing.assert_close(batch["labels"][:2], expected)
+    assert batch["labels"][2].isnan().all()

@@ -42,6 +42,23 @@ def test_span_f1_wants_type_and_both_borders() -> None:
     assert compute_metrics(["span_f1"], [["O", "O"]], [["O", "B-PER"]])["span_f1"] == 0
 
 
+def test_metrics_of_several_classes_by_hand() -> None:
+    references, predictions = [[1, 1], [0, 1], [0, 0]], [[1, 0], [0, 1], [1, 0]]
+    # The first class: 1 of 2 found is right, 1 of 1 is found, F1 2/3; the second: 1 of 1 is right, 1 of 2, F1 2/3.
+    scores = compute_metrics(["f1_micro", "f1_macro", "f1_weighted", "accuracy"], predictions, references)
+    assert scores == pytest.approx({"f1_micro": 2 / 3, "f1_macro": 2 / 3, "f1_weighted": 2 / 3, "accuracy": 1 / 3})
+
+
+def test_metrics_of_numbers_by_hand() -> None:
+    scores = compute_metrics(["pearson", "spearman", "r2"], [1.0, 3.0, 2.0, 10.0], [0.0, 1.0, 2.0, 3.0])
+    # Deviations -3, -1, -2, 6 and -1.5, -.5, .5, 1.5: 13 / sqrt(50 * 5); ranks 1, 3, 2, 4 and 1, 2, 3, 4: 1 - 6*2/60.
+    assert scores["pearson"] == pytest.approx(13 / 250**0.5)
+    assert scores["spearman"] == pytest.approx(0.8)
+    # 1 - (1 + 4 + 0 + 49) / 5
+    assert scores["r2"] == pytest.approx(1 - 54 / 5)
+    assert compute_metrics(["pearson", "spearman"], [2.0, 2.0], [1.0, 3.0]) == {"pearson": 0.0, "spearman": 0.0}
+
+
 def test_answers_are_compared_as_squad_does() -> None:
     predictions = ["The Москва-река.", "в сорок пятом году", "нет"]
     references = [["москварека"], ["в 1945 году", "сорок пятом"], ["да"]]
@@ -66,7 +83,8 @@ def test_metrics_use_neither_network_nor_the_users_cache(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name in METRICS:
         tags, answers = [["B-A", "O"]], (["да"], [["да"]])
-        arguments = {"span_f1": (tags, tags), "exact_match": answers, "answer_f1": answers}
+        sets = [[0, 1], [1, 1]]
+        arguments = {"span_f1": (tags, tags), "f1_micro": (sets, sets), "exact_match": answers, "answer_f1": answers}
         predictions, references = arguments.get(name, ([0, 1], [0, 1]))
-        assert compute_metrics([name], predictions, references) == {name: 1.0}
+        assert compute_metrics([name], predictions, references) == pytest.approx({name: 1.0})
     assert list(tmp_path.iterdir()) == []

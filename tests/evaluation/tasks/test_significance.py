@@ -1,16 +1,19 @@
 """Row results, the paired bootstrap and what is derived from them, on values worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics
-from distilrubert.evaluation.tasks.row_results import parse_rows, row_results, score_of_rows
+from distilrubert.evaluation.tasks.row_results import class_counts, parse_rows, row_results, score_of_rows
 from distilrubert.evaluation.tasks.significance import (
     bootstrap_p_value,
     is_learnt,
     resampled_scores,
     standard_error_of_gain,
 )
+from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 
 CLASSES = ([0, 1, 1, 2, 0, 1], [0, 1, 0, 2, 1, 1])
 TWO_CLASSES = ([0, 1, 1, 1, 0, 1], [0, 1, 0, 1, 1, 1])
@@ -18,12 +21,15 @@ TAGS = (
     [["B-PER", "I-PER", "O", "B-ORG"], ["B-ORG", "I-ORG"], ["O", "O"]],
     [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"], ["O", "B-PER"]],
 )
+SEVERAL = ([[0, 1], [1, 1], [0, 0], [1, 0]], [[0, 1], [0, 1], [1, 0], [1, 1]])
+NUMBERS = ([0.5, 1.5, -2.0, 4.25, 3.0], [0.25, 1.0, -1.0, 5.0, 2.0])
 ANSWERS = (["The Москва-река.", "в сорок пятом году", "нет"], [["москварека"], ["в 1945 году", "сорок пятом"], ["да"]])
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_score_of_all_rows_is_the_metric(metric: str) -> None:
-    known = {"f1": TWO_CLASSES, "span_f1": TAGS, "exact_match": ANSWERS, "answer_f1": ANSWERS}
+    known: dict[str, Any] = dict.fromkeys(("pearson", "spearman", "r2"), NUMBERS) | {"f1_micro": SEVERAL}
+    known |= {"f1": TWO_CLASSES, "span_f1": TAGS, "exact_match": ANSWERS, "answer_f1": ANSWERS}
     predictions, references = known.get(metric, CLASSES)
     columns = parse_rows(row_results(metric, predictions, references))
     whole = compute_metrics([metric], predictions, references)[metric]
@@ -37,6 +43,39 @@ def test_row_results_by_hand() -> None:
     assert row_results("accuracy", *CLASSES) == {"reference": "0 1 0 2 1 1", "prediction": "0 1 1 2 0 1"}
     assert row_results("span_f1", *TAGS) == {"expected": "2 1 1", "found": "2 1 0", "correct": "1 0 0"}
     assert row_results("answer_f1", *ANSWERS) == {"exact_match": "1 0 0", "answer_f1": "1 0.666667 0"}
+
+
+@pytest.mark.parametrize("metric", ["f1_macro", "f1_weighted", "accuracy"])
+def test_the_score_of_all_rows_of_several_classes_is_the_metric(metric: str) -> None:
+    rows = row_results(metric, *SEVERAL)
+    assert rows["reference_0"] == "0 0 1 1"
+    assert rows["prediction_1"] == "1 1 0 0"
+    assert score_of_rows(metric, parse_rows(rows)) == pytest.approx(compute_metrics([metric], *SEVERAL)[metric])
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "expected"),
+    [
+        ("sentence-classification", CLASSES, [("a", 2, 2, 1), ("b", 3, 3, 2), ("c", 1, 1, 1)]),
+        ("multi-label-classification", SEVERAL, [("a", 2, 2, 1), ("b", 3, 2, 2)]),
+        ("token-classification", TAGS, None),
+    ],
+)
+def test_what_each_class_has_by_hand(kind: str, answers: Any, expected: list[tuple[Any, ...]] | None) -> None:
+    names = {"token-classification": ["O", "B-x", "I-x"], "multi-label-classification": ["a", "b"]}
+    metric = {"token-classification": "span_f1"}.get(kind, "f1_macro")
+    common = {"name": "toy", "title": "Toy", "licence": "CC0", "source": "these tests", "test_share": 0.2}
+    files = TaskFiles(train="unused")
+    labels = names.get(kind, ["a", "b", "c"])
+    task = TaskDefinition(kind=kind, labels=labels, metrics=[metric], files=files, **common)
+    counted = [tuple(each.values()) for each in class_counts(task, *answers)]
+    if expected is not None:
+        assert counted == expected
+    else:
+        # Of spans the totals are those of the rows.
+        rows = parse_rows(row_results("span_f1", *TAGS))
+        totals = [sum(each[place] for each in counted) for place in (1, 2, 3)]
+        assert totals == [rows[name].sum() for name in ("expected", "found", "correct")]
 
 
 def test_many_row_results_take_little_space() -> None:
