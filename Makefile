@@ -1,6 +1,7 @@
 # Every target that needs an environment makes it first. Python 3.11 to 3.13; override with make PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+PYTHON_PRESENT = $(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
 VENV ?= .venv
 # test: what the tests need; dev: also what `make lint` and a developer need.
 EXTRA ?= dev
@@ -23,7 +24,7 @@ IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-transformers5 test-clients test-clients-python test-clients-node \
-	clients-folder node-present lint format clean
+	clients-folder node-present test-quickstart first-hour lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -59,6 +60,13 @@ clients-folder: $(READY)
 	rm -rf .clients && OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_folder.py .clients
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_families.py .clients/families
 
+test-quickstart: $(READY)  ## run docs/quickstart.ipynb to its end, with a small teacher
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/check_quickstart.py
+
+first-hour:  ## do what README and docs/quickstart.ipynb say, in an empty environment, from git clone to a Space
+	$(PYTHON_PRESENT)
+	$(PYTHON) tests/first_hour.py
+
 lint: $(READY)  ## style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -73,20 +81,20 @@ clean:  ## remove environments and caches; the runs stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
-	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON_PRESENT)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRA)]"
 	touch $@
 
 $(READY5): pyproject.toml constraints-transformers5.txt
-	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON_PRESENT)
 	$(PYTHON) -m venv $(VENV5)
 	$(VENV5)/bin/python -m pip install --quiet -c constraints-transformers5.txt -e . pytest pytest-xdist hypothesis tensorboard zstandard
 	touch $@
 
 # optimum-intel asks for torchvision, which breaks transformers unless its build matches that of torch; text needs none.
 $(READY_CLIENTS): constraints-clients.txt
-	$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python))
+	$(PYTHON_PRESENT)
 	$(PYTHON) -m venv $(VENV_CLIENTS)
 	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt torch sentence-transformers optimum-intel openvino nncf \
 		langchain-huggingface llama-index-embeddings-huggingface mteb pytest

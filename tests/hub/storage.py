@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import itertools
 import secrets
+import shutil
 import threading
 from pathlib import Path
 
@@ -240,6 +241,23 @@ class Storage:
                 raise Refusal(409, "You already created this model repo")
             self.repositories[name] = Repository(name, owner, private)
             return self.repositories[name]
+
+    def hold(self, name: str, folder: Path) -> Repository:
+        """A repository with the files of a folder."""
+        repository = self.create(name, name.partition("/")[0])
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        tree = repository.tree() | {path: self.store(file) for path, file in files.items()}
+        repository.commit("main", tree, repository.branches["main"], "files", repository.namespace)
+        return repository
+
+    def store(self, file: Path) -> Entry:
+        """A file as a commit has it."""
+        if file.suffix not in LFS_SUFFIXES:
+            return Entry(file.read_bytes())
+        incoming, sha256 = self.large_files.scratch(), hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copyfile(file, incoming)
+        self.large_files.keep(incoming, sha256)
+        return Entry(sha256=sha256, lfs_size=file.stat().st_size)
 
     def find(self, name: str, account: Account | None) -> Repository:
         """The repository, if this account may know of it."""

@@ -131,7 +131,7 @@ class Trial:
         if not self.scenario.is_new:
             repository = self.hub.storage.create(repo_id, "me")
             files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-            tree = repository.tree() | {path: self._stored(file) for path, file in files.items()}
+            tree = repository.tree() | {path: self.hub.storage.store(file) for path, file in files.items()}
             tree |= {"README.md": Entry(b"---\nlicense: mit\n---\nold"), "removed.txt": Entry(b"old")}
             repository.commit("main", tree, repository.branches["main"], "old", "me")
             old = self._tree(PublishSettings(repo_id=repo_id), "main")
@@ -139,15 +139,6 @@ class Trial:
         (folder / "in-two-parts.bin").write_bytes(os.urandom(500))
         settings = PublishSettings(repo_id=repo_id, **self.scenario.changes)  # type: ignore[arg-type]
         return folder, settings, old
-
-    def _stored(self, file: Path) -> Entry:
-        if file.suffix != ".safetensors":
-            return Entry(file.read_bytes())
-        incoming = self.hub.storage.large_files.scratch()
-        shutil.copyfile(file, incoming)
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.hub.storage.large_files.keep(incoming, sha256)
-        return Entry(sha256=sha256, lfs_size=file.stat().st_size)
 
     def _publish(self, folder: Path, settings: PublishSettings, retry: RetryPolicy) -> bool:
         publish = push_folder if self.scenario.verifies else push_once
