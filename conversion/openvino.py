@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.conversion.onnx import quiet_exporters
 
 if TYPE_CHECKING:
@@ -63,10 +64,16 @@ def quantize_openvino(
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
     calibration = list(inputs)
-    with _quiet_nncf():
+    # NNCF runs through the texts as often as its steps need, which is not known before.
+    with _quiet_nncf(), progress_bar("quantising", None, unit="text") as bar:
+
+        def shown(values: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+            bar.update()
+            return values
+
         quantized = nncf.quantize(
             graph,
-            nncf.Dataset(calibration),
+            nncf.Dataset(calibration, shown),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),

@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
     normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
     splitter = BertPreTokenizer()
     words: Counter[str] = Counter()
-    for text in texts:
+    for text in tracked(texts, "counting words", unit="text"):
         words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     return words
 

@@ -5,6 +5,7 @@ and optimisation are those of the shipped recipes.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -33,7 +34,10 @@ Values = dict[str, Any]
 # The teacher of the presets.
 PRESET_TEACHER_WIDTH, PRESET_TEACHER_INNER = 768, 3072
 LONGEST, LONGEST_SENTENCE = 512, 128
-SMALL_CORPUS_TEXTS, SMALL_CORPUS_TOKENS = 20_000, 3_000_000
+SMALL_CORPUS_TEXTS = 20_000
+# Epochs of a large corpus; a smaller one is read more often, up to so many tokens and epochs. What repeated text gives
+# falls after some 4 epochs and is little after 16 (Muennighoff et al., 2023, arXiv:2305.16264).
+EPOCHS, SEEN_TOKENS, MAXIMAL_EPOCHS = 3, 9_000_000, 10
 MINIMAL_UPDATES = 1_000
 UPDATE_TOKENS = tuple(1024 * 2**power for power in range(8))
 BATCH_TOKENS = 8192
@@ -294,9 +298,11 @@ class Choices:
         return values
 
     def _batches(self) -> Values:
-        tokens = self.tokens()
-        is_small = tokens is not None and tokens < SMALL_CORPUS_TOKENS
-        epochs = 10 if is_small else 3
+        tokens, epochs = self.tokens(), EPOCHS
+        if tokens is not None and EPOCHS * tokens < SEEN_TOKENS:
+            epochs = min(math.ceil(SEEN_TOKENS / tokens), MAXIMAL_EPOCHS)
+            masks = "" if self.purpose == "sentences" else ", each time with other tokens masked"
+            self._say("distillation", f"The corpus is small: it is read {epochs} times{masks}.")
         if self.purpose == "sentences":
             return {"epochs": epochs, "batch_size": 64, "batches_per_update": 1}
         seen = None if tokens is None else epochs * tokens

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distilrubert.common.bars import progress_bar
 from distilrubert.common.persistence import write_json
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import repeated
@@ -62,12 +63,20 @@ def merge(shards: Sequence[Shard], form: Form, settings: CorpusSettings, plan: d
         batches = merged.batches(split)
         if split == "train" and rows[split] > WINDOW:
             batches = _shuffled(batches, -(-rows[split] // WINDOW), plan["seed"], scratch)
-        write_split(folder, split, batches, rows[split], form.schema)
+        write_split(folder, split, _shown(batches, f"writing {split}", rows[split]), rows[split], form.schema)
     for column, counts_V in merged.token_counts().items():
         np.save(folder / COUNTS[column], counts_V)
     manifest = plan | counted(merged.shards, len(settings.sources))
     refuse_empty(settings, manifest["total"])
     write_json(folder / MANIFEST, manifest)
+
+
+def _shown(batches: Iterable[pa.RecordBatch], title: str, sequences: int) -> Iterator[pa.RecordBatch]:
+    """The same batches, with a bar that counts their sequences."""
+    with progress_bar(title, sequences, unit="sequence") as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
 
 
 class _Merge:

@@ -17,6 +17,7 @@ from .faults import Fault
 from .server import LocalHub
 from .storage import NEW_SPACE, Commit, Entry, Repository
 from .survival import ONCE, PATIENT, hurried
+from .victim import Victim, publish_with_page
 
 GRAPH = "onnx/masked_lm_quantized.onnx"
 PAGE = {"README.md", "index.html", "page.js", "style.css", "tasks.js"}
@@ -48,10 +49,8 @@ def connection_to(hub: LocalHub, settings: PublishSettings) -> HubConnection:
 
 
 def publish_both(hub: LocalHub, folder: Path, settings: PublishSettings) -> Repository:
-    """As the command does it, but for the checks of the model; the Space."""
-    space = publisher(hub, folder, settings)
-    space.create(space.plan(None))
-    space.publish(push_folder(folder, settings, hub.endpoint, HASTY, download=False).revision)
+    """The Space, after both were published."""
+    publish_with_page(folder, settings, hub.endpoint, HASTY)
     return hub.storage.repositories[f"spaces/{settings.repo_id}"]
 
 
@@ -191,11 +190,22 @@ def test_who_may_make_no_space_publishes_nothing(
     assert local_hub.storage.repositories == {}
 
 
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("fill-mask", f"{GRAPH} is missing, which the page loads"),
+        ("question-answering", "a page cannot show the task 'question-answering'"),
+    ],
+)
 def test_a_page_that_cannot_be_made_publishes_nothing(
-    local_hub: LocalHub, space_target: PublishSettings, folder: Path
+    local_hub: LocalHub, space_target: PublishSettings, folder: Path, task: str, said: str
 ) -> None:
-    with pytest.raises(UserError, match=f"{GRAPH} is missing, which the page loads"):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: fill-mask\n" in card
+    (folder / "README.md").write_text(card.replace("fill-mask\n", f"{task}\n"), encoding="utf-8")
+    with pytest.raises(UserError, match=said) as caught:
         publish_both(local_hub, folder, space_target)
+    assert "\n" not in str(caught.value)
     assert local_hub.storage.repositories == {}
 
 
@@ -253,6 +263,47 @@ def test_a_fault_at_every_request(
             outcomes.append(is_told)
     assert len(outcomes) >= 10
     assert any(outcomes)
+
+
+@pytest.mark.slow
+def test_a_client_that_is_killed_after_every_request_that_writes(
+    local_hub: LocalHub, target: PublishSettings, shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model and Space are as before or as they should be, and the same command ends it."""
+
+    def prepare(case: str) -> PublishSettings:
+        # A large file of its own, so that it is uploaded.
+        (shown / GRAPH).write_bytes(case.encode())
+        return target.model_copy(update={"repo_id": f"me/{case}", "space": True, "private": True})
+
+    def held(case: str, kind: str = "") -> set[str]:
+        found = local_hub.storage.repositories.get(f"{kind}me/{case}")
+        return set() if found is None else found.tree().keys() - {".gitattributes"}
+
+    own = {path.relative_to(shown).as_posix() for path in shown.rglob("*") if path.is_file()}
+    settings = prepare("unharmed")
+    local_hub.requests.clear()
+    publish_both(local_hub, shown, settings)
+    writing = [index for index, (method, _) in enumerate(local_hub.requests) if method not in ("GET", "HEAD")]
+    seen = []
+    # Who is killed leaves temporary files.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Victim() as victim:
+        for index in writing:
+            settings = prepare(case := f"case-{index}")
+            plan = local_hub.fail(Fault.KILLED_AFTER, index)
+            plan.victim = victim.prepare(shown, settings, local_hub.endpoint, local_hub.tokens["me"])
+            assert victim.publish() == -9
+            local_hub.heal()
+            assert held(case) in (set(), own)
+            seen.append(held(case, "spaces/"))
+            space = publish_both(local_hub, shown, settings)
+            assert (held(case), held(case, "spaces/")) == (own, PAGE | COPIED)
+            model = local_hub.storage.repositories[f"me/{case}"]
+            assert [len(repository.history()) for repository in (model, space)] == [2, 2]
+    assert all(pages in (set(NEW_SPACE), PAGE | COPIED) for pages in seen)
+    assert set(NEW_SPACE) in seen
+    assert PAGE | COPIED in seen
 
 
 @pytest.mark.export  # the checks before a push read the graph

@@ -17,9 +17,10 @@ import torch
 from huggingface_hub import constants
 from tqdm import tqdm
 
-from distilrubert.pipeline.hub.connection import RetryPolicy
+from distilrubert.pipeline.hub.connection import RetryPolicy, connect
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 from distilrubert.pipeline.hub.push import push_folder
+from distilrubert.pipeline.hub.space import SpacePublisher
 
 
 class Victim:
@@ -82,11 +83,22 @@ def _publish(task: dict[str, Any]) -> int:
     try:
         torch.set_num_threads(1)
         settings = PublishSettings(**task["settings"])
-        push_folder(Path(task["folder"]), settings, task["endpoint"], RetryPolicy(attempts=1))
+        folder, endpoint, once = Path(task["folder"]), task["endpoint"], RetryPolicy(attempts=1)
+        if settings.space:
+            publish_with_page(folder, settings, endpoint, once)
+        else:
+            push_folder(folder, settings, endpoint, once)
     except BaseException as error:
         sys.stderr.write(f"{error!r}\n")
         return 1
     return 0
+
+
+def publish_with_page(folder: Path, settings: PublishSettings, endpoint: str, retry: RetryPolicy) -> None:
+    """As the command does it, but for the checks of the model."""
+    space = SpacePublisher(folder, settings, connect(settings, endpoint, retry))
+    space.create(space.plan(None))
+    space.publish(push_folder(folder, settings, endpoint, retry, download=False).revision)
 
 
 def _say(number: int) -> None:

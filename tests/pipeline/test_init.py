@@ -133,10 +133,19 @@ def test_updates_are_as_large_as_the_corpus_allows(
 ) -> None:
     config, tokenizer = XLMRobertaConfig(num_hidden_layers=4), tokenizers_of_all_kinds["unigram"]
     own = sum(len(tokenizer(text)["input_ids"]) for text in sentences)
-    for share, update in ((1.0, 1024), (own / 50e6, 131_072), (own / 20e6, 32_768), (None, 131_072)):
-        made = choices(config, tokenizer, sentences, share=share).recipe()["distillation"]
+    for tokens, update, epochs in (
+        (own, 1024, 10),
+        (2.5e6, 8192, 4),
+        (3.2e6, 8192, 3),
+        (20e6, 32_768, 3),
+        (50e6, 131_072, 3),
+        (None, 131_072, 3),
+    ):
+        chosen = choices(config, tokenizer, sentences, share=tokens and own / tokens)
+        made = chosen.recipe()["distillation"]
         assert made["batch_tokens"] * made["batches_per_update"] == update
-        assert made["epochs"] == (10 if share == 1.0 else 3)
+        assert made["epochs"] == epochs
+        assert any("The corpus is small" in reason for reason in chosen.reasons["distillation"]) == (epochs > 3)
 
 
 def test_a_head_that_the_config_does_not_name_is_found(tiny_teacher_folder: Path, texts: Path, tmp_path: Path) -> None:
