@@ -19,6 +19,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.speed_settings import STARTS
+from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
 
 ROOT = Path(__file__).parents[1]
@@ -371,7 +372,7 @@ def task_students_rows(report: Measurements) -> str:
         majority, teacher, alone, distilled, *files = (
             score(case)
             for case in (
-                f"{task}-majority",
+                f"{task}-{MAJORITY}",
                 f"{task}-teacher",
                 f"{student}-alone",
                 f"{student}-distilled",

@@ -94,7 +94,7 @@ def of_task_start(run: Run) -> Mapping[str, Any]:
 def of_task_alone(run: Run) -> Mapping[str, Any]:
     """What decides the student that is fine-tuned without a teacher."""
     settings = _task_settings(run)
-    return {**_of_task(run), "finetuning": recorded(settings.finetuning), "start": _task_start(run)}
+    return {**_of_task(run), "finetuning": recorded(settings.alone), "start": _task_start(run)}
 
 
 def of_task_student(run: Run) -> Mapping[str, Any]:

@@ -49,7 +49,8 @@ class TaskSettings(Section):
     )
     finetuning: TaskFinetuningSettings = Field(
         default_factory=TaskFinetuningSettings,
-        description="How the teacher, and the student without a teacher that it is compared with, are fine-tuned.",
+        description="How the teacher, and the student without a teacher that it is compared with, are fine-tuned; "
+        "the student also at the learning rates of distillation.",
     )
     distillation: TaskDistillationSettings = Field(
         default_factory=TaskDistillationSettings, description="How the student learns from the teacher."
@@ -57,3 +58,9 @@ class TaskSettings(Section):
     equal_decisions: float = Field(
         0.99, gt=0, le=1, description="Least share of its decisions in which an int8 file equals the student."
     )
+
+    @property
+    def alone(self) -> TaskFinetuningSettings:
+        """How the student is fine-tuned without a teacher: also at the rates at which it is distilled, to be fair."""
+        rates = {*self.finetuning.learning_rates, *self.distillation.learning_rates}
+        return self.finetuning.model_copy(update={"learning_rates": sorted(rates)})

@@ -35,7 +35,7 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import teacher_folder
 from distilrubert.pipeline.starting_student import starting_folder
 from distilrubert.pipeline.student_vocabulary import fitted
-from distilrubert.pipeline.task_settings import TaskSettings
+from distilrubert.pipeline.task_settings import TaskFinetuningSettings, TaskSettings
 
 
 def task_teacher_folder(run: Run) -> Path:
@@ -53,7 +53,8 @@ def start_folder(run: Run) -> Path:
 
 def finetune_teacher(run: Run, folder: Path) -> None:
     """Fine-tune the recipe's teacher."""
-    _finetune(run, teacher_folder(run), folder, "task-teacher", run.recipe.teacher.model or "the teacher")
+    name = run.recipe.teacher.model or "the teacher"
+    _finetune(run, _settings(run).finetuning, teacher_folder(run), folder, "task-teacher", name)
 
 
 def make_start(run: Run, folder: Path) -> None:
@@ -65,7 +66,7 @@ def make_start(run: Run, folder: Path) -> None:
 
 def finetune_alone(run: Run, folder: Path) -> None:
     """Fine-tune the student on the labels alone."""
-    _finetune(run, start_folder(run), folder, "task-alone", "the student")
+    _finetune(run, _settings(run).alone, start_folder(run), folder, "task-alone", "the student")
 
 
 def distil_on_task(run: Run, folder: Path) -> None:
@@ -125,11 +126,10 @@ def _settings(run: Run) -> TaskSettings:
     return run.recipe.task
 
 
-def _finetune(run: Run, start: Path, folder: Path, output: str, name: str) -> None:
-    settings, rows = _settings(run), load_task_rows(run, unlabelled=False)
-    work, frozen = folder / "training", settings.freeze_embeddings
+def _finetune(run: Run, settings: TaskFinetuningSettings, start: Path, folder: Path, output: str, name: str) -> None:
+    rows, work, frozen = load_task_rows(run, unlabelled=False), folder / "training", _settings(run).freeze_embeddings
     model = train_task_model(
-        start, pinned_task(run), rows, settings.finetuning, work, run.recipe.seed, name, freeze_embeddings=frozen
+        start, pinned_task(run), rows, settings, work, run.recipe.seed, name, freeze_embeddings=frozen
     )
     _save(run, model, folder / output, folder / "reports" / f"{output}.json")
 

@@ -9,7 +9,7 @@ Each student is that of its task's recipe in recipes/tasks, in two sizes (:data:
 a seed have one fine-tuned teacher. The same command continues where it was stopped, and adds to the file what is new:
 rows are of the students whose runs are finished.
 
-The rows of a task are ``TASK-teacher``, the baselines ``TASK-majority`` and so on, and for each size the student that
+The rows of a task are ``TASK-teacher``, the baselines ``TASK-majority-class`` and so on, and for each size the student that
 was fine-tuned on the labels alone, ``TASK-SIZE-alone``, the one that was distilled, ``TASK-SIZE-distilled``, and its
 files, ``TASK-SIZE-onnx-int8`` and so on. ``tasks`` has the scores of all seeds, as in quality.json; of a file
 ``equal_decisions`` has the least share of all seeds, and ``size_mib`` its size. `details` has for each student the

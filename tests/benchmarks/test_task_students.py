@@ -37,7 +37,7 @@ def report(alone: int, distilled: int, equal: float) -> Measurements:
         row(case, distilled, path=case, size_mib=10.0, equal_decisions=equal)
         for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")
     ]
-    others = [row("majority", 40), row("bag-of-words", 24), row("teacher", 4, parameters=100)]
+    others = [row("majority-class", 40), row("bag-of-words", 24), row("teacher", 4, parameters=100)]
     details = {"metric": METRIC, "revision": "abc", "rows": {"test_rows": 80}, "calibration": None}
     machine = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
     return Measurements(machine, [*files, *others, row("student-alone", alone, parameters=50)], details=details)

@@ -21,6 +21,7 @@ from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.modeling.teacher import new_teacher, save_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.cli import main
+from distilrubert.pipeline.task_settings import TaskSettings
 
 # A run of a recipe checks for the packages that export.
 pytestmark = pytest.mark.export
@@ -295,3 +296,11 @@ def test_what_cannot_work_is_told_in_one_line_before_any_work(
     assert (status, len(error.splitlines())) == (2, 1), error
     assert told in error
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_the_student_alone_is_tried_at_the_rates_of_both(tasks):
+    finetuning, distillation = {"learning_rates": [1e-4, 3e-5]}, {"learning_rates": [3e-4, 1e-4], "epochs": 9}
+    settings = TaskSettings(name=str(tasks / "nouns.yaml"), finetuning=finetuning, distillation=distillation)
+    assert settings.alone.learning_rates == [3e-5, 1e-4, 3e-4]
+    assert settings.alone.epochs == settings.finetuning.epochs
+    assert settings.finetuning.learning_rates == [1e-4, 3e-5]
