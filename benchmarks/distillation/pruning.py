@@ -32,7 +32,7 @@ from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
 from distilrubert.evaluation.text.intrinsic import measure_intrinsic
 from distilrubert.modeling.student import Student, build_student
 from distilrubert.modeling.teacher import Teacher, load_teacher
-from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import Recipe, load_recipe
 from distilrubert.pipeline.run import revision
 

@@ -48,7 +48,7 @@ from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.speed.speed_worker import serve
 from distilrubert.modeling.checkpoints import quiet_transformers
-from distilrubert.pipeline.options import DONE, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, USER_ERROR
 
 BASELINE = "teacher-pytorch-fp32"
 PEER = "teacher-peer-sentence-transformers-onnx-int8"

@@ -22,7 +22,7 @@ from distilrubert.common.derived import load_derived
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS
 from distilrubert.common.measurements import Measurements, Row
-from distilrubert.pipeline.options import DONE, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, USER_ERROR
 
 PYTORCH = CHECKPOINT.case
 TEACHER = f"teacher-{PYTORCH}"

@@ -33,7 +33,7 @@ from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date
-from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import Recipe, load_recipe
 from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of

@@ -25,7 +25,7 @@ from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import write_text
 from distilrubert.evaluation.text.intrinsic import FOLDS
 from distilrubert.model_card.formatting import listing, short_count
-from distilrubert.pipeline.options import DONE, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, USER_ERROR
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -9,15 +9,16 @@ Each student is that of its task's recipe in recipes/tasks, in two sizes (:data:
 a seed have one fine-tuned teacher. The same command continues where it was stopped, and adds to the file what is new:
 rows are of the students whose runs are finished.
 
-The rows of a task are ``TASK-teacher``, the baselines ``TASK-majority-class`` and so on, and for each size the student that
-was fine-tuned on the labels alone, ``TASK-SIZE-alone``, the one that was distilled, ``TASK-SIZE-distilled``, and its
-files, ``TASK-SIZE-onnx-int8`` and so on. ``tasks`` has the scores of all seeds, as in quality.json; of a file
+The rows of a task are ``TASK-teacher``, the baselines ``TASK-majority-class`` and so on, and for each size the student
+that was fine-tuned on the labels alone, ``TASK-SIZE-alone``, the one that was distilled, ``TASK-SIZE-distilled``, and
+its files, ``TASK-SIZE-onnx-int8`` and so on. ``tasks`` has the scores of all seeds, as in quality.json; of a file
 ``equal_decisions`` has the least share of all seeds, and ``size_mib`` its size. `details` has for each student the
 ``comparison`` of distilled and alone: the difference of the means, and the p-value of a paired bootstrap over test
 rows.
 """
 
 import argparse
+import dataclasses
 import logging
 import statistics
 import sys
@@ -32,7 +33,7 @@ from distilrubert.evaluation.tasks.significance import bootstrap_p_value, resamp
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import pinned_task, with_commits
 from distilrubert.pipeline.engine import bring_up_to_date
-from distilrubert.pipeline.options import DONE, INTERRUPTED, USER_ERROR
+from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of
@@ -80,8 +81,8 @@ def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> N
     logger.info("%s, seed %d", student, seed)
     bring_up_to_date(run, stages, only={stage.name for stage in stages} - LEFT_OUT)
     found = Measurements.load(run.reports / "finetuning.json")
-    found.details |= {"revision": revision(), "metric": pinned_task(run).main_metric}
-    found.save(options.run_dir / REPORTS / f"{student}-seed-{seed}.json")
+    details = {**found.details, "revision": revision(), "metric": pinned_task(run).main_metric}
+    dataclasses.replace(found, details=details).save(options.run_dir / REPORTS / f"{student}-seed-{seed}.json")
 
 
 def collect(folder: Path, overrides: Sequence[str] = ()) -> Measurements:
