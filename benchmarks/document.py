@@ -18,6 +18,7 @@ from scipy import stats
 from distilrubert.common.derived import derive
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
+from distilrubert.distill.corpus.build import REMEMBERED_KEYS
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
@@ -420,6 +421,79 @@ def token_types_rows(report: Measurements) -> str:
     return f"{table(['the teacher reads', 'guesses', 'cross-entropy, nats'], rows)}\n{told}\n"
 
 
+def scale_speed(report: Measurements) -> str:
+    """CPU time of preparing a corpus beside that of the tokenizer alone."""
+    row = report["throughput"]
+    bare, whole = (np.median(row.values["cpu_s"][work]) for work in ("bare", "prepare"))
+    megabytes, processes = row.values["bytes"] / 1e6, report.details["processes"]
+    text = "on text of which nothing is repeated" if row.values["copies"] <= 1 else "on repeated text"
+    return (
+        f"Preparing {megabytes:.0f} MB with {processes} processes that tokenise took {whole:.1f} CPU seconds, the "
+        f"tokenizer alone {bare:.1f}\n({row.ratio:.2f} times, medians of {len(row.values['cpu_s']['bare'])}, {text}).\n"
+    )
+
+
+def scale_memory(report: Measurements) -> str:
+    """Peak memory of preparing by the size of the text, and the line through the two smallest sizes."""
+    rows = sorted(_of_kind(report, "memory"), key=lambda row: float(row.values["bytes"]))
+    lines, peaks = [], ("peak_mib", "worker_peak_mib")
+    for row in rows:
+        size, seconds = row.values["bytes"] / 1e9, row.values["cpu_s"]
+        lines.append([f"{size:g}", *(f"{row.values[peak]:.0f}" for peak in peaks), f"{seconds:.0f}"])
+    laws = []
+    small, large = rows[:2]
+    most = REMEMBERED_KEYS / 1e6
+    for peak, name in zip(peaks, ("the preparing process", "a tokenising one"), strict=True):
+        millions = [row.values["texts"] / 1e6 for row in (small, large)]
+        slope, start = np.polyfit(millions, [row.values[peak] for row in (small, large)], 1)
+        at_ten = min(10 * large.values["texts"] / large.values["bytes"] * 1e3, most)
+        laws.append(f"{name} {start:.0f} + {slope:.1f} × million texts, {start + at_ten * slope:.0f} at 10 GB")
+    told = (
+        f"The line through both sizes, in MiB: {'; '.join(laws)}\n(extrapolated, not measured; from {most:.0f} million "
+        "texts on a process remembers no more of them).\n"
+    )
+    headings = ["GB of text", "preparing process, MiB", "largest tokenising process, MiB", "CPU seconds of all"]
+    return f"{table(headings, lines)}\n{told}"
+
+
+def scale_planning(report: Measurements) -> str:
+    """What a rank takes to plan an epoch."""
+    lines = [
+        [
+            f"{row.values['sequences']:,}{' (simulated)' if row.values['simulated'] else ''}",
+            row.values["windows"],
+            *(f"{row.values[name]:.1f}" for name in ("begin_cpu_s", "window_cpu_s")),
+            f"{row.values['peak_mib']:.0f}",
+            f"{row.values['peak_before_mib']:.0f}",
+        ]
+        for row in _of_kind(report, "planning")
+    ]
+    headings = [
+        "sequences",
+        "windows",
+        "before the first, CPU s",
+        "a window, CPU s",
+        "peak, MiB",
+        "of it before planning",
+    ]
+    return table(headings, lines)
+
+
+def scale_parts(report: Measurements) -> str:
+    """The same corpus by different numbers of processes."""
+    [values] = [row.values for row in _of_kind(report, "parts")]
+    *others, last = values["seconds"]
+    same = "the same to the byte" if values["identical"] else "NOT the same"
+    return (
+        f"{values['bytes'] / 1e9:.2g} GB by {', '.join(others)} and {last} processes, one of the {last} killed after "
+        f"its first shard: {same}.\n"
+    )
+
+
+def _of_kind(report: Measurements, kind: str) -> list[Row]:
+    return [row for row in report.rows if row.case.startswith(f"{kind}-")]
+
+
 def families_rows(report: Measurements) -> str:
     """What is exact of a student of each family, and who opens its files."""
     rows = []
@@ -467,6 +541,10 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
     ("task_students", "rows"): task_students_rows,
     ("token_types", "rows"): token_types_rows,
     ("families", "rows"): families_rows,
+    ("scale", "speed"): scale_speed,
+    ("scale", "memory"): scale_memory,
+    ("scale", "planning"): scale_planning,
+    ("scale", "parts"): scale_parts,
 }
 
 

@@ -39,6 +39,9 @@ class TrainedVocabularySettings(Section):
         description="Share of the text's characters that get a token; a word with one of the other, rare characters "
         "is [UNK]. 1 keeps all: ideographs and emoji then take much of a small vocabulary.",
     )
+    sample: float = Field(
+        1.0, gt=0, le=1, description="Share of the texts whose words are counted, chosen by a hash of text and seed."
+    )
 
 
 class VocabularySettings(Section):

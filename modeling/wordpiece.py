@@ -2,21 +2,22 @@
 
 import dataclasses
 import logging
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
+from distilrubert.modeling.word_counts import WordCounts
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ MINIMUM_PAIR_COUNT = 2
 # Two planes of private use: one code for each character at the beginning of a word, one for it further on.
 INITIAL_PLANE, CONTINUING_PLANE, PLANE_SIZE = 0xF0000, 0x100000, 0xFFFE
 REPEATS_PER_LINE = 10_000
+_COUNTS = ".words-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,11 @@ class TrainedVocabulary:
 
 
 def train_wordpiece(
-    texts: Iterable[str], size: int, max_length: int = 512, character_coverage: float = CHARACTER_COVERAGE
+    texts: Iterable[str],
+    size: int,
+    max_length: int = 512,
+    character_coverage: float = CHARACTER_COVERAGE,
+    scratch: Path | None = None,
 ) -> TrainedVocabulary:
     """Train a cased WordPiece vocabulary: single characters, then the most frequent merges in `texts`.
 
@@ -55,35 +61,54 @@ def train_wordpiece(
     trainers of the tokenizers library do, but ties are broken by the characters, where theirs depend on the order of
     a hash table.
 
+    Counting takes the same memory for any length of text, training about 200 bytes for each different word.
+
     Args:
         texts: read once, in any order.
         size: tokens, special ones included; fewer where the texts do not give as many.
         max_length: `model_max_length` of the tokenizer, tokens.
         character_coverage: least share of the texts' characters that is kept, from 0 to 1.
+        scratch: a folder for the counts of many words; None takes that of the system for temporary files.
 
     Raises:
-        UserError: if there is no text, or `size` does not even hold its characters.
+        UserError: if there is no text, `size` does not even hold its characters, or the disk is full.
     """
-    words = _count_words(texts)
+    # What a process that was killed has left.
+    for left in scratch.glob(f"{_COUNTS}*") if scratch else ():
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=_COUNTS) as folder:
+        words = WordCounts(Path(folder))
+        words.add(tracked(texts, "counting words", unit="text"))
+        return _trained(words, size, max_length, character_coverage)
+
+
+def _trained(words: WordCounts, size: int, max_length: int, character_coverage: float) -> TrainedVocabulary:
     characters = _count_characters(words)
     if not characters:
         raise UserError("corpus: there is no text to train a vocabulary on")
     kept = _most_frequent(characters, character_coverage)
-    known = {word: count for word, count in words.items() if kept.issuperset(word)}
-    initial, continuing = sorted(kept), sorted(set().union(*(word[1:] for word in known)))
+    further_on: set[str] = set()
+    number = number_known = 0
+    for word, count in words:
+        number += count
+        if kept.issuperset(word):
+            number_known += count
+            further_on.update(word[1:])
+    initial, continuing = sorted(kept), sorted(further_on)
     smallest = len(SPECIAL_TOKENS) + len(initial) + len(continuing)
     if size < smallest:
         raise UserError(
             f"vocabulary size: {size} tokens; {len(initial)} different characters, {len(continuing)} ## forms of them "
             f"and the special tokens take {smallest}; a character_coverage below {character_coverage} keeps fewer"
         )
+    known = ((word, count) for word, count in words if kept.issuperset(word))
     tokens = [*SPECIAL_TOKENS, *_merge(known, initial, continuing, size - len(SPECIAL_TOKENS))]
     if len(tokens) < size:
         logger.warning("The text gives a vocabulary of %d tokens only, not %d", len(tokens), size)
     trained = TrainedVocabulary(
         _bert_tokenizer(tokens, max_length),
         1 - sum(characters[character] for character in kept) / characters.total(),
-        1 - sum(known.values()) / words.total(),
+        1 - number_known / number,
     )
     logger.info(
         "Vocabulary: %d tokens; %d of %d characters are too rare for one: %.2g %% of the text, %.2g %% of its words",
@@ -93,18 +118,9 @@ def train_wordpiece(
     return trained
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
-    normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
-    splitter = BertPreTokenizer()
-    words: Counter[str] = Counter()
-    for text in tracked(texts, "counting words", unit="text"):
-        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    return words
-
-
-def _count_characters(words: Mapping[str, int]) -> Counter[str]:
+def _count_characters(words: Iterable[tuple[str, int]]) -> Counter[str]:
     characters: Counter[str] = Counter()
-    for word, count in words.items():
+    for word, count in words:
         for character in word:
             characters[character] += count
     return characters
@@ -117,7 +133,7 @@ def _most_frequent(characters: Counter[str], coverage: float) -> set[str]:
     return set(ranked[: 1 + int(np.searchsorted(covered, coverage * covered[-1]))])
 
 
-def _merge(words: Mapping[str, int], initial: list[str], continuing: list[str], size: int) -> list[str]:
+def _merge(words: Iterable[tuple[str, int]], initial: list[str], continuing: list[str], size: int) -> list[str]:
     """The tokens in order: single characters, their ## forms, then merges from the most frequent on."""
     assert len(initial) <= PLANE_SIZE
     # The trainer's own ## prefix makes ids, and with them ties, depend on its hash order. So each form of a
@@ -135,7 +151,7 @@ def _merge(words: Mapping[str, int], initial: list[str], continuing: list[str], 
     )
     encoded = (
         (initial_code[word[0]] + "".join(continuing_code[character] for character in word[1:]), count)
-        for word, count in words.items()
+        for word, count in words
     )
     tokenizer.train_from_iterator(_lines(encoded), trainer)
     vocabulary = tokenizer.get_vocab()

@@ -91,7 +91,7 @@ def _train_vocabulary(run: Run, folder: Path) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
     tokenizer = train_wordpiece(
-        iterate_texts(run.recipe.corpus.sources), pretrain.vocabulary_size, pretrain.max_positions
+        iterate_texts(run.recipe.corpus.sources), pretrain.vocabulary_size, pretrain.max_positions, scratch=folder
     ).tokenizer
     with atomic_folder(folder / "vocabulary") as beside:
         save_tokenizer(tokenizer, beside)

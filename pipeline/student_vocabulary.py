@@ -117,17 +117,20 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     own = run.recipe.student.own_vocabulary()
     assert own is not None
     whole = teacher_tokenizer(run)
-    texts = _texts(run, is_held_out=False)
     counts_T = None
     lost: dict[str, float] = {}
     if own.trim:
-        counts_T = count_needed(whole, texts)
+        counts_T = count_needed(whole, _texts(run, is_held_out=False))
         made = trim_tokenizer(whole, counts_T, own.trim)
     else:
         assert own.train is not None
         try:
             trained = train_wordpiece(
-                texts, own.train.size, whole.model_max_length, character_coverage=own.train.character_coverage
+                _texts(run, is_held_out=False, sample=own.train.sample),
+                own.train.size,
+                whole.model_max_length,
+                character_coverage=own.train.character_coverage,
+                scratch=folder,
             )
         except UserError as error:
             raise UserError(f"student.vocabulary.train: {error}") from error
@@ -146,11 +149,11 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
         save_tokenizer(made, beside)
 
 
-def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
+def _texts(run: Run, *, is_held_out: bool, sample: float = 1.0) -> Iterator[str]:
     """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them."""
     sentences = sentence_modules(run)
     prompts = sentences.prompts if sentences else ()
-    return texts_of_part(run.recipe.corpus, run.recipe.seed, prompts, is_held_out=is_held_out)
+    return texts_of_part(run.recipe.corpus, run.recipe.seed, prompts, is_held_out=is_held_out, sample=sample)
 
 
 def teacher_config(run: Run) -> PretrainedConfig:

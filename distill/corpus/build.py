@@ -264,8 +264,11 @@ class _PartBuilder:
         shard.counts.duplicates += len(texts) - len(fresh)
         shard.counts.left_out += int(np.sum(copies == 0))
         taken = np.flatnonzero(copies)
-        prompted = [prompt_of(keys[i, 0], self._build.prompts) + texts[i] for i in fresh[taken]]
-        tokens = self._pool.submit(prompted)
+        chosen = fresh[taken].tolist()
+        texts = [texts[i] for i in chosen]
+        if prompts := self._build.prompts:
+            texts = [prompt_of(key, prompts) + text for key, text in zip(keys[chosen, 0], texts, strict=True)]
+        tokens = self._pool.submit(texts)
         return _Batch(shard, kept, taken, copies[taken], tokens, block.is_last)
 
     def _finish(self, batch: _Batch) -> None:

@@ -21,7 +21,7 @@ def text_keys(texts: Sequence[str], seed: int) -> NDArray[np.uint64]:
     different texts, two have the same identity with a probability of 3 in 10,000; the second would be dropped.
     """
     salt = seed.to_bytes(8, "little")
-    digests = (hashlib.blake2b(text.encode(), digest_size=24, salt=salt).digest() for text in texts)
+    digests = [hashlib.blake2b(text.encode(), digest_size=24, salt=salt).digest() for text in texts]
     return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 3)
 
 

@@ -25,6 +25,7 @@ from distilrubert.distill.corpus.remote_files import RemoteFile, clear_remote_er
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 # The longest line, field or document between blank lines; a longer one means that the format is another.
 MAXIMAL_TEXT_BYTES = 64 * 2**20
+BYTES_AT_ONCE = 2**20
 
 
 class TextFile:
@@ -173,20 +174,39 @@ def _decompressed(raw: Any, compression: str | None) -> Iterator[IO[bytes]]:
 
 
 def _decoded_lines(stream: IO[bytes], path: Path | RemoteFile) -> Iterator[str]:
-    """Yield lines with their line ends, as strict UTF-8; a byte order mark at the beginning is dropped."""
-    offset = 0
-    for number, line in enumerate(iter(lambda: stream.readline(MAXIMAL_TEXT_BYTES), b""), start=1):
-        if len(line) == MAXIMAL_TEXT_BYTES:
+    """Yield lines with their line ends, as strict UTF-8; a byte order mark at the beginning is dropped.
+
+    Many lines are decoded at once: one by one they take three times as long.
+    """
+    number, offset, rest = 1, 0, b""
+    while read := stream.read(BYTES_AT_ONCE):
+        lines, end, rest = (rest + read).rpartition(b"\n")
+        yield from _decoded(lines + end, path, number, offset)
+        number, offset = number + read.count(b"\n"), offset + len(lines) + len(end)
+        if len(rest) >= MAXIMAL_TEXT_BYTES:
             raise UserError(f"{path}:{number}: a line of more than {MAXIMAL_TEXT_BYTES} bytes; is this text?")
+    yield from _decoded(rest, path, number, offset)
+
+
+def _decoded(lines: bytes, path: Path | RemoteFile, number: int, offset: int) -> Iterator[str]:
+    """The lines in these bytes, the first of which has this number and begins at this byte of the file."""
+    try:
+        if b"\0" not in lines:
+            # With this newline, only a line feed ends a line.
+            yield from io.StringIO(lines.decode("utf-8" if offset else "utf-8-sig"), newline="\n")
+            return
+    except UnicodeDecodeError:
+        pass
+    for line in io.BytesIO(lines):
         if b"\0" in line:
             at = offset + line.index(b"\0")
             raise UserError(f"{path}:{number}: binary data (a zero byte at byte {at}); UTF-8 text is needed")
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode("utf-8" if offset else "utf-8-sig")
         except UnicodeDecodeError as error:
             at = offset + error.start
             raise UserError(f"{path}:{number}: not UTF-8 text (byte {at}: {error.reason})") from error
-        offset += len(line)
+        number, offset = number + 1, offset + len(line)
 
 
 def _txt(lines: Iterator[str], file: TextFile) -> Iterator[str]:

@@ -115,11 +115,21 @@ def in_batches(batches: Iterable[pa.RecordBatch], rows: int = BATCH_ROWS) -> Ite
         count += len(batch)
         while count >= rows:
             whole = pa.concat_batches(waiting)
-            yield whole.slice(0, rows)
+            yield _alone(whole.slice(0, rows))
             count -= rows
             waiting = [whole.slice(rows)]
     if count:
-        yield pa.concat_batches(waiting)
+        yield _alone(pa.concat_batches(waiting))
+
+
+def _alone(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same lists without what lies beside them in memory: Arrow fills up its blocks on disk with that."""
+    lists = []
+    for column in batch.columns:
+        offsets = column.offsets.to_numpy()
+        values = column.values.to_numpy()[offsets[0] : offsets[-1]]
+        lists.append(pa.ListArray.from_arrays(pa.array(offsets - offsets[0]), pa.array(values)))
+    return pa.record_batch(lists, schema=batch.schema)
 
 
 def write_split(folder: Path, split: str, batches: Iterable[pa.RecordBatch], count: int, schema: pa.Schema) -> None:

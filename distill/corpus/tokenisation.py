@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterator
-from itertools import accumulate, chain
+from itertools import accumulate, chain, compress
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
+from distilrubert.distill.corpus.word_cache import WordCache, is_separable
 from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
 
 # The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by fragments.
@@ -54,6 +56,7 @@ class SequenceEncoder:
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
         self._backend = plain_tokenizer(tokenizer)
+        self._words = WordCache(self._backend) if is_separable(self._backend) else None
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
@@ -67,9 +70,9 @@ class SequenceEncoder:
         """`encode` as a table: one row a sequence, `input_ids` and the `index` of its text."""
         counts_N = np.zeros(len(texts), dtype=np.int64)
         # A text of many characters is long in all likelihood: the slower call tells where its words begin, too.
-        is_fast_N = np.array([len(text) <= LONG_CHARACTERS * self._limit for text in texts], dtype=bool)
-        fast, fast_counts = self._fast([text for text, is_fast in zip(texts, is_fast_N, strict=True) if is_fast])
-        counts_N[is_fast_N] = fast_counts
+        longest = LONG_CHARACTERS * self._limit
+        is_fast_N = np.array([self._words is not None or len(text) <= longest for text in texts], dtype=bool)
+        fast, counts_N[is_fast_N] = self._fast([*compress(texts, is_fast_N.tolist())])
         parts, starts = {}, {}
         for i in np.flatnonzero(~is_fast_N):
             parts[i], starts[i] = self._with_word_starts(texts[i])
@@ -81,7 +84,10 @@ class SequenceEncoder:
         for i, part in parts.items():
             tokens_T[ends_N[i] - counts_N[i] : ends_N[i]] = part
         for i in np.flatnonzero(counts_N > self._limit):
-            is_start = starts[i] if i in starts else self._with_word_starts(texts[i])[1]
+            if self._words:
+                is_start = self._words.begin_words(tokens_T[ends_N[i] - counts_N[i] : ends_N[i]])
+            else:
+                is_start = starts[i] if i in starts else self._with_word_starts(texts[i])[1]
             ends = _split_ends(is_start, self._limit)[:-1]
             cuts.append(ends_N[i] - counts_N[i] + np.array(ends, dtype=np.int64))
             rows_N[i] += len(ends)
@@ -102,33 +108,42 @@ class SequenceEncoder:
 
     def _fast(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The tokens of all texts, and how many each has."""
-        fragments = [list(fragments_of_text(text)) for text in texts]
-        flat = list(chain.from_iterable(fragments))
-        ids, counts = [np.empty(0, dtype=np.int32)], np.empty(len(flat), dtype=np.int64)
-        for first, encodings in self._encodings(flat, self._backend.encode_batch_fast):
-            lists = [encoding.ids for encoding in encodings]
-            counts[first : first + len(lists)] = [*map(len, lists)]
-            ids.append(np.fromiter(chain.from_iterable(lists), np.int32))
+        fragments = [[text] if len(text) <= FRAGMENT_CHARACTERS else [*fragments_of_text(text)] for text in texts]
+        counts: list[int] = []
+        # The fastest way out of a list of Python's integers.
+        tokens = array("i")
+        for batch in _batches([*chain.from_iterable(fragments)]):
+            if self._words:
+                found = self._words.encode(batch)
+                tokens.frombytes(b"".join(found))
+                counts += [len(each) // tokens.itemsize for each in found]
+            else:
+                for encoding in self._encoded(batch, self._backend.encode_batch_fast):
+                    ids = encoding.ids
+                    tokens.fromlist(ids)
+                    counts.append(len(ids))
         text_of = np.repeat(np.arange(len(texts)), [*map(len, fragments)])
-        return np.concatenate(ids), np.bincount(text_of, counts, len(texts)).astype(np.int64)
+        return np.array(tokens, dtype=np.int32), np.bincount(text_of, counts, len(texts)).astype(np.int64)
 
     def _with_word_starts(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """The tokens of a text, and whether each begins a word."""
         encodings = [
             encoding
-            for _, batch in self._encodings(list(fragments_of_text(text)), self._backend.encode_batch)
-            for encoding in batch
+            for batch in _batches([*fragments_of_text(text)])
+            for encoding in self._encoded(batch, self._backend.encode_batch)
         ]
         ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
         return ids, np.concatenate([np.diff(np.array(each.word_ids), prepend=-1) != 0 for each in encodings])
 
-    def _encodings(
-        self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]
-    ) -> Iterator[tuple[int, list[Encoding]]]:
+    def _encoded(self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]) -> list[Encoding]:
         # Set at each call: a pickled tokenizer forgets it.
         self._backend.encode_special_tokens = True
-        for start in range(0, len(fragments), FRAGMENTS_AT_ONCE):
-            yield start, encode_batch(fragments[start : start + FRAGMENTS_AT_ONCE], add_special_tokens=False)
+        return encode_batch(fragments, add_special_tokens=False)
+
+
+def _batches(fragments: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(fragments), FRAGMENTS_AT_ONCE):
+        yield fragments[start : start + FRAGMENTS_AT_ONCE]
 
 
 def _split_ends(starts: NDArray[np.bool_], limit: int) -> list[int]:

@@ -104,3 +104,24 @@ def test_what_is_lost_without_token_types_is_told(document: ModuleType) -> None:
     assert "| without | 39.5% | 3.00 |" in text
     assert "1,234 masked tokens in 10 pairs. Without types 98.5% of the guesses are the same." in text
     assert "0.9991 in the first texts and 0.9900 in the second." in text
+
+
+def test_memory_is_extrapolated_over_the_texts_that_are_remembered(document: ModuleType) -> None:
+    def at(gigabytes: int, million_texts: float, peak_mib: float) -> Row:
+        sizes = {"bytes": gigabytes * 10**9, "texts": million_texts * 1e6, "cpu_s": 7.0}
+        return Row(f"memory-{gigabytes}", {**sizes, "peak_mib": peak_mib, "worker_peak_mib": 100.0})
+
+    text = document.scale_memory(Measurements(MACHINE, [at(1, 5.0, 500.0), at(2, 10.0, 600.0)]))
+    assert "| 1 | 500 | 100 | 7 |\n| 2 | 600 | 100 | 7 |" in text
+    # 400 MiB and 20 for each million texts; 10 GB have 50 million, of which 16 million are remembered.
+    assert "the preparing process 400 + 20.0 × million texts, 720 at 10 GB;" in text
+    assert "a tokenising one 100 + 0.0 × million texts, 100 at 10 GB" in text.replace("-0.0", "0.0")
+
+
+def test_corpora_that_differ_are_told(document: ModuleType) -> None:
+    values = {"bytes": 3 * 10**8, "seconds": {"1": 9.0, "2": 8.0, "4": 7.0}}
+    for identical, said in ((True, "the same to the byte"), (False, "NOT the same")):
+        report = Measurements(MACHINE, [Row("parts-0.3", {**values, "identical": identical})])
+        assert document.scale_parts(report) == (
+            f"0.3 GB by 1, 2 and 4 processes, one of the 4 killed after its first shard: {said}.\n"
+        )

@@ -9,14 +9,17 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrai
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.modeling.teacher import Teacher, save_teacher
 from distilrubert.modeling.tokenizer_kinds import tokens_of
+from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.engine import bring_up_to_date
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, held_out
+from distilrubert.pipeline.vocabulary_report import texts_of_part
 
 from ..random_teachers import make_teacher
 
@@ -244,3 +247,37 @@ def test_a_vocabulary_smaller_than_its_characters_is_refused(
         train(run)
     assert "\n" not in str(caught.value)
     assert not run.student_vocabulary.exists()
+
+
+def test_a_sample_of_the_texts_is_chosen_by_their_hashes(tmp_path: Path) -> None:
+    texts = [f"текст {number}" for number in range(1_500)]
+    for name, order in (("one", texts), ("other", texts[::-1])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(order), encoding="utf-8")
+
+    def chosen(name: str, sample: float) -> list[str]:
+        corpus = CorpusSettings(sources=[{"path": str(tmp_path / f"{name}.txt")}], validation=0.1)
+        return list(texts_of_part(corpus, 7, is_held_out=False, sample=sample))
+
+    every, some, few = (chosen("one", sample) for sample in (1.0, 0.5, 0.1))
+    assert 1_300 < len(every) < 1_400
+    assert 600 < len(some) < 760
+    assert set(few) < set(some) < set(every)
+    # The order of the text is kept, and does not decide.
+    assert some == [text for text in every if text in set(some)]
+    assert chosen("other", 0.5) == some[::-1]
+
+
+def test_a_new_vocabulary_of_a_sample_of_the_texts(
+    tmp_path: Path, tiny_teacher_folder: Path, sentences: list[str]
+) -> None:
+    def vocabulary(name: str, train: str) -> set[str]:
+        student = f"{{layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {{train: {train}}}}}"
+        run = new_run(tmp_path / name, tiny_teacher_folder, sentences, **TRAINED | {"student": student})
+        bring_up_to_date(run, stages_of(run), only=["student-vocabulary"])
+        made = AutoTokenizer.from_pretrained(run.student_vocabulary)
+        corpus, seed = run.recipe.corpus, run.recipe.seed
+        texts = texts_of_part(corpus, seed, is_held_out=False, sample=0.4 if "sample" in train else 1.0)
+        assert tokens_of(made) == tokens_of(train_wordpiece(texts, 150, made.model_max_length).tokenizer)
+        return set(tokens_of(made))
+
+    assert vocabulary("some", "{size: 150, sample: 0.4}") != vocabulary("all", "{size: 150}")

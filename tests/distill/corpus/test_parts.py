@@ -334,12 +334,13 @@ def test_lengths_are_mapped_and_computed_for_an_older_corpus(
     assert [text.lengths.tolist() for text in computed] == mapped
 
 
-def test_batches_on_disk_do_not_depend_on_how_the_rows_came(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 50, 77, 100], *([cut, 100] for cut in range(1, 20))])
+def test_batches_on_disk_do_not_depend_on_how_the_rows_came(tmp_path: Path, cuts: list[int]) -> None:
     rows = [[n] * (n % 5) for n in range(100)]
-    for name, cuts in (("one", [100]), ("other", [1, 2, 3, 50, 77, 100])):
+    for name, chosen in (("one", [100]), ("other", cuts)):
         batches = [
             pa.record_batch([pa.array(rows[start:end], pa.list_(pa.int32()))], schema=store.SCHEMA)
-            for start, end in zip([0, *cuts], cuts, strict=False)
+            for start, end in zip([0, *chosen], chosen, strict=False)
         ]
         store.write_sequences(tmp_path / name, in_batches(batches, 8))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()

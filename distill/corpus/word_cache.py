@@ -1,0 +1,91 @@
+"""Tokens of words that were met before: a text has few new words, and a look-up is faster than a tokenizer."""
+
+import json
+from array import array
+from collections.abc import Sequence
+from itertools import chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer
+
+from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import CONTINUATION
+
+# Characters of all words that are remembered, about 250,000: 60 MB with their tokens.
+CHARACTERS = 2_500_000
+# New words are tokenised in lists of this many, because each call for a text takes as long as some words.
+WORDS_AT_ONCE = 64
+# An added token between them. No word has a space in it, so none is taken for it.
+_BETWEEN = " \n "
+_BYTES = 4
+
+
+def is_separable(engine: Tokenizer) -> bool:
+    """Whether a text's tokens are those of the words between its spaces, one after another.
+
+    They are with BERT's tokenizers: the normalizer changes no character for what stands beyond a space, the
+    pre-tokenizer cuts at each space, and special tokens are plain characters in a text.
+    """
+    state = json.loads(engine.to_str())
+    model = state["model"]
+    kinds = [state[part] and state[part]["type"] for part in ("normalizer", "pre_tokenizer")]
+    return (
+        kinds in (["BertNormalizer", "BertPreTokenizer"], [None, "BertPreTokenizer"])
+        and (model["type"], model.get("continuing_subword_prefix")) == ("WordPiece", CONTINUATION)
+        and all(token["special"] for token in state["added_tokens"])
+    )
+
+
+class WordCache:
+    """Tokenises each word once, as long as it is remembered; a word is what stands between two spaces.
+
+    Before the words have more than `CHARACTERS` characters, all are forgotten.
+
+    Args:
+        engine: a tokenizer that :func:`is_separable`; it is copied.
+    """
+
+    def __init__(self, engine: Tokenizer) -> None:
+        state = json.loads(engine.to_str())
+        # Without its special tokens, the tokenizer takes their names for plain characters.
+        self._engine = Tokenizer.from_str(json.dumps(state | {"added_tokens": []}))
+        self._engine.add_special_tokens([AddedToken(_BETWEEN, normalized=False, special=True)])
+        self._between = self._engine.token_to_id(_BETWEEN)
+        vocabulary = state["model"]["vocab"]
+        self._begins_V = np.ones(max(vocabulary.values()) + 1, dtype=bool)
+        self._begins_V[[number for token, number in vocabulary.items() if token.startswith(CONTINUATION)]] = False
+        self._tokens: dict[str, bytes] = {}
+        self._characters = 0
+
+    def encode(self, texts: Sequence[str]) -> list[bytes]:
+        """The tokens of each text, as int32."""
+        words = [text.split(" ") for text in texts]
+        self._learn({*chain.from_iterable(words)})
+        tokens_of = self._tokens.__getitem__
+        return [b"".join(map(tokens_of, each)) for each in words]
+
+    def begin_words(self, tokens_T: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which tokens of a text begin a word, as the tokenizer splits words, (T,)."""
+        return self._begins_V[tokens_T]
+
+    def _learn(self, words: set[str]) -> None:
+        new = [*words.difference(self._tokens)]
+        characters = sum(map(len, new))
+        if self._characters + characters > CHARACTERS:
+            self._tokens, self._characters = {}, 0
+            new, characters = [*words], sum(map(len, words))
+        if not new:
+            return
+        starts = range(0, len(new), WORDS_AT_ONCE)
+        lists = [_BETWEEN.join(new[start : start + WORDS_AT_ONCE]) + _BETWEEN for start in starts]
+        ids = array("i")
+        for encoding in self._engine.encode_batch_fast(lists, add_special_tokens=False):
+            ids.fromlist(encoding.ids)
+        ids_T = np.array(ids, dtype=np.int32)
+        ends = (_BYTES * np.flatnonzero(ids_T == self._between)).tolist()
+        tokens = ids_T.tobytes()
+        bounds = pairwise([-_BYTES, *ends])
+        self._tokens.update(
+            [(word, tokens[before + _BYTES : end]) for word, (before, end) in zip(new, bounds, strict=True)]
+        )
+        self._characters += characters

@@ -1,0 +1,103 @@
+"""How often each word of a text occurs, exactly, in memory that does not grow with the text."""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from distilrubert.common.errors import UserError
+
+# Different words that are counted in memory at a time, about 200 bytes each.
+WORDS_AT_ONCE = 1_000_000
+# A word's file is that of its checksum, as keys go to files by their first bits where duplicates are found.
+FILES = 256
+
+
+class WordCounts:
+    """Counts words as BERT's pre-tokenizer splits them, case and accents kept; iterate it for words and their counts.
+
+    What stands between two spaces is counted first, because few of these are different, and split into words
+    afterwards. When there are too many for the memory, their counts go to files. Each word has one file, so that one
+    file after another can be added up in memory.
+
+    Args:
+        scratch: an empty folder for the files.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._normalizer = BertNormalizer(
+            clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+        )
+        self._splitter = BertPreTokenizer()
+        self._uncut: Counter[str] = Counter()
+        self._words: Counter[str] = Counter()
+        self._files = [scratch / f"{number:03d}" for number in range(FILES)]
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Count the words of more texts.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        for text in texts:
+            self._uncut.update(text.split(" "))
+            if len(self._uncut) > WORDS_AT_ONCE:
+                self._split()
+                if len(self._words) > WORDS_AT_ONCE:
+                    self._write()
+        self._split()
+        if self._is_on_disk():
+            self._write()
+            self._add_up()
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Each word once, and how often it occurs; in no particular order."""
+        if not self._is_on_disk():
+            yield from self._words.items()
+            return
+        for path in self._files:
+            yield from _counts_in(path).items()
+
+    def _split(self) -> None:
+        """Take the words out of what was counted between spaces."""
+        for uncut, count in self._uncut.items():
+            for word, _ in self._splitter.pre_tokenize_str(self._normalizer.normalize_str(uncut)):
+                self._words[word] += count
+        self._uncut.clear()
+
+    def _is_on_disk(self) -> bool:
+        return self._files[0].exists()
+
+    def _write(self) -> None:
+        lines: list[list[str]] = [[] for _ in self._files]
+        for word, count in self._words.items():
+            # No word has white space in it.
+            lines[zlib.crc32(word.encode()) % FILES].append(f"{word} {count}\n")
+        self._words.clear()
+        for path, of_file in zip(self._files, lines, strict=True):
+            self._save(path, "a", of_file)
+
+    def _add_up(self) -> None:
+        """Leave each word once in its file."""
+        for path in self._files:
+            self._save(path, "w", (f"{word} {count}\n" for word, count in _counts_in(path).items()))
+
+    def _save(self, path: Path, mode: str, lines: Iterable[str]) -> None:
+        try:
+            with path.open(mode, encoding="utf-8", newline="\n") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise UserError(f"{self._scratch}: cannot be written: {error.strerror or error}") from error
+
+
+def _counts_in(path: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            word, count = line.split(" ")
+            counts[word] += int(count)
+    return counts

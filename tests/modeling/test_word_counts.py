@@ -1,0 +1,71 @@
+"""Words are counted exactly, in memory or on disk."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from distilrubert.common.errors import UserError
+from distilrubert.modeling import word_counts
+from distilrubert.modeling.word_counts import WordCounts
+from distilrubert.modeling.wordpiece import train_wordpiece
+
+CHARACTERS = " \t\n\v\x1c\0\u00a0\u2028\u0301漢#.,—аАбё"
+
+
+def counted(texts: list[str], scratch: Path) -> dict[str, int]:
+    scratch.mkdir(exist_ok=True)
+    words = WordCounts(scratch)
+    words.add(texts)
+    listed = list(words)
+    assert len({word for word, _ in listed}) == len(listed)
+    return dict(listed)
+
+
+def test_words_by_hand(tmp_path: Path) -> None:
+    texts = ["да, да!", "Да  нет-нет", "漢字\tда"]
+    expected = {"да": 3, ",": 1, "!": 1, "Да": 1, "нет": 2, "-": 1, "漢": 1, "字": 1}
+    assert counted(texts, tmp_path) == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.lists(st.text(st.sampled_from(CHARACTERS), max_size=60), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_whole_texts_have_the_same_words(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
+    expected: Counter[str] = Counter()
+    for text in texts:
+        expected.update(word for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(text)))
+    assert counted(texts, tmp_path_factory.mktemp("words")) == expected
+
+
+def test_counts_on_disk_are_those_in_memory(
+    tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = counted(sentences, tmp_path / "memory")
+    vocabulary = train_wordpiece(sentences, size=200).tokenizer.get_vocab()
+    monkeypatch.setattr(word_counts, "WORDS_AT_ONCE", 20)
+    written = []
+    write = WordCounts._write
+    monkeypatch.setattr(WordCounts, "_write", lambda self: (written.append(len(self._words)), write(self)))
+    assert counted(sentences, tmp_path / "disk") == expected
+    assert len(written) > 5
+    longest = max(len(text.split()) for text in sentences)
+    assert max(written) < 3 * (20 + longest)
+    # What a killed process has left is removed, and nothing is left.
+    (tmp_path / ".words-old").mkdir()
+    monkeypatch.setattr(word_counts, "FILES", 3)
+    assert train_wordpiece(sentences, size=200, scratch=tmp_path).tokenizer.get_vocab() == vocabulary
+    assert {path.name for path in tmp_path.iterdir()} == {"memory", "disk"}
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_counts, "WORDS_AT_ONCE", 20)
+    with pytest.raises(UserError, match=r"missing: cannot be written: No such file or directory"):
+        WordCounts(tmp_path / "missing").add(sentences)
