@@ -382,10 +382,11 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_ended_from_outside_is_told(
-    tmp_path: Path, tiny_teacher_folder: Path, texts: list[str]
-) -> None:
-    source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(20) for text in texts])
+def test_a_process_that_is_ended_from_outside_is_told(tmp_path: Path, tiny_teacher_folder: Path) -> None:
+    # Words that do not come again, because those that do are not tokenised again.
+    generator = random.Random(0)
+    words = ("".join(generator.choices("абвгдежзийклмн", k=12)) for _ in range(160_000))
+    source = write(tmp_path / "talk.txt", [" ".join(itertools.islice(words, 20)) for _ in range(8_000)])
     chosen = settings(source, processes=2)
     command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder)]
     with subprocess.Popen([*command, str(tmp_path / "corpus"), "10_000_000"], stderr=subprocess.PIPE) as process:
