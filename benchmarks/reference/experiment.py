@@ -4,10 +4,10 @@
     DISTILRUBERT_DATA=FOLDER python benchmarks/reference/experiment.py --whole   as long as the recipes say
     python benchmarks/reference/experiment.py --only tiny tiny-mlm-only --updates 3         to see that it runs
 
-Each model goes the ordinary road in a run directory of its own, a student up to its card. The same command goes on
-where it was stopped; what is finished is skipped. The teacher is fine-tuned once for all. Speed is worth measuring on
-an idle machine only: ``--no-speed`` leaves it out, with the card, for another time. ``report.py`` makes the page of
-the results.
+Each model is an ordinary run in a directory of its own, a student up to its card. The same command continues where it
+was stopped and skips what is finished. The teacher is fine-tuned once for all. Speed is worth measuring on an idle
+machine only: ``--no-speed`` leaves it out, with the card, for another time. ``report.py`` makes the page of the
+results.
 
 A results file has the rows ``teacher``, the model and the baselines', as quality.json has them, the model's with
 ``parameters``, ``updates``, ``epochs``, ``tokens``, ``wall_time_s``, ``precision``, ``files_mib`` and, where speed was
@@ -61,7 +61,7 @@ def main() -> int:
         print(f"experiment.py: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("experiment.py: interrupted; the same command goes on from there", file=sys.stderr)
+        print("experiment.py: interrupted; the same command continues from there", file=sys.stderr)
         return INTERRUPTED
     return DONE
 
@@ -119,13 +119,13 @@ def _bring_up_to_date(model: Model, recipe: Recipe, options: argparse.Namespace)
     stages = stages_of(run)
     bring_up_to_date(run, stages, only={stage.name for stage in stages} - left_out)
     results, path = _results(model, run, options.overrides), options.results / f"{model.name}.json"
-    if not path.exists() or _told(Measurements.load(path)) != _told(results):
+    if not path.exists() or _without_revision(Measurements.load(path)) != _without_revision(results):
         results.save(path)
         logger.info("%s: written to %s", model.name, path)
 
 
-def _told(results: Measurements) -> dict[str, Any]:
-    """Without the revision of the program, which changes every day."""
+def _without_revision(results: Measurements) -> dict[str, Any]:
+    """Without the revision of this package, which changes every day."""
     values = results.to_dict()
     return {**values, "details": {**values["details"], "revision": None}}
 
