@@ -97,6 +97,12 @@ def test_no_two_modules_have_one_name():
     assert {name for name in names if names.count(name) > 1} == set()
 
 
+def test_no_test_file_imports_another():
+    """What several need is in a file of its own."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not re.search(r"^from \S*\btest_\w+ import", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
 def test_every_file_format_can_be_written_opened_and_asked_for():
     assert FORMATS.keys() == WRITERS.keys()
     assert {entry.runtime for entry in FORMATS.values()} == OPENERS.keys()

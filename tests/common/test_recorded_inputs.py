@@ -54,6 +54,9 @@ def test_a_new_field_at_its_default_is_no_change() -> None:
     old = record(Settings(parts=[Inner(depth=5)]))
     same = {"parts": [{"depth": 5}]}
     assert agrees(old, now(new_settings.model_validate(same)))
+    assert difference(old, now(new_settings.model_validate(same))) == ""
+    other = new_settings.model_validate(same | {"rate": 0.2, "inner": {"width": 5}})
+    assert difference(old, now(other)) == "settings.inner.width was not set and is 5 (and 1 more)"
     for changes in ({"clip": 2.0}, {"inner": {"width": 5}}, {"parts": [{"depth": 5, "width": 1}]}, {"more": {}}):
         assert not agrees(old, now(new_settings.model_validate(same | changes)))
 

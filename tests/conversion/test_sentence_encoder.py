@@ -14,7 +14,8 @@ from distilrubert.conversion.model_folder import convert
 from distilrubert.modeling.sentence_modules import SentenceModules, encoder_in, read_sentence_modules
 from distilrubert.modeling.student import Student
 from distilrubert.pipeline.cli import main
-from tests.conversion.test_clients import cosines, hidden_of, pooled_of
+
+from .vectors import cosines, hidden_of, pooled_of
 
 library = pytest.importorskip("sentence_transformers")
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from distilrubert.common.derived import derive
+from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.inputs import CardInput, read_card_input
 
@@ -352,3 +354,30 @@ def with_settings(run: CardInput, **settings: Any) -> CardInput:
     """The run with other settings of its card."""
     facts = run.facts.model_copy(update={"settings": run.settings.model_copy(update=settings)})
     return dataclasses.replace(run, facts=facts)
+
+
+def task_row(case: str, score: float, **more: Any) -> Row:
+    """A model with this score on the task."""
+    return Row(case, {"tasks": {"toy": {"f1_macro": {"values": [score]}, "rows": [{}]}}, **more})
+
+
+def task_report(kind: str = "sentence-classification", **details: Any) -> Measurements:
+    """The report on a student of a task."""
+    task = {"name": "toy", "title": "Toy *task*", "kind": kind, "metrics": ["f1_macro"], "classes": ["bad", "good"]}
+    file = {"decisions": 200, "different_decisions": 1, "maximal_difference": 0.25, "size_mib": 3.5}
+    counts = {"train_rows": 1800, "validation_rows": 200, "test_rows": 100, "test_rows_in_train": 0}
+    rows = [
+        task_row("pytorch-fp32", 0.66, **file | {"different_decisions": 0, "maximal_difference": 0.0}),
+        task_row("onnx-int8", 0.65, **file),
+        task_row("majority-class", 0.4),
+        task_row("student-alone", 0.61),
+        task_row("teacher", 0.67),
+    ]
+    more = {
+        "task": task | {"licence": "CC0", "source": None, "split": "test"},
+        "rows": counts | {"unlabelled_rows": 16_000},
+        "confusion": [[30, 10], [20, 40]],
+        "reliability": [{"probability": 0.6, "right": 0.5, "rows": 40}, {"probability": 0.9, "right": 0.8, "rows": 60}],
+        "calibration": {"temperature": 1.7, "calibration_error": 0.1, "calibration_error_before": 0.2},
+    }
+    return derive(Measurements(Environment(**ENVIRONMENT), rows, details=more | details))

@@ -11,11 +11,11 @@ from distilrubert.model_card.card_pictures import draw_quality, draw_speed, draw
 from distilrubert.model_card.card_view import PICTURES
 from distilrubert.model_card.drawing import PIXELS_PER_INCH
 from distilrubert.model_card.inputs import CardInput
-from tests.model_card.test_task_card import report_of
+from tests.model_card.example_run import task_report
 
 
 def test_pictures_are_pngs_of_card_width_and_the_same_each_time(run: CardInput, tmp_path: Path) -> None:
-    run = dataclasses.replace(run, finetuning=report_of())
+    run = dataclasses.replace(run, finetuning=task_report())
     write_pictures(run, tmp_path / "one")
     write_pictures(run, tmp_path / "two")
     assert {path.name for path in (tmp_path / "one").iterdir()} == PICTURES.keys()

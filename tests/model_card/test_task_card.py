@@ -5,40 +5,14 @@ from typing import Any
 
 import pytest
 
-from distilrubert.common.derived import derive
-from distilrubert.common.measurements import Environment, Measurements, Row
+from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.card import card_data, render_card
 from distilrubert.model_card.card_pictures import draw_scores
 from distilrubert.model_card.inputs import CardInput
 from distilrubert.model_card.tables import class_table, task_table
-from tests.model_card.example_run import ENVIRONMENT, with_settings
+from tests.model_card.example_run import task_report, with_settings
 
 SENTENCES = ["Отличный день!", "Ужас."]
-
-
-def row(case: str, score: float, **more: Any) -> Row:
-    return Row(case, {"tasks": {"toy": {"f1_macro": {"values": [score]}, "rows": [{}]}}, **more})
-
-
-def report_of(kind: str = "sentence-classification", **details: Any) -> Measurements:
-    task = {"name": "toy", "title": "Toy *task*", "kind": kind, "metrics": ["f1_macro"], "classes": ["bad", "good"]}
-    file = {"decisions": 200, "different_decisions": 1, "maximal_difference": 0.25, "size_mib": 3.5}
-    counts = {"train_rows": 1800, "validation_rows": 200, "test_rows": 100, "test_rows_in_train": 0}
-    rows = [
-        row("pytorch-fp32", 0.66, **file | {"different_decisions": 0, "maximal_difference": 0.0}),
-        row("onnx-int8", 0.65, **file),
-        row("majority-class", 0.4),
-        row("student-alone", 0.61),
-        row("teacher", 0.67),
-    ]
-    more = {
-        "task": task | {"licence": "CC0", "source": None, "split": "test"},
-        "rows": counts | {"unlabelled_rows": 16_000},
-        "confusion": [[30, 10], [20, 40]],
-        "reliability": [{"probability": 0.6, "right": 0.5, "rows": 40}, {"probability": 0.9, "right": 0.8, "rows": 60}],
-        "calibration": {"temperature": 1.7, "calibration_error": 0.1, "calibration_error_before": 0.2},
-    }
-    return derive(Measurements(Environment(**ENVIRONMENT), rows, details=more | details))
 
 
 def card_of(run: CardInput, report: Measurements, **config: Any) -> CardInput:
@@ -48,7 +22,7 @@ def card_of(run: CardInput, report: Measurements, **config: Any) -> CardInput:
 
 
 def test_teacher_model_files_and_baselines_stand_in_this_order() -> None:
-    table = task_table(report_of())
+    table = task_table(task_report())
     assert [cells[:3] for cells in table.rows] == [
         ["Teacher", "0.670", "–"],
         ["This model", "0.660", "100.00 %"],
@@ -60,27 +34,27 @@ def test_teacher_model_files_and_baselines_stand_in_this_order() -> None:
 
 def test_scores_of_a_class_are_those_of_the_matrix() -> None:
     """Of 50 rows that are called bad 30 are, and of 40 that are bad."""
-    table = class_table(report_of())
+    table = class_table(task_report())
     assert table.rows == [
         ["`bad`", "0.600", "0.750", "0.667", "40"],
         ["`good`", "0.800", "0.667", "0.727", "60"],
     ]
-    assert class_table(report_of(confusion=None)).markdown == ""
+    assert class_table(task_report(confusion=None)).markdown == ""
 
 
 def test_a_class_that_is_never_found_has_no_scores() -> None:
-    assert class_table(report_of(confusion=[[0, 5], [0, 7]])).rows[0] == ["`bad`", "0.000", "0.000", "0.000", "5"]
+    assert class_table(task_report(confusion=[[0, 5], [0, 7]])).rows[0] == ["`bad`", "0.000", "0.000", "0.000", "5"]
 
 
 def test_scores_of_several_classes_or_types_of_spans_are_those_of_the_counts() -> None:
     counts = [{"class": "PER", "expected": 4, "found": 5, "correct": 3}]
-    table = class_table(report_of("token-classification", class_counts=counts, confusion=None))
+    table = class_table(task_report("token-classification", class_counts=counts, confusion=None))
     assert table.head[-1] == "Spans"
     assert table.rows == [["`PER`", "0.600", "0.750", "0.667", "4"]]
 
 
 def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:
-    data = card_data(card_of(run, report_of())).to_dict()
+    data = card_data(card_of(run, task_report())).to_dict()
     assert data["pipeline_tag"] == "text-classification"
     assert data["widget"] == [{"text": text} for text in SENTENCES]
     (result,) = data["model-index"][0]["results"]
@@ -88,7 +62,7 @@ def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:
 
 
 def test_the_card_says_what_the_model_is_and_what_it_learnt_from(run: CardInput) -> None:
-    text = render_card(card_of(run, report_of()))
+    text = render_card(card_of(run, task_report()))
     assert "is a classifier of texts for" in text
     assert "Its classes are `bad` and `good` (Toy \\*task\\*)." in text
     assert "It learnt from 1,800 rows with labels and from what a teacher" in text
@@ -109,14 +83,14 @@ def test_the_card_says_what_the_model_is_and_what_it_learnt_from(run: CardInput)
 )
 def test_every_kind_is_called_as_its_pipeline_wants(run: CardInput, kind: str, expected: str) -> None:
     classes = {} if kind != "question-answering" else {"classes": []}
-    report = report_of(kind)
+    report = task_report(kind)
     report.details["task"] |= classes
     text = render_card(card_of(run, dataclasses.replace(report, details=report.details)))
     assert expected in text
 
 
 def test_a_model_with_several_classes_says_that_it_gives_any_number_of_them(run: CardInput) -> None:
-    text = render_card(card_of(run, report_of("multi-label-classification", confusion=None)))
+    text = render_card(card_of(run, task_report("multi-label-classification", confusion=None)))
     assert "is a classifier of texts that can have several classes for" in text
     assert "A text has each class whose probability is above one half" in text
     assert "top_k=None)" in text
@@ -125,7 +99,7 @@ def test_a_model_with_several_classes_says_that_it_gives_any_number_of_them(run:
 
 def test_a_model_of_scores_is_called_in_sentence_transformers_too(run: CardInput) -> None:
     bins = [{"prediction": 0.1 * place, "reference": 0.2, "reference_std": 0.1, "rows": 7} for place in range(3)]
-    report = report_of("sentence-pair-regression", confusion=None, calibration=None, score_bins=bins)
+    report = task_report("sentence-pair-regression", confusion=None, calibration=None, score_bins=bins)
     report.details["task"]["classes"] = []
     text = render_card(card_of(run, report))
     assert "is a model for scores of pairs of texts for" in text
@@ -135,4 +109,4 @@ def test_a_model_of_scores_is_called_in_sentence_transformers_too(run: CardInput
     assert "Its scores are not probabilities" in text
     assert "### Probabilities" not in text
     assert draw_scores(report) is not None
-    assert draw_scores(report_of()) is None
+    assert draw_scores(task_report()) is None

@@ -16,7 +16,7 @@ from distilrubert.pipeline import cli
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.options import COMMANDS, parser_for
 
-from .test_recipe import MINIMAL
+from .example_recipes import MINIMAL
 
 ROOT = Path(__file__).parents[2]
 

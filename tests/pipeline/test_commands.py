@@ -32,8 +32,7 @@ from distilrubert.pipeline.summary import next_steps, print_quality, print_speed
 from distilrubert.pipeline.terminal import new_table, print_table
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
-from .test_recipe import MINIMAL
-from .test_road import ROOT
+from .example_recipes import MINIMAL, ROOT
 
 EXAMPLE = """Это "да"? Нет, д`[MASK]$"""
 

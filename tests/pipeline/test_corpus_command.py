@@ -10,7 +10,7 @@ import pytest
 from distilrubert.common.persistence import sha256_of
 from distilrubert.pipeline.cli import main
 
-from .test_recipe import MINIMAL
+from .example_recipes import MINIMAL
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
 
-from .test_road import ROOT
+from .example_recipes import ROOT
 
 
 def state_of(run: Run, stage: str) -> StageState:

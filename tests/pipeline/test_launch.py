@@ -15,12 +15,12 @@ from distilrubert.pipeline.launch import Launch
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 
-from .test_road import ROOT, arguments_of
+from .example_recipes import ROOT, arguments_of
 
 TOGETHER = {
     "teacher.pretrain.batches_per_update": 2,
     "distillation.batches_per_update": 2,
-    # The other tests of the road export files; what the one process does alone is what trains: fine-tuning.
+    # The other tests of whole runs export files; what the one process does alone is what trains: fine-tuning.
     "conversion.onnx": "[]",
     "evaluation.exported.onnx": "[]",
 }

@@ -1,4 +1,4 @@
-"""A teacher with more rows than pieces, as many on the Hub have: the whole road with a student of its vocabulary."""
+"""A teacher with more rows than pieces, as many on the Hub have: a whole run with a student of its vocabulary."""
 
 import copy
 import dataclasses

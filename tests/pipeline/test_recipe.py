@@ -13,15 +13,8 @@ from distilrubert.common.training.training_settings import TRACKERS
 from distilrubert.distill.losses import SENTENCE_LOSSES
 from distilrubert.pipeline.recipe import load_recipe
 
-ROOT = Path(__file__).parents[2]
+from .example_recipes import MINIMAL, ROOT
 
-MINIMAL = """
-name: small-one
-teacher: {model: some/teacher}
-corpus: {sources: [{path: texts/*.txt}]}
-student: {layers: 2}
-card: {language: ru, license: apache-2.0}
-"""
 WITHOUT_CORPUS = MINIMAL.replace("corpus: {sources: [{path: texts/*.txt}]}\n", "")
 
 

@@ -20,7 +20,7 @@ from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run, revision, write_recipe
 from distilrubert.pipeline.stage_folders import StageFolders
 
-from .test_recipe import MINIMAL
+from .example_recipes import MINIMAL
 
 
 @pytest.fixture
@@ -298,7 +298,10 @@ def test_status_and_clean_tell_and_remove_what_other_settings_made(run, capsys):
     assert said.count("begun") == 1
     before = sorted(run.folder.rglob("*"))
     assert main(["clean", str(run.folder)]) == 0
-    assert "Nothing was removed; add --yes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Nothing was removed; add --yes" in said
+    assert said.count("complete, of other settings") == 3
+    assert f"{run.folder}/stages/three-left-half-removed: belongs to no stage" in said
     assert sorted(run.folder.rglob("*")) == before
     assert main(["clean", str(run.folder), "--yes"]) == 0
     assert sorted(path.name.partition("-")[0] for path in run.folder.glob("stages/*/")) == ["one", "two"]

@@ -255,11 +255,12 @@ def test_what_does_not_fit_is_refused_before_any_work(
 
 def test_a_run_does_not_start_from_its_own_result(first, start, tiny_teacher_folder, sentences, tmp_path, capsys):
     copied = shutil.copytree(first.parent, tmp_path / "first", symlinks=True)
-    own = {"start_from": str(copied / "run" / "student")}
-    recipe = write(copied, tiny_teacher_folder, sentences, student=own)
-    capsys.readouterr()
-    assert distil(recipe) == 2
-    assert "is what this run makes; give the second phase a run directory of its own" in capsys.readouterr().err
+    (stage,) = copied.glob("run/stages/student-*")
+    for own in (copied / "run" / "student", stage / "student"):
+        recipe = write(copied, tiny_teacher_folder, sentences, student={"start_from": str(own)})
+        capsys.readouterr()
+        assert distil(recipe) == 2
+        assert f"{own} is in the directory of this run; give the second phase one of its own" in capsys.readouterr().err
 
 
 def test_a_student_of_a_task_starts_from_what_is_named_or_from_what_is_made_of_it(

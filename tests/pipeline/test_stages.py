@@ -11,7 +11,7 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
 
 RECIPE = """
-name: whole-road
+name: whole-run
 teacher: {pretrain: {layers: 2, dim: 32, heads: 4, hidden_dim: 64, vocabulary_size: 300, max_positions: 64}}
 corpus: {sources: [{path: "[ab].txt", weight: 3}, {path: c.txt}], max_length: 64}
 student: {layers: 1, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 150}}}

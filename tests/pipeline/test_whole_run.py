@@ -1,6 +1,5 @@
-"""The whole road on a small scale: from the demo's recipe to a repository on a (local) Hub, and back from there."""
+"""A whole run on a small scale: from the demo's recipe to a repository on a (local) Hub, and back from there."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -22,31 +21,9 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
 
 from ..hub.conftest import local_hub  # noqa: F401
+from .example_recipes import CAN_EXPORT, ROOT, arguments_of
 
-ROOT = Path(__file__).parents[2]
-CAN_EXPORT = importlib.util.find_spec("optimum") is not None
-SMALL = {
-    "teacher.pretrain.layers": 4,
-    "teacher.pretrain.dim": 32,
-    "teacher.pretrain.hidden_dim": 64,
-    "teacher.pretrain.vocabulary_size": 600,
-    "teacher.pretrain.max_steps": 3,
-    "student.layers": 2,
-    "distillation.max_steps": 3,
-    "conversion.onnx": "[fp32, int8]" if CAN_EXPORT else "[]",
-    "evaluation.speed": "{sequence_length: 32, starts: 1, rounds: 1, minimum_time_s: 0}",
-    "evaluation.seeds": "[1]",
-    "evaluation.exported.onnx": "[int8]" if CAN_EXPORT else "[]",
-    "evaluation.finetuning": "{epochs: 1, learning_rates: [1.0e-3], train_limit: 60}",
-    "evaluation.intrinsic": "{sequences: 20, sentences: 3}",
-}
 TEXT = "Ну что, как дела?"
-
-
-def arguments_of(run_dir: Path, **overrides: object) -> list[str]:
-    settings = {**SMALL, **{key.replace("__", "."): value for key, value in overrides.items()}}
-    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    return [str(ROOT / "recipes/demo.yaml"), "--run-dir", str(run_dir), *given]
 
 
 def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
@@ -55,7 +32,7 @@ def publish(run_dir: Path, *arguments: str, **overrides: object) -> int:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("road") / "runs/demo"
+    folder = tmp_path_factory.mktemp("whole") / "runs/demo"
     assert publish(folder) == 0
     return folder
 
