@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from distilrubert.common.measurements import Measurements, Row
 
-WAYS = ("single", "padded", "full_length")
-"""How a file computes texts when it is compared with its checkpoint; a row of a parity report has values for each."""
+INPUT_FORMS = ("single", "padded", "full_length")
+"""The inputs on which a file is compared with its checkpoint; a row of a parity report has values for each."""
 SCORES = ("tasks", "linear_probe")
 """The parts of a row of a quality report that have scores by task and metric."""
 MAJORITY = "majority-class"
@@ -29,7 +29,7 @@ def load_derived(path: str | os.PathLike[str]) -> Measurements:
 def derive(report: Measurements) -> Measurements:
     """Add to each row what follows from its raw values, as far as it has them.
 
-    Parity: each metric, the worst of :data:`WAYS`.
+    Parity: each metric, the worst of :data:`INPUT_FORMS`.
 
     Speed: ``latency_s``, of a pass at the smallest batch size, and ``samples_per_s``, sequences a second at the largest
     one, both the median over the starts; ``latency_spread_s`` and ``samples_spread_per_s``, the interquartile ranges;
@@ -38,7 +38,7 @@ def derive(report: Measurements) -> Measurements:
     ``throughput_ratio_range``, the least and the largest of a start. Start k is compared with start k: both took turns,
     so a machine that was slower then was slower for both.
 
-    Suites: ``best``, the best of the ways of each task by its metric, and their ``mean_score``.
+    Suites: ``best``, the best of the scores of each task by its metric, and their ``mean_score``.
 
     Quality: ``mean`` and ``std`` (the sample's, None of a single value) of each score; ``ratio``, the mean of the main
     scores over the baseline's; the ``value`` of each gain, (score - majority) / (baseline - majority).
@@ -71,9 +71,9 @@ def _derive_row(row: Row, report: Measurements, mains: Mapping[str, Mapping[str,
 
 
 def _worst_values(row: Row) -> dict[str, float]:
-    first, *others = [row.values[way] for way in WAYS if row.values.get(way)] or [{}]
-    shared = [metric for metric in first if all(metric in way for way in others)]
-    return {metric: worst_of(metric, [way[metric] for way in (first, *others)]) for metric in shared}
+    first, *others = [row.values[form] for form in INPUT_FORMS if row.values.get(form)] or [{}]
+    shared = [metric for metric in first if all(metric in form for form in others)]
+    return {metric: worst_of(metric, [form[metric] for form in (first, *others)]) for metric in shared}
 
 
 def _speed_values(row: Row, report: Measurements) -> dict[str, Any]:

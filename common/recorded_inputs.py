@@ -56,8 +56,8 @@ def agrees(record: Any, now: Any) -> bool:
 
 
 def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first value that changed, in words, and how many others did; empty where none did."""
-    before, after = flattened(record), flattened(now)
+    """The first value that changed, as :func:`agrees` has it, and how many others did; empty where none did."""
+    before, after = flattened(record), flattened(_without_new_defaults(record, now))
     shown = {key: [_shown(values, key) for values in (before, after)] for key in before | after}
     changed = [key for key in sorted(shown) if shown[key][0] != shown[key][1]]
     if not changed:
@@ -65,6 +65,17 @@ def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = shown[changed[0]]
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return f"{changed[0]} was {old} and is {new}{more}"
+
+
+def _without_new_defaults(record: Any, now: Any) -> Any:
+    """The values without keys at their defaults that the record does not know."""
+    if isinstance(now, Mapping) and isinstance(record, Mapping):
+        known: frozenset[str] = getattr(now, "at_default", frozenset())
+        kept = {key: value for key, value in now.items() if key in record or key not in known}
+        return {key: _without_new_defaults(record.get(key), value) for key, value in kept.items()}
+    if isinstance(now, list) and isinstance(record, list) and len(now) == len(record):
+        return [_without_new_defaults(old, new) for old, new in zip(record, now, strict=True)]
+    return now
 
 
 def _plain(value: Any, dumped: Any) -> Any:

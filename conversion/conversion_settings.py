@@ -9,7 +9,7 @@ from distilrubert.common.formats import FORMATS, names_of
 
 
 class Tolerance(Section):
-    """How far a file may be from the model that it was made of; None leaves a metric unbounded.
+    """How far a file may be from the model that it was made of; null leaves a metric unbounded.
 
     Each bound holds for single sentences, for sentences in padded batches and for texts of full length alike.
     """
@@ -144,10 +144,10 @@ class ConversionSettings(FileChoice):
     task: Literal["feature-extraction", "fill-mask"] = Field(
         default="feature-extraction",
         description="What the ONNX and OpenVINO files return: feature-extraction the encoder's last hidden state, "
-        "fill-mask the logits of the masked-language head, from which nobody makes vectors of sentences.",
+        "fill-mask the logits of the masked-language head, which are no vectors of sentences.",
     )
     calibration_sentences: int = Field(
-        default=128, ge=1, description="Sentences on which the ranges of activations are seen for int8."
+        default=128, ge=1, description="Sentences on which the ranges of activations are measured for int8."
     )
     largest_layer_error: float = Field(
         default=0.15,

@@ -46,7 +46,7 @@ def convert(
         output: the folder; made where it is missing.
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
-        calibration: real text on which the ranges of activations are seen for int8, best none of `sentences`.
+        calibration: real text on which the ranges of activations are measured for int8, best none of `sentences`.
         encoder: of an encoder of sentences, what its vectors are; the texts then have its prompts in them.
 
     Returns:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from distilrubert.common.bars import tracked
-from distilrubert.common.derived import WAYS, worst_of
+from distilrubert.common.derived import INPUT_FORMS, worst_of
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FormatCase
 from distilrubert.common.measurements import Environment, Measurements, Row
@@ -128,9 +128,9 @@ class Bound:
     metric: str
     limit: float
 
-    def worst(self, figures: Mapping[str, Any]) -> float:
-        """The worst value of a row over the ways: an error in padded batches is not made up for by single texts."""
-        return worst_of(self.metric, [figures[way][self.metric] for way in WAYS if way in figures])
+    def worst(self, values: Mapping[str, Any]) -> float:
+        """The worst value of a row over its inputs: an error in padded batches is not made up for by single texts."""
+        return worst_of(self.metric, [values[form][self.metric] for form in INPUT_FORMS if form in values])
 
     def holds(self, value: float) -> bool:
         """Whether a value is within the bound; a NaN never is."""
@@ -148,13 +148,13 @@ class Bound:
         return f"{'≤' if _is_difference(self.metric) else '≥'} {self.limit:g}"
 
 
-def bounds_of(tolerance: Tolerance, figures: Mapping[str, Any]) -> list[Bound]:
+def bounds_of(tolerance: Tolerance, values: Mapping[str, Any]) -> list[Bound]:
     """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing.
 
     An encoder of sentences is used for its vectors, so these are bounded in place of the tokens that they are made of.
     """
     limits: dict[str, float | None] = tolerance.model_dump()
-    measured = set(figures[WAYS[0]])
+    measured = set(values[INPUT_FORMS[0]])
     if tolerance.vector_cosine_p1 is not None and "vector_cosine_p1" in measured:
         measured -= {"token_cosine", "token_cosine_p1"}
     return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in measured]
@@ -167,21 +167,21 @@ def _is_difference(metric: str) -> bool:
 def _row(comparer: "_Comparer", folder: Path, case: FormatCase) -> Row:
     model = open_model(folder, case.format, comparer.task, hint=case.hint)
 
-    def compare(kind: str, way: str, batch: int) -> dict[str, float]:
-        title = f"{case.name}, {way}"
+    def compare(kind: str, form: str, batch: int) -> dict[str, float]:
+        title = f"{case.name}, {form}"
         found = _outputs(model, comparer.checkpoint, comparer.texts[kind], batch, title)
         return _summary([comparer.compare(output_TD, kind, index) for index, output_TD in found])
 
-    ways = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
+    compared = {"single": compare("sentences", "single", 1), "padded": compare("sentences", "padded", PADDED_BATCH)}
     if comparer.texts["full_length"]:
-        ways["full_length"] = compare("full_length", "full_length", 1)
+        compared["full_length"] = compare("full_length", "full_length", 1)
     facts = {
         "size_mib": case.format.size_mib(folder),
         "path": case.format.path,
         "sha256": case.format.digests(folder),
         "hint": case.hint,
     }
-    return Row(case.name, {**ways, **facts})
+    return Row(case.name, {**compared, **facts})
 
 
 class _Comparer:

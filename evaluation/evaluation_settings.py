@@ -28,7 +28,7 @@ class FinetuningProtocol(Section):
     )
     head_learning_rate: LearningRate | None = Field(
         None,
-        description="Peak learning rate of the task's head, of all weights that the checkpoint does not have; empty: "
+        description="Peak learning rate of the task's head, of all weights that the checkpoint does not have; null: "
         "as the others.",
     )
     epochs: int = Field(8, ge=1, description="Passes over the training part, at most.")
@@ -38,7 +38,7 @@ class FinetuningProtocol(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay (none on biases and LayerNorms).")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout probability in fine-tuning; empty: what the model's config.json says."
+        None, ge=0, lt=1, description="Dropout probability in fine-tuning; null: what the model's config.json says."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -59,7 +59,7 @@ class FinetuningSettings(FinetuningProtocol):
         None,
         ge=2,
         description="Use only this many labelled rows (a fixed random choice) for training and, where the task has "
-        "no validation part of its own, validation together; empty: all.",
+        "no validation part of its own, validation together; null: all.",
     )
 
 

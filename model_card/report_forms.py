@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from distilrubert.common.derived import SCORES, WAYS
+from distilrubert.common.derived import INPUT_FORMS, SCORES
 
 
 def _form(**fields: Any) -> Any:
@@ -84,7 +84,7 @@ TRAINING = _report(
 
 PARITY = _report(
     _form(sentences=int, full_length_texts=int, sha256=(dict[str, str], {})),
-    _form(case=str, **dict.fromkeys(WAYS, (dict[str, float], {}))),
+    _form(case=str, **dict.fromkeys(INPUT_FORMS, (dict[str, float], {}))),
     least_rows=0,
 )
 

@@ -59,11 +59,11 @@ def finetune(options: argparse.Namespace) -> None:
     shutil.rmtree(work, ignore_errors=True)
     print_finetuned(derive(report))
     if calibration := report.details["calibration"]:
-        print(_told_of_probabilities(calibration))
+        print(_calibration_line(calibration))
     print(f"The model is in {options.output}, and its report in {options.output / 'reports' / 'finetuning.json'}")
 
 
-def _told_of_probabilities(calibration: Mapping[str, float]) -> str:
+def _calibration_line(calibration: Mapping[str, float]) -> str:
     """What was done to the probabilities, in a line."""
     fitted, error = calibration["fitted_temperature"], f"{calibration['calibration_error']:.3f}"
     limit = ", the limit of what is tried" if calibration["is_at_limit"] else ""

@@ -88,7 +88,10 @@ def clean(options: argparse.Namespace) -> None:
         if not (others or remains):
             print(f"{options.run_dir}: everything belongs to the latest settings; there is nothing to remove")
             return
-        print_table(_table(others, current))
+        if others:
+            print_table(_table(others, current))
+        for path in remains:
+            print(f"{path}: belongs to no stage, for example what a removal that was interrupted has left")
         size = _own_size(folders, [folder.path for folder in others] + remains)
         if not options.yes:
             print(f"{size} would be free. Nothing was removed; add --yes to remove these")
@@ -97,7 +100,7 @@ def clean(options: argparse.Namespace) -> None:
             folders.remove(folder)
         for path in remains:
             shutil.rmtree(path, ignore_errors=True)
-        print(f"Removed {counted(len(others), 'stage')}, {size}")
+        print(f"Removed {counted(len(others) + len(remains), 'folder')}, {size}")
 
 
 def _folders(run_dir: Path) -> StageFolders:

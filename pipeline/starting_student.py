@@ -43,12 +43,12 @@ def starting_student(run: Run, teacher: PretrainedConfig) -> Student:
     """The finished student that a second phase starts from, without embeddings of tokens that it does not have.
 
     Raises:
-        UserError: if it is no student, none of this teacher's family, or the result of the run itself.
+        UserError: if it is no student, none of this teacher's family, or in the directory of the run itself.
     """
     named = _named(run)
-    if Path(named).absolute() == run.student.absolute():
+    if Path(named).is_dir() and Path(named).resolve().is_relative_to(run.folder.resolve()):
         raise UserError(
-            f"student.start_from: {named} is what this run makes; give the second phase a run directory of its own"
+            f"student.start_from: {named} is in the directory of this run; give the second phase one of its own"
         )
     try:
         student = load_student(named, commit_of(run, named))

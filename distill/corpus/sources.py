@@ -46,7 +46,7 @@ class HubSplit:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What was asked for; that a branch has moved is not noticed."""
+        """What was asked for. In a run its revision is a commit; of a branch it is not noticed that it has moved."""
         return self.describe()
 
     def describe(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Suite(Section):
     published: dict[str, float] = Field(
         {}, description="Means that others have published of their models, over all tasks, for comparison."
     )
-    max_length: int | None = Field(None, ge=8, description="Longest input in tokens; empty: the model's own.")
+    max_length: int | None = Field(None, ge=8, description="Longest input in tokens; null: the model's own.")
     _tasks: tuple[VectorTask, ...] = PrivateAttr(())
     _folders: tuple[Path, ...] = PrivateAttr(())
 

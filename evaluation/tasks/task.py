@@ -21,8 +21,8 @@ class TaskFiles(Section):
     """The task's data as files: parquet, csv or jsonl, also compressed (.gz, .zst)."""
 
     train: RecipePath = Field(description="Labelled rows to train on. A relative path starts at the YAML's folder.")
-    validation: RecipePath | None = Field(None, description="Rows to choose on; empty: a share of train.")
-    test: RecipePath | None = Field(None, description="Rows to report on; empty: a share of train (test_share).")
+    validation: RecipePath | None = Field(None, description="Rows to choose on; null: a share of train.")
+    test: RecipePath | None = Field(None, description="Rows to report on; null: a share of train (test_share).")
 
 
 class TaskDataset(Section):
@@ -32,8 +32,8 @@ class TaskDataset(Section):
     config: str | None = Field(None, description="Name of its configuration.")
     revision: str = Field("main", description="Branch, tag or commit.")
     train: str = Field("train", description="Split to train on.")
-    validation: str | None = Field(None, description="Split to choose on; empty: a share of train.")
-    test: str | None = Field("test", description="Split to report on; empty: a share of train (test_share).")
+    validation: str | None = Field(None, description="Split to choose on; null: a share of train.")
+    test: str | None = Field("test", description="Split to report on; null: a share of train (test_share).")
 
 
 class TaskDefinition(Section):
@@ -62,7 +62,7 @@ class TaskDefinition(Section):
     test_share: float | None = Field(None, gt=0, lt=1, description="Share of train to report on, if there is no test.")
     test_split: str | None = Field(
         None,
-        description="What the part that is reported on is called in the data set, for the card; empty: test, for a "
+        description="What the part that is reported on is called in the data set, for the card; null: test, for a "
         "dataset of the Hub the split itself, and train where it is a share of train.",
     )
     split_seed: int = Field(0, ge=0, description="Seed of the splits of train.")
