@@ -15,7 +15,8 @@ from tests.model_card.example_run import task_report
 
 
 def test_pictures_are_pngs_of_card_width_and_the_same_each_time(run: CardInput, tmp_path: Path) -> None:
-    run = dataclasses.replace(run, finetuning=task_report())
+    bins = [{"prediction": 0.1 * place, "reference": 0.2, "reference_std": 0.1, "rows": 7} for place in range(3)]
+    run = dataclasses.replace(run, finetuning=task_report(score_bins=bins))
     write_pictures(run, tmp_path / "one")
     write_pictures(run, tmp_path / "two")
     assert {path.name for path in (tmp_path / "one").iterdir()} == PICTURES.keys()
