@@ -126,8 +126,11 @@ class Recipe(Section):
             raise ValueError("corpus.sources is missing" if "corpus" in self.model_fields_set else "corpus is missing")
         if self.teacher.pretrain:
             raise ValueError("teacher.pretrain: needs a corpus; add corpus, or name teacher.model")
-        if self.student.own_vocabulary():
-            raise ValueError("student.vocabulary: is made from a corpus; add corpus, or leave the vocabulary as it is")
+        if (own := self.student.own_vocabulary()) and own.train:
+            raise ValueError(
+                "student.vocabulary.train: is made from a corpus; add corpus, or trim the teacher's vocabulary to the "
+                "task's text"
+            )
         return self
 
     @model_validator(mode="after")

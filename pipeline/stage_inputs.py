@@ -41,6 +41,7 @@ def of_student_vocabulary(run: Run) -> Mapping[str, Any]:
         "corpus": {"validation": run.recipe.corpus.validation} | _split(run) | _sources(run),
         "seed": run.recipe.seed,
         **(_named_teacher(run) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}),
+        **({} if run.recipe.corpus.sources else {"task": _task(pinned_task(run)), **_labels(run)}),
         **_sentences(run),
     }
 
@@ -103,8 +104,7 @@ def of_task_student(run: Run) -> Mapping[str, Any]:
     return {
         **_of_task(run),
         "distillation": recorded(settings.distillation, exclude=BookkeepingSettings.model_fields),
-        "labels": settings.finetuning.train_limit,
-        "unlabelled": [content_of(Path(file)) for file in settings.unlabelled],
+        **_labels(run),
         "start": _task_start(run),
         "teacher": _model(run, settings.teacher),
     }
@@ -224,6 +224,13 @@ def _model(run: Run, name: str | None) -> Any:
     if name is None or not Path(name).is_dir():
         return None if name is None else {"model": name, "revision": commit_of(run, name)}
     return {"files": model_contents(Path(name))}
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    """Which rows of a task have labels, and what else its text is."""
+    settings = _task_settings(run)
+    files = [content_of(Path(file)) for file in settings.unlabelled]
+    return {"labels": settings.finetuning.train_limit, "unlabelled": files}
 
 
 def _split(run: Run) -> dict[str, Any]:

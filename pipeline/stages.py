@@ -281,7 +281,7 @@ _STAGES = (
     Stage(
         name="task-start",
         title="making the student from layers of the teacher",
-        after=(),
+        after=("student-vocabulary",),
         inputs=stage_inputs.of_task_start,
         outputs=("task-start",),
         perform=make_start,

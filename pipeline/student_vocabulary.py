@@ -25,6 +25,7 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.starting_student import starting_tokenizer
+from distilrubert.pipeline.task_rows import texts_of_task
 from distilrubert.pipeline.vocabulary_report import measure_vocabularies, texts_of_part
 
 
@@ -113,7 +114,7 @@ def held_out(run: Run) -> dict[str, Sequence[Any]]:
 
 
 def make_student_vocabulary(run: Run, folder: Path) -> None:
-    """Trim the teacher's vocabulary, or train a new one, on the training part of the corpus; and report on it."""
+    """Trim the teacher's vocabulary, or train a new one, on the training part of the text; and report on it."""
     own = run.recipe.student.own_vocabulary()
     assert own is not None
     whole = teacher_tokenizer(run)
@@ -150,7 +151,12 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
 
 
 def _texts(run: Run, *, is_held_out: bool, sample: float = 1.0) -> Iterator[str]:
-    """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them."""
+    """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them.
+
+    Without a corpus they are those of the task. `sample` is the share of a corpus that is read.
+    """
+    if not run.recipe.corpus.sources:
+        return texts_of_task(run, is_held_out=is_held_out)
     sentences = sentence_modules(run)
     prompts = sentences.prompts if sentences else ()
     return texts_of_part(run.recipe.corpus, run.recipe.seed, prompts, is_held_out=is_held_out, sample=sample)

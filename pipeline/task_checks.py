@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
+
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.tracking import check_trackers
 from distilrubert.distill.losses import LOSSES
@@ -9,14 +11,17 @@ from distilrubert.distill.losses.objective import check_layers, positive_weights
 from distilrubert.evaluation.tasks.lesson import check_teacher
 from distilrubert.evaluation.tasks.task_model import check_classes
 from distilrubert.modeling.architecture import student_config
-from distilrubert.modeling.checkpoints import read_model_config
+from distilrubert.modeling.checkpoints import read_fast_tokenizer, read_model_config
+from distilrubert.modeling.tokenizer_kinds import kind_of
 from distilrubert.pipeline.commits import pinned_task
 from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.run import Run
-from distilrubert.pipeline.starting_student import starting_config
+from distilrubert.pipeline.sentence_encoder import teacher_folder
+from distilrubert.pipeline.starting_student import starting_config, starting_tokenizer
 from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.task_rows import load_task_rows
 from distilrubert.pipeline.task_settings import UpdateSettings
-from distilrubert.pipeline.task_stages import load_task_rows, task_teacher_folder
+from distilrubert.pipeline.task_stages import compared_by_token, require_one_vocabulary, task_teacher_folder
 
 TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-student", "task-files"})
 
@@ -60,14 +65,21 @@ def check_task(run: Run, *, load: bool) -> None:
     is_here = {name: Path(name).is_dir() for name in (settings.teacher, start) if name}
     if settings.teacher and (load or is_here[settings.teacher]):
         check_teacher(task_teacher_folder(run), settings.teacher, task)
+    compared, is_own = compared_by_token(settings.distillation, task), recipe.student.own_vocabulary() is not None
+    if is_own:
+        require_one_vocabulary(settings.distillation, compared, None, None)
     if start:
         if not load and not is_here[start]:
             return
         student = starting_config(run)
+        if compared and (load or _teacher_is_here(run)):
+            require_one_vocabulary(settings.distillation, compared, _teacher_tokenizer(run), starting_tokenizer(run))
     elif recipe.teacher.model and not load and not Path(recipe.teacher.model).is_dir():
         return
     else:
         student = student_config(recipe.student, teacher_config(run))
+        if is_own and recipe.teacher.model:
+            kind_of(read_fast_tokenizer(teacher_folder(run), recipe.teacher.model))
     check_exported(recipe.conversion.cases, [task], student.model_type)
     if any(LOSSES[name].needs_teacher for name in positive_weights(settings.distillation)):
         teacher = teacher_config(run)
@@ -76,3 +88,16 @@ def check_task(run: Run, *, load: bool) -> None:
         check_layers(settings.distillation, student, teacher)
     if load:
         check_classes(task, load_task_rows(run, unlabelled=True))
+
+
+def _teacher_is_here(run: Run) -> bool:
+    assert run.recipe.task is not None
+    return Path(run.recipe.task.teacher or run.recipe.teacher.model or "").is_dir()
+
+
+def _teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
+    """The tokenizer of the fine-tuned teacher, which may not be fine-tuned yet."""
+    assert run.recipe.task is not None
+    named = run.recipe.task.teacher
+    folder, name = (task_teacher_folder(run), named) if named else (teacher_folder(run), run.recipe.teacher.model)
+    return read_fast_tokenizer(folder, name or "the teacher")

@@ -5,10 +5,10 @@ The training loop, the choice of the epoch and the files are those of fine-tunin
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
@@ -22,7 +22,8 @@ from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.evaluation.tasks.lesson import Lesson, ask_teacher
 from distilrubert.evaluation.tasks.loading import load_encoder, takes_token_types
 from distilrubert.evaluation.tasks.row_results import score_test
-from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
+from distilrubert.evaluation.tasks.task import TaskDefinition
+from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_model import TaskModel, read_task_model, train_task_model
 from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
 from distilrubert.modeling.checkpoints import quiet_transformers
@@ -35,12 +36,13 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import teacher_folder
 from distilrubert.pipeline.starting_student import starting_folder
 from distilrubert.pipeline.student_vocabulary import fitted
-from distilrubert.pipeline.task_settings import TaskFinetuningSettings, TaskSettings
+from distilrubert.pipeline.task_rows import load_task_rows, settings_of
+from distilrubert.pipeline.task_settings import TaskDistillationSettings, TaskFinetuningSettings
 
 
 def task_teacher_folder(run: Run) -> Path:
     """The fine-tuned teacher: the one that the recipe names, or the one that it has fine-tuned."""
-    named = _settings(run).teacher
+    named = settings_of(run).teacher
     return checkpoint_folder(named, commit_of(run, named)) if named else run.task_teacher
 
 
@@ -54,7 +56,7 @@ def start_folder(run: Run) -> Path:
 def finetune_teacher(run: Run, folder: Path) -> None:
     """Fine-tune the recipe's teacher."""
     name = run.recipe.teacher.model or "the teacher"
-    _finetune(run, _settings(run).finetuning, teacher_folder(run), folder, "task-teacher", name)
+    _finetune(run, settings_of(run).finetuning, teacher_folder(run), folder, "task-teacher", name)
 
 
 def make_start(run: Run, folder: Path) -> None:
@@ -66,12 +68,12 @@ def make_start(run: Run, folder: Path) -> None:
 
 def finetune_alone(run: Run, folder: Path) -> None:
     """Fine-tune the student on the labels alone."""
-    _finetune(run, _settings(run).alone, start_folder(run), folder, "task-alone", "the student")
+    _finetune(run, settings_of(run).alone, start_folder(run), folder, "task-alone", "the student")
 
 
 def distil_on_task(run: Run, folder: Path) -> None:
     """Let the student learn from the fine-tuned teacher, and from the labels."""
-    settings, task, work = _settings(run), pinned_task(run), folder / "training"
+    settings, task, work = settings_of(run), pinned_task(run), folder / "training"
     rows = load_task_rows(run, unlabelled=True)
     teacher, start = task_teacher_folder(run), start_folder(run)
     name = settings.teacher or "the fine-tuned teacher"
@@ -99,7 +101,7 @@ def distil_on_task(run: Run, folder: Path) -> None:
 
 def export_and_score(run: Run, folder: Path) -> None:
     """Write the student's files, compare them with it, and score them beside teacher, student alone and baselines."""
-    settings, task, rows = _settings(run), pinned_task(run), load_task_rows(run, unlabelled=False)
+    settings, task, rows = settings_of(run), pinned_task(run), load_task_rows(run, unlabelled=False)
     training = Measurements.load(run.reports / "training.json")
     model = read_task_model(run.task_student, task, rows, settings.distillation, training.details["choices"])
     formats = [FORMATS[case] for case in run.recipe.conversion.cases if FORMATS[case].task is None]
@@ -115,19 +117,8 @@ def export_and_score(run: Run, folder: Path) -> None:
     dataclasses.replace(report, rows=[*report.rows, *compared]).save(folder / "reports" / "finetuning.json")
 
 
-def load_task_rows(run: Run, *, unlabelled: bool) -> TaskRows:
-    """The rows of the recipe's task, with those without labels or without them."""
-    settings = _settings(run)
-    return load_rows(pinned_task(run), settings.finetuning.train_limit, settings.unlabelled if unlabelled else None)
-
-
-def _settings(run: Run) -> TaskSettings:
-    assert run.recipe.task is not None
-    return run.recipe.task
-
-
 def _finetune(run: Run, settings: TaskFinetuningSettings, start: Path, folder: Path, output: str, name: str) -> None:
-    rows, work, frozen = load_task_rows(run, unlabelled=False), folder / "training", _settings(run).freeze_embeddings
+    rows, work, frozen = load_task_rows(run, unlabelled=False), folder / "training", settings_of(run).freeze_embeddings
     model = train_task_model(
         start, pinned_task(run), rows, settings, work, run.recipe.seed, name, freeze_embeddings=frozen
     )
@@ -142,24 +133,40 @@ def _save(run: Run, model: TaskModel, folder: Path, report: Path) -> None:
         model.save(folder)
 
 
+def compared_by_token(settings: TaskDistillationSettings, task: TaskDefinition) -> list[str]:
+    """The losses that need a student with its teacher's vocabulary."""
+    weights = positive_weights(settings)
+    # The classes of a reader are the tokens.
+    is_reader = task.task_kind.export_task == "question-answering"
+    return [name for name in weights if is_reader or LOSSES[name].needs_teacher]
+
+
+def require_one_vocabulary(
+    settings: TaskDistillationSettings,
+    losses: Sequence[str],
+    teacher: PreTrainedTokenizerBase | None,
+    student: PreTrainedTokenizerBase | None,
+) -> None:
+    """Refuse losses that compare token by token where the tokenizers differ; None is one that is made anew."""
+    is_one = teacher is not None and student is not None and teacher.get_vocab() == student.get_vocab()
+    if losses and not is_one:
+        raise UserError(
+            f"{settings.section}.weights: {', '.join(losses)} compare token by token, but the student has another "
+            "vocabulary than its teacher; leave them out"
+        )
+
+
 def _objective(
     run: Run, teacher: Path, start: Path, student: PreTrainedModel, peak_rates: Mapping[str, float]
 ) -> Objective:
     """The losses of the recipe, with the teacher where some need more of it than its logits."""
-    settings = _settings(run).distillation
-    running = [name for name in positive_weights(settings) if LOSSES[name].needs_teacher]
-    task = pinned_task(run)
-    if task.task_kind.export_task == "question-answering":
-        # Its classes are the tokens.
-        running = [*positive_weights(settings)]
+    settings, task = settings_of(run).distillation, pinned_task(run)
+    running = compared_by_token(settings, task)
     if not running:
         return Objective(student, None, settings, peak_rates=peak_rates)
     model, tokenizer, _ = load_encoder(task.task_kind.model_class, teacher, "a fine-tuned teacher")
-    if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(start, trust_remote_code=False).get_vocab():
-        raise UserError(
-            f"{settings.section}.weights: {', '.join(running)} compare token by token, but the student has another "
-            "vocabulary than its teacher; leave them out"
-        )
+    start_tokenizer = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
+    require_one_vocabulary(settings, running, tokenizer, start_tokenizer)
     if takes_token_types(model) and not takes_token_types(student) and "text_pair" in task.task_kind.columns:
         raise UserError(
             f"{settings.section}.weights: {', '.join(running)} compare states, but the teacher tells the two texts of "
@@ -171,7 +178,7 @@ def _objective(
 def _scored(run: Run, rows: TaskRows, case: str, folder: Path) -> Row:
     """The scores of a fine-tuned checkpoint on the test part."""
     task = pinned_task(run)
-    learner = Learner.prepare(folder, task, rows, _settings(run).finetuning, run.recipe.seed)
+    learner = Learner.prepare(folder, task, rows, settings_of(run).finetuning, run.recipe.seed)
     test = score_test(task, *learner.answers("test"))
     parameters = learner.model.num_parameters()
     return Row(case, {"tasks": {task.name: summary_of(task, [test])}, "parameters": parameters})

@@ -33,6 +33,7 @@ from distilrubert.modeling.checkpoints import (
     save_checkpoint,
 )
 from distilrubert.modeling.tokenizer_files import student_tokenizer
+from distilrubert.modeling.trimming import ids_in, trim_model
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def train_task_model(
     evaluations: dict[float, Sequence[Mapping[str, float]]] = {}
     with quiet_transformers(), quiet_datasets():
         for rate, own_folder in folders.items():
-            learner = Learner.prepare(model_folder, task, rows, settings, seed)
+            learner = _without_padding(Learner.prepare(model_folder, task, rows, settings, seed))
             learner.model.get_input_embeddings().requires_grad_(not freeze_embeddings)
             tokenizer = _tokenizer_of(learner.model, model_folder, name)
             run = _kept(learner.training(rate, seed, own_folder, lesson), origin, lesson)
@@ -159,6 +160,17 @@ def train_task_model(
                 best = trained
     assert best is not None
     return best
+
+
+def _without_padding(learner: Learner) -> Learner:
+    """The learner, its model without embeddings of no token, which would be published with it.
+
+    Some checkpoints have more rows than tokens, for example up to a multiple of 64.
+    """
+    model, tokenizer = learner.model, learner.tokenizer
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or model.config.vocab_size <= len(tokenizer):
+        return learner
+    return dataclasses.replace(learner, model=trim_model(model, ids_in(tokenizer, tokenizer)))
 
 
 def _best(task: TaskDefinition, evaluations: Sequence[Mapping[str, float]]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.finetuning import Learner
@@ -224,6 +224,48 @@ def test_a_finished_stage_is_not_done_again_and_a_stopped_one_continues(
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
+def test_the_vocabulary_is_trimmed_to_the_text_of_the_task(teacher_folder, tasks, tmp_path):
+    """That of the student: the teacher keeps its own, and logits are compared by text."""
+    recipe = recipe_of(teacher_folder, tasks, "nouns", unlabelled=[str(tasks / "more.txt")])
+    recipe["student"] |= {"vocabulary": {"trim": {}}}
+    for section in ("finetuning", "distillation"):
+        recipe["task"][section] |= {"epochs": 1}
+    path = write(tmp_path, recipe)
+    assert main(["distill", str(path), "--run-dir", str(tmp_path / "run")]) == 0
+    run = tmp_path / "run"
+    whole, own = (json.loads((run / name / "config.json").read_text()) for name in ("task-teacher", "task-student"))
+    tokenizer = AutoTokenizer.from_pretrained(run / "task-student")
+    assert own["vocab_size"] == len(tokenizer) < whole["vocab_size"]
+    known = AutoTokenizer.from_pretrained(run / "task-teacher")
+    for text in ("вчера кот дома", "сыр опять"):
+        assert tokenizer.tokenize(text) == known.tokenize(text)
+    report = Measurements.load(run / "reports" / "vocabulary.json")
+    assert report.details["held_out_texts"] == 25
+    # Other text without labels, another vocabulary.
+    recipe["task"]["unlabelled"] = []
+    write(tmp_path, recipe)
+    stages = run / "stages"
+    before = {folder.name for folder in stages.glob("student-vocabulary-*")}
+    assert main(["distill", str(path), "--run-dir", str(run)]) == 0
+    assert {folder.name for folder in stages.glob("student-vocabulary-*")} != before
+
+
+def test_a_start_whose_vocabulary_is_padded_is_published_without_the_padding(teacher_folder, tasks, tmp_path):
+    model = AutoModelForMaskedLM.from_pretrained(teacher_folder)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    assert model.config.vocab_size > len(tokenizer)
+    start = tmp_path / "start"
+    model.save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    recipe = recipe_of(teacher_folder, tasks, "tags") | {"student": {"start_from": str(start)}}
+    for section in ("finetuning", "distillation"):
+        recipe["task"][section] |= {"epochs": 1}
+    assert main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")]) == 0
+    config = json.loads((tmp_path / "run" / "task-student" / "config.json").read_text())
+    assert config["vocab_size"] == len(tokenizer)
+
+
 @pytest.mark.slow
 def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path):
     """After a distillation on a corpus: the recipe trains its teacher, and the student has a vocabulary of its own."""
@@ -280,6 +322,13 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
             "task three: no row to train on has the class drink; add rows, or take it out of",
         ),
         ({"student": {"layers": 9}}, "student.layers: 9; the teacher has 3"),
+        (
+            {
+                "student": {"layers": 1, "vocabulary": {"trim": {}}},
+                "task": {"distillation": {"weights": {"hidden": 1}}},
+            },
+            "task.distillation.weights: hidden compare token by token, but the student has another vocabulary",
+        ),
         ({"task": {"distillation": {"trackers": ["aim"]}}}, "task.distillation.trackers"),
     ],
 )
