@@ -23,6 +23,7 @@ from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.hub_rules import is_repo_id
 
 OWN_TEACHER = "a BERT trained on the same corpus"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class TeacherFacts(Section):
@@ -38,7 +39,7 @@ class TeacherFacts(Section):
 class CorpusFacts(Section):
     """Size and origin of the corpus."""
 
-    origins: list[str] = Field(description="Names of the files, or ids of the data sets.")
+    origins: list[str] = Field(description="Names of the files, or ids of the data sets with their commits.")
     max_length: int = Field(description="Tokens of the longest sequence.")
     texts: int = Field(description="Texts that were read.")
     duplicates: int = Field(description="Texts that were left out because an equal one was there.")
@@ -117,7 +118,7 @@ def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts
     repository = model if model and is_repo_id(model) and not Path(model).is_dir() else None
     revision = str(teacher.get("revision"))
     return TeacherFacts(
-        commit=revision if repository and re.fullmatch(r"[0-9a-f]{40}", revision) else None,
+        commit=revision if repository and _COMMIT.fullmatch(revision) else None,
         name=settings.teacher_name or repository or (Path(model).name if model else OWN_TEACHER),
         id=repository,
         url=repository and repository_url(repository),
@@ -125,14 +126,18 @@ def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts
     )
 
 
+def _origin(origin: Mapping[str, Any]) -> str:
+    """The name of a file, or the id of a data set with its commit, where that is known."""
+    if not (dataset := origin.get("dataset")):
+        return Path(origin["path"]).name
+    revision = str(origin.get("revision"))
+    return f"{dataset}@{revision[:12]}" if _COMMIT.fullmatch(revision) else str(dataset)
+
+
 def _corpus(manifest: Mapping[str, Any]) -> CorpusFacts:
     counted = CorpusFacts.model_fields.keys() - {"origins", "max_length"}
     return CorpusFacts(
-        origins=[
-            str(origin.get("dataset") or Path(origin["path"]).name)
-            for source in manifest["sources"]
-            for origin in source["origins"]
-        ],
+        origins=[_origin(origin) for source in manifest["sources"] for origin in source["origins"]],
         max_length=manifest["settings"]["max_length"],
         **{name: manifest["total"][name] for name in counted},
     )

@@ -269,6 +269,14 @@ def test_paths_of_the_machine_are_not_published(tmp_path: Path) -> None:
     assert "base_model" not in ModelCard(card).data.to_dict()
 
 
+def test_data_sets_have_their_commits(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    path = folder / "corpus" / "manifest.json"
+    origins = [{"dataset": "me/talk", "revision": "c" * 40}, {"dataset": "me/more", "revision": None}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sources": [{"origins": origins}]}), encoding="utf-8")
+    assert "The text comes from `me/talk@cccccccccccc` and `me/more`." in write_card(folder).read_text(encoding="utf-8")
+
+
 def test_a_teacher_of_the_recipes_own(tmp_path: Path) -> None:
     recipe = changed(teacher={"model": None, "pretrain": {"layers": 12}})
     folder = write_run(tmp_path, recipe)
