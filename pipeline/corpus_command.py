@@ -13,6 +13,7 @@ from distilrubert.distill.corpus.parts import Part
 from distilrubert.pipeline.checks import check_corpus
 from distilrubert.pipeline.engine import begin_stage, bring_up_to_date, stages_before
 from distilrubert.pipeline.launch import Launch
+from distilrubert.pipeline.process_log import logged
 from distilrubert.pipeline.run import locked
 from distilrubert.pipeline.run_commands import run_folder, run_of
 from distilrubert.pipeline.stages import corpus_build, stages_of
@@ -42,7 +43,8 @@ def _build_part(options: argparse.Namespace, part: Part) -> None:
     if begun is None:
         print(f"The corpus is in {run.corpus}")
         return
-    corpus_build(run, begun.path).build_part(part)
+    with logged(run.folder, f"part-{part.number}"):
+        corpus_build(run, begun.path).build_part(part)
     print(f"Part {part} is done; the same command without --part does what is missing and puts the parts together")
 
 
@@ -54,7 +56,10 @@ def _build_together(options: argparse.Namespace, own: Part) -> None:
         begun = begin_stage(run, stages_of(run), "corpus")
     on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     processes = max(available_cores() // on_this_machine, 1)
-    if begun is None or corpus_build(run, begun.path, processes).build_free_parts(own):
+    if begun:
+        with logged(run.folder, f"part-{own.number}"):
+            is_merged_here = corpus_build(run, begun.path, processes).build_free_parts(own)
+    if begun is None or is_merged_here:
         _merge(options, wait=True)
 
 

@@ -15,6 +15,7 @@ from distilrubert.common.contents import recall, remember
 from distilrubert.common.errors import UserError
 from distilrubert.common.recorded_inputs import difference
 from distilrubert.pipeline.commits import follow_commits, write_commits
+from distilrubert.pipeline.process_log import logged
 from distilrubert.pipeline.run import Run, locked, write_recipe
 from distilrubert.pipeline.stage_folders import StageFolder, StageFolders
 
@@ -78,8 +79,9 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage], only: Collection[str] | 
         UserError: if the folder cannot be written, or another process is working in it.
     """
     if not run.launch.leads:
-        return _join(run, stages)
-    with locked(run.folder):
+        with logged(run.folder, f"rank-{run.launch.rank}", leads=False):
+            return _join(run, stages)
+    with locked(run.folder), logged(run.folder, "rank-0"):
         folders = StageFolders(run.folder)
         states = {state.stage.name: state for state in states_of(run, stages, only)}
         remember(_memory(run))

@@ -180,8 +180,8 @@ class _Loop:
         )
 
     def _log(self, message: str, *values: object, level: int | None = None) -> None:
-        if self.accelerator.is_main_process:
-            logger.log(level or self.run.log_level, f"{self.run.case}: {message}", *values)
+        shown = (level or self.run.log_level) if self.accelerator.is_main_process else logging.DEBUG
+        logger.log(shown, f"{self.run.case}: {message}", *values)
 
     def _batches(
         self, epoch: int, first: int, planned: Sequence[NDArray[np.int64]]

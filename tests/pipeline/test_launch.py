@@ -43,6 +43,9 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
         assert (two[name] - tensor).abs().max() < 1e-5, name
     report = json.loads((tmp_path / "two/reports/training.json").read_text())
     assert report["rows"][0]["processes"] == 2
+    logs = [(tmp_path / f"two/logs/rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert [log.count(", processes: 2") for log in logs] == [2, 2]
+    assert [f"rank-{rank}: process " in log for rank, log in enumerate(logs)] == [True, True]
 
 
 # What `srun` does for two tasks, and a training that was asked to stop.
