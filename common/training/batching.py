@@ -4,7 +4,7 @@ Legend: N examples, B rows of a batch, L its padded width.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ GPU_WORKERS = 2
 WINDOW = 10_000_000
 
 Example = TypeVar("Example")
+Made = TypeVar("Made")
 Example_co = TypeVar("Example_co", covariant=True)
 Example_contra = TypeVar("Example_contra", contravariant=True)
 
@@ -234,20 +235,27 @@ def _ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class CollatedBatches(Dataset[dict[str, Tensor]], Generic[Example]):
-    """The given batches of an epoch, masked and padded when they are asked for."""
+class CollatedBatches(Dataset[Made], Generic[Example, Made]):
+    """The given batches of an epoch, masked, padded and prepared when they are asked for."""
 
     def __init__(
-        self, examples: Examples[Example], collator: Collator[Example], batches: Sequence[NDArray[np.int64]], epoch: int
+        self,
+        examples: Examples[Example],
+        collator: Collator[Example],
+        batches: Sequence[NDArray[np.int64]],
+        epoch: int,
+        prepare: Callable[[dict[str, Tensor]], Made],
     ) -> None:
         self._examples, self._collator, self._batches, self._epoch = examples, collator, batches, epoch
+        self._prepare = prepare
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
+    def __getitem__(self, number: int) -> Made:
         indices = self._batches[number].tolist()
-        return self._collator.collate([self._examples[index] for index in indices], self._epoch, indices)
+        examples = [self._examples[index] for index in indices]
+        return self._prepare(self._collator.collate(examples, self._epoch, indices))
 
 
 def choose_workers(wanted: int | None, device: torch.device) -> int:
@@ -263,9 +271,11 @@ def build_loader(
     batches: Sequence[NDArray[np.int64]],
     *,
     epoch: int,
+    prepare: Callable[[dict[str, Tensor]], Made],
     num_workers: int = 0,
+    ahead: int = 1,
     pin_memory: bool = False,
-) -> DataLoader[dict[str, Tensor]]:
+) -> DataLoader[Made]:
     """A loader of the given batches in their order; what it yields does not depend on `num_workers`.
 
     Slice the plan to begin at some batch or to take a rank's share; batches that are left out cost nothing.
@@ -275,13 +285,16 @@ def build_loader(
         collator: makes the batches.
         batches: indices of the examples of each batch: a plan, or a slice of one.
         epoch: number of the epoch.
-        num_workers: processes that mask and pad ahead; 0 does it in this one, when a batch is asked for.
+        prepare: what is made of a batch, see :meth:`~.loss_module.LossModule.preparation`.
+        num_workers: processes that mask, pad and prepare ahead; 0 does it in this one, when a batch is asked for.
+        ahead: batches that the workers have ready at least, if they are fast enough.
         pin_memory: put batches into pinned memory, from which copies to a GPU are asynchronous.
     """
     return DataLoader(
-        CollatedBatches(examples, collator, batches, epoch),
+        CollatedBatches(examples, collator, batches, epoch, prepare),
         batch_size=None,
         num_workers=num_workers,
+        prefetch_factor=max(2, -(-ahead // num_workers)) if num_workers else None,
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
         # A loader without a generator draws from the global one, and dropout would depend on it.

@@ -1,11 +1,36 @@
 """What the training loop trains: a module that computes the losses of a batch."""
 
 import abc
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+Batch = dict[str, Tensor]
+
+
+class Prepared(NamedTuple):
+    """A batch with all that the host has to know of it, so that no step has to ask a device.
+
+    Attributes:
+        tensors: what the loss module takes.
+        counts: rows of each loss, and ``tokens`` and ``positions`` (tokens and padding).
+    """
+
+    tensors: Batch
+    counts: dict[str, int]
+
+
+Counting = Callable[[Batch], Mapping[str, Tensor]]
+
+
+def prepared(count: Counting, batch: Batch) -> Prepared:
+    """A batch with its counts; `count` gives the rows of each loss."""
+    counts = {name: int(rows) for name, rows in count(batch).items()}
+    mask_BL = batch["attention_mask"]
+    return Prepared(batch, counts | {"tokens": int(mask_BL.sum()), "positions": mask_BL.numel()})
 
 
 class LossModule(nn.Module, abc.ABC):
@@ -29,6 +54,10 @@ class LossModule(nn.Module, abc.ABC):
         Args:
             batch: as in :meth:`forward`, on any device.
         """
+
+    def preparation(self) -> Callable[[Batch], Prepared]:
+        """What prepares a batch where it is made, on the CPU, often in another process: it can be pickled."""
+        return functools.partial(prepared, self.counts)
 
     @abc.abstractmethod
     def forward(self, batch: Mapping[str, Tensor], denominators: Mapping[str, Tensor | float]) -> dict[str, Tensor]:

@@ -57,10 +57,42 @@ def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def total(accelerator: Accelerator, values: Mapping[str, float | Tensor], dtype: torch.dtype) -> dict[str, Any]:
-    """The sum of each value over all processes, exchanged as `dtype`; the names must be the same on each."""
-    vector = torch.stack([torch.as_tensor(value, dtype=dtype, device=accelerator.device) for value in values.values()])
-    return dict(zip(values, accelerator.reduce(vector, "sum").tolist(), strict=True))
+def total(accelerator: Accelerator, values: Mapping[str, int]) -> dict[str, int]:
+    """The sum of each whole number over all processes; the names must be the same on each."""
+    _, sums = totals(accelerator, {}, values)
+    return sums
+
+
+def totals(
+    accelerator: Accelerator, measured: Mapping[str, Tensor], counted: Mapping[str, int], *same: Tensor
+) -> tuple[list[float], dict[str, int]]:
+    """Sums over all processes, for which the device is waited for once.
+
+    Args:
+        accelerator: of this process.
+        measured: scalars on the device, exchanged as float32; the names must be the same on each process.
+        counted: whole numbers of the host, likewise.
+        same: scalars on the device that are the same on every process, and are not summed.
+
+    Returns:
+        the values of `measured` and `same`, and those of `counted`.
+    """
+    device = accelerator.device
+    vectors = [torch.stack([*same]).double()] if same else []
+    if measured:
+        vectors.insert(
+            0, accelerator.reduce(torch.stack([value.float() for value in measured.values()]), "sum").double()
+        )
+    if counted:
+        numbers = torch.tensor([*counted.values()], dtype=torch.int64)
+        if device.type == "cuda":
+            # From other memory the copy would be waited for.
+            numbers = numbers.pin_memory()
+        vectors.append(accelerator.reduce(numbers.to(device, non_blocking=True), "sum").double())
+    # A double holds all of them exactly: float32 and whole numbers up to 2^53.
+    found = torch.cat(vectors).tolist()
+    floats = len(measured) + len(same)
+    return found[:floats], dict(zip(counted, map(int, found[floats:]), strict=True))
 
 
 def largest(accelerator: Accelerator, value: float) -> float:

@@ -12,14 +12,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from distilrubert.common.bars import progress_bar
@@ -29,6 +27,7 @@ from distilrubert.common.processes import peak_memory_mib, return_freed_memory
 from distilrubert.common.recorded_inputs import agrees, difference
 from distilrubert.common.training.batching import BatchPlan, build_loader, choose_workers
 from distilrubert.common.training.live_progress import write_live_progress
+from distilrubert.common.training.loss_module import Prepared
 from distilrubert.common.training.progress import (
     Progress,
     listed,
@@ -46,10 +45,12 @@ from distilrubert.common.training.run_checkpoints import (
 from distilrubert.common.training.signals import Interrupted, StopRequest
 from distilrubert.common.training.tracking import check_trackers, finish_trackers, start_trackers
 from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
-from distilrubert.common.training.update import AbandonedUpdate, Batch, Update, Updater
+from distilrubert.common.training.update import AbandonedUpdate, Update, Updater
 from distilrubert.common.training.validation import Validation
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Seconds between the calls that give freed memory back to the system, each of which takes up to about a second.
 MEMORY_SECONDS = 60.0
@@ -99,6 +100,15 @@ def train(run: TrainingRun) -> Measurements:
             run.objective.to(home).end_training()
 
 
+def _with_next(items: Iterator[T]) -> Iterator[tuple[T, T | None]]:
+    """Each item with the one behind it, which is made before the item is worked on; behind the last one is None."""
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        yield item, following
+        item = following
+
+
 class _Loop:
     """One call of :func:`train` on one process."""
 
@@ -109,7 +119,9 @@ class _Loop:
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
         try:
             self.plan = BatchPlan(run.examples.lengths, run.settings, run.seed)
-            self.validation = Validation(run.validation, run.collator, run.settings, run.seed, accelerator)
+            self.validation = Validation(
+                run.validation, run.collator, run.objective, run.settings, run.seed, accelerator
+            )
         except UserError as error:
             raise UserError(f"{run.section}.{error}") from None
         run.objective.to(accelerator.device)
@@ -123,15 +135,14 @@ class _Loop:
         if not self._is_over():
             self._begin()
             with progress_bar(self.run.case, self.plan.total_steps, unit="update", done=self.progress.step) as bar:
-                for epoch, first, planned in self.plan.remaining(self.progress.step):
-                    for indices, batches in self._batches(epoch, first, planned):
-                        self._advance(epoch, indices, batches, bar)
+                for (epoch, indices, batches), following in _with_next(self._batches()):
+                    self._advance(epoch, indices, batches, following and following[-1], bar)
                     if self._is_over():
                         break
             state = self._save()
         if self.run.evaluation:
             load_weights(self.best_weights, self.run.objective)
-        if total(self.accelerator, {"stop": self.stop.received}, torch.int64)["stop"]:
+        if total(self.accelerator, {"stop": self.stop.received})["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
         return training_report(self.run.case, state, self.run.epoch_tokens, self.run.objective.describe())
 
@@ -183,30 +194,39 @@ class _Loop:
         shown = (level or self.run.log_level) if self.accelerator.is_main_process else logging.DEBUG
         logger.log(shown, f"{self.run.case}: {message}", *values)
 
-    def _batches(
-        self, epoch: int, first: int, planned: Sequence[NDArray[np.int64]]
-    ) -> Iterator[tuple[Sequence[int], Sequence[Batch]]]:
-        """This process's batches of each update, with their places in the plan of the epoch."""
+    def _batches(self) -> Iterator[tuple[int, Sequence[int], Sequence[Prepared]]]:
+        """The remaining updates: the epoch, and this process's batches with their places in the plan of the epoch."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        loader = build_loader(
-            self.run.examples,
-            self.run.collator,
-            planned[rank::processes],
-            epoch=epoch,
-            num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
         each = self.settings.batches_per_update // processes
-        # One iterator, taken `each` times: consecutive groups.
-        indices = zip(*[itertools.count(first + rank, processes)] * each, strict=True)
-        return zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False)
+        for epoch, first, planned in self.plan.remaining(self.progress.step):
+            loader = build_loader(
+                self.run.examples,
+                self.run.collator,
+                planned[rank::processes],
+                epoch=epoch,
+                prepare=self.run.objective.preparation(),
+                num_workers=choose_workers(self.settings.num_workers, self.accelerator.device),
+                ahead=each,
+                pin_memory=self.accelerator.device.type == "cuda",
+            )
+            # One iterator, taken `each` times: consecutive groups.
+            indices = zip(*[itertools.count(first + rank, processes)] * each, strict=True)
+            for places, batches in zip(indices, zip(*[iter(loader)] * each, strict=True), strict=False):
+                yield epoch, places, batches
 
-    def _advance(self, epoch: int, indices: Sequence[int], batches: Sequence[Batch], bar: "tqdm[NoReturn]") -> None:
+    def _advance(
+        self,
+        epoch: int,
+        indices: Sequence[int],
+        batches: Sequence[Prepared],
+        following: Sequence[Prepared] | None,
+        bar: "tqdm[NoReturn]",
+    ) -> None:
         """Make one update and whatever is due after it."""
         progress, settings = self.progress, self.settings
         requests = {"stop": self.stop.received, "save": self._is_time_to_save()}
         try:
-            done = self.update(progress.step, epoch, indices, batches, requests, self._should_abandon)
+            done = self.update(progress.step, epoch, indices, batches, requests, self._should_abandon, following)
         except AbandonedUpdate:
             self._stop()
         progress.add_update(done)
@@ -308,7 +328,7 @@ class _Loop:
 
     def _validate(self) -> None:
         with self.progress.timed("validation"):
-            losses = self.validation.measure(self.run.objective, self.update.precision)
+            losses = self.validation.measure(self.update.precision)
         if not all(map(math.isfinite, losses.values())):
             found = f"not finite on held-out text: {listed(losses)}"
             if self.progress.step == self.plan.total_steps:

@@ -17,11 +17,9 @@ from torch.optim import AdamW
 from transformers import get_scheduler
 
 from distilrubert.common.precision import Precision, choose_precision
-from distilrubert.common.training.loss_module import LossModule
-from distilrubert.common.training.ranks import on_main, total
+from distilrubert.common.training.loss_module import Batch, LossModule, Prepared
+from distilrubert.common.training.ranks import on_main, total, totals
 from distilrubert.common.training.training_settings import OptimizationSettings
-
-Batch = dict[str, Tensor]
 
 
 class AbandonedUpdate(Exception):  # noqa: N818 - it is no error
@@ -59,6 +57,9 @@ class Updater:
     Each loss is divided by its number of rows in all batches of the update, over all processes, before the backward
     pass. Gradients are exchanged once, with the last batch. The objective must be on the accelerator's device; the seed
     is that of the dropout.
+
+    A device is waited for once an update, for what the host has to decide: whether to skip the update. With that the
+    rows of the next update are exchanged, if its batches are there.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Updater:
         self._model = accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings, objective.peak_rates())
         self._rate_factor = build_schedule(self.optimizer, settings, total_steps)
+        # The batches of the next update, and their counts over all processes.
+        self._next: tuple[Sequence[Prepared] | None, dict[str, int]] = (None, {})
         # DDP forms its buckets anew after the first exchange, in the order in which the gradients came. With three or
         # more processes the buckets decide the order of additions. A first exchange for nothing makes a resumed run add
         # as one that was never stopped.
@@ -85,9 +88,10 @@ class Updater:
         step: int,
         epoch: int,
         indices: Sequence[int],
-        batches: Sequence[Batch],
+        batches: Sequence[Prepared],
         requests: Mapping[str, bool],
         should_abandon: Callable[[], bool] = lambda: False,
+        following: Sequence[Prepared] | None = None,
     ) -> Update:
         """Make one update.
 
@@ -98,11 +102,14 @@ class Updater:
             batches: this process's batches.
             requests: what this process asks of all, by name; they are exchanged with the losses.
             should_abandon: asked before each batch whether to abandon the update; the same on every process.
+            following: this process's batches of the next update, if they are there; all processes have them or none.
 
         Raises:
             AbandonedUpdate: if it was to be abandoned.
         """
-        counts = total(self._accelerator, count_rows(self._objective, batches), torch.int64)
+        known, counts = self._next
+        if known is not batches:
+            counts = total(self._accelerator, counted(batches))
         if not self._has_final_buckets:
             self._accumulate(epoch, indices[-1:], batches[-1:], counts, lambda: False)
             self.optimizer.zero_grad()
@@ -110,10 +117,12 @@ class Updater:
         sums = self._accumulate(epoch, indices, batches, counts, should_abandon)
         # The gradients have been exchanged, so the norm is the same on every process.
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.max_grad_norm)
-        summed = total(self._accelerator, {**sums, **requests}, torch.float32)
-        losses = {**{name: summed[name] for name in sums}, "gradient_norm": float(norm)}
+        ahead = counted(following) if following else {}
+        floats, numbers = totals(self._accelerator, sums, {**requests, **ahead}, norm)
+        self._next = following, {name: numbers[name] for name in ahead}
+        losses = dict(zip([*sums, "gradient_norm"], floats, strict=True))
         factor = self._rate_factor(step)
-        requested = {name: summed[name] > 0 for name in requests}
+        requested = {name: numbers[name] > 0 for name in requests}
         update = Update(losses, self._settings.learning_rate * factor, counts["tokens"], counts["positions"], requested)
         if not update.is_skipped:
             for group in self.optimizer.param_groups:
@@ -126,7 +135,7 @@ class Updater:
         self,
         epoch: int,
         indices: Sequence[int],
-        batches: Sequence[Batch],
+        batches: Sequence[Prepared],
         counts: Mapping[str, int],
         should_abandon: Callable[[], bool],
     ) -> dict[str, Tensor]:
@@ -145,7 +154,7 @@ class Updater:
             torch.manual_seed(_dropout_seed(self._seed, epoch, index))
             with contextlib.nullcontext() if is_last else accelerator.no_sync(self._model):
                 with autocast(accelerator.device, self.precision):
-                    losses = self._model(to_device(batch, accelerator.device), counts)
+                    losses = self._model(to_device(batch.tensors, accelerator.device), counts)
                 # The processes' gradients are averaged; with global denominators their sum is meant.
                 (losses["loss"] * accelerator.num_processes).backward()
             for name, value in losses.items():
@@ -155,10 +164,14 @@ class Updater:
 
 def count_rows(objective: LossModule, batches: Iterable[Batch]) -> dict[str, int]:
     """Rows of each loss in all `batches`, with their ``tokens`` and ``positions`` (tokens and padding)."""
+    return counted(map(objective.preparation(), batches))
+
+
+def counted(batches: Iterable[Prepared]) -> dict[str, int]:
+    """The sum of their counts."""
     counts: collections.Counter[str] = collections.Counter()
     for batch in batches:
-        counts.update({name: int(rows) for name, rows in objective.counts(batch).items()})
-        counts.update(tokens=int(batch["attention_mask"].sum()), positions=batch["attention_mask"].numel())
+        counts.update(batch.counts)
     return dict(counts)
 
 

@@ -13,7 +13,7 @@ from distilrubert.common.precision import Precision
 from distilrubert.common.training.batching import Collator, Examples, build_loader, plan_epoch
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.common.training.update import Batch, autocast, count_rows, to_device
+from distilrubert.common.training.update import autocast, counted, to_device
 
 # No training epoch has this number, so the masks differ from those of training.
 _EPOCH = 2**32 - 1
@@ -29,6 +29,7 @@ class Validation:
         self,
         examples: Examples[Any],
         collator: Collator[Any],
+        objective: LossModule,
         settings: OptimizationSettings,
         seed: int,
         accelerator: Accelerator,
@@ -40,18 +41,20 @@ class Validation:
             examples.lengths[chosen], batch_tokens=settings.batch_tokens, batches_per_update=1, seed=seed, epoch=0
         )
         mine = [chosen[batch] for batch in plan][accelerator.process_index :: accelerator.num_processes]
-        self._batches: list[Batch] = list(build_loader(examples, collator, mine, epoch=_EPOCH))
-        self._accelerator = accelerator
+        loader = build_loader(examples, collator, mine, epoch=_EPOCH, prepare=objective.preparation())
+        self._batches = list(loader)
+        self._objective, self._accelerator = objective, accelerator
 
-    def measure(self, objective: LossModule, precision: Precision) -> dict[str, float]:
+    def measure(self, precision: Precision) -> dict[str, float]:
         """The mean of each loss over its rows; empty without held-out examples."""
-        counts = self._total(count_rows(objective, self._batches))
+        counts = self._total(counted(self._batches))
         device = self._accelerator.device
         losses: collections.Counter[str] = collections.Counter()
-        objective.eval()
+        self._objective.eval()
         with torch.no_grad(), autocast(device, precision):
             for batch in self._batches:
-                losses.update({name: float(loss) for name, loss in objective(to_device(batch, device), counts).items()})
+                found = self._objective(to_device(batch.tensors, device), counts)
+                losses.update({name: float(loss) for name, loss in found.items()})
         return self._total(losses)
 
     def _total(self, values: Mapping[str, float]) -> dict[str, float]:

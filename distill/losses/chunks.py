@@ -77,12 +77,17 @@ class _WithGradients(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients: tuple[Tensor | None, ...] = ctx.saved_tensors
-        # Spares a pass over the weight's gradient. A GPU is not asked: it would have to be waited for.
-        if gradient.device.type != "cpu" or gradient != 1:
+        # Spares a pass over the weight's gradient.
+        if not _is_seen_to_be_one(gradient):
             gradients = tuple(each if each is None else each * gradient for each in gradients)
         if ctx.tied is not None:
             ctx.tied.put_gradient(gradients[1])
         return *gradients, None, None, None
+
+
+def _is_seen_to_be_one(gradient: Tensor) -> bool:
+    """Whether a factor is 1, as far as that can be told at once: a GPU would have to be waited for."""
+    return gradient.device.type == "cpu" and bool(gradient == 1)
 
 
 def compare_in_chunks(

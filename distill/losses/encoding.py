@@ -36,7 +36,8 @@ def encode(
     Args:
         model: an encoder, or a model with a head, which is run where logits are needed. That of a masked language model
             is not.
-        batch: ``input_ids`` and ``attention_mask``, and ``token_type_ids`` where the model takes them.
+        batch: ``input_ids`` and ``attention_mask``, and ``token_type_ids`` where the model takes them; with ``padded``,
+            whose length says whether there is padding, no device is waited for to find that out.
         needs: which of the optional fields of :class:`Outputs` are wanted.
         head: of the model, where it is not the model's own.
         tied: holder of the word embeddings, where the output layer shares them and both get gradients.
@@ -50,6 +51,8 @@ def encode(
     logits = None
     recorded = RecordedAttention()
     with contextlib.ExitStack() as stack:
+        if "padded" in batch:
+            stack.enter_context(_KnownPadding(is_padded=len(batch["padded"]) > 0))
         if _is_plain_attention_faster(batch["input_ids"]):
             stack.enter_context(_PlainAttention())
         if "attention" in needs:
@@ -104,6 +107,22 @@ def recompute_layers(model: PreTrainedModel, *, training: bool) -> None:
 def _same_attention() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:
     """The contexts of a layer's two forward passes: the second is made by the backward pass, outside :func:`encode`."""
     return contextlib.nullcontext(), _PlainAttention() if _PlainAttention.is_active else contextlib.nullcontext()
+
+
+class _KnownPadding(TorchFunctionMode):
+    """Answers whether all positions are tokens, for which transformers asks the mask on the device.
+
+    Without padding it leaves the mask out.
+    """
+
+    def __init__(self, *, is_padded: bool) -> None:
+        super().__init__()
+        self._answer = not is_padded
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.all, Tensor.all) and len(args) == 1 and not kwargs:
+            return self._answer
+        return func(*args, **(kwargs or {}))
 
 
 class _PlainAttention(TorchFunctionMode):

@@ -3,9 +3,10 @@
 Axes: B batch, L tokens, V vocabulary, D width.
 """
 
+import functools
 import importlib
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -14,11 +15,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.sentence_files import PoolingMode
-from distilrubert.common.training.loss_module import LossModule
+from distilrubert.common.training.loss_module import Batch, LossModule, Prepared, prepared
 from distilrubert.distill.losses import LOSSES, Vocabularies, losses_for
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.layer_map import LayerPair, compared_layers
-from distilrubert.distill.losses.rows import Rows
+from distilrubert.distill.losses.rows import PLACES, Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ComparisonSettings, ObjectiveSettings
@@ -75,11 +76,10 @@ class Objective(LossModule):
         self._teacher = FrozenModel(teacher_model) if teacher_model and needs_teacher else None
 
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        rows = Rows.of(batch)
-        counts: dict[str, Tensor] = {}
-        for term in self._terms.values():
-            counts |= term.counts(rows)
-        return {name: counts[name] for name in self._weights}
+        return _counts(self._terms.values(), self._weights, batch)
+
+    def preparation(self) -> Callable[[Batch], Prepared]:
+        return functools.partial(_prepared, tuple(self._terms.values()), tuple(self._weights))
 
     def forward(self, batch: Mapping[str, Tensor], denominators: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
         """The losses of a batch, as those of :class:`LossModule`.
@@ -153,8 +153,30 @@ class Objective(LossModule):
         if self._teacher is None or "teacher_vectors" in batch:
             return None
         model, head = self._teacher.get()
-        inputs = {name: batch.get(f"teacher_{name}", batch[name]) for name in ("input_ids", "attention_mask")}
+        fields = ("input_ids", "attention_mask", *(["padded"] if "padded" in batch else []))
+        inputs = {name: batch.get(f"teacher_{name}", batch[name]) for name in fields}
         return encode(model, inputs, self._needs, head=head).compared([pair.teacher for pair in self._pairs])
+
+
+def _counts(terms: Iterable[Term], names: Iterable[str], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    rows, counts = Rows.of(batch), dict[str, Tensor]()
+    for term in terms:
+        counts |= term.counts(rows)
+    return {name: counts[name] for name in names}
+
+
+def _prepared(terms: Sequence[Term], names: Sequence[str], batch: Batch) -> Prepared:
+    """A batch with the places that the terms read, and with ``padded`` fields, whose length says if there is padding.
+
+    Terms and not the objective, so that a worker process gets no model.
+    """
+    rows, made = Rows.of(batch), dict(batch)
+    for key, places in {**rows.places_of_sides(), **{term.key: term.places(rows) for term in terms}}.items():
+        made |= {f"{PLACES}{key}.{name}": tensor for name, tensor in places.items()}
+    for name in ("attention_mask", "teacher_attention_mask"):
+        if name in batch:
+            made[name.replace("attention_mask", "padded")] = torch.empty(int(not batch[name].all()))
+    return prepared(functools.partial(_counts, terms, names), made)
 
 
 def positive_weights(settings: ComparisonSettings) -> dict[str, float]:

@@ -35,14 +35,17 @@ class VocabularyTerm(Term):
         counts = {"kl": rows.student.mask_BL.sum() if self._everywhere else labelled, "mlm": labelled}
         return {name: counts[name] for name in self.names}
 
+    def places(self, rows: Rows) -> dict[str, Tensor]:
+        """The ``rows`` that are compared, labelled ones first, and the ``labels`` of these."""
+        labelled_M = places_of(rows.labelled_BL)
+        others = [places_of(rows.student.mask_BL & ~rows.labelled_BL)] if self._everywhere else []
+        return {"rows": torch.cat([labelled_M, *others]), "labels": rows.labels_BL.flatten()[labelled_M]}
+
     def forward(
         self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        # The labelled rows come first.
-        places_N = places_of(rows.labelled_BL)
-        labels_M = rows.labels_BL.flatten()[places_N]
-        if self._everywhere:
-            places_N = torch.cat([places_N, places_of(rows.student.mask_BL & ~rows.labelled_BL)])
+        given = self.given_places(rows)
+        places_N, labels_M = given["rows"], given["labels"]
         teacher_rows = None
         if "kl" in self.names:
             assert teacher is not None
@@ -88,19 +91,28 @@ class ComparisonTerm(Term):
         """The spans that are compared."""
         return {self.names[0]: self._spans(rows).sum()}
 
+    def places(self, rows: Rows) -> dict[str, Tensor]:
+        """First tokens of the spans on either side; of averages all of the student's, with ``spans`` and ``counts``."""
+        spans_BS = self._spans(rows)
+        teacher_N = places_of(rows.teacher.first_tokens_of(spans_BS))
+        if not self.averages:
+            return {"teacher": teacher_N, "student": places_of(rows.student.first_tokens_of(spans_BS))}
+        tokens_BL = rows.student.tokens_of(spans_BS)
+        counts_N = rows.student.count(tokens_BL)[spans_BS]
+        spans = torch.repeat_interleave(counts_N)
+        return {"teacher": teacher_N, "student": places_of(tokens_BL), "spans": spans, "counts": counts_N}
+
     def forward(
         self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert teacher is not None
         (name,) = self.names
-        spans_BS = self._spans(rows)
+        given = self.given_places(rows)
         with torch.no_grad():
-            places_N = places_of(rows.teacher.first_tokens_of(spans_BS))
-            teacher_rows = teacher.head_input(places_N, self._teacher_tokens)
+            teacher_rows = teacher.head_input(given["teacher"], self._teacher_tokens)
+        student_rows = student.head_input(given["student"])
         if self.averages:
-            student_rows = _mean_rows(student, rows, spans_BS)
-        else:
-            student_rows = student.head_input(places_of(rows.student.first_tokens_of(spans_BS)))
+            student_rows = _mean_rows(student_rows, given["spans"], given["counts"])
         (comparison,) = self._comparison
         total, found = compare_in_chunks(
             comparison, student_rows, teacher_rows, scales[name], self._settings.vocabulary_chunk
@@ -117,12 +129,8 @@ class ComparisonTerm(Term):
         return self
 
 
-def _mean_rows(student: Outputs, rows: Rows, spans_BS: Tensor) -> HeadInput:
-    """The mean over the tokens of each of these spans: of their logits, as these are linear in what is averaged."""
-    tokens_BL = rows.student.tokens_of(spans_BS)
-    every = student.head_input(places_of(tokens_BL))
-    counts_N = rows.student.count(tokens_BL)[spans_BS]
-    span_of_token = torch.repeat_interleave(counts_N)
+def _mean_rows(every: HeadInput, span_of_token: Tensor, counts_N: Tensor) -> HeadInput:
+    """The mean over the tokens of each span: of their logits, as these are linear in what is averaged."""
     sums_ND = every.hidden_ND.new_zeros(len(counts_N), every.hidden_ND.shape[1])
     sums_ND = sums_ND.index_add(0, span_of_token, every.hidden_ND)
     means_ND = sums_ND / counts_N[:, None].to(every.hidden_ND.dtype)

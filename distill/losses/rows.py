@@ -16,6 +16,10 @@ from torch import Tensor
 
 from distilrubert.common.training.padding import IGNORED
 
+# Fields of a prepared batch: ``places.<term or side>.<name>``.
+PLACES = "places."
+SIDES = ("student", "teacher")
+
 
 @dataclasses.dataclass(frozen=True)
 class SideRows:
@@ -27,16 +31,26 @@ class SideRows:
         mask_BL: true for real tokens.
         spans_BL: the span of each token; None where each token is a span of its own.
         number: S.
+        tokens: the real tokens as places, (N,), and the span of each in the flattened batch of B x S spans; None where
+            the batch came without them.
     """
 
     mask_BL: Tensor
     spans_BL: Tensor | None
     number: int
+    tokens: tuple[Tensor, Tensor] | None = None
 
     @functools.cached_property
     def counts_BS(self) -> Tensor:
         """How many tokens each span has; padding is in none."""
         return self.count(self.mask_BL)
+
+    def spans_of_tokens(self) -> tuple[Tensor, Tensor]:
+        """What :attr:`tokens` has."""
+        assert self.spans_BL is not None
+        first_B1 = self.number * torch.arange(len(self.mask_BL), device=self.mask_BL.device)[:, None]
+        tokens_N = places_of(self.mask_BL)
+        return tokens_N, (self.spans_BL + first_B1).flatten()[tokens_N]
 
     def count(self, selected_BL: Tensor) -> Tensor:
         """How many of these tokens each span has, (B, S)."""
@@ -63,10 +77,9 @@ class SideRows:
         if self.spans_BL is None:
             return states_BLD
         examples = len(self.mask_BL)
-        first_B1 = self.number * torch.arange(examples, device=states_BLD.device)[:, None]
-        places_N = (self.spans_BL + first_B1)[self.mask_BL]
-        states_ND = states_BLD[self.mask_BL].float()
-        sums = states_ND.new_zeros(examples * self.number, states_ND.shape[1]).index_add(0, places_N, states_ND)
+        tokens_N, spans_N = self.tokens or self.spans_of_tokens()
+        states_ND = states_BLD.flatten(0, 1).index_select(0, tokens_N).float()
+        sums = states_ND.new_zeros(examples * self.number, states_ND.shape[1]).index_add(0, spans_N, states_ND)
         return sums.view(examples, self.number, -1) / self.counts_BS.clamp(min=1)[:, :, None]
 
 
@@ -105,6 +118,7 @@ class Rows:
         begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's.
         teacher_vectors_BD: the teacher's vectors of the sentences, where they come with the batch.
         decisions: of a task, where the batch is of one; nothing is masked then.
+        places: the rows that each term reads, by the term's key, where the batch came with them.
     """
 
     student: SideRows
@@ -114,24 +128,39 @@ class Rows:
     begins_inside_BS: Tensor
     teacher_vectors_BD: Tensor | None = None
     decisions: Decisions | None = None
+    places: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Self:
         """The rows of a batch of :class:`~distilrubert.distill.batches.masking.Masker`, ``SpanMasker`` or of a task."""
         mask_BL = batch["attention_mask"].bool()
+        places: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in batch.items():
+            if key.startswith(PLACES):
+                _, term, name = key.split(".")
+                places.setdefault(term, {})[name] = tensor
         if "teacher_logits" in batch:
             side = SideRows(mask_BL, None, mask_BL.shape[1])
             decisions = Decisions(batch["labels"], batch["teacher_logits"], batch["compared"])
             nothing_BL = torch.full_like(batch["input_ids"], IGNORED)
-            return cls(side, side, nothing_BL, mask_BL, mask_BL, decisions=decisions)
+            return cls(side, side, nothing_BL, mask_BL, mask_BL, decisions=decisions, places=places)
+        vectors = batch.get("teacher_vectors")
         if "spans" not in batch:
             side = SideRows(mask_BL, None, mask_BL.shape[1])
-            return cls(side, side, batch["labels"], mask_BL, mask_BL, batch.get("teacher_vectors"))
+            return cls(side, side, batch["labels"], mask_BL, mask_BL, vectors, places=places)
         number = batch["matched"].shape[1]
-        student = SideRows(mask_BL, batch["spans"], number)
-        teacher = SideRows(batch["teacher_attention_mask"].bool(), batch["teacher_spans"], number)
+        found = [(its["tokens"], its["spans"]) if (its := places.get(name)) else None for name in SIDES]
+        student = SideRows(mask_BL, batch["spans"], number, found[0])
+        teacher = SideRows(batch["teacher_attention_mask"].bool(), batch["teacher_spans"], number, found[1])
         spans = batch["matched"], batch["begins_inside"]
-        return cls(student, teacher, batch["labels"], *spans, batch.get("teacher_vectors"))
+        return cls(student, teacher, batch["labels"], *spans, vectors, places=places)
+
+    def places_of_sides(self) -> dict[str, dict[str, Tensor]]:
+        """The tokens of either side and their spans, where spans are not tokens."""
+        if self.student.spans_BL is None:
+            return {}
+        sides = zip(SIDES, (self.student, self.teacher), strict=True)
+        return {name: dict(zip(("tokens", "spans"), side.spans_of_tokens(), strict=True)) for name, side in sides}
 
     @functools.cached_property
     def both_BS(self) -> Tensor:

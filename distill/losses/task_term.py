@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilrubert.common.training.padding import NEVER
-from distilrubert.distill.losses.rows import Decisions, Rows
+from distilrubert.distill.losses.rows import Decisions, Rows, places_of
 from distilrubert.distill.losses.term import Outputs, Setup, Term
 
 
@@ -49,20 +49,32 @@ class TaskTerm(Term):
         counts = {"logits": rows.decisions.compared.sum(), "labels": rows.decisions.labelled.sum()}
         return {name: counts[name] for name in self.names}
 
+    def places(self, rows: Rows) -> dict[str, Tensor]:
+        """The rows of either loss."""
+        assert rows.decisions is not None
+        return {"logits": places_of(rows.decisions.compared), "labels": places_of(rows.decisions.labelled)}
+
     def forward(
         self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         decisions = rows.decisions
         assert decisions is not None
         assert student.logits is not None
+        given = self.given_places(rows)
         with torch.autocast(rows.student.mask_BL.device.type, enabled=False):
             logits = _without_padding(student.logits.float(), decisions, rows.student.mask_BL)
             sums: dict[str, Tensor] = {}
+            axes = decisions.compared.ndim
+
+            def chosen(values: Tensor, places_N: Tensor) -> Tensor:
+                return values.flatten(0, axes - 1).index_select(0, places_N)
+
             if "logits" in self.names:
-                found_NC, expected_NC = logits[decisions.compared], decisions.teacher_logits[decisions.compared].float()
+                teacher = decisions.teacher_logits.float()
+                found_NC, expected_NC = (chosen(each, given["logits"]) for each in (logits, teacher))
                 sums["logits"] = self._to_teacher(found_NC, expected_NC, decisions)
             if "labels" in self.names:
-                sums["labels"] = _to_labels(logits[decisions.labelled], decisions.labels[decisions.labelled])
+                sums["labels"] = _to_labels(*(chosen(each, given["labels"]) for each in (logits, decisions.labels)))
             total = sum((scales[name] * value for name, value in sums.items()), logits.new_zeros(()))
             return total, sums
 

@@ -147,6 +147,19 @@ class Term(nn.Module, abc.ABC):
     def counts(self, rows: Rows) -> dict[str, Tensor]:
         """The number of rows of each loss in a batch."""
 
+    @property
+    def key(self) -> str:
+        """The term's name in a prepared batch."""
+        return self.names[0]
+
+    def places(self, rows: Rows) -> dict[str, Tensor]:
+        """The rows that the term reads, as places, and what else would make a step wait for a device, by name."""
+        return {}
+
+    def given_places(self, rows: Rows) -> Mapping[str, Tensor]:
+        """The :meth:`places` that came with the batch, or else made here."""
+        return rows.places.get(self.key) or self.places(rows)
+
     @abc.abstractmethod
     def forward(
         self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]

@@ -6,7 +6,7 @@ Axes: C rows of a chunk, M labelled rows (the first of them), V vocabulary, D wi
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ class Buffers:
 
     def __init__(self) -> None:
         self._flat: dict[str, Tensor] = {}
+
+    def __reduce__(self) -> Any:
+        # A copy in another process has memory of its own.
+        return Buffers, ()
 
     def get(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Uninitialised memory; what the name was given for before is overwritten."""

@@ -230,7 +230,7 @@ def masker() -> Masker:
 def load(
     text: list[np.ndarray], masker: Masker, batches: list[np.ndarray], workers: int = 0
 ) -> list[dict[str, Tensor]]:
-    return list(build_loader(text, masker, batches, epoch=3, num_workers=workers))
+    return list(build_loader(text, masker, batches, epoch=3, prepare=dict, num_workers=workers))
 
 
 def equal(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> bool:

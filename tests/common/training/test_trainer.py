@@ -121,7 +121,8 @@ def test_the_split_into_batches_does_not_change_an_update() -> None:
     results = []
     for plan in ([range(40)], [range(1), range(1, 30), range(30, 40)]):
         objective = objective_of(teacher, tiny.tiny_student(teacher))
-        batches = list(build_loader(corpus.train, masker, [np.array(batch) for batch in plan], epoch=0))
+        prepare, planned = objective.preparation(), [np.array(batch) for batch in plan]
+        batches = list(build_loader(corpus.train, masker, planned, epoch=0, prepare=prepare))
         done = Updater(accelerator, objective, settings, 1, 0)(0, 0, range(len(plan)), batches, {})
         results.append((done, objective))
     (whole, one), (parts, other) = results
@@ -239,7 +240,8 @@ def test_an_update_that_is_not_finite_changes_neither_weights_nor_moments(monkey
     objective = objective_of(teacher, tiny.tiny_student(teacher))
     settings = OptimizationSettings(warmup=0, precision="fp32")
     update = Updater(Accelerator(cpu=True), objective, settings, 3, 0)
-    batches = list(build_loader(corpus.train, masker_of(teacher, corpus), [np.arange(8)], epoch=0))
+    masker, prepare = masker_of(teacher, corpus), objective.preparation()
+    batches = list(build_loader(corpus.train, masker, [np.arange(8)], epoch=0, prepare=prepare))
     assert not update(0, 0, [0], batches, {}).is_skipped
     weights = [weight.clone() for weight in objective.parameters()]
     moments = {name: value.clone() for name, value in moments_of(update.optimizer).items()}
@@ -317,8 +319,9 @@ def test_the_validation_does_not_depend_on_the_batches() -> None:
     measured = []
     for batch_tokens in (24, 4096):
         settings = OptimizationSettings(batch_tokens=batch_tokens)
-        validation = Validation(corpus.validation, masker_of(teacher, corpus), settings, 0, Accelerator(cpu=True))
-        measured += [validation.measure(objective, "fp32"), validation.measure(objective, "fp32")]
+        masker, accelerator = masker_of(teacher, corpus), Accelerator(cpu=True)
+        validation = Validation(corpus.validation, masker, objective, settings, 0, accelerator)
+        measured += [validation.measure("fp32"), validation.measure("fp32")]
     assert set(measured[0]) == {"kl", "mlm", "cosine", "loss"}
     assert measured[0] == measured[1]
     assert measured[0] == pytest.approx(measured[2], rel=1e-5)

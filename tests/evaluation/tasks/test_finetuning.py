@@ -89,7 +89,7 @@ def test_both_rates_follow_the_schedule(student_folder: Path, noun_task: TaskDef
     module = TaskLoss(model, dict.fromkeys(head, 1e-2))
     settings = OptimizationSettings(learning_rate=1e-4, warmup=0.5, precision="fp32")
     update = Updater(Accelerator(cpu=True), module, settings, 4, 0)
-    batch = {**tokenizer(["кот"], return_tensors="pt"), "labels": torch.tensor([0])}
+    batch = module.preparation()({**tokenizer(["кот"], return_tensors="pt"), "labels": torch.tensor([0])})
     for step, factor in enumerate([0.5, 1.0, 2 / 3, 1 / 3]):
         assert update(step, 0, [0], [batch], {}).learning_rate == pytest.approx(1e-4 * factor)
         assert [group["lr"] for group in update.optimizer.param_groups] == pytest.approx(
