@@ -70,8 +70,8 @@ class TaskTerm(Term):
                 return values.flatten(0, axes - 1).index_select(0, places_N)
 
             if "logits" in self.names:
-                teacher = decisions.teacher_logits.float()
-                found_NC, expected_NC = (chosen(each, given["logits"]) for each in (logits, teacher))
+                theirs = decisions.teacher_logits.float()
+                found_NC, expected_NC = (chosen(each, given["logits"]) for each in (logits, theirs))
                 sums["logits"] = self._to_teacher(found_NC, expected_NC, decisions)
             if "labels" in self.names:
                 sums["labels"] = _to_labels(*(chosen(each, given["labels"]) for each in (logits, decisions.labels)))
