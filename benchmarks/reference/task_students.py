@@ -115,7 +115,8 @@ def _rows(student: str, reports: Sequence[Measurements]) -> list[Row]:
         values = {"tasks": {task: _joined([row.values["tasks"][task] for row in rows])}}
         if is_file:
             values["size_mib"] = rows[0].values["size_mib"]
-            values["equal_decisions"] = min(row.values["equal_decisions"] for row in rows)
+            shares = (row.values["different_decisions"] / row.values["decisions"] for row in rows)
+            values["equal_decisions"] = 1 - max(shares)
         if "parameters" in rows[0].values:
             values["parameters"] = rows[0].values["parameters"]
         found.append(Row(names.get(case, f"{student}-{case}" if is_file else f"{task}-{case}"), values))

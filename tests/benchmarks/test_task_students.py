@@ -31,10 +31,10 @@ def row(case: str, wrong: int, **values: Any) -> Row:
     return Row(case, {"tasks": {NAME: summary}, **values})
 
 
-def report(alone: int, distilled: int, equal: float) -> Measurements:
+def report(alone: int, distilled: int, different: int) -> Measurements:
     """Of one seed: how many rows the students get wrong, and how often the int8 files decide like the student."""
     files = [
-        row(case, distilled, path=case, size_mib=10.0, equal_decisions=equal)
+        row(case, distilled, path=case, size_mib=10.0, decisions=100, different_decisions=different)
         for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")
     ]
     others = [row("majority-class", 40), row("bag-of-words", 24), row("teacher", 4, parameters=100)]
@@ -44,13 +44,13 @@ def report(alone: int, distilled: int, equal: float) -> Measurements:
 
 
 def test_seeds_are_collected_and_compared(script: ModuleType, tmp_path: Path) -> None:
-    report(alone=20, distilled=8, equal=1.0).save(tmp_path / "paraphraser-3-seed-1.json")
-    report(alone=16, distilled=4, equal=0.98).save(tmp_path / "paraphraser-3-seed-2.json")
-    report(alone=8, distilled=7, equal=1.0).save(tmp_path / "paraphraser-6-seed-1.json")
+    report(alone=20, distilled=8, different=0).save(tmp_path / "paraphraser-3-seed-1.json")
+    report(alone=16, distilled=4, different=2).save(tmp_path / "paraphraser-3-seed-2.json")
+    report(alone=8, distilled=7, different=0).save(tmp_path / "paraphraser-6-seed-1.json")
     found = script.collect(tmp_path)
     assert found["paraphraser-3-alone"].values["tasks"][NAME][METRIC]["values"] == pytest.approx([0.75, 0.8])
     assert found["paraphraser-3-distilled"].values["tasks"][NAME][METRIC]["values"] == pytest.approx([0.9, 0.95])
-    assert found["paraphraser-3-onnx-int8"].values["equal_decisions"] == 0.98
+    assert found["paraphraser-3-onnx-int8"].values["equal_decisions"] == pytest.approx(0.98)
     assert found["paraphraser-teacher"].values["parameters"] == 100
     three, six = (found.details["students"][f"paraphraser-{size}"]["comparison"] for size in "36")
     assert three["difference"] == pytest.approx(0.15)
@@ -61,7 +61,7 @@ def test_seeds_are_collected_and_compared(script: ModuleType, tmp_path: Path) ->
 
 
 def test_the_table_shows_the_lead_that_is_kept(script: ModuleType, tmp_path: Path) -> None:
-    report(alone=20, distilled=8, equal=1.0).save(tmp_path / "paraphraser-3-seed-1.json")
+    report(alone=20, distilled=8, different=0).save(tmp_path / "paraphraser-3-seed-1.json")
     text = importlib.import_module("document").task_students_rows(script.collect(tmp_path))
     # Of 45 points between the majority class and the teacher the student has 40.
     line = "| paraphraser, 3 layers | 50.0 | 70.0 | 95.0 | 75.0 | 90.0 | +15.0 \\* | 89% | 90.0 | 90.0 |"
