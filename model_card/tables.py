@@ -144,19 +144,29 @@ def task_table(report: Measurements) -> Table:
         for row in sorted(report.rows, key=lambda row: _TASK_ORDER.get(row.case, 1))
     ]
     metrics = [METRIC_TITLES.get(metric, metric) for metric in task["metrics"]]
-    return Table(["Model", *metrics, "Equal decisions", "Largest difference", "Size, MiB"], rows)
+    agreement = ["Equal decisions", "Equal clear decisions", "Largest difference", "Size, MiB"]
+    return Table(["Model", *metrics, *agreement], rows)
 
 
 def agreement_cells(row: Row) -> list[str]:
     """How many decisions of a file are those of the model, the largest difference of a logit, and its size."""
-    if not row.values.get("decisions"):
-        return [NO_VALUE] * 3
-    compared, different = row.values["decisions"], row.values["different_decisions"]
+    values = row.values
+    if not values.get("decisions"):
+        return [NO_VALUE] * 4
+    # Earlier reports do not tell which are clear.
+    compared = values.get("clear_decisions")
+    clear = _share(values["different_clear_decisions"], compared) if compared else NO_VALUE
     return [
-        f"{100 * (compared - different) / compared:.2f} %",
-        number(row.values["maximal_difference"]),
-        number(row.values["size_mib"]),
+        _share(values["different_decisions"], values["decisions"]),
+        clear,
+        number(values["maximal_difference"]),
+        number(values["size_mib"]),
     ]
+
+
+def _share(different: int, compared: int) -> str:
+    """How much is equal, in percent."""
+    return f"{100 * (compared - different) / compared:.2f} %"
 
 
 def class_table(report: Measurements) -> Table:

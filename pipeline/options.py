@@ -289,7 +289,7 @@ def _finetune(parser: Parser) -> None:
     )
     for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
         _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=f"also write these {runtime} files")
-    said = "least share of decisions in which an int8 file equals the model (default: 0.97)"
+    said = "least share of equal ones among the clear decisions of an int8 file and the model (default: 0.99)"
     parser.add_argument("--equal-decisions", type=share, metavar="SHARE", help=said)
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
 

@@ -56,7 +56,11 @@ class TaskSettings(Section):
         default_factory=TaskDistillationSettings, description="How the student learns from the teacher."
     )
     equal_decisions: float = Field(
-        0.99, gt=0, le=1, description="Least share of its decisions in which an int8 file equals the student."
+        0.99,
+        gt=0,
+        le=1,
+        description="Least share of equal ones among the clear decisions of an int8 file and the student: those whose "
+        "most probable class is ahead of the next one by 0.1.",
     )
 
     @property

@@ -110,3 +110,15 @@ def test_a_model_of_scores_is_called_in_sentence_transformers_too(run: CardInput
     assert "### Probabilities" not in text
     assert draw_scores(report) is not None
     assert draw_scores(task_report()) is None
+
+
+def test_the_card_says_which_agreement_was_asked_for(run: CardInput) -> None:
+    bounds = {"fp32": {"equal_decisions": 0.999, "of_all": 0.999}, "int8": {"equal_decisions": 0.99, "of_all": 0.97}}
+    report = task_report(bounds=bounds)
+    report["onnx-int8"].values.update(clear_decisions=150, different_clear_decisions=0)
+    assert [cells[2:4] for cells in task_table(report).rows][2] == ["99.50 %", "100.00 %"]
+    text = render_card(card_of(run, report))
+    assert "A decision is clear where the most probable class is ahead of the next one by at least 0.1." in text
+    assert "At least 99.9 % of the clear decisions of an fp32 file had to be equal, and 99.0 % of those of" in text
+    # Earlier reports do not tell which decisions are clear.
+    assert "is clear" not in render_card(card_of(run, task_report()))

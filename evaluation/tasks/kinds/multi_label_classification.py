@@ -44,6 +44,12 @@ def _choose(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (logits > 0).astype(int)
 
 
+def _lead(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Between the probabilities of having a class and of not having it."""
+    leads: np.ndarray[Any, Any] = np.abs(np.tanh(logits / 2))
+    return leads
+
+
 def _decode(
     rows: Dataset, features: Dataset, logits: Logits, _names: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]]]:
@@ -61,4 +67,5 @@ MULTI_LABEL_CLASSIFICATION = dataclasses.replace(
     read_text=_read_text,
     problem_type="multi_label_classification",
     choose=_choose,
+    lead=_lead,
 )

@@ -46,6 +46,11 @@ def _score(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return logits[..., 0]
 
 
+def _lead(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A number has no second one behind it."""
+    return np.ones(logits.shape[:-1])
+
+
 def _decode(
     rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence[str]
 ) -> tuple[list[float], list[float]]:
@@ -73,6 +78,7 @@ SENTENCE_REGRESSION = dataclasses.replace(
     problem_type="regression",
     outputs=1,
     choose=_score,
+    lead=_lead,
     equal=_nearly_equal,
 )
 SENTENCE_PAIR_REGRESSION = dataclasses.replace(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import transformers
 from datasets import Dataset
+from scipy.special import softmax
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from distilrubert.modeling.runtimes import AUTO_CLASSES
@@ -23,6 +24,13 @@ def largest(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The class with the largest logit, (…, C) to (…)."""
     classes: np.ndarray[Any, Any] = logits.argmax(axis=-1)
     return classes
+
+
+def lead_of_first(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """By how much the most probable class is more probable than the next one, (…, C) to (…)."""
+    probabilities = np.partition(softmax(logits, axis=-1), -2, axis=-1)
+    leads: np.ndarray[Any, Any] = probabilities[..., -1] - probabilities[..., -2]
+    return leads
 
 
 def each_equal(expected: Sequence[Any], found: Sequence[Any]) -> list[bool]:
@@ -53,6 +61,7 @@ class TaskKind:
         problem_type: what transformers calls the loss of a model whose class has several.
         outputs: how many outputs a head has where there are no classes.
         choose: from logits, of which the last axis is the model's outputs, to predictions.
+        lead: from the same logits, by how much the probability of each prediction is ahead, 0 to 1.
         equal: which of some predictions, one by one, are to a user what is expected.
         check_classes: raises ValueError, with the reason, for names of classes that the kind cannot read.
     """
@@ -70,6 +79,7 @@ class TaskKind:
     problem_type: ProblemType | None = None
     outputs: int = 0
     choose: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = largest
+    lead: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] = lead_of_first
     equal: Callable[[Sequence[Any], Sequence[Any]], list[bool]] = each_equal
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None
 
