@@ -181,7 +181,8 @@ def _clear_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        # NumPy only says how much of an array it has written.
+        reason = error.strerror or f"{error}; is the disk full?"
         if error.filename and not _is_near(Path(str(error.filename)), path):
             reason = f"{error.filename!s}: {reason}"
         raise UserError(f"{path}: cannot be written: {reason}") from error

@@ -93,6 +93,7 @@ def clear_remote_errors(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = clean(str(error) or type(error).__name__, token_in_use())
-        advice = "" if isinstance(error, ImportError | FileNotFoundError) else "; credentials come from the environment"
+        is_no_question = isinstance(error, ImportError | FileNotFoundError | ValueError)
+        advice = "" if is_no_question else "; credentials come from the environment"
         # Not from the error: a traceback would show what is taken out here.
         raise UserError(f"corpus: {url} cannot be read: {said}{advice}") from None

@@ -186,6 +186,8 @@ def test_only_leftovers_of_the_same_target_are_swept(tmp_path: Path) -> None:
         "beside.write_bytes(bytes(5000))",
         "save_file({'weight': torch.zeros(5000)}, beside)",
         "torch.save(torch.zeros(5000), beside)",
+        # Several times as much as is buffered, or the error comes as the file is closed.
+        "np.zeros(50_000).tofile(beside)",
     ],
 )
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, write: str) -> None:
@@ -193,6 +195,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, write: 
     target.write_text("old")
     full = run(f"""
         import resource, torch
+        import numpy as np
         from safetensors.torch import save_file
         from distilrubert.common.errors import UserError
         from distilrubert.common.persistence import atomic_file
@@ -206,6 +209,8 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, write: 
     assert full.returncode == 0, full.stderr
     assert full.stdout.startswith(f"{target}: cannot be written: ")
     assert full.stdout.count("\n") == 1
+    # NumPy itself names no reason.
+    assert ("is the disk full?" in full.stdout) == ("tofile" in write)
     assert target.read_text() == "old"
     assert names(tmp_path) == ["weights"]
 
