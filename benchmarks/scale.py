@@ -5,8 +5,8 @@
 
 The text is that of DISTILRUBERT_DATA, or of the demo, repeated; each line begins with its number, or it would be
 dropped as a duplicate. Each measurement is a process of its own, forked from one that has only imported what it needs,
-and is saved when it ends: the same command goes on with those that are missing. Time is that of the CPU, which other
-work on the machine changes little.
+and is saved when it ends, with its revision: the same command goes on with those that are missing. Time is that of the
+CPU, which other work on the machine changes little.
 
 - `throughput`: CPU seconds of preparing, and of the tokenizer alone on the same text in memory, in turns. `ratio` is
   the tokenizer's median over that of preparing. The text is not repeated here: words that come again are tokenised
@@ -327,7 +327,7 @@ def tell(what: str) -> None:
 
 
 def measured_before(path: Path | None, details: dict[str, Any]) -> list[Row]:
-    """The rows that an interrupted run of the same revision has saved."""
+    """The rows that an earlier run on the same text has saved; each has the revision that it was measured with."""
     if path is None or not path.is_file():
         return []
     saved = Measurements.load(path)
@@ -343,6 +343,9 @@ def main() -> None:
     parser.add_argument("--throughput-mb", type=float, default=40.0)
     parser.add_argument("--parts-gb", type=float, default=1.0)
     parser.add_argument("--sequences", type=int, default=10**7, help="sequences of the epoch that is planned for real")
+    parser.add_argument(
+        "--again", nargs="*", default=[], metavar="ROW", help="measure these again, for example parts-1"
+    )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--scratch", type=Path, help="folder for text and corpora (default: that of the system)")
@@ -351,15 +354,18 @@ def main() -> None:
         options.sizes, options.throughput_mb, options.parts_gb, options.turns = [0.002, 0.01], 1.0, 0.04, 1
         options.sequences = 10**6
     text = "reference" if os.environ.get("DISTILRUBERT_DATA") else "demo"
-    details = {"text": text, "quick": options.quick, "processes": options.processes, "revision": revision()}
-    rows = measured_before(options.output, details)
+    details = {"text": text, "quick": options.quick, "processes": options.processes}
+    rows = [row for row in measured_before(options.output, details) if row.case not in options.again]
+    measured_with = revision()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         steps = Scale(options, Path(folder)).steps()
         for number, (name, measure) in enumerate(steps.items(), start=1):
             if any(row.case == name for row in rows):
                 continue
             tell(f"{number} of {len(steps)}: {name}")
-            rows.append(measure())
+            row = measure()
+            row.values["revision"] = measured_with
+            rows.append(row)
             if options.output:
                 Measurements(Environment.capture(), rows, details=details).save(options.output)
     for row in rows:

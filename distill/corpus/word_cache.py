@@ -1,6 +1,7 @@
 """Tokens of words that were met before: a text has few new words, and a look-up is faster than a tokenizer."""
 
 import json
+import string
 from array import array
 from collections.abc import Sequence
 from itertools import chain, pairwise
@@ -15,6 +16,8 @@ from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import CONTINUATION
 CHARACTERS = 2_500_000
 # New words are tokenised in lists of this many, because each call for a text takes as long as some words.
 WORDS_AT_ONCE = 64
+# Signs that BERT's pre-tokenizer makes tokens of their own: most words with one of them are known without it.
+PUNCTUATION = string.punctuation + "«»—–…„“”"
 # An added token between them. No word has a space in it, so none is taken for it.
 _BETWEEN = " \n "
 _BYTES = 4
@@ -69,15 +72,25 @@ class WordCache:
         return self._begins_V[tokens_T]
 
     def _learn(self, words: set[str]) -> None:
-        new = [*words.difference(self._tokens)]
+        new = words.difference(self._tokens)
         characters = sum(map(len, new))
         if self._characters + characters > CHARACTERS:
             self._tokens, self._characters = {}, 0
-            new, characters = [*words], sum(map(len, words))
+            new, characters = words, sum(map(len, words))
         if not new:
             return
-        starts = range(0, len(new), WORDS_AT_ONCE)
-        lists = [_BETWEEN.join(new[start : start + WORDS_AT_ONCE]) + _BETWEEN for start in starts]
+        parts = {word: _parts(word) for word in new}
+        unknown = {*chain.from_iterable(parts.values())}.difference(self._tokens)
+        self._tokenise([*unknown])
+        self._characters += characters + sum(map(len, unknown.difference(new)))
+        tokens_of = self._tokens.__getitem__
+        self._tokens.update(
+            [(word, b"".join(map(tokens_of, found))) for word, found in parts.items() if len(found) > 1]
+        )
+
+    def _tokenise(self, words: list[str]) -> None:
+        starts = range(0, len(words), WORDS_AT_ONCE)
+        lists = [_BETWEEN.join(words[start : start + WORDS_AT_ONCE]) + _BETWEEN for start in starts]
         ids = array("i")
         for encoding in self._engine.encode_batch_fast(lists, add_special_tokens=False):
             ids.fromlist(encoding.ids)
@@ -86,6 +99,14 @@ class WordCache:
         tokens = ids_T.tobytes()
         bounds = pairwise([-_BYTES, *ends])
         self._tokens.update(
-            [(word, tokens[before + _BYTES : end]) for word, (before, end) in zip(new, bounds, strict=True)]
+            [(word, tokens[before + _BYTES : end]) for word, (before, end) in zip(words, bounds, strict=True)]
         )
-        self._characters += characters
+
+
+def _parts(word: str) -> tuple[str, ...]:
+    """The word without the punctuation around it, and each sign of that by itself."""
+    inner = word.strip(PUNCTUATION)
+    if len(inner) == len(word):
+        return (word,)
+    start = len(word) - len(word.lstrip(PUNCTUATION))
+    return (*word[:start], inner, *word[start + len(inner) :])
