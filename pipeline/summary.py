@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilrubert.common.derived import derive
-from distilrubert.common.errors import printable
 from distilrubert.common.measurements import Measurements
 from distilrubert.model_card.formatting import counted
 from distilrubert.model_card.inputs import read_card_input
@@ -74,7 +73,7 @@ def print_card_table(title: str, table: Table) -> None:
     texts = table.text_columns
     shown = new_table(title, table.head[:texts], table.head[texts:])
     for row in table.rows:
-        shown.add_row(*(printable(cell.replace("`", "")) for cell in row))
+        shown.add_row(*(cell.replace("`", "") for cell in row))
     print_table(shown)
 
 

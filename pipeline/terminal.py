@@ -2,15 +2,25 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+
+from distilrubert.common.errors import printable
 
 # Wide enough for every table: a file or a pipe gets each row in one line.
 UNLIMITED = 100_000
 # "(1.00–1.00)" or half of "0.774 ± 0.002".
 NARROW = 11
+
+
+class _SafeTable(Table):
+    """A table whose cells cannot control the terminal: a run directory may come from a stranger."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def new_table(title: str | None, texts: Sequence[str], numbers: Sequence[str] = ()) -> Table:
@@ -21,7 +31,7 @@ def new_table(title: str | None, texts: Sequence[str], numbers: Sequence[str] = 
         texts: headings of the columns with text; the first one has names.
         numbers: headings of the columns with numbers, behind those.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = _SafeTable(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading in texts:
         table.add_column(heading, overflow="fold")
     for heading in numbers:

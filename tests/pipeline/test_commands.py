@@ -311,6 +311,15 @@ def test_a_table_in_a_pipe_has_each_row_in_one_line(capsys, monkeypatch):
     assert row.rstrip().endswith(":x: end")
 
 
+def test_cells_cannot_control_the_terminal(capsys):
+    table = new_table("Title", ["stage", "why"])
+    table.add_row("student", "\x1b]0;title\x07 of \x1b[31mred")
+    print_table(table)
+    printed = capsys.readouterr().out
+    assert "\\x1b[31mred" in printed
+    assert not {"\x1b", "\x07"} & {*printed}
+
+
 @pytest.mark.export  # a dry run checks that the packages for its files are there
 def test_a_dry_run_reads_the_shape_of_a_local_teacher(tiny_teacher_folder, tmp_path, capsys):
     folder = json.dumps(str(tiny_teacher_folder))
