@@ -24,6 +24,7 @@ from distilrubert.common.hub_failures import (
     status_of,
     token_in_use,
 )
+from distilrubert.common.quiet_hub import quiet_hub
 from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 
 # vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
@@ -55,14 +56,14 @@ def module_folder(model: str | os.PathLike[str], revision: str | None = None) ->
     folder = checkpoint_folder(model, revision)
     if _local_folder(model) or not (folder / MODULES_FILE).is_file():
         return folder
-    with _download_errors_reported(str(model), revision or "main"):
+    with _downloading(str(model), revision or "main"):
         patterns = [*_files_of_modules(folder, "*"), "LICENSE*", "NOTICE*"]
         return Path(snapshot_download(str(model), revision=folder.name, allow_patterns=patterns))
 
 
 def report_folder(model: str, revision: str | None = None) -> Path:
     """The folder of a model of the Hub with the reports alone that say how it was trained, where it has such."""
-    with _download_errors_reported(model, revision or "main"):
+    with _downloading(model, revision or "main"):
         return Path(snapshot_download(model, revision=revision, allow_patterns=[TRAINING_REPORT]))
 
 
@@ -70,7 +71,7 @@ def repository_folder(model: str | os.PathLike[str], revision: str | None = None
     """Like :func:`checkpoint_folder`, but with all files of a repository on the Hub: exports, card, reports."""
     if folder := _local_folder(model):
         return folder
-    with _download_errors_reported(str(model), revision or "main"):
+    with _downloading(str(model), revision or "main"):
         return Path(snapshot_download(str(model), revision=revision))
 
 
@@ -91,7 +92,7 @@ def _local_folder(model: str | os.PathLike[str]) -> Path | None:
 def _download(model: str, revision: str, *, with_weights: bool = True) -> Path:
     # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
     snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
-    with _download_errors_reported(model, revision):
+    with _downloading(model, revision):
         folder = Path(snapshot(allow_patterns=[*DESCRIBING_FILES, *(WEIGHTS if with_weights else CARD)]))
         if with_weights and not any(folder.glob(WEIGHTS[0])):
             folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
@@ -109,10 +110,11 @@ def _files_of_modules(folder: Path, pattern: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _download_errors_reported(model: str, revision: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line for the user."""
+def _downloading(model: str, revision: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line for the user, and keep its bars out of files."""
     try:
-        yield
+        with quiet_hub():
+            yield
     except Exception as error:
         reported = _user_error(error, model, revision)
         if reported is None:

@@ -1,20 +1,13 @@
 """A Hub, a token, and how often to try again."""
 
-import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import (  # type: ignore[attr-defined]
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
 
-from distilrubert.common.bars import is_shown
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.hub_failures import token_in_use
@@ -126,16 +119,3 @@ def _is_not_a_retry(record: logging.LogRecord) -> bool:
     """Whether it is not one of the client's own lines on retries: they hold URLs, and those of a storage are signed."""
     message = record.getMessage()
     return "thrown while requesting" not in message and "[Retry " not in message
-
-
-@contextlib.contextmanager
-def quiet_unless_terminal() -> Iterator[None]:
-    """Keep the client's progress bars, which are the bars of an upload, out of files and pipes."""
-    if is_shown() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()

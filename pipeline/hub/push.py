@@ -9,7 +9,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import repository_url
 from distilrubert.common.hub_failures import status_of
-from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
+from distilrubert.common.quiet_hub import quiet_hub
+from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect
 from distilrubert.pipeline.hub.plan import PushPlan, find_same_pull_request, is_carried_out, plan_push
 from distilrubert.pipeline.hub.publish_errors import CONFLICT_STATUSES, TRANSIENT_STATUSES
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -200,7 +201,7 @@ def _commit(plan: PushPlan, connection: HubConnection) -> tuple[int | None, str]
             raise failure
         return found
 
-    with quiet_unless_terminal():
+    with quiet_hub():
         connection.call("uploading", upload)
         return connection.call("committing", commit)
 

@@ -8,7 +8,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from distilrubert.common.hub_failures import status_of
-from distilrubert.pipeline.hub.connection import HubConnection, quiet_unless_terminal
+from distilrubert.common.quiet_hub import quiet_hub
+from distilrubert.pipeline.hub.connection import HubConnection
 
 # How many of the newest open pull requests are compared with the folder.
 PULL_REQUESTS_SEARCHED = 20
@@ -77,7 +78,7 @@ def read_text(connection: HubConnection, commit: str, path: str) -> str:
     """A small text file of a commit."""
 
     def request() -> str:
-        with tempfile.TemporaryDirectory() as folder, quiet_unless_terminal():
+        with tempfile.TemporaryDirectory() as folder, quiet_hub():
             file = connection.api.hf_hub_download(
                 connection.repo_id, path, repo_type=connection.repo_type, revision=commit, cache_dir=folder
             )

@@ -8,7 +8,8 @@ from typing import Any
 
 from distilrubert.common.errors import UserError, printable
 from distilrubert.common.hub_address import repository_url
-from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect, quiet_unless_terminal
+from distilrubert.common.quiet_hub import quiet_hub
+from distilrubert.pipeline.hub.connection import HubConnection, RetryPolicy, connect
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.model_loading import LOADED_FILES, loading_problems
 from distilrubert.pipeline.hub.plan import plan_push
@@ -137,7 +138,7 @@ def _load_from_empty_cache(connection: HubConnection, commit: str) -> bool:
                 )
             )
 
-        with quiet_unless_terminal():
+        with quiet_hub():
             folder = Path(connection.call("downloading the model", download))
         problems = loading_problems(folder)
     if problems:

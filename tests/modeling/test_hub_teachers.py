@@ -72,7 +72,6 @@ class Client:
             "HF_HOME": str(home),
             "HF_TOKEN": hub.tokens["me"],
             "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
 
     def run(self, code: str, *arguments: str, **environment: str) -> str:
@@ -85,6 +84,7 @@ class Client:
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
+        assert code == UPLOAD or "Fetching" not in done.stderr, "the client drew a bar into a pipe"
         return done.stdout
 
     def load(self, *teachers: tuple[str, str | None], **environment: str) -> list[str | list[object]]:
