@@ -133,6 +133,9 @@ def spend(folder: Path) -> None:
 
 def main() -> int:
     """Spend it in a folder that is given, or in a temporary one."""
+    # A shell that starts this in the background leaves it deaf to Ctrl-C, and with it the Hub that is ended so.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if len(sys.argv) > 1:
             folder = Path(sys.argv[1]).resolve()
