@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 # Rows, inputs and outputs of the product that is timed: a linear map of a BERT, some milliseconds in fp32.
 PRODUCT = (512, 768, 768)
@@ -16,7 +16,7 @@ ROUNDS = 5
 WORTHWHILE = 1.25
 
 
-def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """`wanted`, with ``auto`` resolved: bf16 where a GPU has it or the CPU is clearly faster in it, else fp32."""
     if wanted != "auto":
         return wanted

@@ -91,6 +91,9 @@ class LossModule(nn.Module, abc.ABC):
         assert not gradient_checkpointing, "this module has no gradient checkpointing"
         self.train(dropout)
 
+    def compile_encoders(self) -> None:
+        """Compile what takes most of the time, in place and up to rounding; by default nothing."""
+
     def end_training(self) -> None:
         """Undo :meth:`set_training`: evaluation mode."""
         self.eval()

@@ -92,11 +92,15 @@ def train(run: TrainingRun) -> Measurements:
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     # Without checkpoints there is nothing to save, and a signal stops the run at once.
     stop_request = StopRequest(enabled=run.settings.keep_checkpoints > 0)
+    # Has no effect on a CPU.
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = run.settings.tf32
     with torch.random.fork_rng(devices=devices), stop_request as stop:
         try:
             return _Loop(run, accelerator, stop).execute()
         finally:
             finish_trackers(accelerator)
+            torch.backends.cuda.matmul.allow_tf32 = tf32
             run.objective.to(home).end_training()
 
 
@@ -125,6 +129,8 @@ class _Loop:
         except UserError as error:
             raise UserError(f"{run.section}.{error}") from None
         run.objective.to(accelerator.device)
+        if run.settings.compile:
+            run.objective.compile_encoders()
         self.update = Updater(accelerator, run.objective, run.settings, self.plan.total_steps, run.seed)
         self.progress = Progress()
         self.saved_step: int | None = None
@@ -163,6 +169,7 @@ class _Loop:
                 f"{checkpoint.parent} to start again, or undo the change"
             )
         restore(checkpoint, self.run.objective, self.update.optimizer)
+        self.update.loss_scale.restore(state.get("loss_scale", {}))
         self.progress = progress
         self.saved_step = progress.step
         self._log("resuming from %s", checkpoint)
@@ -352,6 +359,7 @@ class _Loop:
             "environment": Environment.capture().to_dict(),
             "precision": self.update.precision,
             "processes": accelerator.num_processes,
+            **({"loss_scale": self.update.loss_scale.state()} if self.update.precision == "fp16" else {}),
             "progress": dataclasses.asdict(progress),
         }
         if not self.settings.keep_checkpoints:

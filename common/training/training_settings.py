@@ -92,12 +92,22 @@ class OptimizationSettings(BookkeepingSettings):
         ge=1,
         description="Batches of an update over all processes; a multiple of their number. The rest is accumulated.",
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Arithmetic of the matrix products; auto: bf16 where the GPU has it or this CPU is clearly faster "
-        "in it, else fp32.",
+        "in it, else fp32. fp16, with a scaled loss, is for GPUs without bf16 (T4, V100).",
     )
     dropout: bool = Field(True, description="Train with the model's own dropout; false saves time on a CPU.")
+    tf32: bool = Field(
+        True,
+        description="On a GPU, products in fp32 keep 10 bits of their operands' mantissa, as TF32 does. It changes the "
+        "rounding.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the encoders of student and teacher, for batches of any shape (torch.compile). It changes "
+        "the rounding.",
+    )
 
     def check_processes(self, section: str, processes: int) -> None:
         """Raise a UserError, naming the section of the recipe, if an update cannot be divided among the processes."""

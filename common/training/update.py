@@ -21,6 +21,8 @@ from distilrubert.common.training.loss_module import Batch, LossModule, Prepared
 from distilrubert.common.training.ranks import on_main, total, totals
 from distilrubert.common.training.training_settings import OptimizationSettings
 
+FIRST_SCALE, GROWTH_UPDATES = 2.0**16, 2000
+
 
 class AbandonedUpdate(Exception):  # noqa: N818 - it is no error
     """An update was abandoned between two batches; the weights are as they were before it."""
@@ -73,6 +75,7 @@ class Updater:
         self._accelerator, self._objective, self._settings, self._seed = accelerator, objective, settings, seed
         # One for all processes, whose timings may differ.
         self.precision = on_main(accelerator, lambda: choose_precision(settings.precision, accelerator.device))
+        self.loss_scale = LossScale(self.precision)
         self._model = accelerator.prepare_model(objective)
         self.optimizer = build_optimizer(objective, settings, objective.peak_rates())
         self._rate_factor = build_schedule(self.optimizer, settings, total_steps)
@@ -115,6 +118,9 @@ class Updater:
             self.optimizer.zero_grad()
             self._has_final_buckets = True
         sums = self._accumulate(epoch, indices, batches, counts, should_abandon)
+        if self.precision == "fp16":
+            gradients = [weight.grad for weight in self._objective.parameters() if weight.grad is not None]
+            torch._foreach_mul_(gradients, 1 / self.loss_scale.value)
         # The gradients have been exchanged, so the norm is the same on every process.
         norm = self._accelerator.clip_grad_norm_(self._objective.parameters(), self._settings.max_grad_norm)
         ahead = counted(following) if following else {}
@@ -124,6 +130,8 @@ class Updater:
         factor = self._rate_factor(step)
         requested = {name: numbers[name] > 0 for name in requests}
         update = Update(losses, self._settings.learning_rate * factor, counts["tokens"], counts["positions"], requested)
+        if self.precision == "fp16":
+            self.loss_scale.update(is_finite=math.isfinite(losses["gradient_norm"]))
         if not update.is_skipped:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
@@ -142,6 +150,7 @@ class Updater:
         """Run the backward pass of every batch; the sums of the losses on this process."""
         accelerator = self._accelerator
         sums: dict[str, Tensor] = {}
+        scale = int(self.loss_scale.value) if self.precision == "fp16" else 1
         self._model.train(self._settings.dropout)
         self._objective.set_training(
             dropout=self._settings.dropout, gradient_checkpointing=self._settings.gradient_checkpointing
@@ -156,7 +165,7 @@ class Updater:
                 with autocast(accelerator.device, self.precision):
                     losses = self._model(to_device(batch.tensors, accelerator.device), counts)
                 # The processes' gradients are averaged; with global denominators their sum is meant.
-                (losses["loss"] * accelerator.num_processes).backward()
+                (losses["loss"] * (accelerator.num_processes * scale)).backward()
             for name, value in losses.items():
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         return sums
@@ -180,9 +189,44 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
+class LossScale:
+    """The factor of the loss in fp16, without which small gradients would be 0.
+
+    By the rule of :class:`torch.amp.GradScaler`: half of it after an update whose gradient was too large for fp16, and
+    twice of it after :data:`GROWTH_UPDATES` without one. It is a power of two, so that dividing by it is exact. Whether
+    a gradient is finite is known from its norm, and no device is waited for beyond that.
+
+    Attributes:
+        value: the factor.
+        good_updates: updates since it changed.
+    """
+
+    def __init__(self, precision: Precision) -> None:
+        self.value = FIRST_SCALE if precision == "fp16" else 1.0
+        self.good_updates = 0
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"value": self.value, "good_updates": self.good_updates}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Take over the state of a checkpoint; without one nothing changes."""
+        self.value, self.good_updates = state.get("value", self.value), int(state.get("good_updates", 0))
+
+    def update(self, *, is_finite: bool) -> None:
+        """Learn whether the gradient of an update was finite."""
+        self.good_updates = self.good_updates + 1 if is_finite else 0
+        if not is_finite:
+            self.value = max(self.value / 2, 1.0)
+        elif self.good_updates == GROWTH_UPDATES:
+            self.value, self.good_updates = 2 * self.value, 0
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The context of a forward pass in `precision`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(
+        device.type, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32"
+    )
 
 
 def _dropout_seed(seed: int, epoch: int, index: int) -> int:

@@ -10,6 +10,7 @@ One autograd function serves all these losses: those of this module compare whol
 Axes: N rows, C rows of a chunk, V tokens of the student, T tokens of the teacher, D width.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,6 +127,21 @@ def compare_in_chunks(
 
 def _add_gradients(gradients: Sequence[Tensor | None], student: HeadInput, rows: slice, gradient_CV: Tensor) -> None:
     hidden_ND, weight_VD, bias_V = gradients
+    kind = gradient_CV.device.type
+    # The loss is not scaled yet, and these gradients may be too small for fp16.
+    is_wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    with torch.autocast(kind, enabled=False) if is_wide else contextlib.nullcontext():
+        _add_products(hidden_ND, weight_VD, bias_V, student, rows, gradient_CV)
+
+
+def _add_products(
+    hidden_ND: Tensor | None,
+    weight_VD: Tensor | None,
+    bias_V: Tensor | None,
+    student: HeadInput,
+    rows: slice,
+    gradient_CV: Tensor,
+) -> None:
     if hidden_ND is not None:
         hidden_ND[rows] = torch.mm(gradient_CV, student.weight_VD)
     if weight_VD is not None:
