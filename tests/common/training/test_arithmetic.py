@@ -1,17 +1,18 @@
-"""Training in fp16: the scale of the loss, and updates whose gradient is too large for it."""
+"""The arithmetic of training: fp16 with a scaled loss, gradients too large for it, and settings of GPUs."""
 
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from distilrubert.common.training import update
 from distilrubert.common.training.run_checkpoints import read_state
 from distilrubert.common.training.update import LossScale
+from distilrubert.distill.losses.objective import Objective
 
 tiny = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_run.py"))))
 
@@ -32,29 +33,33 @@ def test_the_scale_halves_at_once_and_doubles_slowly(monkeypatch: pytest.MonkeyP
     assert LossScale("fp32").value == 1
 
 
-def test_fp16_trains_nearly_what_fp32_does(tmp_path: Path) -> None:
-    students = {kind: tiny.run(tmp_path / kind, precision=kind, dropout=False)[0] for kind in ("fp32", "fp16")}
-    start = tiny.weights_of(tiny.tiny_student(tiny.tiny_teacher()))
-    moved = {kind: tiny.weights_of(student) - start for kind, student in students.items()}
-    cosine = np.dot(*moved.values()) / np.prod([np.linalg.norm(each) for each in moved.values()])
-    assert cosine > 0.9
-    assert next(students["fp16"].model.parameters()).dtype == torch.float32
-    state = read_state(sorted((tmp_path / "fp16" / "checkpoints").iterdir())[-1])
-    assert state["precision"] == "fp16"
-    assert state["loss_scale"]["value"] == 2**16
-    assert "loss_scale" not in read_state(sorted((tmp_path / "fp32" / "checkpoints").iterdir())[-1])
+def test_the_gradient_in_fp16_is_nearly_that_in_fp32(tmp_path: Path) -> None:
+    moments, states = [], []
+    for kind in ("fp32", "fp16"):
+        student, _ = tiny.run(tmp_path / kind, precision=kind, dropout=False, max_steps=1)
+        (checkpoint,) = (tmp_path / kind / "checkpoints").iterdir()
+        found = load_file(checkpoint / "optimizer.safetensors")
+        moments.append(torch.cat([found[name].flatten() for name in sorted(found) if name.endswith("exp_avg")]))
+        states.append(read_state(checkpoint))
+        assert next(student.model.parameters()).dtype == torch.float32
+    exact, half = moments
+    assert exact.norm() > 0.01
+    assert (half - exact).norm() < 0.01 * exact.norm()
+    assert not torch.equal(half, exact)
+    assert [state["precision"] for state in states] == ["fp32", "fp16"]
+    assert [state.get("loss_scale") for state in states] == [None, {"value": 2.0**16, "good_updates": 1}]
 
 
 def test_an_overflow_skips_the_update_and_a_resumed_run_has_the_lower_scale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A first scale that is too large, as on a GPU, and a run that is stopped when that has been found out."""
-    monkeypatch.setattr(update, "FIRST_SCALE", 2.0**30)
+    monkeypatch.setattr(update, "FIRST_SCALE", 2.0**22)
     whole, report = tiny.run(tmp_path / "whole", precision="fp16")
     skipped = report.rows[0].values["skipped_updates"]
     assert 0 < skipped < 10
     state: dict[str, Any] = read_state(sorted((tmp_path / "whole" / "checkpoints").iterdir())[-1])
-    assert state["loss_scale"]["value"] == 2.0 ** (30 - skipped)
+    assert state["loss_scale"]["value"] == 2.0 ** (22 - skipped)
     tiny.run(tmp_path / "parts", precision="fp16", max_steps=None, checkpoint_every=1, keep_checkpoints=99)
     parts = tmp_path / "parts" / "checkpoints"
     kept = sorted(parts.iterdir())[: skipped + 3]
@@ -66,3 +71,22 @@ def test_an_overflow_skips_the_update_and_a_resumed_run_has_the_lower_scale(
     monkeypatch.setattr(update, "FIRST_SCALE", 2.0**40)
     resumed, _ = tiny.run(tmp_path / "parts", precision="fp16", checkpoint_every=1, keep_checkpoints=99)
     assert tiny.digest(resumed) == tiny.digest(whole)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_a_gpu_is_told_holds_for_the_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    seen: list[Any] = []
+    forward = Objective.forward
+
+    def seeing(self: Any, *arguments: Any) -> Any:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Objective, "forward", seeing)
+    monkeypatch.setattr(Objective, "compile_encoders", lambda self: seen.append("compiled"))
+    before = torch.backends.cuda.matmul.allow_tf32
+    tiny.run(tmp_path, max_steps=1, tf32=wanted, compile=wanted)
+    assert set(seen) == ({True, "compiled"} if wanted else {False})
+    assert torch.backends.cuda.matmul.allow_tf32 == before
