@@ -50,8 +50,11 @@ def write_card(run_folder: Path, hub: Path | None = None, endpoint: str | None =
     from distilrubert.model_card.card_pictures import write_pictures
 
     facts, hub = facts_of(run_folder, endpoint), hub or run_folder / "hub"
+    reports = run_folder / "reports"
+    # What is published is then the student of the task; the run keeps the report on the general one beside it.
+    of_task = {"training": "task-student"} if (reports / "finetuning.json").is_file() else {}
     for name in REPORTS:
-        source, target = run_folder / "reports" / f"{name}.json", hub / "reports" / f"{name}.json"
+        source, target = reports / f"{of_task.get(name, name)}.json", hub / "reports" / f"{name}.json"
         # The report on a teacher that an earlier recipe trained may still be there.
         if source.is_file() and (name != "pretraining" or facts.teacher.is_pretrained_here):
             with atomic_file(target) as beside:

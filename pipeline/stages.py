@@ -300,7 +300,7 @@ _STAGES = (
         title="distilling the student on the task",
         after=("student-vocabulary", "student", "task-start", "task-teacher"),
         inputs=stage_inputs.of_task_student,
-        outputs=("task-student", "reports/training.json"),
+        outputs=("task-student", "reports/task-student.json"),
         perform=distil_on_task,
         collective=True,
     ),

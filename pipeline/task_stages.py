@@ -96,13 +96,13 @@ def distil_on_task(run: Run, folder: Path) -> None:
         freeze_embeddings=settings.freeze_embeddings,
     )
     model.report.details["rows"] = row_counts(rows)
-    _save(run, model, folder / "task-student", folder / "reports" / "training.json")
+    _save(run, model, folder / "task-student", folder / "reports" / "task-student.json")
 
 
 def export_and_score(run: Run, folder: Path) -> None:
     """Write the student's files, compare them with it, and score them beside teacher, student alone and baselines."""
     settings, task, rows = settings_of(run), pinned_task(run), load_task_rows(run, unlabelled=False)
-    training = Measurements.load(run.reports / "training.json")
+    training = Measurements.load(run.reports / "task-student.json")
     model = read_task_model(run.task_student, task, rows, settings.distillation, training.details["choices"])
     formats = [FORMATS[case] for case in run.recipe.conversion.cases if FORMATS[case].task is None]
     with quiet_transformers(), quiet_datasets():

@@ -114,7 +114,7 @@ def trained(teacher_folder, tasks, tmp_path_factory) -> Path:
 
 
 def test_the_student_learns_from_teacher_and_text_without_labels(trained):
-    training = Measurements.load(trained / "reports" / "training.json")
+    training = Measurements.load(trained / "reports" / "task-student.json")
     rows = training.details["rows"]
     # Of 168 rows to train on, 100 keep their labels, a quarter of those for validation.
     assert (rows["train_rows"], rows["validation_rows"], rows["test_rows"]) == (75, 25, 72)
@@ -159,6 +159,7 @@ def test_the_report_compares_teacher_student_files_and_baselines(published):
     assert cases >= {"pytorch-fp32", "onnx-fp32", "onnx-int8", "openvino-int8", "student-alone", "teacher"}
     assert cases >= {"bag-of-words", "majority-class"}
     assert report.details["rows"]["unlabelled_rows"] > 0
+    assert set(Measurements.load(published / "reports" / "training.json").details["losses"]) == {"logits", "labels"}
     # The matrix and the score are of the same rows.
     matrix, test_rows = report.details["confusion"], report.details["rows"]["test_rows"]
     right = matrix[0][0] + matrix[1][1]
@@ -214,7 +215,7 @@ def test_a_finished_stage_is_not_done_again_and_a_stopped_one_continues(
     monkeypatch.setattr(Learner, "validate", stopping)
     assert main(["distill", recipe, "--run-dir", str(run)]) == 130
     assert main(["distill", recipe, "--run-dir", str(run)]) == 0
-    epochs = len(Measurements.load(trained / "reports" / "training.json").details["evaluations"])
+    epochs = len(Measurements.load(trained / "reports" / "task-student.json").details["evaluations"])
     # No epoch twice, and none of teacher and student alone.
     assert len(calls) == epochs
     one, other = (
@@ -284,7 +285,8 @@ def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path)
     general, own = (json.loads((run / name / "config.json").read_text()) for name in ("student", "task-student"))
     assert own["vocab_size"] == general["vocab_size"] < 220
     assert own["architectures"] == ["DistilBertForTokenClassification"]
-    training = Measurements.load(run / "reports" / "training.json")
+    general, training = (Measurements.load(run / "reports" / f"{name}.json") for name in ("training", "task-student"))
+    assert set(general.details["losses"]) == {"first_piece"}
     assert set(training.details["losses"]) == {"logits", "labels"}
 
 
@@ -300,7 +302,9 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
         command = [*torchrun, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "distilrubert.pipeline"]
         arguments = ["distill", str(path), "--run-dir", str(tmp_path / f"run-{processes}")]
         subprocess.run([*command, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=600)
-    one, two = (Measurements.load(tmp_path / f"run-{processes}" / "reports" / "training.json") for processes in (1, 2))
+    one, two = (
+        Measurements.load(tmp_path / f"run-{processes}" / "reports" / "task-student.json") for processes in (1, 2)
+    )
     assert two.rows[0].values["processes"] == 2
     for mine, theirs in zip(one.details["curves"], two.details["curves"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
