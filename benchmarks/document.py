@@ -426,10 +426,12 @@ def scale_speed(report: Measurements) -> str:
     row = report["throughput"]
     bare, whole = (np.median(row.values["cpu_s"][work]) for work in ("bare", "prepare"))
     megabytes, processes = row.values["bytes"] / 1e6, report.details["processes"]
-    text = "on text of which nothing is repeated" if row.values["copies"] <= 1 else "on repeated text"
+    note = (
+        f"medians of {len(row.values['cpu_s']['bare'])}; {'no ' if row.values['copies'] <= 1 else ''}text is repeated"
+    )
     return (
-        f"Preparing {megabytes:.0f} MB with {processes} processes that tokenise took {whole:.1f} CPU seconds, the "
-        f"tokenizer alone {bare:.1f}\n({row.ratio:.2f} times, medians of {len(row.values['cpu_s']['bare'])}, {text}).\n"
+        f"Preparing {megabytes:.0f} MB with {processes} tokenising processes took {whole:.1f} CPU seconds, the "
+        f"tokenizer alone {bare:.1f}: {row.ratio:.0%} of its speed\n({note}).\n"
     )
 
 
@@ -449,8 +451,8 @@ def scale_memory(report: Measurements) -> str:
         at_ten = min(10 * large.values["texts"] / large.values["bytes"] * 1e3, most)
         laws.append(f"{name} {start:.0f} + {slope:.1f} × million texts, {start + at_ten * slope:.0f} at 10 GB")
     told = (
-        f"The line through both sizes, in MiB: {'; '.join(laws)}\n(extrapolated, not measured; from {most:.0f} million "
-        "texts on a process remembers no more of them).\n"
+        "The line through both sizes, in MiB: " + ";\n".join(laws) + f"\n(extrapolated, not measured; from {most:.0f} "
+        "million texts on a process remembers no more of them).\n"
     )
     headings = ["GB of text", "preparing process, MiB", "largest tokenising process, MiB", "CPU seconds of all"]
     return f"{table(headings, lines)}\n{told}"

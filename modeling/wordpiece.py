@@ -61,7 +61,7 @@ def train_wordpiece(
     trainers of the tokenizers library do, but ties are broken by the characters, where theirs depend on the order of
     a hash table.
 
-    Counting takes the same memory for any length of text, training about 200 bytes for each different word.
+    Counting takes the same memory for any length of text; training holds every different word.
 
     Args:
         texts: read once, in any order.
