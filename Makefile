@@ -46,12 +46,12 @@ test-transformers5: $(READY5)  ## run with transformers 5 what neither exports n
 test-clients: test-clients-python test-clients-node  ## open a published folder and its page in every client that people use
 
 test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5, OpenVINO and what loads encoders of sentences
-	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py tests/clients/check_families.py
+	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py tests/clients/check_families.py tests/clients/check_tasks.py
 	$(ON_HUB) $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py
 	$(ON_HUB) $(VENV)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py -k onnx
 
 test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.js and, where there is one, in Chromium
-	FOLDER=.clients node --test tests/clients/node/folder.test.mjs tests/clients/node/families.test.mjs
+	FOLDER=.clients node --test tests/clients/node/folder.test.mjs tests/clients/node/families.test.mjs tests/clients/node/tasks.test.mjs
 	$(ON_HUB) node --test tests/clients/node/encoder.test.mjs
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_pages.py .clients $(dir $(NODE_CLIENTS))
 	FOLDER=.clients node --test tests/clients/node/page.test.mjs
@@ -59,6 +59,7 @@ test-clients-node: $(NODE_CLIENTS) clients-folder  ## the part in transformers.j
 clients-folder: $(READY)
 	rm -rf .clients && OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_folder.py .clients
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_families.py .clients/families
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/clients/make_tasks.py .clients/tasks
 
 test-quickstart: $(READY)  ## run docs/quickstart.ipynb to its end, with a small teacher
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/check_quickstart.py
