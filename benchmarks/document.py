@@ -16,7 +16,6 @@ import numpy as np
 from scipy import stats
 
 from distilrubert.common.derived import derive
-from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.distill.corpus.build import REMEMBERED_KEYS
 from distilrubert.evaluation.speed.speed_settings import STARTS
@@ -46,7 +45,7 @@ SENTENCE_COLUMNS = {
     "updates": ("updates", "{:,}"),
     "minutes": ("training_minutes", "{:.0f}"),
 }
-TASK_FILES = ("onnx-int8", "openvino-int8")
+TASK_FILES = {"onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 GAINS = ("latency, ms", "×", "samples/s", "×")
 EXPORTED = {
     "onnx-fp32": "ONNX fp32", "onnx-int8": "int8", "openvino-fp32": "OpenVINO fp32", "openvino-int8": "int8",
@@ -391,11 +390,10 @@ def task_students_rows(report: Measurements) -> str:
     headings = ["student", "majority class", "bag of words", "teacher", "alone", "distilled", "ahead by"]
     seeds = {len(found["calibration"]) for found in report.details["students"].values()}
     told = (
-        f"Points of each task's main metric on the test part, {_span(seeds)} of each student. \\* is a significant "
-        "difference (paired bootstrap over the test rows)."
+        f"Points of each task's main metric on the test part, {_span(seeds)} of each student.\n\\* is a "
+        "significant difference (paired bootstrap over the test rows)."
     )
-    titles = ["lead kept", *(FORMATS[file].title for file in TASK_FILES)]
-    return f"{table([*headings, *titles], rows)}\n{told}\n"
+    return f"{table([*headings, 'lead kept', *TASK_FILES.values()], rows)}\n{told}\n"
 
 
 def _span(seeds: Collection[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from distilrubert.evaluation.tasks.kinds.sentence_classification import SENTENCE_CLASSIFICATION
-from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, class_of, text_in
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, class_of, in_row_order, text_in
 
 SEPARATORS = re.compile(r"[,;|]")
 
@@ -54,8 +54,8 @@ def _decode(
     rows: Dataset, features: Dataset, logits: Logits, _names: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]]]:
     assert isinstance(logits, np.ndarray)
-    labels = np.array(rows["label"][:]).astype(int)
-    return _choose(logits).tolist(), labels[features["row"][:]].tolist()
+    labels, order = np.array(rows["label"][:]).astype(int), in_row_order(features)
+    return _choose(logits)[order].tolist(), labels[sorted(features["row"][:])].tolist()
 
 
 MULTI_LABEL_CLASSIFICATION = dataclasses.replace(

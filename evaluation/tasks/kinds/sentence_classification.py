@@ -14,6 +14,7 @@ from distilrubert.evaluation.tasks.kinds.task_kind import (
     Logits,
     TaskKind,
     class_of,
+    in_row_order,
     largest,
     text_in,
     with_lengths,
@@ -45,8 +46,8 @@ def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 
 def _decode(rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence[str]) -> tuple[list[int], list[int]]:
     assert isinstance(logits, np.ndarray)
-    labels = rows["label"][:]
-    return largest(logits).tolist(), [labels[row] for row in features["row"]]
+    labels, order = rows["label"][:], in_row_order(features)
+    return largest(logits)[order].tolist(), [labels[row] for row in sorted(features["row"][:])]
 
 
 SENTENCE_CLASSIFICATION = TaskKind(

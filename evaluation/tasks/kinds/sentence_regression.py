@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from distilrubert.evaluation.tasks.kinds.sentence_classification import SENTENCE_CLASSIFICATION
-from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, text_in
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, in_row_order, text_in
 
 SAME = 0.1
 # Of a model that gives each text the same score.
@@ -55,8 +55,8 @@ def _decode(
     rows: Dataset, features: Dataset, logits: Logits, _classes: Sequence[str]
 ) -> tuple[list[float], list[float]]:
     assert isinstance(logits, np.ndarray)
-    labels = rows["label"][:]
-    return _score(logits).tolist(), [labels[row] for row in features["row"]]
+    labels, order = rows["label"][:], in_row_order(features)
+    return _score(logits)[order].tolist(), [labels[row] for row in sorted(features["row"][:])]
 
 
 def _nearly_equal(expected: Sequence[float], found: Sequence[float]) -> list[bool]:

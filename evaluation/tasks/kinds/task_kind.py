@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import transformers
 from datasets import Dataset
+from numpy.typing import NDArray
 from scipy.special import softmax
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
@@ -102,6 +103,14 @@ def class_of(value: Any, labels: Labels) -> int:
     if str(value) not in labels:
         raise ValueError(f"unknown label {str(value)!r}; known: {', '.join(labels)}")
     return labels[str(value)]
+
+
+def in_row_order(features: Dataset) -> NDArray[np.intp]:
+    """The places of features, which are sorted by length, in the order of their rows.
+
+    Each tokenizer has lengths of its own: only in the order of the rows are the answers of two models pairs.
+    """
+    return np.argsort(features["row"][:], kind="stable")
 
 
 def with_lengths(encoding: Mapping[str, list[Any]], **columns: Sequence[Any]) -> Dataset:

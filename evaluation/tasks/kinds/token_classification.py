@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
 from distilrubert.common.training.padding import IGNORED
-from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, with_lengths
+from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, in_row_order, with_lengths
 
 OUTSIDE = "O"
 
@@ -96,7 +96,8 @@ def tags_of(
         classes: by their ids.
     """
     tags, predictions, references = rows["tags"][:], [], []
-    for row, words, own in zip(features["row"], features["scored_words"], predicted, strict=True):
+    found_by_feature = list(zip(features["row"], features["scored_words"], predicted, strict=True))
+    for row, words, own in (found_by_feature[index] for index in in_row_order(features)):
         # Words beyond the largest length count as not found.
         found = [OUTSIDE] * len(tags[row])
         for word, index in zip(words, own, strict=True):

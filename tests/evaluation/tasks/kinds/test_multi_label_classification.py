@@ -84,7 +84,7 @@ def test_a_class_is_given_above_one_half() -> None:
     features = Dataset.from_dict({"row": [1, 0]})
     logits = np.array([[0.1, -0.1], [-2.0, 3.0]])
     found = MULTI_LABEL_CLASSIFICATION.decode(rows, features, logits, ["animal", "food"])
-    assert found == ([[1, 0], [0, 1]], [[1, 1], [1, 0]])
+    assert found == ([[0, 1], [1, 0]], [[1, 0], [1, 1]])
 
 
 def test_rows_without_labels_and_classes_without_rows(theme_task: TaskDefinition) -> None:
