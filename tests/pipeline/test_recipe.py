@@ -155,7 +155,7 @@ def test_the_students_vocabulary_is_the_teachers_a_part_of_it_or_a_new_one(write
         (["student.vocabulary=trim"], "student.vocabulary: a section is needed, of trim, train, found 'trim'"),
         (
             ["student.vocabulary={train: 8000}"],
-            "student.vocabulary.train: a section is needed, of size, character_coverage, found 8000",
+            "student.vocabulary.train: a section is needed, of size, character_coverage, sample, found 8000",
         ),
         (["student.vocabulary={trimm: {}}"], "unknown key student.vocabulary.trimm: did you mean trim?"),
         (["student.vocabulary={train: {}}"], "student.vocabulary.train.size is missing"),

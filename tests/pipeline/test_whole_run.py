@@ -83,7 +83,7 @@ def test_the_hub_folder_holds_what_the_design_says(hub):
 @pytest.mark.slow
 def test_whatever_is_made_lies_in_the_folder_of_a_stage(run_dir):
     beside = {path.name for path in run_dir.iterdir() if not path.is_symlink()}
-    assert beside == {".lock", "recipe.yaml", "reports", "scores", "stages"}
+    assert beside == {".lock", "logs", "recipe.yaml", "reports", "scores", "stages"}
     assert all(path.is_symlink() for path in (run_dir / "reports").iterdir())
     assert all(not path.is_symlink() for path in (run_dir / "hub").rglob("*"))
 
