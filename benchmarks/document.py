@@ -276,18 +276,19 @@ def vocabulary_rows(report: Measurements) -> str:
 
 
 def trimming_rows(report: Measurements) -> str:
-    """Tokens and size of an encoder with a part of its vocabulary, and what of text is split anew."""
+    """Tokens and size of an encoder with a part of its vocabulary, and what of text is tokenised differently."""
     rows = []
     for row in report.rows:
         shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("token", "text"))
         sizes = [f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", f"{row.ratio:.2f}"]
         rows.append([row.case, *sizes, *("" if share is None else f"{share:.2%}" for share in shares)])
-    headings = ["tokens that stay", "tokens", "MiB", "times smaller", "held-out tokens split anew", "held-out texts"]
+    headings = ["tokens that stay", "tokens", "MiB", "times smaller"]
+    headings += ["held-out tokens tokenised differently", "held-out texts"]
     first, details = report.rows[1], report.details
     share, largest = (first.values[name] for name in ("corpus_resplit_text_share", "largest_difference"))
     told = (
-        f"With what is {first.case}, {share:.0%} of the {details['texts']:,} texts are split anew, and the vectors of "
-        f"{details['lines']:,} of them\ndiffer from the whole model's by at most {largest:.1g}."
+        f"With what is {first.case}, {share:.0%} of the {details['texts']:,} texts are tokenised differently, "
+        f"and the vectors of {details['lines']:,} of them\ndiffer from the whole model's by at most {largest:.1g}."
     )
     return f"{table(headings, rows)}\n{told}\n"
 

@@ -45,7 +45,7 @@ def distill(
 ) -> Measurements:
     """Train `student.model` in place to predict as `teacher` does.
 
-    The call goes on from the newest checkpoint in `folder`; when the run was finished, it only loads its end. The
+    The call continues from the newest checkpoint in `folder`; when the run was finished, it only loads its end. The
     result is the same, bit for bit, as that of a run that was never stopped.
 
     Args:

@@ -77,9 +77,9 @@ class StudentArchitecture(Section):
 
     start_from: NameOrPath | None = Field(
         None,
-        description="Hub id or folder of a finished student to go on from, with its shape, vocabulary and weights, in "
-        "place of all that follows: for a second phase on longer texts or another corpus. For a task without a corpus, "
-        "any checkpoint.",
+        description="Hub id or folder of a finished student to continue from, with its shape, vocabulary and weights, "
+        "in place of all that follows: for a second phase on longer texts or another corpus. For a task without a "
+        "corpus, any checkpoint.",
     )
     preset: PresetName | None = Field(
         None,

@@ -48,7 +48,7 @@ def print_suite(report: Measurements) -> None:
 
 
 def print_vocabularies(report: Measurements) -> None:
-    """Print the whole vocabulary and the trimmed one: tokens, bytes, and the held-out text that is split anew."""
+    """Print the whole vocabulary and the trimmed one: tokens, bytes, and text that is tokenised differently."""
     rows = []
     for row in report.rows:
         shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("text", "token"))
@@ -58,7 +58,10 @@ def print_vocabularies(report: Measurements) -> None:
     title = (
         f"Vocabulary, measured on {held_out}" if report.details["held_out_texts"] else "Vocabulary; no text held out"
     )
-    print_card_table(title, Table(["Model", "tokens", "file, MiB", "texts split anew", "tokens split anew"], rows))
+    print_card_table(
+        title,
+        Table(["Model", "tokens", "file, MiB", "texts tokenised differently", "tokens tokenised differently"], rows),
+    )
 
 
 def print_finetuned(report: Measurements) -> None:

@@ -5,8 +5,8 @@
 
 Each recipe's student is distilled three times with the same batches: pruned by what its teacher's parts change on text
 (`student.prune`), by the sizes of their weights, and from random weights. What it predicts on held-out text is measured
-before and after. The work is done in --run-dir; the same command goes on where it was stopped, and what is measured is
-in the file at once.
+before and after. The work is done in --run-dir; the same command continues where it was stopped, and what is measured
+is in the file at once.
 
 A row has the ``recipe``, the ``start``, ``updates``, ``learning_rate``, and ``before`` and ``after``: the figures of
 :func:`~distilrubert.evaluation.text.intrinsic.measure_intrinsic`, with those of parts of the text, by which the
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pruning.py: {error}", file=sys.stderr)
         return USER_ERROR
     except (Interrupted, KeyboardInterrupt):
-        print("pruning.py: interrupted; the same command goes on from there", file=sys.stderr)
+        print("pruning.py: interrupted; the same command continues from there", file=sys.stderr)
         return INTERRUPTED
     return DONE
 

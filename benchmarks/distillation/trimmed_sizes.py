@@ -4,10 +4,10 @@
         --output benchmarks/results/trimming.json
 
 The model is multilingual-e5-small, whose texts begin with "query: "; the corpus is Parquet files with a column `text`.
-Every fiftieth text is held out: what of it is split anew is measured with a vocabulary for which only the others were
-counted. Sizes are those of the vocabulary for which all were counted. In the first case all texts are tokenised again,
-of which none may be split anew, and vectors of `--lines` texts, evenly out of all, are compared: vocabularies with more
-tokens read the texts as this one does.
+Every fiftieth text is held out. What is tokenised differently of it is measured with a vocabulary for which only the
+others were counted. Sizes are those of the vocabulary for which all were counted. In the first case all texts are
+tokenised again, of which none may be tokenised differently, and vectors of `--lines` texts, evenly out of all, are
+compared: vocabularies with more tokens read the texts as this one does.
 """
 
 import argparse

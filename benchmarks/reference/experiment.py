@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import long_script
 from models import MODELS, PROBED, Model
 
 from distilrubert.common.derived import load_derived
-from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.speed.parameter_count import count_parameters
@@ -33,7 +33,6 @@ from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date
-from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import Recipe, load_recipe
 from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of
@@ -46,24 +45,14 @@ MEASUREMENTS = 4
 logger = logging.getLogger("distilrubert.benchmarks")
 
 
-def main() -> int:
-    """Run the models that were asked for, one after another; the exit status as the command line has it."""
+def main() -> None:
+    """Run the models that were asked for, one after another."""
     options = _options()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("distilrubert").setLevel(logging.INFO)
-    try:
-        chosen = [model for model in MODELS if not options.only or model.name in options.only]
-        recipes = {model.name: _recipe(model, options) for model in chosen}
-        for model in chosen:
-            logger.info("%s: %s", model.name, model.title)
-            _bring_up_to_date(model, recipes[model.name], options)
-    except UserError as error:
-        print(f"experiment.py: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("experiment.py: interrupted; the same command continues from there", file=sys.stderr)
-        return INTERRUPTED
-    return DONE
+    chosen = [model for model in MODELS if not options.only or model.name in options.only]
+    recipes = {model.name: _recipe(model, options) for model in chosen}
+    for model in chosen:
+        logger.info("%s: %s", model.name, model.title)
+        _bring_up_to_date(model, recipes[model.name], options)
 
 
 def _options() -> argparse.Namespace:
@@ -183,4 +172,4 @@ def _files(model: Model, run: Run) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(long_script.run(main))

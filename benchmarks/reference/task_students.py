@@ -27,13 +27,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.errors import UserError
+import long_script
+
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.evaluation.tasks.significance import bootstrap_p_value, resampled_scores
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import pinned_task, with_commits
 from distilrubert.pipeline.engine import bring_up_to_date
-from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run, revision
 from distilrubert.pipeline.stages import stages_of
@@ -51,24 +51,14 @@ LEFT_OUT = {"speed", "card", "preflight"}
 logger = logging.getLogger("distilrubert.benchmarks")
 
 
-def main() -> int:
-    """Run the students that were asked for, one after another; the exit status as the command line has it."""
+def main() -> None:
+    """Run the students that were asked for, one after another."""
     options = _options()
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("distilrubert").setLevel(logging.INFO)
-    try:
-        for seed in options.seeds:
-            for student in options.only or STUDENTS:
-                _bring_up_to_date(student, seed, options)
-                collect(options.run_dir / REPORTS, options.overrides).save(options.output)
-    except UserError as error:
-        print(f"task_students.py: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("task_students.py: interrupted; the same command continues from there", file=sys.stderr)
-        return INTERRUPTED
+    for seed in options.seeds:
+        for student in options.only or STUDENTS:
+            _bring_up_to_date(student, seed, options)
+            collect(options.run_dir / REPORTS, options.overrides).save(options.output)
     print(f"Written to {options.output}")
-    return DONE
 
 
 def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> None:
@@ -158,4 +148,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(long_script.run(main))

@@ -29,7 +29,7 @@ class Progress:
         skipped_in_a_row: those directly before the next update.
         tokens: real tokens trained on, with repetition.
         positions: the same with padding.
-        resumes: how often the run went on from a checkpoint.
+        resumes: how often the run continued from a checkpoint.
         wall_time_s: seconds from the first update of each call on, up to its last checkpoint.
         validation_time_s: of these, for validation.
         checkpoint_time_s: of these, for checkpoints.

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was stopped by a signal after its work had been saved; the same call goes on from there.
+    """Training was stopped by a signal after its work had been saved; the same call continues from there.
 
     A :class:`KeyboardInterrupt`, so that whatever stops at Ctrl-C stops here too (exit status 130).
     """

@@ -113,7 +113,7 @@ def train_task_model(
 ) -> TaskModel:
     """Fine-tune a model with each learning rate and keep the best by the task's main metric on the validation part.
 
-    The same call goes on from the newest checkpoints in `folder`, to the same weights, bit for bit.
+    The same call continues from the newest checkpoints in `folder`, to the same weights, bit for bit.
 
     Args:
         model_folder: a checkpoint of a family that is taken, with or without a head, and its fast tokenizer.

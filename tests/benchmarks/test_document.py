@@ -65,7 +65,7 @@ def test_what_trimming_leaves_is_told(document: ModuleType) -> None:
     text = document.trimming_rows(Measurements(MACHINE, rows, "whole", {"texts": 257_888, "lines": 10_000}))
     assert "| whole | 250,002 | 448.3 | 1.00 |  |  |" in text
     assert "| needed once | 23,459 | 116.4 | 3.85 | 0.12% | 3.40% |" in text
-    assert "0% of the 257,888 texts are split anew, and the vectors of 10,000 of them" in text
+    assert "0% of the 257,888 texts are tokenised differently, and the vectors of 10,000 of them" in text
     assert text.endswith("differ from the whole model's by at most 3e-07.\n")
 
 

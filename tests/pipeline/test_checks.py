@@ -94,7 +94,7 @@ def test_a_project_that_is_copied_or_touched_keeps_what_it_has_made(finished, tm
 
 
 def test_sources_are_opened_until_the_corpus_is_there(finished, tmp_path, capsys, monkeypatch):
-    """A run goes on where there is no Internet, and looking a data set up does not fetch it."""
+    """A run continues where there is no Internet, and looking a data set up does not fetch it."""
     opened = []
 
     def open_nothing(source):

@@ -1,4 +1,4 @@
-"""A student that goes on from a finished one: its weights, vocabulary, fingerprint, report and refusals."""
+"""A student that continues from a finished one: its weights, vocabulary, fingerprint, report and refusals."""
 
 import dataclasses
 import json

@@ -85,7 +85,7 @@ def test_the_report_of_a_trimmed_vocabulary(trimmed: Run, tiny_teacher: Teacher)
     # An embedding of 32 numbers and a bias for each piece, in fp32.
     assert student["embeddings_mib"] == pytest.approx(len(own) * 33 * 4 / 2**20)
     assert report["student"].ratio == pytest.approx(len(tiny_teacher.tokenizer) / len(own))
-    # Pieces met once were dropped, so some text is split anew, also where nothing was counted.
+    # Pieces met once were dropped, so some text is tokenised differently, also where nothing was counted.
     for name in ("training_resplit_token_share", "held_out_resplit_token_share"):
         assert 0 < student[name] < 0.5
     assert student["held_out_resplit_token_share"] < student["held_out_resplit_text_share"] < 1
