@@ -15,6 +15,8 @@ from distilrubert.common.persistence import sha256_of
 
 Hint = Literal["fp32", "bf16"]
 """Number format of the arithmetic that is not int8, whatever the file stores."""
+OPENVINO_HINTS: dict[Hint, str] = {"fp32": "f32", "bf16": "bf16"}
+"""Values of OpenVINO's INFERENCE_PRECISION_HINT."""
 
 X86, ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrubert.common.formats import FileFormat, Hint
+from distilrubert.common.formats import OPENVINO_HINTS, FileFormat, Hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,7 +133,7 @@ class _OpenvinoModel(OpenModel):
         self, folder: Path, entry: FileFormat, task: str, *, threads: int | None, hint: Hint, **_: Any
     ) -> None:
         path = (folder / entry.path).with_suffix(".xml")
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[hint]}
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[hint]}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         compiled = openvino_core().compile_model(path, "CPU", settings)

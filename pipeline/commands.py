@@ -31,7 +31,14 @@ from distilrubert.pipeline.exporting import check_exported, exporters_of
 from distilrubert.pipeline.options import given, of_options, told_of_options
 from distilrubert.pipeline.recipe import overridden
 from distilrubert.pipeline.statement import all_hold, statements_as_json, summary
-from distilrubert.pipeline.summary import print_card_table, print_quality, print_speed, print_suite, print_vocabularies
+from distilrubert.pipeline.summary import (
+    fastest_files,
+    print_card_table,
+    print_quality,
+    print_speed,
+    print_suite,
+    print_vocabularies,
+)
 from distilrubert.pipeline.trimmed_model import trim_model_folder
 from distilrubert.pipeline.verification.repository import Extent, check_repository
 
@@ -135,6 +142,7 @@ def benchmark(options: argparse.Namespace) -> None:
         speed = measure_speed(cases, settings)
     speed.save(options.output)
     print_speed(speed)
+    print(fastest_files(speed))
 
 
 def verify(options: argparse.Namespace) -> int:

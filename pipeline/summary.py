@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilrubert.common.derived import derive
-from distilrubert.common.measurements import Measurements
+from distilrubert.common.formats import CASES, OPENVINO_HINTS
+from distilrubert.common.measurements import Measurements, Row
+from distilrubert.model_card.cases import Case
 from distilrubert.model_card.formatting import counted
 from distilrubert.model_card.inputs import read_card_input
 from distilrubert.model_card.scores import METRIC_TITLES, TASK_TYPES
@@ -33,6 +35,50 @@ def print_speed(speed: Measurements) -> None:
     where, starts = speed.environment, speed.details["starts"]
     title = f"Speed on {where.cpu}, {counted(where.threads, 'thread')}, {counted(starts, 'start')}"
     print_card_table(title, speed_table(derive(speed)))
+
+
+def fastest_files(speed: Measurements) -> str:
+    """Lines that say for each model which of its files is the fastest on this CPU, and with which settings."""
+    report, lines = derive(speed), []
+    groups: dict[str, list[Row]] = {}
+    for row in report.rows:
+        case = Case.parse(row.case)
+        if case.file and not case.cuda:
+            groups.setdefault(case.model, []).append(row)
+    largest = max(speed.details["batch_sizes"])
+    for model, rows in groups.items():
+        # Ratios to one baseline, start by start: where ranges meet, the order of the medians may be chance.
+        by_latency, by_throughput = (_fastest(rows, ratio) for ratio in ("latency_ratio", "throughput_ratio"))
+        one = f"{1000 * by_latency[0].values['latency_s']:.3g} ms for one batch of {min(speed.details['batch_sizes'])}"
+        many = f"{by_throughput[0].values['samples_per_s']:.3g} sequences/s in batches of {largest}"
+        if by_latency[0] is by_throughput[0]:
+            choices = [(by_latency, f"{one}, {many}")]
+        else:
+            choices = [(by_latency, one), (by_throughput, many)]
+        for found, told in choices:
+            others = ", ".join(_file_with_settings(row) for row in found[1:])
+            level = f"; within the spread of the starts: {others}" if others else ""
+            lines.append(f"Fastest file of {model} here: {_file_with_settings(found[0])}: {told}{level}")
+    lines.append(
+        f"({counted(speed.environment.threads, 'thread')}, {speed.details['sequence_length']} tokens a sequence)"
+    )
+    return "\n".join(lines)
+
+
+def _fastest(rows: Sequence[Row], ratio: str) -> list[Row]:
+    """The fastest row, and after it those whose range over the starts meets its own."""
+    best, *others = sorted(rows, key=lambda row: -row.values[ratio])
+    least = best.values[f"{ratio}_range"][0]
+    return [best, *(row for row in others if row.values[f"{ratio}_range"][1] >= least)]
+
+
+def _file_with_settings(row: Row) -> str:
+    """The file that a runtime is given, and what it has to be told."""
+    case = CASES[Case.parse(row.case).file]
+    path = next((path for path in case.format.companions if path.endswith(".xml")), case.format.path)
+    if case.format.runtime != "openvino":
+        return f"{path} in {case.hint}" if case.hint != "fp32" else path
+    return f"{path} with INFERENCE_PRECISION_HINT {OPENVINO_HINTS[case.hint]}"
 
 
 def print_quality(quality: Measurements) -> None:

@@ -3,6 +3,8 @@
     python benchmarks/inference/run.py --output benchmarks/results/inference.json      about 40 minutes on two cores
     python benchmarks/inference/run.py --quick --output /tmp/inference.json            two minutes, to see that it runs
 
+Each model is kept beside the output, in `NAME.parts/`, as soon as it is measured. The same command continues after it.
+
 Shapes are the family's, weights random: speed does not depend on them. Every case has a process of its own, and the
 cases of a model take turns with the teacher's, as in ``distilrubert benchmark``. Run it on an idle machine.
 
@@ -14,8 +16,9 @@ the size that suits it best.
 
 import argparse
 import dataclasses
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +57,18 @@ def main() -> None:
         rounds=1 if options.quick else options.rounds,
         minimum_time_s=0.0 if options.quick else 0.5,
     )
+    parts = options.output.with_name(f"{options.output.stem}.parts")
     ceiling = _ceiling(options)
     groups: dict[str, Measurements] = {}
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         teacher = write_model("teacher", shapes["teacher"], Path(work))
         for name in options.models or [*shapes][1:]:
             folder = write_model(name, shapes[name], Path(work))
-            groups[name] = derive(measure_speed(_cases(name, folder, teacher), settings, WORKER))
+            groups[name] = derive(_measured(parts / f"{name}.json", _cases(name, folder, teacher), settings))
         conversation = _conversation(Path(work) / next(iter(groups)), shapes, options)
     report = _report(groups, shapes, ceiling, conversation, settings)
     report.save(options.output)
+    shutil.rmtree(parts)
     draw(report, options.output.with_suffix(".png"))
     for row in report.rows:
         share = row.values["share_of_ceiling"]
@@ -95,6 +100,20 @@ def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     for runtime in ("openvino", "onnx", "pytorch"):
         with SpeedProcess(runtime, options.threads, (str(HERE / "ceiling.py"),)) as process:
             found[runtime] = process.ask("measure", runtime=runtime, threads=options.threads, sizes=sizes)
+    return found
+
+
+def _measured(part: Path, cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measurements:
+    """The speed of the cases: what an earlier call has kept, if it was measured likewise, or anew."""
+    if part.exists():
+        kept = Measurements.load(part)
+        here = dataclasses.replace(Environment.capture(settings.threads), date=kept.environment.date)
+        if (kept.environment, kept.details) == (here, settings.model_dump()):
+            print(f"{part}: measured already", flush=True)
+            return kept
+    found = measure_speed(cases, settings, WORKER)
+    part.parent.mkdir(exist_ok=True)
+    found.save(part)
     return found
 
 

@@ -37,7 +37,12 @@ class SpeedSettings(Section):
         "its number of starts.",
     )
     rounds: int = Field(default=1, ge=1, description="Turns of each case at each batch size, after each start.")
-    warmup: int = Field(default=2, ge=0, description="Passes at the beginning of each turn that do not count.")
+    warmup: int = Field(
+        default=2,
+        ge=0,
+        description="Passes at the beginning of each turn that do not count; one alone if it takes longer than "
+        "minimum_time_s.",
+    )
     minimum_time_s: float = Field(
         default=0.5, ge=0, description="A turn is as many passes as fill this time, at least one; seconds."
     )

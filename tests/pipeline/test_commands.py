@@ -28,7 +28,7 @@ from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.statement import checked, statements_as_json
-from distilrubert.pipeline.summary import next_steps, print_quality, print_speed
+from distilrubert.pipeline.summary import fastest_files, next_steps, print_quality, print_speed
 from distilrubert.pipeline.terminal import new_table, print_table
 
 from ..hub.conftest import local_hub, model_folder  # noqa: F401
@@ -288,6 +288,31 @@ def test_the_tables_of_the_card_are_shown_in_80_columns(capsys, monkeypatch):
     words = shown.replace("\n", " ").split()
     assert {"my-model,", "ONNX", "Runtime", "0.124", "(1.00–1.00)", "130"} <= set(words)
     assert "…" not in shown
+
+
+def test_the_fastest_file_is_named_with_its_settings_and_with_what_is_level():
+    def row(case: str, one: list[float], sixteen: list[float]) -> Row:
+        batches = {"1": {"starts_s": one}, "16": {"starts_s": sixteen}}
+        return Row(case, {"size_mib": 1.0, "batches": batches, "device": "cpu"})
+
+    rows = [
+        row("small-pytorch-fp32", [0.2, 0.2], [3.2, 3.2]),
+        row("small-onnx-int8", [0.02, 0.03], [0.4, 0.4]),
+        # In one start faster than the one above, in the other slower: by 8 and by 5.
+        row("small-openvino-int8-in-bf16", [0.025, 0.04], [0.1, 0.1]),
+        row("large-pytorch-fp32", [0.4, 0.4], [6.4, 6.4]),
+        row("large-openvino-int8", [0.1, 0.1], [1.6, 1.6]),
+    ]
+    details = {"starts": 2, "batch_sizes": [1, 16], "sequence_length": 512}
+    told = fastest_files(Measurements(Environment.capture(4), rows, rows[0].case, details))
+    openvino = "openvino/openvino_model_qint8_quantized.xml with INFERENCE_PRECISION_HINT"
+    assert told.splitlines() == [
+        "Fastest file of small here: onnx/model_quantized.onnx: 25 ms for one batch of 1; within the spread of the "
+        f"starts: {openvino} bf16",
+        f"Fastest file of small here: {openvino} bf16: 160 sequences/s in batches of 16",
+        f"Fastest file of large here: {openvino} f32: 100 ms for one batch of 1, 10 sequences/s in batches of 16",
+        "(4 threads, 512 tokens a sequence)",
+    ]
 
 
 def test_the_table_of_scores_shows_probes_and_baselines(capsys):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.speed import benchmark as speed
+from distilrubert.evaluation.speed import speed_worker
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
@@ -111,6 +113,24 @@ def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, c
     assert measured.details["sequence_length"] == 64
     assert measured.rows[0].values["batches"]["1"]["starts_s"] == [0.064]
     assert "64 tokens, not 512" in caplog.text
+
+
+@pytest.mark.parametrize(("duration_s", "passes", "counted"), [(0.25, 2 + 2, 2), (0.75, 1 + 1, 1)])
+def test_slow_passes_are_warmed_up_once(monkeypatch, duration_s, passes, counted):
+    clock = itertools.count()
+    calls = []
+
+    class Model:
+        def prepare(self, inputs):
+            return lambda: calls.append(inputs["input_ids"].shape)
+
+    # Two readings a pass.
+    monkeypatch.setattr(speed_worker.time, "perf_counter", lambda: duration_s * next(clock))
+    worker = speed_worker.Worker()
+    monkeypatch.setattr(worker, "_model", Model())
+    how = {"batch_size": 3, "sequence_length": 5, "vocabulary": 9, "seed": 0, "warmup": 2, "minimum_time_s": 0.5}
+    assert worker.measure(**how) == {"seconds": [duration_s] * counted}
+    assert calls == [(3, 5)] * passes
 
 
 def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder, monkeypatch):
