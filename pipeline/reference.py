@@ -7,7 +7,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -33,37 +33,48 @@ can come from someone else. If the variable holds a relative path, that path sta
 
 
 def reference_page() -> str:
-    """The page, in Markdown: a table for each section, in the order in which a recipe and a task's file have them."""
-    return "\n".join([INTRODUCTION, *_tables("", Recipe), *_tables("task-file", TaskDefinition)])
+    """The page, in Markdown: a table for each section, in the order in which a recipe and a task's file have them.
+
+    A section that several keys hold is printed once, and all of them link to it.
+    """
+    paths: dict[type[BaseModel], str] = {}
+    _find(Recipe, "", paths)
+    _find(TaskDefinition, "task-file", paths)
+    return "\n".join([INTRODUCTION, *(_table(section, paths) for section in paths)])
 
 
-def _tables(path: str, section: type[BaseModel]) -> Iterator[str]:
-    yield f"## {path or 'top level'}\n"
+def _find(section: type[BaseModel], path: str, paths: dict[type[BaseModel], str]) -> None:
+    if section not in paths:
+        paths[section] = path
+        for key, field in section.model_fields.items():
+            for inner in sections_in(field.annotation):
+                _find(inner, f"{path}.{key}".removeprefix("."), paths)
+
+
+def _table(section: type[BaseModel], paths: Mapping[type[BaseModel], str]) -> str:
     summary = (section.__doc__ or "").strip().partition("\n\n")[0]
-    yield f"{' '.join(summary.split())}\n"
-    yield "| key | kind | default | meaning |\n|---|---|---|---|"
+    lines = [f"## {paths[section] or 'top level'}\n", f"{' '.join(summary.split())}\n"]
+    lines += ["| key | kind | default | meaning |", "|---|---|---|---|"]
     for key, field in section.model_fields.items():
-        yield f"| `{key}` | {_kind(field.annotation)} | {_default(field)} | {_escaped(field.description or '')} |"
-    yield ""
-    for key, field in section.model_fields.items():
-        for inner in sections_in(field.annotation):
-            yield from _tables(f"{path}.{key}".removeprefix("."), inner)
+        kind = _kind(field.annotation, paths)
+        lines.append(f"| `{key}` | {kind} | {_default(field)} | {_escaped(field.description or '')} |")
+    return "\n".join([*lines, ""])
 
 
-def _kind(annotation: Any) -> str:
+def _kind(annotation: Any, paths: Mapping[type[BaseModel], str]) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
+        return f"[section](#{paths[annotation].replace('.', '')})"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _kind(arguments[0])
+        return _kind(arguments[0], paths)
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if kind is type(None) else _kind(kind) for kind in arguments)
+        return " or ".join("null" if kind is type(None) else _kind(kind, paths) for kind in arguments)
     if origin in (list, tuple):
-        return f"list of {_kind(arguments[0])}"
+        return f"list of {_kind(arguments[0], paths)}"
     if origin is dict:
-        return f"mapping to {_kind(arguments[1])}"
+        return f"mapping to {_kind(arguments[1], paths)}"
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}[annotation.__name__]
 
 
@@ -71,7 +82,9 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
-    if default is PydanticUndefined or isinstance(default, BaseModel):
+    if isinstance(default, BaseModel):
+        default = default.model_dump(exclude_defaults=True) or PydanticUndefined
+    if default is PydanticUndefined:
         return ""
     return f"`{_escaped(json.dumps(default, ensure_ascii=False))}`"
 
