@@ -184,7 +184,7 @@ def _paired(
     """
     pairs = _pairs_of(corpus, teacher, student)
     masker = SpanMasker(settings.masking, teacher.tokenizer, student.tokenizer, pairs.token_counts, seed)
-    if settings.weights.first_piece and is_first():
+    if settings.weights.first_token and is_first():
         _log_left_out(masker, pairs)
     both = dataclasses.replace(corpus, train=pairs.train, validation=pairs.validation)
     return both, masker, int(pairs.train.student.lengths.sum())
@@ -203,12 +203,12 @@ def _pairs_of(corpus: Corpus, teacher: Teacher, student: Student) -> PairedCorpu
 
 
 def _log_left_out(masker: SpanMasker, pairs: PairedCorpus) -> None:
-    """Say which share of the spans ``first_piece`` leaves out, from the first thousand examples."""
+    """Say which share of the spans ``first_token`` leaves out, from the first thousand examples."""
     examples = [pairs.train[i] for i in range(min(len(pairs.train), 1000))]
     if examples:
         share = masker.share_beginning_outside(examples)
         logger.info(
-            "first_piece leaves out %.1f %% of the spans: their first token is longer in the student", 100 * share
+            "first_token leaves out %.1f %% of the spans: their first token is longer in the student", 100 * share
         )
 
 

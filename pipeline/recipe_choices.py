@@ -269,7 +269,7 @@ class Choices:
             )
         has_head, is_paired = self.teacher.has_head, self._trained_size() is not None
         if is_paired and has_head:
-            return {"first_piece": 5.0, "mlm": 2.0}, "predictions across two vocabularies, see docs/vocabulary.md"
+            return {"first_token": 5.0, "mlm": 2.0}, "predictions across two vocabularies, see docs/vocabulary.md"
         if not has_head:
             loss = ("reduce" if is_paired else "hidden") if self._is_narrow else "cosine"
             return {loss: 1.0}, "hidden states alone, as the teacher has no head"
@@ -282,7 +282,7 @@ class Choices:
         self._say("distillation", f"Losses: {why}.")
         is_flat = family_of(self.teacher.config).has_windows or self.purpose == "sentences"
         values: Values = {
-            "temperature": 1.0 if "first_piece" in weights else 2.0,
+            "temperature": 1.0 if "first_token" in weights else 2.0,
             "weights": weights,
             # The last state of a ModernBERT has passed a norm, the others have not.
             "layer_map": "last-of-block" if is_flat else "block-mean",

@@ -52,7 +52,7 @@ SHAPES = {
 ONE = "one-vocabulary"
 CASES: dict[str, dict[str, float]] = {
     ONE: {"kl": 5.0, "mlm": 2.0},
-    "first-piece": {"first_piece": 5.0, "mlm": 2.0},
+    "first-token": {"first_token": 5.0, "mlm": 2.0},
     "match": {"match": 5.0, "mlm": 2.0},
     "reduce": {"reduce": 0.1, "mlm": 2.0},
     "match-and-reduce": {"match": 5.0, "reduce": 0.1, "mlm": 2.0},

@@ -92,14 +92,14 @@ LOSSES: dict[str, Loss] = {
         {"distance": "squared", "projected": True},
         of_tasks=True,
     ),
-    "first_piece": Loss(
+    "first_token": Loss(
         "Two vocabularies: divergence over the student's tokens, each with all that the teacher predicts of what "
         "begins with it; nats times temperature².",
         "KL over the student's tokens",
         "KL divergence at temperature {temperature:g} over the student's vocabulary, each token with all that the "
         "teacher predicts of what begins with it",
         ("two",),
-        "first_piece.FirstPieceTerm",
+        "first_token.FirstTokenTerm",
     ),
     "match": Loss(
         "Two vocabularies: divergence over the tokens of both, where both texts have the same token; nats times "

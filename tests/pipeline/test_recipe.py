@@ -163,7 +163,7 @@ def test_the_students_vocabulary_is_the_teachers_a_part_of_it_or_a_new_one(write
         (["student.vocabulary={trim: {minimum_count: 0}}"], "student.vocabulary.trim.minimum_count: input should be"),
         # The losses of the defaults, and of the teacher's vocabulary, are for models that read the same tokens.
         ([TRAIN], "distillation.weights: kl cannot be computed for a student with a vocabulary of its own"),
-        ([TRAIN], "allowed are mlm, cosine, hidden, first_piece, match, reduce_map, reduce, reduce_cosine"),
+        ([TRAIN], "allowed are mlm, cosine, hidden, first_token, match, reduce_map, reduce, reduce_cosine"),
         (
             ["student.preset=tiny"],
             "distillation.weights: kl cannot be computed for a student with a vocabulary",

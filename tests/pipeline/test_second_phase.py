@@ -231,8 +231,8 @@ def test_what_does_not_fit_is_refused_before_any_work(
     (tmp_path / "empty").mkdir()
     assert "config.json is missing" in said("nothing", student={"start_from": str(tmp_path / "empty")})
     assert "corpus.max_length: 128 is more than" in said("long", corpus={"max_length": 128})
-    assert "distillation.weights: first_piece compares two vocabularies, but" in said(
-        "losses", distillation={"weights": {"first_piece": 1.0}}
+    assert "distillation.weights: first_token compares two vocabularies, but" in said(
+        "losses", distillation={"weights": {"first_token": 1.0}}
     )
     other = shutil.copytree(start, tmp_path / "lower")
     state = json.loads((other / "tokenizer.json").read_text())

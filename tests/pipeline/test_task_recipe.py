@@ -277,7 +277,7 @@ def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path)
     recipe["teacher"] = {"pretrain": sizes | steps}
     recipe["corpus"] = {"sources": [{"path": "corpus.txt"}], "max_length": 32, "validation": 0.1}
     recipe["student"] = {"layers": 1, "vocabulary": {"train": {"size": 150}}}
-    recipe["distillation"] = steps | {"weights": {"first_piece": 1.0}}
+    recipe["distillation"] = steps | {"weights": {"first_token": 1.0}}
     for section in ("finetuning", "distillation"):
         recipe["task"][section] |= {"epochs": 1}
     assert main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")]) == 0
@@ -286,7 +286,7 @@ def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path)
     assert own["vocab_size"] == general["vocab_size"] < 220
     assert own["architectures"] == ["DistilBertForTokenClassification"]
     general, training = (Measurements.load(run / "reports" / f"{name}.json") for name in ("training", "task-student"))
-    assert set(general.details["losses"]) == {"first_piece"}
+    assert set(general.details["losses"]) == {"first_token"}
     assert set(training.details["losses"]) == {"logits", "labels"}
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
-from distilrubert.distill.losses.first_piece import FirstPieceComparison
+from distilrubert.distill.losses.first_token import FirstTokenComparison
 from distilrubert.distill.losses.match import MatchComparison
 from distilrubert.distill.losses.reduce_map import ReduceMapComparison
 from distilrubert.distill.losses.rows import SideRows
@@ -96,9 +96,9 @@ def test_reduce_map_is_its_definition_with_the_whole_gradient() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
 
 
-def test_first_piece_is_its_definition() -> None:
+def test_first_token_is_its_definition() -> None:
     student, teacher = drawn(6, 5).requires_grad_(), drawn(6, len(ROWS), seed=1)
-    loss, gradient = FirstPieceComparison(split_map(ROWS, 5), T)(student.detach(), teacher.clone())
+    loss, gradient = FirstTokenComparison(split_map(ROWS, 5), T)(student.detach(), teacher.clone())
     # Rows 0 and 5 begin with piece 0, row 1 with 1, row 4 with 2, row 2 with 3; nothing begins with piece 4.
     folded = torch.stack([teacher[:, [0, 5]].logsumexp(1), teacher[:, 1], teacher[:, 4], teacher[:, 2]], dim=1)
     p, log_q = (folded / T).softmax(1), (student / T).log_softmax(1)[:, :4]
@@ -107,24 +107,24 @@ def test_first_piece_is_its_definition() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
 
 
-def test_first_piece_loses_nothing_of_what_the_teacher_predicts() -> None:
+def test_first_token_loses_nothing_of_what_the_teacher_predicts() -> None:
     """By hand, at temperature 1: of the words with 1/2, 1/4 and 1/4 the first two begin alike."""
     teacher = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
     student = torch.log(torch.tensor([[0.5, 0.5]]))
-    loss, gradient = FirstPieceComparison(split_map([[0], [0, 1], [1]], 2), 1.0)(student, teacher)
+    loss, gradient = FirstTokenComparison(split_map([[0], [0, 1], [1]], 2), 1.0)(student, teacher)
     assert loss.item() == pytest.approx(0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5))
     torch.testing.assert_close(gradient, torch.tensor([[-0.25, 0.25]]))
 
 
-@pytest.mark.parametrize("kind", [ReduceMapComparison, FirstPieceComparison])
-def test_extreme_logits_are_survived(kind: type[ReduceMapComparison | FirstPieceComparison]) -> None:
+@pytest.mark.parametrize("kind", [ReduceMapComparison, FirstTokenComparison])
+def test_extreme_logits_are_survived(kind: type[ReduceMapComparison | FirstTokenComparison]) -> None:
     student, teacher = drawn(4, 5, scale=300.0).float(), drawn(4, len(ROWS), seed=1, scale=300.0).float()
     loss, gradient = kind(split_map(ROWS, 5), T)(student, teacher)
     assert loss.isfinite()
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["first_piece", "match", "reduce_map"])
+@pytest.mark.parametrize("name", ["first_token", "match", "reduce_map"])
 def test_at_a_high_temperature_logits_are_compared_by_their_squares(name: str) -> None:
     """Trap 11, of a loss that we do not have: its temperature was taken and not used.
 
@@ -133,7 +133,7 @@ def test_at_a_high_temperature_logits_are_compared_by_their_squares(name: str) -
     student, teacher = drawn(6, 5, scale=1.0), drawn(6, 5, seed=1, scale=1.0)
     split = split_map([[0], [1], [2], [3], [4]], 5)
     comparison = {
-        "first_piece": FirstPieceComparison(split, 50.0),
+        "first_token": FirstTokenComparison(split, 50.0),
         "match": MatchComparison(ids(0, 1, 2, 3, 4), ids(0, 1, 2, 3, 4), (5, 5), 50.0),
         "reduce_map": ReduceMapComparison(split, 50.0),
     }[name]
@@ -146,7 +146,7 @@ def test_at_a_high_temperature_logits_are_compared_by_their_squares(name: str) -
 
 
 COMPARISONS = {
-    "first_piece": FirstPieceComparison(split_map(ROWS, 5), T),
+    "first_token": FirstTokenComparison(split_map(ROWS, 5), T),
     "match": MatchComparison(ids(0, 3, 5), ids(4, 2, 0), (7, 5), T),
     "reduce_map": ReduceMapComparison(split_map(ROWS, 5), T),
 }

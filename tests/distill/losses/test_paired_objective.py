@@ -28,7 +28,7 @@ from distilrubert.modeling.trimming import count_needed
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 NARROW = StudentArchitecture(layers=2, dim=16, heads=4, hidden_dim=32)
-ALL = {"mlm": 0.5, "first_piece": 0.7, "match": 2.0, "reduce_map": 1.0, "reduce": 0.1, "reduce_cosine": 0.3}
+ALL = {"mlm": 0.5, "first_token": 0.7, "match": 2.0, "reduce_map": 1.0, "reduce": 0.1, "reduce_cosine": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_over_one_vocabulary_the_losses_are_the_usual_ones(
     assert torch.equal(batch["input_ids"], batch["teacher_input_ids"])
     common = {"kl_positions": positions, "layer_map": "block-mean", "vocabulary_chunk": 50}
     for one, other in (
-        ("kl", "first_piece"),
+        ("kl", "first_token"),
         ("kl", "match"),
         ("kl", "reduce_map"),
         ("hidden", "reduce"),
@@ -192,7 +192,7 @@ def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, s
     [
         (
             {"kl": 1.0, "mlm": 1.0},
-            r"distillation\.weights: kl compares token by token.*first_piece, match, reduce_map, reduce",
+            r"distillation\.weights: kl compares token by token.*first_token, match, reduce_map, reduce",
         ),
         ({"mlm": 0.0}, r"distillation\.weights: all are 0"),
     ],
@@ -249,7 +249,7 @@ def test_a_student_with_its_own_vocabulary_is_distilled(
     start = build_student(tiny_teacher, NARROW, tokenizer=small, token_counts=corpus.token_counts).model.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["vocab_transform.weight"], start["vocab_transform.weight"])
-    assert any("first_piece leaves out" in message for message in caplog.messages)
+    assert any("first_token leaves out" in message for message in caplog.messages)
     # What was masked otherwise is not resumed.
     monkeypatch.setattr(distillation, "MASKS_VERSION", 1)
     with pytest.raises(UserError, match="belongs to another run: masks was version 2 and is version 1"):

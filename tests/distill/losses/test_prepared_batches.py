@@ -101,7 +101,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "bert at all tokens": one_vocabulary("bert", positions="all"),
     "xlm-roberta": one_vocabulary("xlm-roberta"),
     "modernbert": one_vocabulary("modernbert"),
-    "spans": two_vocabularies({"mlm": 0.5, "first_piece": 0.7, "match": 2.0, "reduce": 0.1}),
+    "spans": two_vocabularies({"mlm": 0.5, "first_token": 0.7, "match": 2.0, "reduce": 0.1}),
     "means of spans": two_vocabularies({"reduce_map": 1.0, "reduce_cosine": 0.3}, "all"),
     "vectors": vectors,
     "texts of a task": task(AutoModelForSequenceClassification, 1),

@@ -44,7 +44,7 @@ def test_a_pair_is_product_and_distance_of_its_vectors(encoder) -> None:
 
 
 @torch.inference_mode()
-def test_a_word_is_its_first_piece_and_its_class_is_counted_in_its_place(encoder) -> None:
+def test_a_word_is_its_first_token_and_its_class_is_counted_in_its_place(encoder) -> None:
     model, tokenizer = encoder
     task = define("token-classification", ["O", "B-PET"], ["span_f1"])
     rows = Dataset.from_dict({"tokens": [["электрификация", "\u200b", "кот"], ["да"]], "tags": [[0, 0, 1], [1]]})

@@ -37,7 +37,7 @@ def test_words_are_read_as_in_running_text(any_tokenizer: PreTrainedTokenizerFas
     assert [label for label in features["labels"][0] if label != -100] == [1, 0, 0, 2]
 
 
-def test_the_first_piece_of_a_word_carries_its_tag(tiny_teacher: Teacher) -> None:
+def test_the_first_token_of_a_word_carries_its_tag(tiny_teacher: Teacher) -> None:
     rows = Dataset.from_dict({"tokens": [["электрификация", "кот"]], "tags": [[2, 1]]})
     features = TOKEN_CLASSIFICATION.encode(rows, tiny_teacher.tokenizer, 32)
     labels = features["labels"][0]

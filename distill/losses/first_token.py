@@ -25,7 +25,7 @@ from distilrubert.distill.objective_settings import ObjectiveSettings
 from distilrubert.modeling.splitting import SplitMap, split_vocabulary
 
 
-class FirstPieceComparison(nn.Module):
+class FirstTokenComparison(nn.Module):
     """The divergence and its gradient, for rows that fit into memory.
 
     Tokens of the teacher that the student cannot spell are left out.
@@ -61,12 +61,12 @@ class FirstPieceComparison(nn.Module):
         return temperature**2 * loss, log_q_CV.exp_().sub_(p_CV).mul_(temperature)
 
 
-class FirstPieceTerm(ComparisonTerm):
-    """``first_piece``: see the module."""
+class FirstTokenTerm(ComparisonTerm):
+    """``first_token``: see the module."""
 
     @staticmethod
     def build(tokenizers: Tokenizers, settings: ObjectiveSettings) -> nn.Module:
-        return FirstPieceComparison(split_vocabulary(*tokenizers), settings.temperature)
+        return FirstTokenComparison(split_vocabulary(*tokenizers), settings.temperature)
 
     @staticmethod
     def comparable(rows: Rows) -> Tensor:
