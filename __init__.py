@@ -1,1 +1,1 @@
-"""Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub."""
+"""Distil a large encoder into a small, fast one and publish it on the Hugging Face Hub."""

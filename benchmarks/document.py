@@ -1,14 +1,17 @@
-"""Write the tables of the documentation from the committed results: ``python benchmarks/document.py``.
+"""Write the tables of README and docs/ from the committed results: ``python benchmarks/document.py``.
 
 A page asks for a table by a comment, ``<!-- table: inference.rows -->``, which names a file of benchmarks/results and
-one of the views below. The text between it and ``<!-- end -->`` is replaced. The file of another machine has the
-machine after a hyphen, ``inference-amx.rows``, and the same views. A test keeps pages and results together.
+one of the views below. The text between it and ``<!-- end -->`` is replaced. The file of another machine or model has
+that after a hyphen, ``inference-amx.rows``, and the same views. A test keeps pages and results together.
 """
 
+import dataclasses
 import math
 import re
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,29 @@ import numpy as np
 from scipy import stats
 
 from distilrubert.common.derived import derive
-from distilrubert.common.measurements import Measurements, Row
+from distilrubert.common.formats import FORMATS
+from distilrubert.common.measurements import Measurements
 from distilrubert.distill.corpus.build import REMEMBERED_KEYS
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.tasks.baselines import MAJORITY
 from distilrubert.evaluation.tasks.significance import SIGNIFICANCE
 
+Entry = dict[str, Any]
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-SPECIAL = re.compile(r"-avx|-two-streams|-in-fp32|-in-bf16")
-# Older results have OpenVINO's default arithmetic without a mark; newer ones have fp32 without one.
-CHOICES = re.compile(r"student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REQUEST = re.compile(r"(<!-- table: ([\w/]+)((?:-[\w-]+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# What a value is multiplied by, for a reader.
+UNITS = {"ms": 1e3, "points": 1e2, "GiB": 2**-10, "MB": 1e-6, "GB": 1e-9}
+OF_BASE = re.compile("teacher|student-base")
+# All files of base, and of the smaller students those that everybody has: the rest is in the JSON.
+COMMON = re.compile(rf"{OF_BASE.pattern}|(?!.*(-avx|-two-streams|-in-fp32|-in-bf16))")
+# What a user of base or tiny chooses from. Older results have OpenVINO's default arithmetic without a mark; newer ones
+# have fp32 without one.
+CHOICES = re.compile(
+    "teacher-pytorch-fp32|student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
+)
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
     "nncf-int8": ("openvino-int8",),
@@ -37,387 +51,238 @@ COUNTERPARTS = {
     "pytorch-int8": ("openvino-int8",),
     "ctranslate2-int8": ("openvino-int8",),
 }
-# Of encoders of sentences, by heading: a value of a row, and its form.
-SENTENCE_COLUMNS = {
-    "MiB": ("size_mib", "{:.1f}"),
-    "tokenizer, MiB": ("tokenizer_mib", "{:.1f}"),
-    "vectors' cosine to fp32, p1": ("vector_cosine_p1", "{:.4f}"),
-    "updates": ("updates", "{:,}"),
-    "minutes": ("training_minutes", "{:.0f}"),
-}
-TASK_FILES = {"onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
-GAINS = ("latency, ms", "×", "samples/s", "×")
+INT8_FILES = {"onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 EXPORTED = {
     "onnx-fp32": "ONNX fp32", "onnx-int8": "int8", "openvino-fp32": "OpenVINO fp32", "openvino-int8": "int8",
 }  # fmt: skip
-OTHER_FAMILIES = """
-`xlm-r` is a step with XLM-R's vocabulary of 250,002 tokens, `modernbert` one with ModernBERT's blocks; all else is the
-same. × is the ratio to `plain-fp32` of the same family.
-"""
-REQUEST = re.compile(r"(<!-- table: (\w+)((?:-\w+)?)\.(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# README's rows of base: the title, and the file that each is of.
+BASE = {
+    "teacher": ("teacher: 12 layers × 384", None),
+    "base": ("base: 6 layers × 384", "pytorch-fp32"),
+    **{f"student-{file}": (f"base, {title}", file) for file, title in INT8_FILES.items()},
+    "bag-of-words": ("bag of words", None),
+    "majority-class": ("majority class", None),
+}
+BASE_TASKS = {"rusentiment": "f1_weighted", "factrueval": "span_f1", "paraphraser": "f1"}
+KL = "kl_to_teacher_nats"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, the first column left-aligned and the others right-aligned."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+class Cells(string.Formatter):
+    """``str.format``, where ``{latency_s:ms .1f}`` is in another unit of :data:`UNITS`, and no value leaves nothing."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        """The value; None where there is none."""
+        try:
+            return super().get_field(field_name, args, kwargs)
+        except KeyError:
+            return None, field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """The text."""
+        unit, _, form = format_spec.rpartition(" ")
+        return "" if value is None else format(value * UNITS[unit] if unit else value, form)
 
 
-def inference_rows(report: Measurements) -> str:
-    """Speed of each file; of the smaller students those that everybody has, the rest is in the JSON."""
-    return _speeds(report, [row for row in report.rows if _is_of_base(row) or not SPECIAL.search(row.case)])
+def all_rows(report: Measurements) -> list[Entry]:
+    """The rows as they are in the file."""
+    return [row.to_dict() for row in report.rows]
 
 
-def inference_base(report: Measurements) -> str:
-    """The same of the teacher and the base student alone."""
-    return _speeds(report, [row for row in report.rows if _is_of_base(row)])
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A table, the first column left-aligned and the others right-aligned, and what is told below it.
+
+    Attributes:
+        headings: its first line.
+        cells: the line of a row, in the notation of :class:`Cells`.
+        rows: the rows of a report.
+        note: text in that notation, of the report and its ``rows``; or what makes it.
+    """
+
+    headings: str
+    cells: str
+    rows: Callable[[Measurements], Iterable[Entry]] = all_rows
+    note: str | Callable[[Measurements], str] = ""
+
+    def __call__(self, report: Measurements) -> str:
+        """Markdown."""
+        rows = [*self.rows(report)]
+        lines = [self.headings, " | ".join(["---", *["---:"] * self.headings.count("|")])]
+        lines += [Cells().vformat(self.cells, (), row) for row in rows]
+        about = {"details": report.details, "environment": report.environment, "rows": rows}
+        note = self.note(report) if callable(self.note) else Cells().vformat(self.note, (), about)
+        return "".join(f"| {line} |\n" for line in lines) + (f"\n{note}\n" if note else "")
 
 
-def inference_files(report: Measurements) -> str:
-    """The files that a user of base or tiny chooses from."""
-    rows = [row for row in report.rows if row.case == report.baseline or CHOICES.fullmatch(row.case)]
-    lines = [
-        [
-            row.case.removeprefix("student-"),
-            f"{row.values['size_mib']:.0f}",
-            f"{row.values['peak_memory_mib']:,.0f}",
-            *_gains(row),
-        ]
-        for row in rows
-    ]
-    return table(["file", "MiB", "memory, MiB", *GAINS], lines) + _note_on_starts(report)
+def base_files(report: Measurements) -> Iterator[Entry]:
+    """Every file of base with its size, its speed and its scores, the teacher and the baselines beside them."""
+    base = report["base"].values
+    for case, (title, file) in BASE.items():
+        row: Entry = {"title": title}
+        if case == "teacher":
+            row |= {"mib": 4 * report[case].values["parameters"] / 2**20, "speed": 1.0}
+        elif file:
+            row |= {"mib": base["files_mib"][FORMATS[file].path], "speed": base["throughput_ratio"][file]}
+        for task, metric in BASE_TASKS.items():
+            if scores := report[case].values["tasks"].get(task):
+                values = [100 * value for value in scores[metric]["values"]]
+                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                row[task] = f"{statistics.fmean(values):.1f}{spread}"
+        yield row
 
 
-def _is_of_base(row: Row) -> bool:
-    return row.case.startswith(("teacher", "student-base"))
+def speeds(report: Measurements, shown: re.Pattern[str] = re.compile("")) -> Iterator[Entry]:
+    """The cases that are shown, with their ratios and, where the file has it, the range over the starts."""
+    for row in all_rows(report):
+        if shown.match(row["case"]):
+            for name in ("latency", "throughput"):
+                low, high = row.get(f"{name}_ratio_range", (None, None))
+                row[f"{name}_gain"] = f"{row[f'{name}_ratio']:.1f}"
+                row[f"{name}_gain"] += "" if low is None else f" ({low:.1f} to {high:.1f})"
+            row["note"] = " (latency of a pair)" if row["case"].endswith("two-streams") else ""
+            yield {**row, "file": row["case"].removeprefix("student-")}
 
 
-def _speeds(report: Measurements, rows: Sequence[Row]) -> str:
-    lines = []
-    for row in rows:
-        share = row.values["share_of_ceiling"]
-        case = f"{row.case} (latency of a pair)" if row.case.endswith("two-streams") else row.case
-        lines.append([case, f"{row.values['size_mib']:.1f}", *_gains(row), f"{share:.0%}" if share else ""])
-    return table(["case", "MiB", *GAINS, "of the ceiling"], lines) + _note_on_starts(report)
-
-
-def _note_on_starts(report: Measurements) -> str:
+def few_starts(report: Measurements) -> str:
     """A warning below values that rest on few starts; they are also medians over all passes of all starts."""
     starts = min(row.values.get("starts", report.details.get("starts", 1)) for row in report.rows)
     if starts >= STARTS:
         return ""
     number = "One start" if starts == 1 else f"{starts} starts"
-    return f"\n{number} of each case, fewer than {STARTS}: one slow or fast start moves these values.\n"
+    return f"{number} of each case, fewer than {STARTS}: one slow or fast start moves these values."
 
 
-def inference_peers(report: Measurements) -> str:
-    """Each peer against our file of the same kind, and the cases in which the peer is ahead."""
+def peers(report: Measurements) -> Iterator[Entry]:
+    """Each peer against our file of the same kind."""
     cases = {row.case: row.values for row in report.rows}
-    lines, ahead = [], []
     for case, peer in cases.items():
         model, _, name = case.partition("-peer-")
         ours = next((f"{model}-{kind}" for kind in COUNTERPARTS.get(name, ()) if f"{model}-{kind}" in cases), None)
-        if ours is None:
-            continue
-        own = cases[ours]
-        ratios = {
-            "latency": peer["latency_s"] / own["latency_s"],
-            "throughput": own["samples_per_s"] / peer["samples_per_s"],
-        }
-        lines.append([case, ours, *(f"{ratio:.2f}" for ratio in ratios.values())])
-        found = [f"{100 / ratio - 100:.0f} % in {what}" for what, ratio in ratios.items() if 100 / ratio - 100 >= 0.5]
-        if found:
-            ahead.append(f"- `{case}` is ahead of `{ours}` by {' and '.join(found)}.")
-    verdict = "\n".join(ahead) or "No peer is ahead of our file."
-    heading = ["peer", "our file", "our speed over the peer's, latency", "throughput"]
-    return f"{table(heading, lines)}\n{verdict}\n"
+        if ours:
+            latency = peer["latency_s"] / cases[ours]["latency_s"]
+            throughput = cases[ours]["samples_per_s"] / peer["samples_per_s"]
+            yield {"case": case, "ours": ours, "latency": latency, "throughput": throughput}
 
 
-def _gains(row: Row) -> list[str]:
-    """The cells below :data:`GAINS`."""
-    return [
-        f"{1000 * row.values['latency_s']:.1f}",
-        _ratio(row, "latency_ratio"),
-        f"{row.values['samples_per_s']:.1f}",
-        _ratio(row, "throughput_ratio"),
-    ]
+def leading_peers(report: Measurements) -> str:
+    """The cases in which a peer is ahead."""
+    ahead = []
+    for row in peers(report):
+        leads = {what: 100 / row[what] - 100 for what in ("latency", "throughput")}
+        if found := [f"{lead:.0f} % in {what}" for what, lead in leads.items() if lead >= 0.5]:
+            ahead.append(f"- `{row['case']}` is ahead of `{row['ours']}` by {' and '.join(found)}.")
+    return "\n".join(ahead) or "No peer is ahead of our file."
 
 
-def _ratio(row: Row, name: str) -> str:
-    """A ratio and, where the file has it, its range over the starts."""
-    low, high = row.values.get(f"{name}_range", (None, None))
-    spread = "" if low is None else f" ({low:.1f} to {high:.1f})"
-    return f"{row.values[name]:.1f}{spread}"
-
-
-def inference_conversation(report: Measurements) -> str:
-    """Speed on texts of real length."""
-    cases = {name: found for name, found in report.details["conversation"].items() if isinstance(found, dict)}
-    rows = [
-        [
-            name,
-            f"{found['arrival_tokens_per_s']:,.0f}",
-            f"{found['sorted_tokens_per_s']:,.0f}",
-            f"{found['sorted_over_arrival']:.2f}",
-        ]
-        for name, found in cases.items()
-    ]
-    return table(["case", "in order of arrival, tokens/s", "sorted by length, tokens/s", "×"], rows)
-
-
-def inference_profile_rows(report: Measurements) -> str:
-    """Where the time goes."""
+def profile(report: Measurements) -> Iterator[Entry]:
+    """Where the time of a pass goes, also as shares."""
     kinds = ("products_with_weights_ms", "attention_ms", "rest_ms")
-    rows = []
+    for row in all_rows(report):
+        yield {**row, "share": {kind: row[kind] / sum(row[each] for each in kinds) for kind in kinds}}
+
+
+def by_kind(report: Measurements) -> Iterable[Entry]:
+    """The values of rows ``KIND-CASE``, a row for each case."""
+    found: dict[str, Entry] = {}
     for row in report.rows:
-        total = sum(row.values[kind] for kind in kinds)
-        rows.append([row.case, *(f"{row.values[kind]:.1f} ({row.values[kind] / total:.0%})" for kind in kinds)])
-    return table(["ms of a pass", "products with weights", "attention", "rest"], rows)
+        kind, _, case = row.case.partition("-")
+        found.setdefault(case, {"case": case})[kind] = row.values
+    return found.values()
 
 
-def inference_variants_rows(report: Measurements) -> str:
-    """Time of each changed file over that of the published one, by model."""
-    changes = [row.case.partition("-")[2] for row in report.rows]
-    models = dict.fromkeys(row.case.partition("-")[0] for row in report.rows)
-    rows = [
-        [change, *(f"{report[f'{model}-{change}'].values['time_ratio']:.2f}" for model in models)]
-        for change in dict.fromkeys(changes)
-    ]
-    return table(["time over the published file's", *models], rows)
-
-
-def inference_parity_rows(report: Measurements) -> str:
-    """How close each file is, on texts as they are and on long ones."""
-    kinds = ("short", "long")
-    files = dict.fromkeys(row.case.partition("-")[2] for row in report.rows)
-    figures = ("token_cosine", "minimal_token_cosine")
-    rows = [
-        [file, *(f"{report[f'{kind}-{file}'].values[figure]:.4f}" for kind in kinds for figure in figures)]
-        for file in files
-    ]
-    tokens = [report.details[kind]["tokens"] / report.details[kind]["sentences"] for kind in kinds]
-    return table(
-        ["cosine to fp32", *(f"{name}, {mean:.0f} tokens" for mean in tokens for name in ("mean", "least"))], rows
-    )
-
-
-def distillation_rows(report: Measurements) -> str:
-    """Speed of each form of a step."""
-    rows = [
-        [
-            row.case,
-            f"{row.values['tokens_per_s']:.0f}",
-            f"{row.ratio:.2f}",
-            f"{row.values['floor_share']:.0%}",
-            *(f"{row.values[part]:.2f}" for part in ("forward_s", "backward_s", "optimizer_s")),
-            f"{row.values['peak_memory_mib'] / 1024:.1f}",
-        ]
-        for row in report.rows
-    ]
-    headings = [
-        "case",
-        "tokens/s",
-        "× plain-fp32",
-        "of the floor",
-        "forward, s",
-        "backward, s",
-        "AdamW, s",
-        "peak, GiB",
-    ]
-    others = any(row.case.startswith(("xlm-r-", "modernbert-")) for row in report.rows)
-    return table(headings, rows) + (OTHER_FAMILIES if others else "")
-
-
-def distillation_memory(report: Measurements) -> str:
+def memory(report: Measurements) -> Iterator[Entry]:
     """Peak memory against the tokens of a step."""
-    entries: list[dict[str, Any]] = report.details["memory"]
-    sizes = [*entries[0]["peak_memory_mib"]]
-    rows = []
-    for entry in entries:
-        peaks = [entry["peak_memory_mib"][size] for size in sizes]
-        slope = entry.get("mib_per_1000_tokens")
-        rows.append(
-            [
-                entry["case"],
-                *(f"{peak / 1024:.1f}" if peak else "over the limit" for peak in peaks),
-                f"{slope / 1024:.2f}" if slope is not None else "",
-            ]
-        )
-    return table(["peak memory, GiB", *(f"{int(size):,} tokens" for size in sizes), "per 1,000 tokens"], rows)
+    for entry in report.details["memory"]:
+        peaks = [f"{peak / 1024:.1f}" if peak else "over the limit" for peak in entry["peak_memory_mib"].values()]
+        yield {**entry, "peaks": peaks}
 
 
-def distillation_largest(report: Measurements) -> str:
-    """Speed with the largest batch that each form fits into the memory limit."""
-    rows = [
-        [
-            entry["case"],
-            f"{entry['tokens']:,}",
-            f"{entry['peak_memory_mib'] / 1024:.1f}",
-            f"{entry['tokens_per_s']:.0f}",
-        ]
-        for entry in report.details["largest"]
-    ]
-    return table(["case", "tokens of a batch", "peak, GiB", "tokens/s"], rows)
-
-
-def vocabulary_rows(report: Measurements) -> str:
+def vocabularies(report: Measurements) -> Iterator[Entry]:
     """A step of each loss over two vocabularies."""
     base = report[report.baseline or ""].values["step_s"]
-    rows = [
-        [
-            row.case,
-            f"{row.values['step_s']:.2f}",
-            f"{row.values['step_s'] / base:.2f}",
-            f"{row.values['peak_memory_mib'] / 1024:.1f}",
-        ]
-        for row in report.rows
-    ]
-    return table(["case", "a step, s", "× one-vocabulary", "peak memory, GiB"], rows)
+    yield from ({**row, "times": row["step_s"] / base} for row in all_rows(report))
 
 
-def trimming_rows(report: Measurements) -> str:
-    """Tokens and size of an encoder with a part of its vocabulary, and what of text is tokenised differently."""
-    rows = []
-    for row in report.rows:
-        shares = (row.values.get(f"held_out_resplit_{unit}_share") for unit in ("token", "text"))
-        sizes = [f"{row.values['tokens']:,}", f"{row.values['file_mib']:.1f}", f"{row.ratio:.2f}"]
-        rows.append([row.case, *sizes, *("" if share is None else f"{share:.2%}" for share in shares)])
-    headings = ["tokens that stay", "tokens", "MiB", "times smaller"]
-    headings += ["held-out tokens tokenised differently", "held-out texts"]
-    first, details = report.rows[1], report.details
-    share, largest = (first.values[name] for name in ("corpus_resplit_text_share", "largest_difference"))
-    told = (
-        f"With what is {first.case}, {share:.0%} of the {details['texts']:,} texts are tokenised differently, "
-        f"and the vectors of {details['lines']:,} of them\ndiffer from the whole model's by at most {largest:.1g}."
-    )
-    return f"{table(headings, rows)}\n{told}\n"
-
-
-def pruning_rows(report: Measurements) -> str:
+def pruned(report: Measurements) -> Iterator[Entry]:
     """Predictions of each student before and after training, and how far the pruned one is ahead of the others."""
-    kl, agreement, accuracy = "kl_to_teacher_nats", "teacher_agreement", "masked_accuracy"
-    others = [row for row in report.rows if row.values["start"] != "pruned"]
-    rows = []
-    for row in report.rows:
-        before, after = row.values["before"], row.values["after"]
-        shares = [f"{100 * values[share]:.1f}" for share in (agreement, accuracy) for values in (before, after)]
-        difference = ""
-        if row in others:
-            best = report[f"{row.values['recipe']}-pruned"].values["after"]
-            lead = np.subtract(after["by_fold"][kl], best["by_fold"][kl])
+    compared = sum(row.values["start"] != "pruned" for row in report.rows)
+    for row in all_rows(report):
+        after, best = row["after"], report[f"{row['recipe']}-pruned"].values["after"]
+        lead = np.subtract(after["by_fold"][KL], best["by_fold"][KL])
+        if row["start"] != "pruned":
             # Bonferroni's correction: the table compares as often as it has other starts.
-            p_value = min(1.0, len(others) * float(stats.ttest_1samp(lead, 0.0).pvalue))
+            p_value = min(1.0, compared * float(stats.ttest_1samp(lead, 0.0).pvalue))
             mark = " *" if p_value < SIGNIFICANCE else ""
-            difference = f"{after[kl] - best[kl]:.2f} ± {np.std(lead, ddof=1) / len(lead) ** 0.5:.2f}{mark}"
-        name, start = row.values["recipe"].removeprefix("reference-"), row.values["start"].replace("-", " ")
-        rows.append([f"{name}, {start}", f"{before[kl]:.2f}", f"{after[kl]:.2f}", difference, *shares])
-    first = report.rows[0].values
-    headings = ["student", "KL before, nats", "after", "pruned is ahead by"]
-    headings += ["teacher's first choice before, %", "after", "masked tokens right before, %", "after"]
-    masked, parts = first["after"]["masked_tokens"], len(first["after"]["by_fold"][kl])
-    told = (
-        f"{first['updates']:,} updates, {first['tokens']:,} tokens, with {first['precision']}; {masked:,} masked "
-        f"tokens of held-out text in {parts} parts.\n± is the standard error over the parts, \\* a significant "
-        f"difference (paired t-test over the parts, corrected for {len(others)} comparisons)."
-    )
-    return f"{table(headings, rows)}\n{told}\n"
+            row["lead"] = f"{after[KL] - best[KL]:.2f} ± {np.std(lead, ddof=1) / len(lead) ** 0.5:.2f}{mark}"
+        name, start = row["recipe"].removeprefix("reference-"), row["start"].replace("-", " ")
+        yield {**row, "name": f"{name}, {start}", "parts": len(lead), "compared": compared}
 
 
-def sentence_scores(report: Measurements) -> str:
-    """Scores of encoders of sentences on each task, with the size of each file and what its training took."""
-    derived = derive(report)
-    tasks = report.details["tasks"]
-    rows = [
-        [
-            row.case,
-            *(f"{score:.3f}" for score in (*row.values["best"].values(), row.values["mean_score"])),
-            *(_optional(row, name, form) for name, form in SENTENCE_COLUMNS.values()),
-        ]
-        for row in derived.rows
-    ]
-    mean = "S" if not report.details["absent"] else f"mean of {len(tasks)}"
-    return table(["case", *(f"`{task}`" for task in tasks), mean, *SENTENCE_COLUMNS], rows)
+def derived(report: Measurements) -> list[Entry]:
+    """The rows with what follows from their raw values."""
+    return all_rows(derive(report))
 
 
-def _optional(row: Row, name: str, form: str) -> str:
-    value = row.values.get(name)
-    return "" if value is None else form.format(value)
+def encoder_files(report: Measurements) -> Iterator[Entry]:
+    """An encoder of sentences and its int8 files, with their size."""
+    for row in derived(report):
+        file = row["case"].removeprefix("model").removeprefix("-") or "pytorch-fp32"
+        yield {**row, "file": file, "size_mib": report.details["files"][file]["size_mib"]}
 
 
-def sentence_speed_rows(report: Measurements) -> str:
-    """Speed of encoders of sentences from texts to vectors."""
-    derived = derive(report)
-    lines = [[row.case, f"{row.values['size_mib']:.1f}", *_gains(row)] for row in derived.rows]
-    return table(["case", "MiB", "a text, ms", "×", "texts/s", "×"], lines) + _note_on_starts(derived)
+def suite(headings: str, cells: str, rows: Callable[[Measurements], Iterable[Entry]]) -> Callable[[Measurements], str]:
+    """A view with a column for each task of a suite."""
+
+    def view(report: Measurements) -> str:
+        tasks, absent = report.details["tasks"], report.details["absent"]
+        scores = " | ".join(f"{{best[{task}]:.3f}}" for task in tasks)
+        mean = f"mean of {len(tasks)}" if absent else "S"
+        shown = headings.format(tasks=" | ".join(f"`{task}`" for task in tasks), mean=mean)
+        return View(shown, cells.replace("{scores}", scores), rows)(report)
+
+    return view
 
 
-def cached_vectors_rows(report: Measurements) -> str:
-    """Updates a second with the teacher in each, and with its vectors computed before."""
-    rows = []
-    for row in report.rows:
-        low, high = row.values["ratio_range"]
-        rows.append([row.case, f"{row.values['updates_per_s']:.2f}", f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"])
-    return table(["case", "updates/s", "×"], rows)
-
-
-def task_students_rows(report: Measurements) -> str:
+def task_students(report: Measurements) -> Iterator[Entry]:
     """Scores of students of tasks beside those of what each is compared with."""
-    rows, cases = [], {row.case for row in report.rows}
+    values = {row.case: row.values for row in report.rows}
     for student, found in report.details["students"].items():
         task, _, layers = student.partition("-")
-        metric = found["metric"]
-
-        def score(case: str, task: str = task, metric: str = metric) -> float:
-            return 100 * statistics.fmean(report[case].values["tasks"][task][metric]["values"])
-
-        majority, teacher, alone, distilled, *files = (
-            score(case)
-            for case in (
-                f"{task}-{MAJORITY}",
-                f"{task}-teacher",
-                f"{student}-alone",
-                f"{student}-distilled",
-                *(f"{student}-{file}" for file in TASK_FILES),
-            )
-        )
-        # Only texts have one.
-        bag = f"{score(f'{task}-bag-of-words'):.1f}" if f"{task}-bag-of-words" in cases else ""
+        cases = {"majority": f"{task}-{MAJORITY}", "bag": f"{task}-bag-of-words", "teacher": f"{task}-teacher"}
+        cases |= {name: f"{student}-{name}" for name in ("alone", "distilled", *INT8_FILES)}
+        row: Entry = {
+            name: 100 * statistics.fmean(values[case]["tasks"][task][found["metric"]]["values"])
+            for name, case in cases.items()
+            # Only texts have a bag of words.
+            if case in values
+        }
         mark = " \\*" if found["comparison"]["p_value"] < SIGNIFICANCE else ""
-        ahead = f"{100 * found['comparison']['difference']:+.1f}{mark}"
-        kept = f"{(distilled - majority) / (teacher - majority):.0%}"
-        compared = (f"{cell:.1f}" for cell in (teacher, alone, distilled))
-        rows.append([f"{task}, {layers} layers", f"{majority:.1f}", bag, *compared, ahead, kept])
-        rows[-1] += [f"{cell:.1f}" for cell in files]
-    headings = ["student", "majority class", "bag of words", "teacher", "alone", "distilled", "ahead by"]
-    seeds = {len(found["calibration"]) for found in report.details["students"].values()}
-    told = (
-        f"Points of each task's main metric on the test part, {_span(seeds)} of each student.\n\\* is a "
-        "significant difference (paired bootstrap over the test rows)."
+        row["ahead"] = f"{100 * found['comparison']['difference']:+.1f}{mark}"
+        row["kept"] = (row["distilled"] - row["majority"]) / (row["teacher"] - row["majority"])
+        equal = " | ".join(f"{values[cases[file]]['equal_decisions']:.1%}" for file in INT8_FILES)
+        yield {**row, "student": f"{task}, {layers} layers", "equal": equal}
+
+
+def task_protocol(report: Measurements) -> str:
+    """How many seeds there were, also where models differ in it, and what the marks mean."""
+    seeds = sorted({len(found["calibration"]) for found in report.details["students"].values()})
+    span = "one seed" if seeds == [1] else f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    return (
+        f"Points of each task's main metric on the test part, {span} of each student. Equal: decisions that are the\n"
+        "student's. \\* is a significant difference (paired bootstrap over the test rows)."
     )
-    return f"{table([*headings, 'lead kept', *TASK_FILES.values()], rows)}\n{told}\n"
 
 
-def _span(seeds: Collection[int]) -> str:
-    """How many seeds, also where models differ in it."""
-    if max(seeds) == 1:
-        return "one seed"
-    return f"{max(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+def page_medians(report: Measurements) -> Iterator[Entry]:
+    """How soon a demo page answers."""
+    for row in all_rows(report):
+        yield {key: statistics.median(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
-def token_types_rows(report: Measurements) -> str:
-    """What a BERT reads of pairs with its token types and without them."""
-    rows = [
-        [row.case, f"{row.values['masked_accuracy']:.1%}", f"{row.values['masked_cross_entropy']:.2f}"]
-        for row in report.rows
-    ]
-    without, details = report.rows[1].values, report.details
-    cosines = [f"{without[f'token_cosine_{text}']:.4f}" for text in ("first", "second")]
-    told = (
-        f"{details['masked_tokens']:,} masked tokens in {details['pairs']} pairs. Without types "
-        f"{without['top1_agreement']:.1%} of the guesses are the same. The cosine of\n"
-        f"the last hidden states to those with types is {cosines[0]} in the first texts and {cosines[1]} in the second."
-    )
-    return f"{table(['the teacher reads', 'guesses', 'cross-entropy, nats'], rows)}\n{told}\n"
+def of_kind(report: Measurements, kind: str) -> list[Entry]:
+    """The rows ``KIND-SIZE``, by the size of the text."""
+    rows = [row for row in all_rows(report) if row["case"].startswith(f"{kind}-")]
+    return sorted(rows, key=lambda row: float(row.get("bytes", row.get("sequences"))))
 
 
 def scale_speed(report: Measurements) -> str:
@@ -425,90 +290,54 @@ def scale_speed(report: Measurements) -> str:
     row = report["throughput"]
     bare, whole = (np.median(row.values["cpu_s"][work]) for work in ("bare", "prepare"))
     megabytes, processes = row.values["bytes"] / 1e6, report.details["processes"]
-    note = (
-        f"medians of {len(row.values['cpu_s']['bare'])}; {'no ' if row.values['copies'] <= 1 else ''}text is repeated"
-    )
+    repeated = "no text is repeated" if row.values["copies"] <= 1 else "text is repeated"
     return (
         f"Preparing {megabytes:.0f} MB with {processes} tokenising processes took {whole:.1f} CPU seconds, the "
-        f"tokenizer alone {bare:.1f}: {row.ratio:.0%} of its speed\n({note}).\n"
+        f"tokenizer alone {bare:.1f}: {row.ratio:.0%} of its speed\n"
+        f"(medians of {len(row.values['cpu_s']['bare'])}; {repeated}).\n"
     )
 
 
-def scale_memory(report: Measurements) -> str:
-    """Peak memory of preparing by the size of the text, and the line through the two smallest sizes."""
-    rows = sorted(_of_kind(report, "memory"), key=lambda row: float(row.values["bytes"]))
-    lines, peaks = [], ("peak_mib", "worker_peak_mib")
-    for row in rows:
-        size, seconds = row.values["bytes"] / 1e9, row.values["cpu_s"]
-        lines.append([f"{size:g}", *(f"{row.values[peak]:.0f}" for peak in peaks), f"{seconds:.0f}"])
+def memory_laws(report: Measurements) -> str:
+    """The line through the memory of the two smallest sizes."""
     laws = []
-    small, large = rows[:2]
+    small, large = of_kind(report, "memory")[:2]
     most = REMEMBERED_KEYS / 1e6
-    for peak, name in zip(peaks, ("the preparing process", "a tokenising one"), strict=True):
-        millions = [row.values["texts"] / 1e6 for row in (small, large)]
-        slope, start = np.polyfit(millions, [row.values[peak] for row in (small, large)], 1)
-        at_ten = min(10 * large.values["texts"] / large.values["bytes"] * 1e3, most)
+    for peak, name in (("peak_mib", "the preparing process"), ("worker_peak_mib", "a tokenising one")):
+        millions = [row["texts"] / 1e6 for row in (small, large)]
+        slope, start = np.polyfit(millions, [row[peak] for row in (small, large)], 1)
+        at_ten = min(10 * large["texts"] / large["bytes"] * 1e3, most)
         laws.append(f"{name} {start:.0f} + {slope:.1f} × million texts, {start + at_ten * slope:.0f} at 10 GB")
-    told = (
+    return (
         "The line through both sizes, in MiB: " + ";\n".join(laws) + f"\n(extrapolated, not measured; from {most:.0f} "
-        "million texts on a process remembers no more of them).\n"
+        "million texts on a process remembers no more of them)."
     )
-    headings = ["GB of text", "preparing process, MiB", "largest tokenising process, MiB", "CPU seconds of all"]
-    return f"{table(headings, lines)}\n{told}"
 
 
-def scale_planning(report: Measurements) -> str:
+def planning(report: Measurements) -> Iterator[Entry]:
     """What a rank takes to plan an epoch."""
-    lines = [
-        [
-            f"{row.values['sequences']:,}{' (simulated)' if row.values['simulated'] else ''}",
-            row.values["windows"],
-            *(f"{row.values[name]:.1f}" for name in ("begin_cpu_s", "window_cpu_s")),
-            f"{row.values['peak_mib']:.0f}",
-            f"{row.values['peak_before_mib']:.0f}",
-        ]
-        for row in _of_kind(report, "planning")
-    ]
-    headings = [
-        "sequences",
-        "windows",
-        "before the first, CPU s",
-        "a window, CPU s",
-        "peak, MiB",
-        "of it before planning",
-    ]
-    return table(headings, lines)
+    for row in of_kind(report, "planning"):
+        yield {**row, "note": " (simulated)" if row["simulated"] else ""}
 
 
 def scale_parts(report: Measurements) -> str:
     """The same corpus by different numbers of processes."""
-    [values] = [row.values for row in _of_kind(report, "parts")]
-    *others, last = values["seconds"]
-    same = "the same to the byte" if values["identical"] else "NOT the same"
+    [row] = of_kind(report, "parts")
+    *others, last = row["seconds"]
+    same = "the same to the byte" if row["identical"] else "NOT the same"
     return (
-        f"{values['bytes'] / 1e9:.2g} GB by {', '.join(others)} and {last} processes, one of the {last} killed after "
+        f"{row['bytes'] / 1e9:.2g} GB by {', '.join(others)} and {last} processes, one of the {last} killed after "
         f"its first shard: {same}.\n"
     )
 
 
-def _of_kind(report: Measurements, kind: str) -> list[Row]:
-    return [row for row in report.rows if row.case.startswith(f"{kind}-")]
-
-
-def families_rows(report: Measurements) -> str:
+def families(report: Measurements) -> Iterator[Entry]:
     """What is exact of a student of each family, and who opens its files."""
-    rows = []
-    for row in report.rows:
-        values = row.values
-        trimmed = f"{values['trimmed_tokens']} of {values['tokens']} tokens, {_bound(values['trimmed_difference'])}"
-        files = ", ".join(
-            f"{shown} ({_closeness(case, values['files'][case])})"
-            for case, shown in EXPORTED.items()
-            if case in values["files"]
-        )
-        cells = [values["tokenizer"], _bound(values["exact_to"]), trimmed, files, ", ".join(values["clients"])]
-        rows.append([f"`{row.case}`", *cells])
-    return table(["teacher", "tokenizer", "exact to", "trimmed to", "exported to", "loads in"], rows)
+    for row in all_rows(report):
+        files = row["files"]
+        exported = (f"{shown} ({_closeness(case, files[case])})" for case, shown in EXPORTED.items() if case in files)
+        bounds = {name: _bound(row[name]) for name in ("exact_to", "trimmed_difference")}
+        yield {**row, **bounds, "files": ", ".join(exported), "clients": ", ".join(row["clients"])}
 
 
 def _bound(difference: float) -> str:
@@ -521,31 +350,171 @@ def _closeness(case: str, figures: Mapping[str, float]) -> str:
     return f"{figures['token_cosine']:.2f}" if "int8" in case else _bound(figures["maximal_difference"])
 
 
+def other_families(report: Measurements) -> str:
+    """What the rows of other families are, where there are any."""
+    if not any(row.case.startswith(("xlm-r-", "modernbert-")) for row in report.rows):
+        return ""
+    return (
+        "`xlm-r` is a step with XLM-R's vocabulary of 250,002 tokens, `modernbert` one with ModernBERT's blocks; all "
+        "else is the\nsame. × is the ratio to `plain-fp32` of the same family."
+    )
+
+
+SPEEDS = (
+    "case | MiB | latency, ms | × | samples/s | × | of the ceiling",
+    "{case}{note} | {size_mib:.1f} | {latency_s:ms .1f} | {latency_gain} | {samples_per_s:.1f} | {throughput_gain} "
+    "| {share_of_ceiling:.0%}",
+)
 VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
-    ("inference", "rows"): inference_rows,
-    ("inference", "base"): inference_base,
-    ("inference", "files"): inference_files,
-    ("inference", "peers"): inference_peers,
-    ("inference", "conversation"): inference_conversation,
-    ("inference_profile", "rows"): inference_profile_rows,
-    ("inference_variants", "rows"): inference_variants_rows,
-    ("inference_parity", "rows"): inference_parity_rows,
-    ("distillation", "rows"): distillation_rows,
-    ("distillation", "memory"): distillation_memory,
-    ("distillation", "largest"): distillation_largest,
-    ("vocabulary", "rows"): vocabulary_rows,
-    ("trimming", "rows"): trimming_rows,
-    ("pruning", "rows"): pruning_rows,
-    ("sentences", "scores"): sentence_scores,
-    ("sentence_speed", "rows"): sentence_speed_rows,
-    ("cached_vectors", "rows"): cached_vectors_rows,
-    ("task_students", "rows"): task_students_rows,
-    ("token_types", "rows"): token_types_rows,
-    ("families", "rows"): families_rows,
+    ("reference/base", "files"): View(
+        "model | weights, MiB | throughput, × | RuSentiment, weighted F1 | FactRuEval, span F1 | ParaPhraser, F1",
+        "{title} | {mib:.1f} | {speed:.1f} | {rusentiment} | {factrueval} | {paraphraser}",
+        base_files,
+    ),
+    ("inference", "rows"): View(*SPEEDS, partial(speeds, shown=COMMON), few_starts),
+    ("inference", "base"): View(*SPEEDS, partial(speeds, shown=OF_BASE), few_starts),
+    ("inference", "files"): View(
+        "file | MiB | memory, MiB | latency, ms | × | samples/s | ×",
+        "{file} | {size_mib:.0f} | {peak_memory_mib:,.0f} | {latency_s:ms .1f} | {latency_gain} "
+        "| {samples_per_s:.1f} | {throughput_gain}",
+        partial(speeds, shown=CHOICES),
+        few_starts,
+    ),
+    ("inference", "peers"): View(
+        "peer | our file | our speed over the peer's, latency | throughput",
+        "{case} | {ours} | {latency:.2f} | {throughput:.2f}",
+        peers,
+        leading_peers,
+    ),
+    ("inference", "conversation"): View(
+        "case | in order of arrival, tokens/s | sorted by length, tokens/s | ×",
+        "{case} | {arrival_tokens_per_s:,.0f} | {sorted_tokens_per_s:,.0f} | {sorted_over_arrival:.2f}",
+        lambda report: (
+            {"case": name, **found} for name, found in report.details["conversation"].items() if isinstance(found, dict)
+        ),
+    ),
+    ("inference_profile", "rows"): View(
+        "ms of a pass | products with weights | attention | rest",
+        "{case} | {products_with_weights_ms:.1f} ({share[products_with_weights_ms]:.0%}) "
+        "| {attention_ms:.1f} ({share[attention_ms]:.0%}) | {rest_ms:.1f} ({share[rest_ms]:.0%})",
+        profile,
+    ),
+    ("inference_variants", "rows"): View(
+        "time over the published file's | base | tiny",
+        "{case} | {base[time_ratio]:.2f} | {tiny[time_ratio]:.2f}",
+        by_kind,
+    ),
+    ("inference_parity", "rows"): View(
+        "cosine to fp32 | texts as they are, mean | least | long texts, mean | least",
+        "{case} | {short[token_cosine]:.4f} | {short[minimal_token_cosine]:.4f} | {long[token_cosine]:.4f} "
+        "| {long[minimal_token_cosine]:.4f}",
+        by_kind,
+    ),
+    ("distillation", "rows"): View(
+        "case | tokens/s | × plain-fp32 | of the floor | forward, s | backward, s | AdamW, s | peak, GiB",
+        "{case} | {tokens_per_s:.0f} | {ratio:.2f} | {floor_share:.0%} | {forward_s:.2f} | {backward_s:.2f} "
+        "| {optimizer_s:.2f} | {peak_memory_mib:GiB .1f}",
+        note=other_families,
+    ),
+    ("distillation", "memory"): View(
+        "peak memory, GiB | 1,024 tokens | 4,096 tokens | 16,384 tokens | per 1,000 tokens",
+        "{case} | {peaks[0]} | {peaks[1]} | {peaks[2]} | {mib_per_1000_tokens:GiB .2f}",
+        memory,
+    ),
+    ("distillation", "largest"): View(
+        "case | tokens of a batch | peak, GiB | tokens/s",
+        "{case} | {tokens:,} | {peak_memory_mib:GiB .1f} | {tokens_per_s:.0f}",
+        lambda report: report.details["largest"],
+    ),
+    ("vocabulary", "rows"): View(
+        "case | a step, s | × one-vocabulary | peak memory, GiB",
+        "{case} | {step_s:.2f} | {times:.2f} | {peak_memory_mib:GiB .1f}",
+        vocabularies,
+    ),
+    ("trimming", "rows"): View(
+        "tokens that stay | tokens | MiB | times smaller | held-out tokens tokenised differently | held-out texts",
+        "{case} | {tokens:,} | {file_mib:.1f} | {ratio:.2f} | {held_out_resplit_token_share:.2%} "
+        "| {held_out_resplit_text_share:.2%}",
+        note="With what is {rows[1][case]}, {rows[1][corpus_resplit_text_share]:.0%} of the {details[texts]:,} texts "
+        "are tokenised differently, and the vectors of {details[lines]:,} of them\n"
+        "differ from the whole model's by at most {rows[1][largest_difference]:.1g}.",
+    ),
+    ("pruning", "rows"): View(
+        "student | KL before, nats | after | pruned is ahead by | teacher's first choice before, % | after "
+        "| masked tokens right before, % | after",
+        f"{{name}} | {{before[{KL}]:.2f}} | {{after[{KL}]:.2f}} | {{lead}} "
+        "| {before[teacher_agreement]:points .1f} | {after[teacher_agreement]:points .1f} "
+        "| {before[masked_accuracy]:points .1f} | {after[masked_accuracy]:points .1f}",
+        pruned,
+        "{rows[0][updates]:,} updates, {rows[0][tokens]:,} tokens, with {rows[0][precision]}; "
+        "{rows[0][after][masked_tokens]:,} masked tokens of held-out text in {rows[0][parts]} parts.\n"
+        "± is the standard error over the parts, \\* a significant difference (paired t-test over the parts, corrected "
+        "for {rows[0][compared]} comparisons).",
+    ),
+    ("sentences", "scores"): suite(
+        "case | {tasks} | {mean} | MiB | tokenizer, MiB | vectors' cosine to fp32, p1 | updates | minutes",
+        "{case} | {scores} | {mean_score:.3f} | {size_mib:.1f} | {tokenizer_mib:.1f} | {vector_cosine_p1:.4f} "
+        "| {updates:,} | {training_minutes:.0f}",
+        derived,
+    ),
+    ("encoder_scores", "rows"): suite("file | MiB | {tasks}", "{file} | {size_mib:.1f} | {scores}", encoder_files),
+    ("sentence_speed", "rows"): View(
+        "case | MiB | a text, ms | × | texts/s | ×",
+        "{case} | {size_mib:.1f} | {latency_s:ms .1f} | {latency_gain} | {samples_per_s:.1f} | {throughput_gain}",
+        lambda report: speeds(derive(report)),
+        lambda report: few_starts(derive(report)),
+    ),
+    ("cached_vectors", "rows"): View(
+        "case | updates/s | ×",
+        "{case} | {updates_per_s:.2f} | {ratio:.2f} ({ratio_range[0]:.2f} to {ratio_range[1]:.2f})",
+    ),
+    ("task_students", "rows"): View(
+        "student | majority class | bag of words | teacher | alone | distilled | ahead by | lead kept "
+        f"| {' | '.join(INT8_FILES.values())} | equal in ONNX | in OpenVINO",
+        "{student} | {majority:.1f} | {bag:.1f} | {teacher:.1f} | {alone:.1f} | {distilled:.1f} | {ahead} | {kept:.0%} "
+        "| {onnx-int8:.1f} | {openvino-int8:.1f} | {equal}",
+        task_students,
+        task_protocol,
+    ),
+    ("token_types", "rows"): View(
+        "the teacher reads | guesses | cross-entropy, nats",
+        "{case} | {masked_accuracy:.1%} | {masked_cross_entropy:.2f}",
+        note="{details[masked_tokens]:,} masked tokens in {details[pairs]} pairs. Without types "
+        "{rows[1][top1_agreement]:.1%} of the guesses are the same. The cosine of\n"
+        "the last hidden states to those with types is {rows[1][token_cosine_first]:.4f} in the first texts and "
+        "{rows[1][token_cosine_second]:.4f} in the second.",
+    ),
+    ("families", "rows"): View(
+        "teacher | tokenizer | exact to | trimmed to | exported to | loads in",
+        "`{case}` | {tokenizer} | {exact_to} | {trimmed_tokens} of {tokens} tokens, {trimmed_difference} | {files} "
+        "| {clients}",
+        families,
+    ),
     ("scale", "speed"): scale_speed,
-    ("scale", "memory"): scale_memory,
-    ("scale", "planning"): scale_planning,
+    ("scale", "memory"): View(
+        "GB of text | preparing process, MiB | largest tokenising process, MiB | CPU seconds of all",
+        "{bytes:GB g} | {peak_mib:.0f} | {worker_peak_mib:.0f} | {cpu_s:.0f}",
+        partial(of_kind, kind="memory"),
+        memory_laws,
+    ),
+    ("scale", "planning"): View(
+        "sequences | windows | before the first, CPU s | a window, CPU s | peak, MiB | of it before planning",
+        "{sequences:,}{note} | {windows} | {begin_cpu_s:.1f} | {window_cpu_s:.1f} | {peak_mib:.0f} "
+        "| {peak_before_mib:.0f}",
+        planning,
+    ),
     ("scale", "parts"): scale_parts,
+    ("page_sizes", "rows"): View(
+        "page of | parameters | what it loads beside the library, MB",
+        "{case} | {parameters:,} | {total_bytes:MB .1f}",
+    ),
+    ("page_speed", "rows"): View(
+        "page of | first prediction, s after opening | a sentence, ms | a paragraph, ms",
+        "{case} | {first_prediction_s:.1f} | {sentence_ms:.0f} | {paragraph_ms:.0f}",
+        page_medians,
+        "Medians over the starts, on {environment.cores} cores of an {environment.cpu}, in {details[browser]}; a "
+        "sentence has {details[words][sentence]} words, a paragraph {details[words][paragraph]}.",
+    ),
 }
 
 
@@ -553,8 +522,8 @@ def with_tables(page: str) -> str:
     """The text of a page, its tables made from the results."""
 
     def replace(request: re.Match[str]) -> str:
-        beginning, name, machine, view, end = request.groups()
-        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}{machine}.json")) + end
+        beginning, name, variant, view, end = request.groups()
+        return beginning + VIEWS[name, view](Measurements.load(RESULTS / f"{name}{variant}.json")) + end
 
     return REQUEST.sub(replace, page)
 

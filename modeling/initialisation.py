@@ -17,8 +17,7 @@ all these counts are 0, it gets the mean of the teacher's tokens that spell it; 
 **Fewer heads or units, or a smaller width**: :func:`pruned_weights`. The student keeps the most important dimensions of
 the hidden states, heads, dimensions of heads and units of the feed-forward networks, as
 :mod:`~distilrubert.modeling.importance` ranks them; what is left is dense. Principal components keep more variance and
-were tried: LayerNorm works on each dimension, so a rotation of the basis loses more than it keeps (docs/vocabulary.md
-has the values).
+were tried: LayerNorm works on each dimension, so a rotation of the basis loses more than it keeps.
 
 All of them work on weights by role, see :mod:`~distilrubert.modeling.families.family`.
 """

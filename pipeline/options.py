@@ -45,7 +45,7 @@ def parser_for(program: str) -> Parser:
         return parser
     parser = Parser(
         prog=program,
-        description="Distil a BERT teacher into a small, fast student and publish it on the Hugging Face Hub.",
+        description="Distil a large encoder into a small, fast one and publish it on the Hugging Face Hub.",
         epilog=f"{program} COMMAND --help shows the options of a command and an example",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.pipeline.options import COMMANDS, parser_for
@@ -156,26 +155,3 @@ def test_the_tables_of_the_readme_have_every_command_and_every_recipe() -> None:
     assert sorted(named) == sorted(COMMANDS)
     linked = [name for row in rows for name in re.findall(r"\]\(recipes/([\w-]+)\.yaml\)", row)]
     assert sorted(linked) == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-
-
-def _readme_row(name: str) -> list[str]:
-    """The cells of README's table that the committed results decide, in its own rounding."""
-    results = Measurements.load(ROOT / f"benchmarks/results/reference/{name}.json")
-    model = results[name].values
-    ratios = [model["throughput_ratio"].get(case) for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")]
-    scores = [
-        model["tasks"][task][metric] for task, metric in (("rusentiment", "f1_weighted"), ("factrueval", "span_f1"))
-    ]
-    return [
-        f"{model['parameters'] / 1e6:.1f}",
-        f"{model['files_mib']['onnx/model_quantized.onnx']:.1f}",
-        *(f"{ratio:.1f}" if ratio else "–" for ratio in ratios),
-        *(f"{100 * score['mean']:.1f}" for score in scores),
-    ]
-
-
-@pytest.mark.parametrize("name", ["base", "small", "tiny", "tiny-5k"])
-def test_the_table_of_the_readme_is_that_of_the_committed_results(name: str) -> None:
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    (row,) = re.findall(rf"^\| {name}, [^|]*\|(.*)\|$", page, re.MULTILINE)
-    assert [cell.strip() for cell in row.split("|")] == _readme_row(name)

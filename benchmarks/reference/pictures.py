@@ -16,6 +16,7 @@ from results import (
     Point,
     Result,
     all_tasks,
+    common_tasks,
     file_points,
 )
 
@@ -35,6 +36,7 @@ from distilrubert.model_card.drawing import (
     plot_marks,
     to_png,
 )
+from distilrubert.model_card.formatting import listing
 from distilrubert.model_card.scores import Value
 
 # By the recipe that a model is made from.
@@ -61,14 +63,15 @@ def write_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     points = file_points(results)
+    compared = listing([all_tasks(results)[task].partition(",")[0] for task in common_tasks(results)])
     drawn = {
         "scores": (
             "Score of each model on each task, with its standard deviation over the seeds",
             draw_scores(results),
         ),
         "size": (
-            "Share of the teacher's gain over the majority class against the size of a file",
-            draw_size(points),
+            f"Share of the teacher's gain over the majority class on {compared} against the size of a file",
+            draw_size(points, compared),
         ),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
         "ablation": (f"What {ABLATED_STUDENT} gains from each of its losses", draw_ablation(ablation)),
@@ -142,8 +145,8 @@ def _line(axes: Axes, value: float, title: str, colour: str, style: str) -> None
     axes.axvline(value, color=colour, linewidth=1.4, linestyle=style, label=f"{title} {value:.3f}", zorder=0.5)
 
 
-def draw_size(points: Sequence[Point]) -> Figure | None:
-    """The gain over the majority class, as a share of the teacher's, against the size of each file."""
+def draw_size(points: Sequence[Point], compared: str) -> Figure | None:
+    """The gain over the majority class on some tasks, as a share of the teacher's, against the size of each file."""
     if len(points) < 2:
         return None
     picture, (axes,) = canvas(4.6)
@@ -157,7 +160,7 @@ def draw_size(points: Sequence[Point]) -> Figure | None:
     axes.axhline(100.0, color=GREY, linewidth=1.0, linestyle="--", zorder=0.5)
     axes.set_xlabel("Weights, MiB (fewer is better)")
     axes.set_ylabel("Share of the teacher's gain over the majority class, %")
-    axes.set_title("Quality against size: up and left is better", loc="left", fontsize=11)
+    axes.set_title(f"Quality on {compared} against size: up and left is better", loc="left", fontsize=11)
     label_marks(picture, axes, marks)
     return picture
 

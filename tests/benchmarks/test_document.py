@@ -25,12 +25,13 @@ def row(case: str, latency_s: float, samples_per_s: float, **more: int) -> Row:
 def test_a_peer_that_is_ahead_is_told(document: ModuleType) -> None:
     ours = [row("student-base-openvino-int8", 0.1, 10.0), row("student-base-onnx-int8", 0.2, 5.0)]
     peers = [row("student-base-peer-nncf-int8", 0.1, 12.5), row("student-base-peer-ortquantizer-int8", 0.3, 4.0)]
-    text = document.inference_peers(Measurements(MACHINE, [*ours, *peers]))
+    view = document.VIEWS["inference", "peers"]
+    text = view(Measurements(MACHINE, [*ours, *peers]))
     assert "| student-base-peer-nncf-int8 | student-base-openvino-int8 | 1.00 | 0.80 |" in text
     assert "| student-base-peer-ortquantizer-int8 | student-base-onnx-int8 | 1.50 | 1.25 |" in text
     told = [line for line in text.splitlines() if line.startswith("- ")]
     assert told == ["- `student-base-peer-nncf-int8` is ahead of `student-base-openvino-int8` by 25 % in throughput."]
-    assert "No peer is ahead of our file." in document.inference_peers(Measurements(MACHINE, [*ours, peers[1]]))
+    assert "No peer is ahead of our file." in view(Measurements(MACHINE, [*ours, peers[1]]))
 
 
 @pytest.mark.parametrize(
@@ -45,14 +46,15 @@ def test_a_peer_that_is_ahead_is_told(document: ModuleType) -> None:
 def test_few_starts_are_told(document: ModuleType, starts: dict[str, int], details: dict[str, int], note: str) -> None:
     values = {"size_mib": 1.0, "latency_ratio": 1.0, "throughput_ratio": 1.0, "share_of_ceiling": 0.5, **starts}
     case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, **values})
-    text = document.inference_rows(Measurements(MACHINE, [case], case.case, details))
+    text = document.VIEWS["inference", "rows"](Measurements(MACHINE, [case], case.case, details))
     assert text.strip().splitlines()[-1].startswith(note or "| teacher")
 
 
 def test_the_range_over_the_starts_is_shown(document: ModuleType) -> None:
     values = {"size_mib": 1.0, "latency_ratio": 2.0, "latency_ratio_range": [1.9, 2.25], "throughput_ratio": 3.0}
     case = Row("teacher-pytorch-fp32", {"latency_s": 0.1, "samples_per_s": 10.0, "share_of_ceiling": None, **values})
-    assert "| 100.0 | 2.0 (1.9 to 2.2) | 10.0 | 3.0 |" in document.inference_rows(Measurements(MACHINE, [case]))
+    text = document.VIEWS["inference", "rows"](Measurements(MACHINE, [case]))
+    assert "| 100.0 | 2.0 (1.9 to 2.2) | 10.0 | 3.0 |" in text
 
 
 def test_what_trimming_leaves_is_told(document: ModuleType) -> None:
@@ -62,7 +64,7 @@ def test_what_trimming_leaves_is_told(document: ModuleType) -> None:
         Row("whole", {"tokens": 250_002, "file_mib": 448.27}, 1.0),
         Row("needed once", {"tokens": 23_459, "file_mib": 116.37, **shares, **proof}, 3.85),
     ]
-    text = document.trimming_rows(Measurements(MACHINE, rows, "whole", {"texts": 257_888, "lines": 10_000}))
+    text = document.VIEWS["trimming", "rows"](Measurements(MACHINE, rows, "whole", {"texts": 257_888, "lines": 10_000}))
     assert "| whole | 250,002 | 448.3 | 1.00 |  |  |" in text
     assert "| needed once | 23,459 | 116.4 | 3.85 | 0.12% | 3.40% |" in text
     assert "0% of the 257,888 texts are tokenised differently, and the vectors of 10,000 of them" in text
@@ -78,7 +80,7 @@ def test_what_is_exact_of_a_family_and_who_opens_it(document: ModuleType) -> Non
         "tokenizer": "unigram", "exact_to": 1.2e-6, "tokens": 220, "trimmed_tokens": 150, "trimmed_difference": 0.0,
         "files": {"onnx-fp32": close, "onnx-int8": rough}, "clients": ["transformers 5", "transformers.js"],
     }  # fmt: skip
-    text = document.families_rows(Measurements(MACHINE, [Row("xlm-roberta", values)]))
+    text = document.VIEWS["families", "rows"](Measurements(MACHINE, [Row("xlm-roberta", values)]))
     shown = "ONNX fp32 (1e-5), int8 (0.99) | transformers 5, transformers.js |"
     assert text.splitlines()[-1] == f"| `xlm-roberta` | unigram | 1e-5 | 150 of 220 tokens, 0 | {shown}"
 
@@ -100,7 +102,8 @@ def test_what_is_lost_without_token_types_is_told(document: ModuleType) -> None:
     guesses = {"masked_accuracy": 0.4, "masked_cross_entropy": 3.0}
     closeness = {"top1_agreement": 0.985, "token_cosine_first": 0.9991, "token_cosine_second": 0.99}
     rows = [Row("with", guesses, 1.0), Row("without", {**guesses, "masked_accuracy": 0.395, **closeness}, 0.9875)]
-    text = document.token_types_rows(Measurements(MACHINE, rows, "with", {"masked_tokens": 1234, "pairs": 10}))
+    report = Measurements(MACHINE, rows, "with", {"masked_tokens": 1234, "pairs": 10})
+    text = document.VIEWS["token_types", "rows"](report)
     assert "| without | 39.5% | 3.00 |" in text
     assert "1,234 masked tokens in 10 pairs. Without types 98.5% of the guesses are the same." in text
     assert "0.9991 in the first texts and 0.9900 in the second." in text
@@ -111,7 +114,7 @@ def test_memory_is_extrapolated_over_the_texts_that_are_remembered(document: Mod
         sizes = {"bytes": gigabytes * 10**9, "texts": million_texts * 1e6, "cpu_s": 7.0}
         return Row(f"memory-{gigabytes}", {**sizes, "peak_mib": peak_mib, "worker_peak_mib": 100.0})
 
-    text = document.scale_memory(Measurements(MACHINE, [at(1, 5.0, 500.0), at(2, 10.0, 600.0)]))
+    text = document.VIEWS["scale", "memory"](Measurements(MACHINE, [at(1, 5.0, 500.0), at(2, 10.0, 600.0)]))
     assert "| 1 | 500 | 100 | 7 |\n| 2 | 600 | 100 | 7 |" in text
     # 400 MiB and 20 for each million texts; 10 GB have 50 million, of which 16 million are remembered.
     assert "the preparing process 400 + 20.0 × million texts, 720 at 10 GB;" in text

@@ -133,11 +133,11 @@ def test_the_tables_of_the_documentation(
     script: Callable[[str], ModuleType], scores: Measurements, speeds: Measurements
 ) -> None:
     document = script("document")
-    lines = document.sentence_scores(scores).splitlines()
+    lines = document.VIEWS["sentences", "scores"](scores).splitlines()
     assert lines[0].startswith("| case | `sts` | `pi` | mean of 2 | MiB | tokenizer, MiB |")
     assert lines[3] == "| small-pytorch-fp32 | 0.810 | 0.690 | 0.750 | 90.0 | 2.0 |  | 1,200 | 61 |"
     assert lines[4] == "| small-onnx-int8 | 0.800 | 0.680 | 0.740 | 23.0 | 2.0 | 0.9935 |  |  |"
-    rows = document.sentence_speed_rows(speeds).splitlines()
+    rows = document.VIEWS["sentence_speed", "rows"](speeds).splitlines()
     assert rows[3] == "| small-onnx-int8 | 10.0 | 6.0 | 5.0 (5.0 to 5.0) | 400.0 | 8.0 (8.0 to 8.0) |"
 
 
@@ -150,7 +150,7 @@ def test_the_gain_of_kept_vectors_by_hand(script: Callable[[str], ModuleType]) -
     assert kept.values["updates_per_s"] == pytest.approx(4)
     assert kept.values["ratio_range"] == pytest.approx([2, 3])
     report = Measurements(MACHINE, [whole, kept])
-    lines = script("document").cached_vectors_rows(report).splitlines()
+    lines = script("document").VIEWS["cached_vectors", "rows"](report).splitlines()
     assert lines[3] == f"| 6 layers, {cached.CACHED} | 4.00 | 3.00 (2.00 to 3.00) |"
 
 

@@ -70,7 +70,7 @@ def test_the_table_tells_what_is_significant(script: ModuleType) -> None:
 
     rows = [row("pruned", [1.0, 2.0, 1.0, 2.0]), row("random", [4.0, 5.1, 4.1, 5.0])]
     rows.append(row("largest-weights", [1.0, 2.1, 0.8, 2.2]))
-    lines = document.pruning_rows(Measurements(Environment.capture(), rows)).splitlines()
+    lines = document.VIEWS["pruning", "rows"](Measurements(Environment.capture(), rows)).splitlines()
     assert lines[2] == "| slim, pruned | 5.00 | 1.50 |  | 25.0 | 25.0 | 12.5 | 12.5 |"
     # Differences of 3.0, 3.1, 3.1 and 3.0: a deviation of 0.058, over the root of 4 parts.
     assert lines[3] == "| slim, random | 5.00 | 4.55 | 3.05 ± 0.03 * | 25.0 | 25.0 | 12.5 | 12.5 |"
