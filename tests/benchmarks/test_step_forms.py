@@ -84,13 +84,14 @@ def test_it_runs(tmp_path: Path) -> None:
         "--output",
         str(output),
     ]
-    cases = ["plain-fp32", "fused-masked-bf16", "xlm-r-plain-fp32", "xlm-r-fused-masked-fp32", "modernbert-plain-bf16"]
+    # Each case is a process of its own.
+    cases = ["xlm-r-plain-fp32", "xlm-r-fused-masked-fp32", "modernbert-plain-bf16"]
     options = ["--cases", *cases, "--tables", "speed", "--rounds", "1", "--steps", "1"]
     subprocess.run([*command, *options], check=True, capture_output=True, timeout=600)
     report = json.loads(output.read_text())
     assert report["baseline"] == "plain-fp32"
     rows = {row["case"]: row for row in report["rows"]}
-    assert rows["plain-fp32"]["ratio"] == 1
+    assert rows["xlm-r-plain-fp32"]["ratio"] == 1
     assert [*rows] == cases
     assert all(row["tokens_per_s"] > 0 for row in rows.values())
     # The ratio is to the plain form of its own family.
