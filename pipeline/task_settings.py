@@ -9,12 +9,15 @@ from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, Fine
 
 
 class UpdateSettings(Section):
-    """How an update is shared out among processes."""
+    """How an update is computed."""
 
     batches_per_update: int = Field(
         1,
         ge=1,
         description="Batches of an update over all processes, each of batch_size examples; a multiple of their number.",
+    )
+    compile: bool = Field(
+        False, description="Compile the model, for batches of any shape (torch.compile). It changes the rounding."
     )
 
 

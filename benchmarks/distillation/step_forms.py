@@ -29,6 +29,7 @@ from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.common.training.update import build_optimizer
+from distilrubert.distill.losses.chunks import HeadInput
 from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.objective import Objective
 from distilrubert.distill.objective_settings import ObjectiveSettings
@@ -217,10 +218,46 @@ def plain_step(student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch)
     return KL * TEMPERATURE**2 * kl + MLM * mlm + COSINE * torch.stack(cosines).mean()
 
 
-def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
+class LigerLoss:
+    """KL and MLM by Liger's fused linear distillation loss, in place of the project's own.
+
+    Its divergence is over the rows with a label, and so it does the work of `masked` positions alone.
+
+    Attributes:
+        compiled: whether torch.compile is used, as it is by default there.
+    """
+
+    compiled = True
+
+    def __init__(self) -> None:
+        # The package need not be there.
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+        self._kind = LigerFusedLinearJSDLoss
+
+    def __call__(
+        self, student: HeadInput, teacher: HeadInput, labels: Tensor, kl_scale: float, mlm_scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`~distilrubert.distill.losses.vocabulary.VocabularyLoss`; the parts of the total are not given."""
+        rows = len(labels)
+        weights = mlm_scale * rows, kl_scale * TEMPERATURE**2 * rows
+        # With this beta the divergence is KL, teacher first.
+        loss = self._kind(*weights, beta=0.0, temperature=TEMPERATURE, compiled=self.compiled)
+        heads = student.hidden_ND, student.weight_VD, teacher.hidden_ND, teacher.weight_VD
+        unknown = student.hidden_ND.new_zeros(())
+        return loss(*heads, labels, student.bias_V, teacher.bias_V), unknown, unknown
+
+
+def fused_step(student: nn.Module, teacher: nn.Module, form: str, kind: str = "fused") -> Step:
     """The project's own: over `all` positions or the `masked` ones, or over all with blocks `recomputed`.
 
     That `recomputed-mapped` gives memory back to the system at once is for the environment to see to.
+
+    Args:
+        student: the student.
+        teacher: the teacher.
+        form: which positions.
+        kind: `fused`, `compiled`, or `liger`: compiled, with Liger's loss over the vocabulary.
     """
     weights = {"kl": KL, "mlm": MLM, "cosine": COSINE}
     positions = "masked" if form == "masked" else "all"
@@ -228,6 +265,9 @@ def fused_step(student: nn.Module, teacher: nn.Module, form: str) -> Step:
         recompute_layers(student, training=True)
     objective = Objective(student, teacher, ObjectiveSettings(weights=weights, kl_positions=positions))
     objective.to(next(student.parameters()).device)
+    objective.set_compiled(compiled=kind != "fused")
+    if kind == "liger":
+        objective.terms["vocabulary"].loss = LigerLoss()
 
     def step(batch: Batch) -> Tensor:
         counts = {name: float(rows) for name, rows in objective.counts(batch).items()}
@@ -244,10 +284,11 @@ def measure_step(task: Mapping[str, Any]) -> dict[str, float]:
     shapes, device = Shapes(**task["shapes"]), torch.device(task["device"])
     form, _, precision = task["form"].rpartition("-")
     teacher, student = build_teacher(shapes).to(device), build_student(shapes).to(device)
-    if form.startswith("fused-"):
-        step = fused_step(student, teacher, form.removeprefix("fused-"))
+    kind, _, rest = form.partition("-")
+    if kind in ("fused", "compiled", "liger"):
+        step = fused_step(student, teacher, rest, kind)
     else:
-        compute = {"reference": reference_step, "plain": plain_step}[form]
+        compute = {"reference": reference_step, "plain": plain_step}[kind]
 
         def step(batch: Batch) -> Tensor:
             return compute(student, teacher, batch)

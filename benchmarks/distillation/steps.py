@@ -11,6 +11,10 @@ Three tables: `rows` has the speed of each case, the cases taking turns in round
 against the tokens of a step; `details.largest` the speed with the largest batch that the memory limit holds. With
 `--tables` the others stay as the file has them: only the first has to have the machine to itself.
 
+With `--device cuda` the first table also has compiled forms: encoders and losses over the vocabulary (`compiled`), and
+the same with Liger's fused linear distillation loss (`liger`), which does the work of masked positions. On a CPU they
+run if they are named. A case that cannot run here is left out, and a line says why.
+
 The first table also has other families: `xlm-r` is a step with XLM-R's vocabulary of 250,002 tokens, `modernbert` one
 with ModernBERT's blocks, which have rotary positions and gates. All else is as with BERT. Each is compared with the
 plain form of its own.
@@ -19,6 +23,8 @@ plain form of its own.
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
+import shutil
 import statistics
 import threading
 import time
@@ -47,7 +53,12 @@ FAMILIES = {
     "modernbert": lambda shapes: {"family": "modernbert", "inner_width": shapes.inner_width * 1152 // 3072},
 }
 FAMILY_FORMS = (BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-masked-bf16")
-CASES = (*BERT_CASES, *(f"{family}-{form}" for family in FAMILIES for form in FAMILY_FORMS))
+COMPILED_CASES = (
+    "compiled-all-fp32", "compiled-masked-fp32", "compiled-all-bf16", "compiled-masked-bf16", "liger-masked-fp32",
+    "liger-masked-bf16",
+)  # fmt: skip
+CPU_CASES = (*BERT_CASES, *(f"{family}-{form}" for family in FAMILIES for form in FAMILY_FORMS))
+CASES = (*CPU_CASES, *COMPILED_CASES)
 SMALL = Shapes(vocabulary=2000, teacher_layers=4, student_layers=2, width=64, heads=4, inner_width=128, sequences=4)
 PROGRAM = (str(Path(__file__).with_name("step_forms.py")),)
 # Of glibc: tensors above this come from the system and go back to it when they are freed. By itself the bound grows to
@@ -94,6 +105,17 @@ def parts_of(case: str, shapes: Shapes) -> tuple[str, str, Shapes]:
             form = case.removeprefix(f"{family}-")
             return f"{family}-", form, dataclasses.replace(shapes, **changes(shapes))
     return "", case, shapes
+
+
+def missing_for(case: str, device: str) -> str | None:
+    """What a case needs that is not here."""
+    if case.startswith("liger-") and importlib.util.find_spec("liger_kernel") is None:
+        return "the package liger-kernel"
+    if case not in COMPILED_CASES:
+        return None
+    if device == "cuda":
+        return None if importlib.util.find_spec("triton") else "the package triton"
+    return None if shutil.which("c++") else "a C++ compiler"
 
 
 def measure_speed(run: Runner, cases: Sequence[str], shapes: Shapes, rounds: int, steps: int) -> list[Row]:
@@ -190,7 +212,7 @@ def parse_arguments() -> argparse.Namespace:
     tables = ["speed", "memory", "largest"]
     add = parser.add_argument
     add("--output", type=Path, required=True)
-    add("--cases", nargs="+", choices=CASES, default=list(CASES))
+    add("--cases", nargs="+", choices=CASES, help="default: all, on a CPU those that are not compiled")
     add("--tables", nargs="+", choices=tables, default=tables)
     add("--small", action="store_true", help="tiny shapes")
     add("--length", type=int, default=64, help="tokens of a sequence")
@@ -201,7 +223,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--memory-limit", type=float, default=20.0, help="GiB; a case that takes more is stopped")
     add("--threads", type=int, default=torch.get_num_threads())
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.cases = arguments.cases or list(CASES if arguments.device == "cuda" else CPU_CASES)
+    missing = {case: missing_for(case, arguments.device) for case in arguments.cases}
+    for case, what in missing.items():
+        if what:
+            print(f"{case:28} left out: {what} is missing", flush=True)
+    arguments.cases = [case for case in arguments.cases if not missing[case]]
+    return arguments
 
 
 def main() -> None:

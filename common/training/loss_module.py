@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distilrubert.common.training.compiling import set_compiled
+
 Batch = dict[str, Tensor]
 
 
@@ -91,8 +93,9 @@ class LossModule(nn.Module, abc.ABC):
         assert not gradient_checkpointing, "this module has no gradient checkpointing"
         self.train(dropout)
 
-    def compile_encoders(self) -> None:
-        """Compile what takes most of the time, in place and up to rounding; by default nothing."""
+    def set_compiled(self, *, compiled: bool) -> None:
+        """Compile what takes most of the time, in place and up to rounding, or undo it; by default the encoder."""
+        set_compiled(self.model.base_model, compiled=compiled)
 
     def end_training(self) -> None:
         """Undo :meth:`set_training`: evaluation mode."""

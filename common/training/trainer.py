@@ -102,6 +102,7 @@ def train(run: TrainingRun) -> Measurements:
             finish_trackers(accelerator)
             torch.backends.cuda.matmul.allow_tf32 = tf32
             run.objective.to(home).end_training()
+            run.objective.set_compiled(compiled=False)
 
 
 def _with_next(items: Iterator[T]) -> Iterator[tuple[T, T | None]]:
@@ -130,7 +131,7 @@ class _Loop:
             raise UserError(f"{run.section}.{error}") from None
         run.objective.to(accelerator.device)
         if run.settings.compile:
-            run.objective.compile_encoders()
+            run.objective.set_compiled(compiled=True)
         self.update = Updater(accelerator, run.objective, run.settings, self.plan.total_steps, run.seed)
         self.progress = Progress()
         self.saved_step: int | None = None

@@ -105,8 +105,8 @@ class OptimizationSettings(BookkeepingSettings):
     )
     compile: bool = Field(
         False,
-        description="Compile the encoders of student and teacher, for batches of any shape (torch.compile). It changes "
-        "the rounding.",
+        description="Compile the encoders of student and teacher, and the losses over the vocabulary, for batches of "
+        "any shape (torch.compile). It changes the rounding.",
     )
 
     def check_processes(self, section: str, processes: int) -> None:

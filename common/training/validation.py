@@ -49,13 +49,14 @@ class Validation:
         """The mean of each loss over its rows; empty without held-out examples."""
         counts = self._total(counted(self._batches))
         device = self._accelerator.device
-        losses: collections.Counter[str] = collections.Counter()
         self._objective.eval()
         with torch.no_grad(), autocast(device, precision):
-            for batch in self._batches:
-                found = self._objective(to_device(batch.tensors, device), counts)
-                losses.update({name: float(loss) for name, loss in found.items()})
-        return self._total(losses)
+            found = [self._objective(to_device(batch.tensors, device), counts) for batch in self._batches]
+        if not found:
+            return self._total({})
+        # The device is waited for once, and not for each batch.
+        values = torch.stack([torch.stack([*losses.values()]) for losses in found]).tolist()
+        return self._total(dict(zip(found[0], map(sum, zip(*values, strict=True)), strict=True)))
 
     def _total(self, values: Mapping[str, float]) -> dict[str, float]:
         # Exchanged by name: a process without a batch does not know the names of the losses.

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from distilrubert.common.training.compiling import is_compiled, set_compiled
 from distilrubert.distill.losses.attention import RecordedAttention
 from distilrubert.distill.losses.term import Need, Outputs
 from distilrubert.distill.losses.tied import TiedWeight
@@ -21,8 +22,6 @@ from distilrubert.modeling.heads import MlmHead, has_head, layers_of, mlm_head_o
 
 # Longest sequences for which the plain form of attention is faster than the fused one, see :class:`_PlainAttention`.
 _PLAIN_ATTENTION_TOKENS = 256
-# Of torch.compile.
-COMPILER = "inductor"
 
 
 def encode(
@@ -54,7 +53,7 @@ def encode(
     recorded = RecordedAttention()
     with contextlib.ExitStack() as stack:
         # A compiled encoder does not ask for it.
-        if "padded" in batch and not is_compiled(model):
+        if "padded" in batch and not is_compiled(encoder):
             stack.enter_context(_KnownPadding(is_padded=len(batch["padded"]) > 0))
         if _is_plain_attention_faster(batch["input_ids"]):
             stack.enter_context(_PlainAttention())
@@ -88,16 +87,6 @@ def _is_plain_attention_faster(ids_BL: Tensor) -> bool:
     kind = ids_BL.device.type
     in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
     return kind == "cpu" and in_bf16 and torch.is_grad_enabled() and ids_BL.shape[1] <= _PLAIN_ATTENTION_TOKENS
-
-
-def compile_encoder(model: PreTrainedModel) -> None:
-    """Compile the encoder of `model` in place, for batches of any shape; weights and their names stay."""
-    model.base_model.compile(backend=COMPILER, dynamic=True)
-
-
-def is_compiled(model: PreTrainedModel) -> bool:
-    """Whether :func:`compile_encoder` has compiled it."""
-    return model.base_model._compiled_call_impl is not None
 
 
 def recompute_layers(model: PreTrainedModel, *, training: bool) -> None:
@@ -202,14 +191,14 @@ class FrozenModel:
         if dtype not in self._converted:
             self._converted[dtype] = _convert(self._model, dtype)
             if self._is_compiled:
-                compile_encoder(self._converted[dtype][0])
+                set_compiled(self._converted[dtype][0].base_model, compiled=True)
         return self._converted[dtype]
 
-    def compile(self) -> None:
-        """Compile its encoder in every form."""
-        self._is_compiled = True
+    def set_compiled(self, *, compiled: bool) -> None:
+        """Compile its encoder in every form, or undo it."""
+        self._is_compiled = compiled
         for model in (self._model, *(model for model, _ in self._converted.values())):
-            compile_encoder(model)
+            set_compiled(model.base_model, compiled=compiled)
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """Change every tensor in place, as :meth:`torch.nn.Module._apply` does."""

@@ -17,7 +17,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.loss_module import Batch, LossModule, Prepared, prepared
 from distilrubert.distill.losses import LOSSES, Vocabularies, losses_for
-from distilrubert.distill.losses.encoding import FrozenModel, compile_encoder, encode, recompute_layers
+from distilrubert.distill.losses.encoding import FrozenModel, encode, recompute_layers
 from distilrubert.distill.losses.layer_map import LayerPair, compared_layers
 from distilrubert.distill.losses.rows import PLACES, Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
@@ -130,18 +130,20 @@ class Objective(LossModule):
         if gradient_checkpointing:
             recompute_layers(self.model, training=dropout)
 
-    def compile_encoders(self) -> None:
-        """Compile the encoders of student and teacher, for batches of any shape.
+    def set_compiled(self, *, compiled: bool) -> None:
+        """Compile the encoders of student and teacher, and what the terms make of whole predictions.
 
         Raises:
             UserError: if a loss looks into their attention, which is then no part of what is compiled.
         """
-        if "attention" in self._needs:
+        if compiled and "attention" in self._needs:
             section = self._setup.settings.section
             raise UserError(f"{section}.compile: not with the loss attention, which reads the attention of every layer")
-        compile_encoder(self.model)
+        super().set_compiled(compiled=compiled)
         if self._teacher:
-            self._teacher.compile()
+            self._teacher.set_compiled(compiled=compiled)
+        for term in self._terms.values():
+            term.set_compiled(compiled=compiled)
 
     def end_training(self) -> None:
         super().end_training()

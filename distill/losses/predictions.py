@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from distilrubert.common.training.compiling import set_compiled
 from distilrubert.distill.losses.chunks import HeadInput, compare_in_chunks
 from distilrubert.distill.losses.rows import Rows, places_of
 from distilrubert.distill.losses.term import Outputs, Setup, Term, Tokenizers
@@ -18,7 +19,11 @@ from distilrubert.distill.objective_settings import ObjectiveSettings
 
 
 class VocabularyTerm(Term):
-    """``kl`` and ``mlm``, or one of them: both are made from the same logits."""
+    """``kl`` and ``mlm``, or one of them: both are made from the same logits.
+
+    Attributes:
+        loss: what makes them.
+    """
 
     needs = frozenset({"head"})
 
@@ -27,7 +32,10 @@ class VocabularyTerm(Term):
         settings = setup.settings
         assert isinstance(settings, ObjectiveSettings)
         self._everywhere = "kl" in names and settings.kl_positions == "all"
-        self._loss = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
+        self.loss = VocabularyLoss(settings.temperature, settings.vocabulary_chunk)
+
+    def set_compiled(self, *, compiled: bool) -> None:
+        self.loss.is_compiled = compiled
 
     def counts(self, rows: Rows) -> dict[str, Tensor]:
         """Of ``mlm`` the labelled tokens, of ``kl`` these or all tokens."""
@@ -53,7 +61,7 @@ class VocabularyTerm(Term):
                 teacher_rows = teacher.head_input(places_N)
         student_rows = student.head_input(places_N)
         scale = (scales.get(name, 0.0) for name in ("kl", "mlm"))
-        total, kl, mlm = self._loss(student_rows, teacher_rows, labels_M, *scale)
+        total, kl, mlm = self.loss(student_rows, teacher_rows, labels_M, *scale)
         sums = {"kl": kl, "mlm": mlm}
         return total, {name: sums[name] for name in self.names}
 
@@ -86,6 +94,9 @@ class ComparisonTerm(Term):
     @abc.abstractmethod
     def comparable(rows: Rows) -> Tensor:
         """The spans (B, S) whose predictions can be compared."""
+
+    def set_compiled(self, *, compiled: bool) -> None:
+        set_compiled(self._comparison[0], compiled=compiled)
 
     def counts(self, rows: Rows) -> dict[str, Tensor]:
         """The spans that are compared."""

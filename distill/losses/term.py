@@ -160,6 +160,9 @@ class Term(nn.Module, abc.ABC):
         """The :meth:`places` that came with the batch, or else made here."""
         return rows.places.get(self.key) or self.places(rows)
 
+    def set_compiled(self, *, compiled: bool) -> None:
+        """Compile what it makes of whole predictions, or undo it; by default nothing."""
+
     @abc.abstractmethod
     def forward(
         self, student: Outputs, teacher: Outputs | None, rows: Rows, scales: Mapping[str, float]

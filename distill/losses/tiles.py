@@ -1,15 +1,22 @@
 """Logits of a chunk of rows, made tile by tile: the ground that :mod:`.vocabulary` works on.
 
-Axes: C rows of a chunk, M labelled rows (the first of them), V vocabulary, D width, K tiles.
+What is made of a tile between two products is a function of its own, which can be compiled: a GPU then reads and writes
+the tile once for all of it. Products are left to the libraries, and sums over chunks are made in place.
+
+Axes: C rows of a chunk, V vocabulary, D width, K tiles.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from distilrubert.common.training.compiling import compiled
+
+Pass = TypeVar("Pass", bound=Callable[..., Any])
 
 # Tokens of the vocabulary in a tile on a CPU: some megabytes, so that what is made from a tile is found in the cache,
 # and products large enough to run at full speed. A GPU takes the vocabulary whole.
@@ -31,6 +38,9 @@ class Buffers:
 
     def get(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Uninitialised memory; what the name was given for before is overwritten."""
+        if torch.compiler.is_compiling():
+            # A compiler plans the memory of a function itself, and most of it away.
+            return torch.empty(*shape, dtype=dtype, device=device)
         size = torch.Size(shape).numel()
         flat = self._flat.get(name)
         if flat is None or flat.numel() < size or flat.dtype != dtype or flat.device != device:
@@ -49,6 +59,7 @@ class Arithmetic:
         device: where.
         tiles: consecutive parts of the vocabulary.
         buffers: work space.
+        is_compiled: whether what is made of a tile is compiled.
     """
 
     narrow: torch.dtype
@@ -56,20 +67,26 @@ class Arithmetic:
     device: torch.device
     tiles: list[slice]
     buffers: Buffers
+    is_compiled: bool
 
     @classmethod
-    def choose(cls, hidden: Tensor, vocabulary: int, buffers: Buffers) -> Self:
+    def choose(cls, hidden: Tensor, vocabulary: int, buffers: Buffers, *, is_compiled: bool) -> Self:
         """bf16 products under bf16 autocast, else those of the type of `hidden`; float32 or more for the rest."""
         kind = hidden.device.type
         in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
         narrow = torch.bfloat16 if in_bf16 else hidden.dtype
         edges = [*range(0, vocabulary, CPU_TILE if kind == "cpu" else vocabulary), vocabulary]
         tiles = [slice(*edge) for edge in itertools.pairwise(edges)]
-        return cls(narrow, torch.promote_types(narrow, torch.float32), hidden.device, tiles, buffers)
+        return cls(narrow, torch.promote_types(narrow, torch.float32), hidden.device, tiles, buffers, is_compiled)
+
+    def form_of(self, function: Pass) -> Pass:
+        """A function of tiles, compiled or as it is."""
+        return compiled(function) if self.is_compiled else function
 
     def cast(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """`tensor` in a type; a copy, in work space, only where its own differs."""
-        if tensor.dtype == dtype:
+        # What a compiled function changes in place, it would have to write.
+        if tensor.dtype == dtype and not torch.compiler.is_compiling():
             return tensor
         return self.buffers.get(name, tensor.shape, dtype, self.device).copy_(tensor)
 
@@ -95,12 +112,16 @@ class ChunkLogits(NamedTuple):
     Attributes:
         scaled_VC: z/T.
         normaliser_C: log Σ exp z/T.
-        label_normaliser_M: log Σ exp z of the labelled rows.
+        label_normaliser_C: log Σ exp z, where the rows have labels.
     """
 
     scaled_VC: Tensor
     normaliser_C: Tensor
-    label_normaliser_M: Tensor
+    label_normaliser_C: Tensor | None
+
+    def of_tile(self, tile: slice) -> Self:
+        """The same for a part of the vocabulary."""
+        return self._replace(scaled_VC=self.scaled_VC[tile])
 
 
 def chunk_logits(
@@ -110,47 +131,54 @@ def chunk_logits(
     weight_VD: Tensor,
     bias_V: Tensor | None,
     temperature: float,
-    labelled: int,
+    *,
+    is_labelled: bool,
 ) -> ChunkLogits:
     """The logits of a chunk, in work space of that name, with normalisers taken while each tile is in the cache."""
     a, rows = arithmetic, len(hidden_CD)
     scaled_DC = (hidden_CD / temperature).to(a.narrow).t()
     bias_V1 = None if bias_V is None else (bias_V / temperature).to(a.narrow)[:, None]
     scaled_VC = a.buffers.get(f"{name} logits", (len(weight_VD), rows), a.narrow, a.device)
-    maxima_KC, sums_KC = a.scratch("maxima and sums", (2, len(a.tiles), rows))
-    label_sums_KM = a.scratch("sums of labelled rows", (len(a.tiles), labelled))
-    for k, tile in enumerate(a.tiles):
+    sums = []
+    for tile in a.tiles:
         tile_VC = scaled_VC[tile]
         if bias_V1 is None:
             torch.mm(weight_VD[tile], scaled_DC, out=tile_VC)
         else:
             torch.addmm(bias_V1[tile], weight_VD[tile], scaled_DC, out=tile_VC)
-        powers_VC = a.scratch("powers", tile_VC.shape).copy_(tile_VC)
-        torch.amax(powers_VC, dim=0, out=maxima_KC[k])
-        powers_VC.sub_(maxima_KC[k]).exp_()
-        torch.sum(powers_VC, dim=0, out=sums_KC[k])
-        if labelled:
-            # A power is much cheaper than an exponential for T = 1, 2, 3.
-            torch.sum(powers_VC[:, :labelled].pow(temperature), dim=0, out=label_sums_KM[k])
-    return ChunkLogits(
-        scaled_VC,
-        (maxima_KC + sums_KC.log_()).logsumexp(dim=0),
-        (temperature * maxima_KC[:, :labelled] + label_sums_KM.log_()).logsumexp(dim=0),
-    )
+        sums.append(a.form_of(_log_sums)(a, tile_VC, temperature, is_labelled))
+    normalisers = [torch.stack(each).logsumexp(dim=0) for each in zip(*sums, strict=True)]
+    return ChunkLogits(scaled_VC, normalisers[0], normalisers[1] if is_labelled else None)
+
+
+def _log_sums(a: Arithmetic, scaled_VC: Tensor, temperature: float, is_labelled: bool) -> tuple[Tensor, ...]:
+    """A tile's log Σ exp z/T and, where the rows have labels, log Σ exp z, (C,)."""
+    powers_VC = a.scratch("powers", scaled_VC.shape).copy_(scaled_VC)
+    maxima_C = powers_VC.amax(dim=0)
+    sums_C = powers_VC.sub_(maxima_C).exp_().sum(dim=0)
+    if not is_labelled:
+        return (maxima_C + sums_C.log_(),)
+    # A power is much cheaper than an exponential for T = 1, 2, 3.
+    label_sums_C = powers_VC.pow_(temperature).sum(dim=0)
+    return maxima_C + sums_C.log_(), temperature * maxima_C + label_sums_C.log_()
 
 
 def inner_product(left_N: Tensor, right_N: Tensor) -> Tensor:
     """The sum of the products of two vectors of any length."""
+    if torch.compiler.is_compiling():
+        return torch.sum(left_N * right_N)
     cuts = list(range(DOT_LIMIT, len(left_N), DOT_LIMIT))
     parts = zip(torch.tensor_split(left_N, cuts), torch.tensor_split(right_N, cuts), strict=True)
     return torch.stack([torch.dot(left, right) for left, right in parts]).sum()
 
 
-def labels_of_tiles(labels_M: Tensor, tiles: Sequence[slice]) -> list[tuple[Tensor, Tensor]]:
-    """For each tile the labels in it, counted from its start, and the columns (rows of the chunk) that have them."""
-    if len(tiles) == 1:
-        return [(labels_M, torch.arange(len(labels_M), device=labels_M.device))]
-    labels_M, columns_M = labels_M.sort()
-    starts = torch.tensor([tile.start for tile in tiles[1:]], device=labels_M.device)
-    parts = [tensor.tensor_split(torch.searchsorted(labels_M, starts).cpu()) for tensor in (labels_M, columns_M)]
-    return [(labels - tile.start, columns) for tile, labels, columns in zip(tiles, *parts, strict=True)]
+def subtract_at_labels(values_VC: Tensor, labels_C: Tensor, amount: Tensor) -> None:
+    """Subtract from one token of each row, in place; a label that is not in the tile changes nothing."""
+    if torch.compiler.is_compiling():
+        # A choice among all values is a part of the passes around it; an update of some of them is a pass of its own.
+        tokens_V1 = torch.arange(len(values_VC), device=values_VC.device)[:, None]
+        values_VC.sub_(torch.where(tokens_V1 == labels_C, amount, 0))
+        return
+    places_C = labels_C.clamp(0, len(values_VC) - 1)
+    rows_C = torch.arange(len(labels_C), device=labels_C.device)
+    values_VC[places_C, rows_C] -= torch.where(places_C == labels_C, amount, 0)

@@ -18,11 +18,14 @@ where r is proportional to q^T, so that one exponential serves both losses.
 Chunks are stored vocabulary first (V, C): the weights are then the long operand of the product and each tile of them
 is contiguous.
 
+Either all rows of a chunk have labels or none has.
+
 Axes: N rows, C rows of a chunk, M labelled rows, V vocabulary, D width.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +37,7 @@ from distilrubert.distill.losses.tiles import (
     ChunkLogits,
     chunk_logits,
     inner_product,
-    labels_of_tiles,
+    subtract_at_labels,
 )
 
 
@@ -46,10 +49,14 @@ class VocabularyLoss:
     Args:
         temperature: T of the divergence, at least 0.5: below, e^x underflows where e^(Tx) does not.
         chunk: rows that are worked on at a time; memory is proportional to it times the vocabulary.
+
+    Attributes:
+        is_compiled: whether what is made of logits is compiled.
     """
 
     def __init__(self, temperature: float, chunk: int) -> None:
         self._temperature, self._chunk, self._buffers = temperature, chunk, Buffers()
+        self.is_compiled = False
 
     def __call__(
         self,
@@ -78,9 +85,13 @@ class VocabularyLoss:
             student = student._replace(hidden_ND=student.hidden_ND[: len(labels_M)])
 
         def compute(student: HeadInput, needs: Sequence[bool]) -> Results:
-            tiles = _Tiles(student, needs, teacher, labels_M, temperature, kl_scale, mlm_scale, self._buffers)
-            for start in range(0, len(student.hidden_ND), self._chunk):
-                tiles.add_rows(slice(start, start + self._chunk))
+            rows, labelled = len(student.hidden_ND), len(labels_M)
+            a = Arithmetic.choose(
+                student.hidden_ND, len(student.weight_VD), self._buffers, is_compiled=self.is_compiled
+            )
+            tiles = _Tiles(a, student, needs, teacher, labels_M, temperature, kl_scale, mlm_scale)
+            for edges in pairwise([*range(0, labelled, self._chunk), *range(labelled, rows, self._chunk), rows]):
+                tiles.add_rows(slice(*edges))
             return tiles.results()
 
         total, kl, mlm = with_gradients(compute, student)
@@ -95,6 +106,7 @@ class _Tiles:
     rows and results, is multiplied by the unit, and not the logits.
     """
 
+    arithmetic: Arithmetic
     student: HeadInput
     needs: Sequence[bool]
     teacher: HeadInput | None
@@ -102,11 +114,9 @@ class _Tiles:
     temperature: float
     kl_scale: float
     mlm_scale: float
-    buffers: Buffers
 
     def __post_init__(self) -> None:
-        student = self.student
-        self.arithmetic = a = Arithmetic.choose(student.hidden_ND, len(student.weight_VD), self.buffers)
+        a, student = self.arithmetic, self.student
         self.unit = self.kl_scale * self.temperature if self.teacher else self.mlm_scale
         self.student_VD = a.cast("student weight", student.weight_VD, a.narrow)
         if self.teacher:
@@ -132,57 +142,84 @@ class _Tiles:
             self._add_rows(rows)
 
     def _add_rows(self, rows: slice) -> None:
-        a, labels_M = self.arithmetic, self.labels_M[rows]
-        student = self._logits("student", self.student, self.student_VD, rows, len(labels_M))
-        teacher = self._logits("teacher", self.teacher, self.teacher_VD, rows, 0) if self.teacher else None
-        columns_M = torch.arange(len(labels_M), device=a.device)
-        label_logits_M = self.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
-        self.mlm += (student.label_normaliser_M - label_logits_M).sum()
+        a, labels_C = self.arithmetic, self.labels_M[rows]
+        student = self._logits("student", self.student, self.student_VD, rows, is_labelled=len(labels_C) > 0)
+        teacher = self._logits("teacher", self.teacher, self.teacher_VD, rows) if self.teacher else None
+        if student.label_normaliser_C is not None:
+            columns_C = torch.arange(len(labels_C), device=a.device)
+            label_logits_C = self.temperature * student.scaled_VC[labels_C, columns_C].to(a.wide)
+            self.mlm += (student.label_normaliser_C - label_logits_C).sum()
         with_gradient = any(self.needs)
         if teacher is None and not with_gradient:
             return
         scaled_CD = (self.unit * self.student.hidden_ND[rows]).to(a.narrow)
-        for tile, labels in zip(a.tiles, labels_of_tiles(labels_M, a.tiles), strict=True):
-            gradient_VC = self._compare(tile, student, teacher)
+        share = torch.full((), self.mlm_scale / self.unit, dtype=a.wide, device=a.device)
+        for tile in a.tiles:
+            sides = student.of_tile(tile), teacher and teacher.of_tile(tile)
+            kl, gradient_VC, sums_V = a.form_of(_compare)(a, *sides, labels_C - tile.start, share, self.temperature)
+            self.kl += kl
             if with_gradient:
-                gradient_VC[labels] -= self.mlm_scale / self.unit
-                self._add_gradients(tile, rows, gradient_VC, scaled_CD)
+                self._add_gradients(tile, rows, gradient_VC, sums_V, scaled_CD)
         if self.hidden_ND is not None:
             self.hidden_ND[rows] *= self.unit
 
-    def _logits(self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
-        return chunk_logits(self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.temperature, labelled)
+    def _logits(
+        self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, *, is_labelled: bool = False
+    ) -> ChunkLogits:
+        return chunk_logits(
+            self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.temperature, is_labelled=is_labelled
+        )
 
-    def _compare(self, tile: slice, student: ChunkLogits, teacher: ChunkLogits | None) -> Tensor:
-        """Add a tile's part of the divergence; the gradient of both losses, but for the labels' own term, in units."""
-        a = self.arithmetic
-        log_q_VC = a.cast("student tile", student.scaled_VC[tile], a.wide).sub_(student.normaliser_C)
-        if teacher is None:
-            return log_q_VC.exp_()
-        log_p_VC = a.cast("teacher tile", teacher.scaled_VC[tile], a.wide).sub_(teacher.normaliser_C)
-        p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
-        ratio_VC = log_p_VC.sub_(log_q_VC)
-        self.kl += self.temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
-        q_VC = log_q_VC.exp_()
-        labelled = len(student.label_normaliser_M)
-        if not labelled:
-            return q_VC.sub_(p_VC)
-        temperature = self.temperature
-        # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
-        factor_M = (student.normaliser_C[:labelled] - student.label_normaliser_M / temperature).exp_()
-        factor_M *= (self.mlm_scale / self.unit) ** (1 / temperature)
-        r_VM = (q_VC[:, :labelled] * factor_M).pow(temperature)
-        q_VC.sub_(p_VC)
-        q_VC[:, :labelled] += r_VM
-        return q_VC
-
-    def _add_gradients(self, tile: slice, rows: slice, gradient_VC: Tensor, scaled_CD: Tensor) -> None:
+    def _add_gradients(self, tile: slice, rows: slice, gradient_VC: Tensor, sums_V: Tensor, scaled_CD: Tensor) -> None:
         a, first_rows, first_tile = self.arithmetic, rows.start == 0, tile.start == 0
         if self.bias_V is not None:
-            sums_V = gradient_VC.sum(dim=1) * self.unit
+            sums_V = sums_V * self.unit
             self.bias_V[tile] = sums_V if first_rows else self.bias_V[tile] + sums_V
-        narrow_VC = a.cast("gradient tile", gradient_VC, a.narrow)
         if self.weight_VD is not None:
-            a.add_product(self.weight_VD[tile], narrow_VC, scaled_CD, first=first_rows)
+            a.add_product(self.weight_VD[tile], gradient_VC, scaled_CD, first=first_rows)
         if self.hidden_ND is not None:
-            a.add_product(self.hidden_ND[rows], narrow_VC.t(), self.student_VD[tile], first=first_tile)
+            a.add_product(self.hidden_ND[rows], gradient_VC.t(), self.student_VD[tile], first=first_tile)
+
+
+def _compare(
+    a: Arithmetic,
+    student: ChunkLogits,
+    teacher: ChunkLogits | None,
+    labels_C: Tensor,
+    share: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a tile adds to the divergence, and the gradient of both losses.
+
+    Args:
+        a: types and work space.
+        student: its logits, which may be overwritten.
+        teacher: its logits, which may be overwritten.
+        labels_C: counted from the first token of the tile; empty where the rows have none.
+        share: the unit of cross-entropy in those of the gradient.
+        temperature: T.
+
+    Returns:
+        the divergence; the gradient in the type of products; its sums over rows, (V,).
+    """
+    log_q_VC = a.cast("student tile", student.scaled_VC, a.wide).sub_(student.normaliser_C)
+    kl = share.new_zeros(())
+    if teacher is None:
+        gradient_VC = log_q_VC.exp_()
+    else:
+        log_p_VC = a.cast("teacher tile", teacher.scaled_VC, a.wide).sub_(teacher.normaliser_C)
+        p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
+        ratio_VC = log_p_VC.sub_(log_q_VC)
+        kl = temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
+        q_VC = log_q_VC.exp_()
+        if student.label_normaliser_C is None:
+            gradient_VC = q_VC.sub_(p_VC)
+        else:
+            # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
+            factor_C = (student.normaliser_C - student.label_normaliser_C / temperature).exp_()
+            factor_C *= share ** (1 / temperature)
+            r_VC = (q_VC * factor_C).pow_(temperature)
+            gradient_VC = q_VC.sub_(p_VC).add_(r_VC)
+    if student.label_normaliser_C is not None:
+        subtract_at_labels(gradient_VC, labels_C, share)
+    return kl, a.cast("gradient tile", gradient_VC, a.narrow), gradient_VC.sum(dim=1)

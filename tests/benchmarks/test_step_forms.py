@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from distilrubert.common.training import compiling
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -51,6 +53,44 @@ def test_losses_and_gradients_agree(forms: ModuleType, family: str) -> None:
     torch.testing.assert_close(found["reference"], found["plain"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["fused"], found["plain"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["recomputed"], found["fused"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["compiled", "liger"])
+def test_compiled_forms_agree(forms: ModuleType, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Without the compiler's code generator. Liger's loss over the vocabulary is that of masked positions."""
+    if kind == "liger":
+        pytest.importorskip("liger_kernel")
+        monkeypatch.setattr(forms.LigerLoss, "compiled", False)
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    sizes = {"width": 16, "heads": 2, "inner_width": 24, "sequences": 3, "length": 9}
+    shapes = forms.Shapes(60, teacher_layers=4, student_layers=2, **sizes)
+    torch.manual_seed(0)
+    teacher, student = forms.build_teacher(shapes), forms.build_student(shapes)
+    found = []
+    for each in ("fused", kind):
+        step = forms.fused_step(student, teacher, "masked", each)
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            student.zero_grad()
+            loss = step(forms.random_batch(shapes))
+            loss.backward()
+        found.append([loss.detach(), *(parameter.grad.clone() for parameter in student.parameters())])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_case_that_cannot_run_is_left_out(
+    steps: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["steps.py", "--output", "x", "--cases", "plain-fp32", "liger-masked-bf16"])
+    assert steps.parse_arguments().cases == ["plain-fp32"]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split(maxsplit=1) == ["liger-masked-bf16", "left out: the package liger-kernel is missing"]
+    monkeypatch.setattr(sys, "argv", ["steps.py", "--output", "x", "--device", "cuda"])
+    assert set(steps.parse_arguments().cases) == set(steps.CPU_CASES)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["steps.py", "--output", "x"])
+    assert set(steps.parse_arguments().cases) == set(steps.CPU_CASES)
 
 
 def test_the_arithmetic_of_the_true_shapes(forms: ModuleType) -> None:

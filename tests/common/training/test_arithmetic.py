@@ -85,8 +85,9 @@ def test_what_a_gpu_is_told_holds_for_the_training_alone(
         return forward(self, *arguments)
 
     monkeypatch.setattr(Objective, "forward", seeing)
-    monkeypatch.setattr(Objective, "compile_encoders", lambda self: seen.append("compiled"))
+    monkeypatch.setattr(Objective, "set_compiled", lambda self, compiled: seen.append(f"compiled: {compiled}"))
     before = torch.backends.cuda.matmul.allow_tf32
     tiny.run(tmp_path, max_steps=1, tf32=wanted, compile=wanted)
-    assert set(seen) == ({True, "compiled"} if wanted else {False})
+    assert set(seen) == ({True, "compiled: True"} if wanted else {False}) | {"compiled: False"}
+    assert seen[-1] == "compiled: False"
     assert torch.backends.cuda.matmul.allow_tf32 == before

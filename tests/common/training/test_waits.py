@@ -16,6 +16,7 @@ from distilrubert.common.training import trainer
 from distilrubert.common.training.batching import build_loader
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.common.training.update import Updater
+from distilrubert.common.training.validation import Validation
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.losses import chunks
@@ -95,3 +96,22 @@ def test_workers_have_an_update_ready(workers: int, ahead: int, each: int | None
     masker = Masker(MaskingSettings(), np.ones(9, dtype=np.int64), range(3), 4, seed=1)
     loader = build_loader(text, masker, [np.array([0])], epoch=0, prepare=dict, num_workers=workers, ahead=ahead)
     assert loader.prefetch_factor == each
+
+
+def test_a_validation_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny.tiny_teacher()
+    corpus = tiny.tiny_corpus(teacher)
+    objective = Objective(tiny.tiny_student(teacher).model, teacher.model, ObjectiveSettings())
+    tokenizer = teacher.tokenizer
+    special, mask_id = tokenizer.all_special_ids, tokenizer.mask_token_id
+    masker = Masker(MaskingSettings(), corpus.token_counts, special, mask_id, 0, tokenizer.pad_token_id)
+    settings = OptimizationSettings(precision="fp32", batch_tokens=64)
+    validation = Validation(corpus.validation, masker, objective, settings, 0, Accelerator(cpu=True))
+    with Reads(monkeypatch) as reads:
+        losses = validation.measure("fp32")
+    assert len(validation._batches) > 2
+    assert reads.number == 1
+    assert losses["loss"] == pytest.approx(5 * losses["kl"] + 2 * losses["mlm"] + losses["cosine"], rel=1e-5)
+    # Of a process without a batch.
+    validation._batches = []
+    assert validation.measure("fp32") == {}

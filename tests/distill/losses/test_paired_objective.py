@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.training import compiling
 from distilrubert.common.training.update import count_rows, parameter_groups
 from distilrubert.distill import distillation
 from distilrubert.distill.batches.masking_settings import MaskingSettings
@@ -85,6 +87,26 @@ def test_over_one_vocabulary_the_losses_are_the_usual_ones(
             found.append([result[name] for name in result if name != "mlm"] + [result["mlm"], gradient, word])
         for expected, value in zip(*found, strict=True):
             torch.testing.assert_close(value, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_compiled_comparisons_compute_the_same(
+    tiny_teacher: Teacher, small: PreTrainedTokenizerFast, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    settings = ObjectiveSettings(weights=LossWeights(**ALL), layer_map="block-mean", vocabulary_chunk=50)
+    found = []
+    for is_compiled in (False, True):
+        teacher = copy.deepcopy(tiny_teacher)
+        student = build_student(teacher, StudentArchitecture(layers=2), tokenizer=small)
+        torch.manual_seed(0)
+        objective = paired_objective(student, teacher, settings)
+        objective.set_compiled(compiled=is_compiled)
+        for first in (0, 9):
+            objective.zero_grad()
+            result = losses(objective, batch_of(teacher, small, sentences[first : first + 7]))
+            result["loss"].backward()
+        found.append([result, [weight.grad for weight in objective.parameters()]])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
 def test_all_mean_compares_the_means_of_all_states(tiny_teacher: Teacher, sentences: list[str]) -> None:
