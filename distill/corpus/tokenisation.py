@@ -3,18 +3,18 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate, chain, compress
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus.word_cache import WordCache, is_separable
-from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
+from distilrubert.modeling.tokenizer_kinds import plain_state
 
 # The tokenizer takes about 150 bytes for each token of what it is given at once, so a book goes in by fragments.
 FRAGMENT_CHARACTERS = 20_000
@@ -55,8 +55,10 @@ class SequenceEncoder:
         check_max_length(max_length, tokenizer.model_max_length)
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._limit = max_length - 2
-        self._backend = plain_tokenizer(tokenizer)
-        self._words = WordCache(self._backend) if is_separable(self._backend) else None
+        # To take a large tokenizer apart, and to make one, takes as long as some megabytes of text.
+        state = plain_state(tokenizer)
+        self._words = WordCache(state) if is_separable(state) else None
+        self._backend = None if self._words else Tokenizer.from_str(json.dumps(state))
 
     def encode(self, texts: list[str]) -> list[list[NDArray[np.int32]]]:
         """The sequences of each text, at least one; a text without tokens has one of [CLS] and [SEP]."""
@@ -118,7 +120,7 @@ class SequenceEncoder:
                 tokens.frombytes(b"".join(found))
                 counts += [len(each) // tokens.itemsize for each in found]
             else:
-                for encoding in self._encoded(batch, self._backend.encode_batch_fast):
+                for encoding in self._encoded(batch, "encode_batch_fast"):
                     ids = encoding.ids
                     tokens.fromlist(ids)
                     counts.append(len(ids))
@@ -130,15 +132,17 @@ class SequenceEncoder:
         encodings = [
             encoding
             for batch in _batches([*fragments_of_text(text)])
-            for encoding in self._encoded(batch, self._backend.encode_batch)
+            for encoding in self._encoded(batch, "encode_batch")
         ]
         ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
         return ids, np.concatenate([np.diff(np.array(each.word_ids), prepend=-1) != 0 for each in encodings])
 
-    def _encoded(self, fragments: list[str], encode_batch: Callable[..., list[Encoding]]) -> list[Encoding]:
+    def _encoded(self, fragments: list[str], method: str) -> list[Encoding]:
+        assert self._backend is not None
         # Set at each call: a pickled tokenizer forgets it.
         self._backend.encode_special_tokens = True
-        return encode_batch(fragments, add_special_tokens=False)
+        encodings: list[Encoding] = getattr(self._backend, method)(fragments, add_special_tokens=False)
+        return encodings
 
 
 def _batches(fragments: list[str]) -> Iterator[list[str]]:

@@ -3,8 +3,9 @@
 import json
 import string
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,15 @@ _BETWEEN = " \n "
 _BYTES = 4
 
 
-def is_separable(engine: Tokenizer) -> bool:
-    """Whether a text's tokens are those of the words between its spaces, one after another.
+def is_separable(state: Mapping[str, Any]) -> bool:
+    """Whether the tokens of a text are those of the words between its spaces, one after another.
 
     They are with BERT's tokenizers: the normalizer changes no character for what stands beyond a space, the
     pre-tokenizer cuts at each space, and special tokens are plain characters in a text.
+
+    Args:
+        state: of the tokenizer.
     """
-    state = json.loads(engine.to_str())
     model = state["model"]
     kinds = [state[part] and state[part]["type"] for part in ("normalizer", "pre_tokenizer")]
     return (
@@ -45,13 +48,12 @@ class WordCache:
     Before the words have more than `CHARACTERS` characters, all are forgotten.
 
     Args:
-        engine: a tokenizer that :func:`is_separable`; it is copied.
+        state: of a tokenizer that :func:`is_separable`.
     """
 
-    def __init__(self, engine: Tokenizer) -> None:
-        state = json.loads(engine.to_str())
+    def __init__(self, state: Mapping[str, Any]) -> None:
         # Without its special tokens, the tokenizer takes their names for plain characters.
-        self._engine = Tokenizer.from_str(json.dumps(state | {"added_tokens": []}))
+        self._engine = Tokenizer.from_str(json.dumps({**state, "added_tokens": []}))
         self._engine.add_special_tokens([AddedToken(_BETWEEN, normalized=False, special=True)])
         self._between = self._engine.token_to_id(_BETWEEN)
         vocabulary = state["model"]["vocab"]

@@ -1,7 +1,7 @@
 """The kinds of tokenizers, one file each: WordPiece, Unigram and byte-level BPE."""
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -38,13 +38,18 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     A special token's name in a text ("[MASK]", "<s>") is plain characters to it. Offsets are those of all characters
     that a token stands for, white space before a word included: what trims them is part of the post-processor.
     """
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    engine: Tokenizer = Tokenizer.from_str(json.dumps(plain_state(tokenizer)))
+    engine.encode_special_tokens = True
+    return engine
+
+
+def plain_state(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """What :func:`plain_tokenizer` is made from, as plain values."""
+    state: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     state |= {"truncation": None, "padding": None, "post_processor": None}
     if state["model"]["type"] == Unigram.model_type:
         Unigram.forget_names(state)
-    engine: Tokenizer = Tokenizer.from_str(json.dumps(state))
-    engine.encode_special_tokens = True
-    return engine
+    return state
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerFast, name: str = "teacher") -> list[str]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.distill.corpus import word_cache
 from distilrubert.distill.corpus.tokenisation import SequenceEncoder
 from distilrubert.distill.corpus.word_cache import WordCache, is_separable
-from distilrubert.modeling.tokenizer_kinds import plain_tokenizer
+from distilrubert.modeling.tokenizer_kinds import plain_state, plain_tokenizer
 
 from ... import sample_tokenizers
 
@@ -40,7 +40,7 @@ def tokenizer(request: pytest.FixtureRequest, sentences: list[str]) -> PreTraine
 def test_sequences_are_those_of_the_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> None:
     cached, plain = SequenceEncoder(tokenizer, 16), SequenceEncoder(tokenizer, 16)
     assert cached._words
-    plain._words = None
+    plain._words, plain._backend = None, plain_tokenizer(tokenizer)
     expected = plain(texts)
     assert cached(texts).equals(expected)
     # Now each word is known.
@@ -50,7 +50,7 @@ def test_sequences_are_those_of_the_tokenizer(tokenizer: PreTrainedTokenizerFast
 def test_words_are_tokenised_once_and_forgotten_before_there_are_too_many(
     tokenizer: PreTrainedTokenizerFast, sentences: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, engine = WordCache(plain_tokenizer(tokenizer)), plain_tokenizer(tokenizer)
+    cache, engine = WordCache(plain_state(tokenizer)), plain_tokenizer(tokenizer)
     expected = [encoding.ids for encoding in engine.encode_batch(sentences, add_special_tokens=False)]
     for limit in (word_cache.CHARACTERS, 200):
         monkeypatch.setattr(word_cache, "CHARACTERS", limit)
@@ -67,9 +67,9 @@ def test_words_are_tokenised_once_and_forgotten_before_there_are_too_many(
 
 def test_only_tokenizers_of_berts_form_are_taken_apart(sentences: list[str]) -> None:
     made = {name: make(sentences) for name, make in sample_tokenizers.KINDS.items()}
-    assert [name for name, each in made.items() if is_separable(plain_tokenizer(each))] == ["wordpiece"]
+    assert [name for name, each in made.items() if is_separable(plain_state(each))] == ["wordpiece"]
     added = sample_tokenizers.wordpiece(sentences)
     added.add_tokens([AddedToken("новая почта", normalized=False)])
     # It is found across a space.
-    assert not is_separable(plain_tokenizer(added))
+    assert not is_separable(plain_state(added))
     assert SequenceEncoder(added, 64).encode(["новая почта"])[0][0].tolist()[1:-1] == [len(added) - 1]
