@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers.normalizers import BertNormalizer
@@ -35,7 +35,7 @@ class WordCounts:
         self._splitter = BertPreTokenizer()
         self._uncut: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
-        self._files = [scratch / f"{number:03d}" for number in range(FILES)]
+        self._files = _files_in(scratch)
 
     def add(self, texts: Iterable[str]) -> None:
         """Count the words of more texts.
@@ -51,16 +51,25 @@ class WordCounts:
                     self._write()
         self._split()
         if self._is_on_disk():
-            self._write()
-            self._add_up()
+            self.save()
+
+    def save(self) -> None:
+        """Leave the counts in the folder, for :class:`SavedCounts`, however few they are.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        self._write()
+        # Each word once in its file.
+        for path in self._files:
+            self._save(path, "w", (f"{word} {count}\n" for word, count in _counts_in([path]).items()))
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Each word once, and how often it occurs; in no particular order."""
         if not self._is_on_disk():
             yield from self._words.items()
             return
-        for path in self._files:
-            yield from _counts_in(path).items()
+        yield from SavedCounts([self._scratch])
 
     def _split(self) -> None:
         """Take the words out of what was counted between spaces."""
@@ -81,11 +90,6 @@ class WordCounts:
         for path, of_file in zip(self._files, lines, strict=True):
             self._save(path, "a", of_file)
 
-    def _add_up(self) -> None:
-        """Leave each word once in its file."""
-        for path in self._files:
-            self._save(path, "w", (f"{word} {count}\n" for word, count in _counts_in(path).items()))
-
     def _save(self, path: Path, mode: str, lines: Iterable[str]) -> None:
         try:
             with path.open(mode, encoding="utf-8", newline="\n") as file:
@@ -94,10 +98,30 @@ class WordCounts:
             raise UserError(f"{self._scratch}: cannot be written: {error.strerror or error}") from error
 
 
-def _counts_in(path: Path) -> Counter[str]:
+class SavedCounts:
+    """What several of :class:`WordCounts` have saved, added up; iterate it for each word once and its count.
+
+    Args:
+        folders: of each.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._files = [_files_in(folder) for folder in folders]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for paths in zip(*self._files, strict=True):
+            yield from _counts_in(paths).items()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [folder / f"{number:03d}" for number in range(FILES)]
+
+
+def _counts_in(paths: Iterable[Path]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            word, count = line.split(" ")
-            counts[word] += int(count)
+    for path in paths:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                word, count = line.split(" ")
+                counts[word] += int(count)
     return counts

@@ -17,7 +17,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.word_counts import WordCounts
+from distilrubert.modeling.word_counts import SavedCounts, WordCounts
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,13 @@ def train_wordpiece(
     with tempfile.TemporaryDirectory(dir=scratch, prefix=_COUNTS) as folder:
         words = WordCounts(Path(folder))
         words.add(tracked(texts, "counting words", unit="text"))
-        return _trained(words, size, max_length, character_coverage)
+        return train_on_words(words, size, max_length, character_coverage)
 
 
-def _trained(words: WordCounts, size: int, max_length: int, character_coverage: float) -> TrainedVocabulary:
+def train_on_words(
+    words: WordCounts | SavedCounts, size: int, max_length: int = 512, character_coverage: float = CHARACTER_COVERAGE
+) -> TrainedVocabulary:
+    """As :func:`train_wordpiece`, from words that were counted before."""
     characters = _count_characters(words)
     if not characters:
         raise UserError("corpus: there is no text to train a vocabulary on")

@@ -1,6 +1,7 @@
 """The stage that makes a vocabulary for the student, and what other stages need to know of it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFas
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.store import load_corpus
+from distilrubert.distill.corpus.vocabulary_texts import WordCounting, chosen_texts, texts_of_part
 from distilrubert.modeling.checkpoints import read_model_config
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
@@ -21,12 +23,12 @@ from distilrubert.modeling.trimming import (
     trim_teacher,
     trim_tokenizer,
 )
-from distilrubert.modeling.wordpiece import train_wordpiece
+from distilrubert.modeling.wordpiece import TrainedVocabulary, train_on_words, train_wordpiece
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.starting_student import starting_tokenizer
 from distilrubert.pipeline.task_rows import texts_of_task
-from distilrubert.pipeline.vocabulary_report import measure_vocabularies, texts_of_part
+from distilrubert.pipeline.vocabulary_report import measure_vocabularies
 
 
 class OwnVocabulary(NamedTuple):
@@ -124,17 +126,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
         counts_T = count_needed(whole, _texts(run, is_held_out=False))
         made = trim_tokenizer(whole, counts_T, own.trim)
     else:
-        assert own.train is not None
-        try:
-            trained = train_wordpiece(
-                _texts(run, is_held_out=False, sample=own.train.sample),
-                own.train.size,
-                whole.model_max_length,
-                character_coverage=own.train.character_coverage,
-                scratch=folder,
-            )
-        except UserError as error:
-            raise UserError(f"student.vocabulary.train: {error}") from error
+        trained = _train_vocabulary(run, folder, whole.model_max_length)
         made = trained.tokenizer
         lost = {
             "training_unknown_character_share": trained.unknown_character_share,
@@ -150,16 +142,46 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
         save_tokenizer(made, beside)
 
 
-def _texts(run: Run, *, is_held_out: bool, sample: float = 1.0) -> Iterator[str]:
+def student_words(run: Run, folder: Path) -> WordCounting:
+    """The words of a recipe's corpus that a student's vocabulary is trained on, counted in the folder of its stage."""
+    own = run.recipe.student.own_vocabulary()
+    assert own is not None
+    assert own.train is not None
+    recipe, sample = run.recipe, own.train.sample
+    choose = partial(
+        chosen_texts, corpus=recipe.corpus, seed=recipe.seed, prompts=_prompts(run), is_held_out=False, sample=sample
+    )
+    return WordCounting(recipe.corpus, folder, folder / "student-vocabulary", choose)
+
+
+def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabulary:
+    own = run.recipe.student.own_vocabulary()
+    assert own is not None
+    assert own.train is not None
+    size, coverage = own.train.size, own.train.character_coverage
+    try:
+        if not run.recipe.corpus.sources:
+            texts = _texts(run, is_held_out=False)
+            return train_wordpiece(texts, size, max_length, character_coverage=coverage, scratch=folder)
+        with student_words(run, folder).counted() as words:
+            return train_on_words(words, size, max_length, character_coverage=coverage)
+    except UserError as error:
+        raise UserError(f"student.vocabulary.train: {error}") from error
+
+
+def _texts(run: Run, *, is_held_out: bool) -> Iterator[str]:
     """The texts of the part of the corpus that is held out, or of the other one, as the corpus will have them.
 
-    Without a corpus they are those of the task. `sample` is the share of a corpus that is read.
+    Without a corpus they are those of the task.
     """
     if not run.recipe.corpus.sources:
         return texts_of_task(run, is_held_out=is_held_out)
+    return texts_of_part(run.recipe.corpus, run.recipe.seed, _prompts(run), is_held_out=is_held_out)
+
+
+def _prompts(run: Run) -> Sequence[str]:
     sentences = sentence_modules(run)
-    prompts = sentences.prompts if sentences else ()
-    return texts_of_part(run.recipe.corpus, run.recipe.seed, prompts, is_held_out=is_held_out, sample=sample)
+    return sentences.prompts if sentences else ()
 
 
 def teacher_config(run: Run) -> PretrainedConfig:

@@ -12,13 +12,14 @@ from distilrubert.common.persistence import atomic_folder, check_output_folder
 from distilrubert.common.sentence_files import SentencePrompts, read_prompts
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import open_source
+from distilrubert.distill.corpus.vocabulary_texts import texts_of_part
 from distilrubert.modeling.checkpoints import load_fast_tokenizer, read_model_config
 from distilrubert.modeling.downloads import module_folder
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.modeling.trimmed_checkpoint import module_paths, read_weights, weight_files, write_trimmed
 from distilrubert.modeling.trimming import count_needed, ids_in, trim_tokenizer
 from distilrubert.modeling.vocabulary_settings import TrimSettings
-from distilrubert.pipeline.vocabulary_report import measure_vocabularies, texts_of_part
+from distilrubert.pipeline.vocabulary_report import measure_vocabularies
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """What a vocabulary takes and how it reads text, beside the one that it was made from."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,34 +8,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.distill.corpus.corpus_settings import CorpusSettings
-from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
-from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
-from distilrubert.distill.corpus.sources import iterate_texts
 from distilrubert.modeling.trimming import count_tokens, ids_in, measure_resplit
 
 BYTES = 4  # of a number in fp32
-TEXTS_AT_ONCE = 1_000
-
-
-def texts_of_part(
-    corpus: CorpusSettings, seed: int, prompts: Sequence[str] = (), *, is_held_out: bool, sample: float = 1.0
-) -> Iterator[str]:
-    """The texts of the part of a corpus that is held out, or of the other one; a hash of text and seed decides.
-
-    Each has one of the `prompts` before it, as a corpus of sentences has. Of a `sample` below 1 only that share of the
-    texts is there, which another hash chooses.
-    """
-    texts = iterate_texts(corpus.sources)
-    if corpus.sentences:
-        texts = chain.from_iterable(map(sentences_of, texts))
-    while batch := [*islice(texts, TEXTS_AT_ONCE)]:
-        keys = text_keys(batch, seed)
-        is_in = (as_fraction(keys[:, 1]) < corpus.validation) == is_held_out
-        if sample < 1:
-            is_in &= as_fraction(keys[:, 2]) < sample
-        for i in np.flatnonzero(is_in):
-            yield prompt_of(keys[i, 0], prompts) + batch[i]
 
 
 def measure_vocabularies(

@@ -4,8 +4,8 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,7 @@ from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, tex
 from distilrubert.distill.corpus.encoder_pool import Encoder, EncoderPool
 from distilrubert.distill.corpus.merge import merge
 from distilrubert.distill.corpus.pairs import PairEncoder
-from distilrubert.distill.corpus.parts import (
-    Part,
-    PartFolder,
-    PartTakenError,
-    agree_on_plan,
-    merge_lock,
-    part_folders,
-    part_in_work,
-    remove_parts,
-)
+from distilrubert.distill.corpus.parts import PartFolder, SharedWork, merge_lock, part_in_work, remove_parts
 from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.shards import (
     HELD_OUT,
@@ -60,7 +51,7 @@ REMEMBERED_KEYS = 16_000_000
 
 
 @dataclass(frozen=True)
-class CorpusBuild:
+class CorpusBuild(SharedWork):
     """A corpus to be built, by one process or shared out.
 
     The result depends on settings, tokenizers, seed and text alone, not on parts, processes or interruptions.
@@ -91,36 +82,9 @@ class CorpusBuild:
         """Where the parts are until the corpus is complete."""
         return self.folder.with_name(f".{self.folder.name}.shards")
 
-    def build_part(self, part: Part) -> None:
-        """Tokenise one of the parts of the corpus, which :meth:`build` puts together; a finished one is left as it is.
-
-        Raises:
-            UserError: if another process is working on the part, parts of other settings or another number of them are
-                there, or a source cannot be read.
-        """
-        with quiet_datasets(), stop_signals_as_interrupt():
-            sources = self._sources()
-            agree_on_plan(self.workplace, without_paths(self._plan()), part.count)
-            self._complete(part_folders(self.workplace, sources, part.count)[part.number - 1], sources)
-
-    def build_free_parts(self, own: Part) -> bool:
-        """Tokenise a part, then each other one that nobody has done or is working on; whether all parts are done.
-
-        Raises:
-            UserError: as :meth:`build_part`, but where the part itself is taken.
-        """
-        if (self.folder / MANIFEST).exists():
-            # Faster processes have done everything while this one was starting.
-            return True
-        with quiet_datasets(), stop_signals_as_interrupt():
-            sources = self._sources()
-            agree_on_plan(self.workplace, without_paths(self._plan()), own.count)
-            folders = part_folders(self.workplace, sources, own.count)
-            for folder in folders[own.number - 1 :] + folders[: own.number - 1]:
-                if not folder.is_complete(sources):
-                    with suppress(PartTakenError):
-                        self._complete(folder, sources)
-            return all(folder.is_complete(sources) for folder in folders)
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / MANIFEST).exists()
 
     def build(self) -> Corpus:
         """Do what is missing of the parts, and put them together. Without parts, the corpus is one part.
@@ -129,17 +93,15 @@ class CorpusBuild:
             UserError: if a source cannot be read, a split has no text, or another process is working on a part.
         """
         with quiet_datasets(), stop_signals_as_interrupt():
-            sources = self._sources()
-            plan = self._plan()
-            count = agree_on_plan(self.workplace, without_paths(plan), None)
-            folders = part_folders(self.workplace, sources, count)
+            sources = self.sources()
+            folders = self._folders(sources, None)
             try:
                 for folder in folders:
                     self._complete(folder, sources)
                 with merge_lock(self.workplace):
                     shards = [shard for folder in folders for shard in folder.shards(sources)]
                     with atomic_folder(self.folder) as beside:
-                        merge(shards, self._form(), self.settings, plan, beside)
+                        merge(shards, self._form(), self.settings, self._plan, beside)
             finally:
                 # The disk is asked: a signal may have come after a shard appeared and before it was noted.
                 is_empty = not any(shard.counts.train_sequences for each in folders for shard in each.shards(sources))
@@ -148,22 +110,28 @@ class CorpusBuild:
             remove_parts(self.workplace)
         return load_corpus(self.folder)
 
-    def _sources(self) -> list[list[TextOrigin]]:
+    def sources(self) -> list[list[TextOrigin]]:
         return [open_source(source) for source in self.settings.sources]
 
+    def plan(self) -> dict[str, Any]:
+        return without_paths(self._plan)
+
+    def is_complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> bool:
+        return folder.is_complete(sources)
+
+    def complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
+        encoder: Encoder = SequenceEncoder(self.tokenizer, self.settings.max_length)
+        if self.student_tokenizer:
+            encoder = PairEncoder(self.tokenizer, self.student_tokenizer, self.settings.max_length)
+        with EncoderPool(encoder, self.settings.processes or self.processes or available_cores()) as pool:
+            _PartBuilder(self, self._form(), folder, pool).build(sources)
+
+    @cached_property
     def _plan(self) -> dict[str, Any]:
         return plan_of(self.settings, self.tokenizer, self.seed, self.student_tokenizer, self.prompts)
 
     def _form(self) -> Form:
         return Form.of(self.tokenizer, self.student_tokenizer)
-
-    def _complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
-        with folder.locked():
-            encoder: Encoder = SequenceEncoder(self.tokenizer, self.settings.max_length)
-            if self.student_tokenizer:
-                encoder = PairEncoder(self.tokenizer, self.student_tokenizer, self.settings.max_length)
-            with EncoderPool(encoder, self.settings.processes or self.processes or available_cores()) as pool:
-                _PartBuilder(self, self._form(), folder, pool).build(sources)
 
 
 def build_corpus(

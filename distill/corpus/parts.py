@@ -1,10 +1,11 @@
-"""A corpus under construction, shared out: each part is a range of the text, with its shards in a folder of its own."""
+"""Work on a text that is shared out: a part is a range of the text, and what is made of it has a folder of its own."""
 
+import abc
 import logging
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +15,8 @@ from filelock import FileLock, Timeout
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json, write_json
+from distilrubert.common.processes import stop_signals_as_interrupt
+from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.shards import RECORD, Shard, SourcePosition, complete_shards
 from distilrubert.distill.corpus.sources import TextOrigin
 
@@ -102,6 +105,79 @@ class PartFolder:
                 yield
         except Timeout:
             raise PartTakenError(f"part {self.part}: another process is working on it") from None
+
+
+class SharedWork(abc.ABC):
+    """Work that one process does, or several in parts; these have nothing but a folder in common."""
+
+    @property
+    @abc.abstractmethod
+    def workplace(self) -> Path:
+        """Where the parts are until they are put together."""
+
+    @property
+    @abc.abstractmethod
+    def is_finished(self) -> bool:
+        """Whether they have been put together."""
+
+    @abc.abstractmethod
+    def sources(self) -> list[list[TextOrigin]]:
+        """The text.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
+    @abc.abstractmethod
+    def plan(self) -> dict[str, Any]:
+        """What decides the result besides the text."""
+
+    @abc.abstractmethod
+    def is_complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> bool:
+        """Whether nothing is missing of a part."""
+
+    @abc.abstractmethod
+    def complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
+        """Do what is missing of a part, which nobody else is working on."""
+
+    def build_part(self, part: Part) -> bool:
+        """Do one of the parts, to be put together later; a finished one is left as it is. Whether all parts are done.
+
+        Raises:
+            UserError: if another process is working on the part, parts of other settings or another number of them are
+                there, or a source cannot be read.
+        """
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self.sources()
+            folders = self._folders(sources, part.count)
+            self._complete(folders[part.number - 1], sources)
+            return all(self.is_complete(folder, sources) for folder in folders)
+
+    def build_free_parts(self, own: Part) -> bool:
+        """Do a part, then each other one that nobody has done or is working on; whether all parts are done.
+
+        Raises:
+            UserError: as :meth:`build_part`, but where the part itself is taken.
+        """
+        if self.is_finished:
+            # Faster processes have done everything while this one was starting.
+            return True
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self.sources()
+            folders = self._folders(sources, own.count)
+            for folder in folders[own.number - 1 :] + folders[: own.number - 1]:
+                if not self.is_complete(folder, sources):
+                    with suppress(PartTakenError):
+                        self._complete(folder, sources)
+            return all(self.is_complete(folder, sources) for folder in folders)
+
+    def _folders(self, sources: list[list[TextOrigin]], count: int | None) -> list[PartFolder]:
+        """All parts, of which there are so many, or as many as there were."""
+        return part_folders(self.workplace, sources, agree_on_plan(self.workplace, self.plan(), count))
+
+    def _complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
+        with folder.locked():
+            self.complete(folder, sources)
 
 
 @contextmanager

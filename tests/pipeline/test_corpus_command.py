@@ -62,6 +62,50 @@ def test_parts_by_hand_and_under_slurm_make_what_one_process_makes(recipe, capsy
     assert "The corpus is in" in call("slurm")
 
 
+VOCABULARY = "student={layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 200}}}"
+
+
+def vocabulary_of(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in (folder / "student-vocabulary").iterdir()}
+
+
+def without_names(corpus: dict[str, str]) -> dict[str, str]:
+    """The files but that which has the path of the vocabulary."""
+    return {name: digest for name, digest in corpus.items() if name != "manifest.json"}
+
+
+def test_the_words_of_a_vocabulary_are_counted_in_parts(recipe, capsys, monkeypatch):
+    def call(run: str, *arguments: str) -> str:
+        arguments = ("--set", VOCABULARY, "--set", "distillation.weights={mlm: 1.0, match: 1.0}", *arguments)
+        assert main(["corpus", str(recipe), "--run-dir", run, *arguments]) == 0
+        return capsys.readouterr().out
+
+    call("one")
+    for part in ("2/3", "1/3"):
+        assert f"The words of part {part} are counted" in call("by-hand", "--part", part)
+        # Once more it still waits for the others.
+        assert f"The words of part {part} are counted" in call("by-hand", "--part", part)
+    assert not Path("by-hand/student-vocabulary").exists()
+    # The last part has the vocabulary made, and is tokenised.
+    assert "Part 3/3 is done" in call("by-hand", "--part", "3/3")
+    assert vocabulary_of(Path("by-hand")) == vocabulary_of(Path("one"))
+    assert "Part 1/3 is done" in call("by-hand", "--part", "1/3")
+    call("by-hand")
+    expected = without_names(corpus_of(Path("one")))
+    assert without_names(corpus_of(Path("by-hand"))) == expected
+    # Without the other parts it counts their words itself.
+    call("alone", "--part", "2/2")
+    call("alone")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    # The other task was lost: this one counts its words, too.
+    assert "The corpus is in" in call("slurm")
+    for run in ("alone", "slurm"):
+        assert vocabulary_of(Path(run)) == vocabulary_of(Path("one"))
+        assert without_names(corpus_of(Path(run))) == expected
+        assert not list(Path(run).glob("stages/*/.words"))
+
+
 @pytest.mark.slow
 def test_processes_of_torchrun_share_the_corpus(recipe):
     assert main(["corpus", str(recipe), "--run-dir", "one"]) == 0

@@ -11,6 +11,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.store import load_corpus
+from distilrubert.distill.corpus.vocabulary_texts import texts_of_part
 from distilrubert.modeling.teacher import Teacher, save_teacher
 from distilrubert.modeling.tokenizer_kinds import tokens_of
 from distilrubert.modeling.wordpiece import train_wordpiece
@@ -19,7 +20,6 @@ from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of, training_stages_of
 from distilrubert.pipeline.student_vocabulary import corpus_tokenizers, fitted, held_out
-from distilrubert.pipeline.vocabulary_report import texts_of_part
 
 from ..random_teachers import make_teacher
 

@@ -128,7 +128,7 @@ def test_an_interrupted_part_goes_on_and_the_command_without_a_part_does_what_is
     corpus_build(tokenizer, sources, tmp_path / "whole").build()
     shared = corpus_build(tokenizer, sources, tmp_path / "shared")
     shared.build_part(Part(1, 3))
-    folders = part_folders(shared.workplace, shared._sources(), 3)
+    folders = part_folders(shared.workplace, shared.sources(), 3)
     save, saved = build._PartBuilder._save, []
 
     def killed_at_the_third(*arguments: Any) -> Any:
@@ -140,9 +140,9 @@ def test_an_interrupted_part_goes_on_and_the_command_without_a_part_does_what_is
     monkeypatch.setattr(build._PartBuilder, "_save", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         shared.build_part(Part(2, 3))
-    kept = [shard.counts.texts for shard in folders[1].shards(shared._sources())]
+    kept = [shard.counts.texts for shard in folders[1].shards(shared.sources())]
     assert len(kept) == 2
-    assert len(folders[0].shards(shared._sources())) > 3
+    assert len(folders[0].shards(shared.sources())) > 3
     shared.build()
     assert digests(tmp_path / "shared") == digests(tmp_path / "whole")
 
@@ -163,11 +163,11 @@ def test_processes_that_were_started_together_share_what_is_left(
 ) -> None:
     corpus_build(tokenizer, sources, tmp_path / "whole").build()
     shared = corpus_build(tokenizer, sources, tmp_path / "shared")
-    folders = part_folders(shared.workplace, shared._sources(), 3)
+    folders = part_folders(shared.workplace, shared.sources(), 3)
     with folders[1].locked():
         # Its own part, and that of a process that was lost, but not the one that is being worked on.
         assert not shared.build_free_parts(Part(3, 3))
-        assert [folder.is_complete(shared._sources()) for folder in folders] == [True, False, True]
+        assert [folder.is_complete(shared.sources()) for folder in folders] == [True, False, True]
         # Taken is taken, also where it is the process's own.
         assert not shared.build_free_parts(Part(2, 3))
     assert shared.build_free_parts(Part(2, 3))
@@ -196,7 +196,7 @@ def test_what_does_not_belong_together_is_refused_and_stays(
     for number, count in ((4, 3), (0, 3), (1, 0)):
         with pytest.raises(UserError, match=rf"part {number}/{count}: parts are numbered from 1 to"):
             Part(number, count)
-    folders = part_folders(shared.workplace, shared._sources(), 3)
+    folders = part_folders(shared.workplace, shared.sources(), 3)
     with folders[1].locked():
         with pytest.raises(UserError, match=r"part 2/3: another process is working on it"):
             shared.build_part(Part(2, 3))

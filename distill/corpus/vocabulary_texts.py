@@ -1,0 +1,122 @@
+"""The texts that a vocabulary is made from, and their words, which several processes can count."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrubert.common.bars import tracked
+from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.processes import stop_signals_as_interrupt
+from distilrubert.common.quiet_datasets import quiet_datasets
+from distilrubert.distill.corpus.corpus_settings import CorpusSettings
+from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
+from distilrubert.distill.corpus.parts import PartFolder, SharedWork, merge_lock, remove_parts
+from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
+from distilrubert.distill.corpus.shards import read_blocks
+from distilrubert.distill.corpus.sources import TextOrigin, iterate_texts, open_source
+from distilrubert.modeling.word_counts import SavedCounts, WordCounts
+
+TEXTS_AT_ONCE = 1_000
+# A part of words has no shards: more characters than a text has.
+_ALL = 2**62
+
+
+def texts_of_part(
+    corpus: CorpusSettings, seed: int, prompts: Sequence[str] = (), *, is_held_out: bool, sample: float = 1.0
+) -> Iterator[str]:
+    """The texts of the part of a corpus that is held out, or of the other one; a hash of text and seed decides.
+
+    Each has one of the `prompts` before it, as a corpus of sentences has. Of a `sample` below 1 only that share of the
+    texts is there, which another hash chooses.
+    """
+    return chosen_texts(iterate_texts(corpus.sources), corpus, seed, prompts, is_held_out=is_held_out, sample=sample)
+
+
+def chosen_texts(
+    texts: Iterable[str],
+    corpus: CorpusSettings,
+    seed: int,
+    prompts: Sequence[str] = (),
+    *,
+    is_held_out: bool,
+    sample: float = 1.0,
+) -> Iterator[str]:
+    """Those of these texts that :func:`texts_of_part` has, as it has them."""
+    every = iter(texts)
+    if corpus.sentences:
+        every = chain.from_iterable(map(sentences_of, every))
+    while batch := [*islice(every, TEXTS_AT_ONCE)]:
+        keys = text_keys(batch, seed)
+        is_in = (as_fraction(keys[:, 1]) < corpus.validation) == is_held_out
+        if sample < 1:
+            is_in &= as_fraction(keys[:, 2]) < sample
+        for i in np.flatnonzero(is_in):
+            yield prompt_of(keys[i, 0], prompts) + batch[i]
+
+
+@dataclass(frozen=True)
+class WordCounting(SharedWork):
+    """The words of a corpus, to be counted by one process or shared out; the counts are exact, and so always the same.
+
+    Attributes:
+        settings: of the corpus.
+        folder: of the stage that makes a vocabulary.
+        result: what that stage makes; once it is there, nothing is to be counted.
+        choose: which of the texts count.
+    """
+
+    settings: CorpusSettings
+    folder: Path
+    result: Path
+    choose: Callable[[Iterable[str]], Iterable[str]] = iter
+
+    @property
+    def workplace(self) -> Path:
+        return self.folder / ".words"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.result.exists()
+
+    @contextmanager
+    def counted(self) -> Iterator[SavedCounts]:
+        """Count what is missing, and add up the parts. They are removed when the block ends well.
+
+        Raises:
+            UserError: if a source cannot be read, the folder cannot be written, or another process is working on a
+                part.
+        """
+        with quiet_datasets(), stop_signals_as_interrupt():
+            sources = self.sources()
+            folders = self._folders(sources, None)
+            for folder in folders:
+                self._complete(folder, sources)
+        with merge_lock(self.workplace):
+            yield SavedCounts([folder.path for folder in folders])
+        remove_parts(self.workplace)
+
+    def sources(self) -> list[list[TextOrigin]]:
+        return [open_source(source) for source in self.settings.sources]
+
+    def plan(self) -> dict[str, Any]:
+        # All else is in the fingerprint of the stage.
+        return {"counts": "words"}
+
+    def is_complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> bool:
+        return folder.path.is_dir()
+
+    def complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> None:
+        if self.is_complete(folder, sources):
+            return
+        with atomic_folder(folder.path) as beside:
+            blocks = read_blocks(sources, folder.path, folder.start, folder.end, 0, _ALL)
+            texts = self.choose(chain.from_iterable(block.texts for block in blocks))
+            words = WordCounts(beside)
+            title = "counting words" if folder.part.count == 1 else f"counting words {folder.part}"
+            words.add(tracked(texts, title, unit="text"))
+            words.save()
