@@ -63,18 +63,12 @@ def distill(
     Raises:
         UserError, Interrupted: as :func:`~distilrubert.common.training.trainer.train`.
     """
-    origin: dict[str, Any] = {"teacher": {"sha256": teacher.sha256()}}
-    if any(getattr(settings.weights, name) for name in SENTENCE_LOSSES):
-        origin["pooling"] = pooling
     is_paired = student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab()
     tokenizers = Tokenizers(teacher.tokenizer, student.tokenizer) if is_paired else None
     objective = Objective(student.model, teacher.model, settings, tokenizers, pooling)
     settings = settings if objective.uses_head else _without_masks(settings)
     collator: Collator[Any]
     if is_paired:
-        origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
-        if objective.uses_head:
-            origin["masks"] = f"version {MASKS_VERSION}"
         corpus, collator, epoch_tokens = _paired(corpus, teacher, student, settings, seed)
     else:
         collator, epoch_tokens = _masker(corpus, teacher.tokenizer, settings, seed), int(corpus.train.lengths.sum())
@@ -100,7 +94,7 @@ def distill(
                 settings=settings,
                 folder=Path(folder),
                 seed=seed,
-                origin={"corpus": _identity_of(corpus), **origin},
+                origin=_origin(corpus, teacher, student, settings, pooling, uses_head=objective.uses_head),
                 epoch_tokens=epoch_tokens,
                 project=project,
                 find_unused_parameters=not objective.uses_head,
@@ -219,6 +213,26 @@ def _check_tokenizer(corpus: Corpus, key: str, tokenizer: PreTrainedTokenizerFas
         raise UserError(
             f"corpus: it was tokenised with another {key.replace('_', ' ')} than the model has; build it anew"
         )
+
+
+def _origin(
+    corpus: Corpus,
+    teacher: Teacher,
+    student: Student,
+    settings: DistillationSettings,
+    pooling: PoolingMode,
+    *,
+    uses_head: bool,
+) -> dict[str, Any]:
+    """What decides the student beside settings and seed: a checkpoint of another origin is not continued."""
+    origin: dict[str, Any] = {"corpus": _identity_of(corpus), "teacher": {"sha256": teacher.sha256()}}
+    if any(getattr(settings.weights, name) for name in SENTENCE_LOSSES):
+        origin["pooling"] = pooling
+    if isinstance(corpus.train, PairedText):
+        origin["student_tokenizer"] = tokenizer_sha256(student.tokenizer)
+        if uses_head:
+            origin["masks"] = f"version {MASKS_VERSION}"
+    return origin
 
 
 def _identity_of(corpus: Corpus) -> dict[str, Any]:
