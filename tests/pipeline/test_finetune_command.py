@@ -1,10 +1,7 @@
 """`distilrubert finetune`, from files of labels to a folder in the clients that people use."""
 
-import csv
-import itertools
 import json
 import os
-import random
 import re
 import shlex
 import signal
@@ -31,10 +28,9 @@ from distilrubert.modeling.teacher import new_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.cli import main
 
+from ..noun_tasks import NOUNS, phrases, write_tasks
+
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
-NOUNS = {"animal": ["кот", "собака", "ёжик"], "food": ["хлеб", "сыр", "чай"]}
-FILLERS = ["вчера", "сегодня", "завтра", "дома", "летом", "весной", "опять"]
-COMMON = {"test_share": 0.25, "validation_share": 0.2, "max_length": 32, "licence": "CC0-1.0", "source": "these tests"}
 FAST = ["--set", "learning_rates=[0.003]", "--set", "batch_size=8", "--set", "precision=fp32", "--set", "epochs=5"]
 CLASSES = {
     "nouns": "SequenceClassification",
@@ -57,54 +53,11 @@ def student_folder(sentences, tmp_path_factory) -> Path:
     return folder
 
 
-def phrases() -> list[tuple[list[str], str]]:
-    """Words, one of which is a noun, and the class of that noun."""
-    chance = random.Random(0)
-    found = []
-    for _ in range(160):
-        label = chance.choice(sorted(NOUNS))
-        words = [*chance.sample(FILLERS, chance.randint(1, 3)), chance.choice(NOUNS[label])]
-        chance.shuffle(words)
-        found.append((words, label))
-    return found
-
-
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> Path:
     """A folder with a task of each kind."""
     folder = tmp_path_factory.mktemp("tasks")
-
-    def define(name: str, **definition) -> None:
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "title": name, **COMMON, **definition}))
-
-    def lines(name: str, rows: list[dict]) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-
-    with (folder / "nouns.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text", "label"], *([" ".join(words), label] for words, label in phrases())])
-    define("nouns", kind="sentence-classification", files={"train": "nouns.csv"}, labels=[*NOUNS], metrics=["accuracy"])
-    animals = NOUNS["animal"]
-    tagged = [
-        {"tokens": words, "tags": ["B-PET" if word in animals else "O" for word in words]} for words, _ in phrases()
-    ]
-    lines("tags", tagged)
-    labels, metrics = ["O", "B-PET"], ["span_f1"]
-    define("tags", kind="token-classification", files={"train": "tags.jsonl"}, labels=labels, metrics=metrics)
-    asked = []
-    for words, label in phrases():
-        answer, context = next(word for word in words if word in NOUNS[label]), " ".join(words)
-        start = context.index(answer)
-        asked.append({"question": "кто", "context": context, "answer": answer, "answer_start": start})
-    lines("answers", asked)
-    define("answers", kind="question-answering", files={"train": "answers.jsonl"}, metrics=["answer_f1"])
-    pairs = [(" ".join(words), label, " ".join(other)) for (words, label), (other, _) in itertools.pairwise(phrases())]
-    lines("several", [{"text": text, "labels": [label] * ("дома" not in text)} for text, label, _ in pairs])
-    of_several = {"kind": "multi-label-classification", "labels": [*NOUNS], "metrics": ["f1_micro"]}
-    define("several", files={"train": "several.jsonl"}, **of_several)
-    scored = [{"text": one, "text_pair": two, "score": 2.0 * (label == "food")} for one, label, two in pairs]
-    lines("scores", scored)
-    define("scores", kind="sentence-pair-regression", files={"train": "scores.jsonl"}, metrics=["pearson"])
+    write_tasks(folder)
     return folder
 
 

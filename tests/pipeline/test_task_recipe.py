@@ -1,9 +1,7 @@
 """A recipe with a section task, from a teacher and files of labels to a published folder."""
 
-import csv
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -23,24 +21,12 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.task_settings import TaskSettings
 
+from ..noun_tasks import NOUNS, define, phrases, write_tasks
+
 # A run of a recipe checks for the packages that export.
 pytestmark = pytest.mark.export
 
-NOUNS = {"animal": ["кот", "собака", "ёжик"], "food": ["хлеб", "сыр", "чай"]}
-FILLERS = ["вчера", "сегодня", "завтра", "дома", "летом", "весной", "опять"]
 FAST = {"batch_size": 16, "precision": "fp32", "dropout": 0.0, "learning_rates": [0.003]}
-
-
-def phrases(number: int, seed: int) -> list[tuple[list[str], str]]:
-    """Words, one of which is a noun, and the class of that noun."""
-    chance = random.Random(seed)
-    found = []
-    for _ in range(number):
-        label = chance.choice(sorted(NOUNS))
-        words = [*chance.choices(FILLERS, k=chance.randint(1, 4)), chance.choice(NOUNS[label])]
-        chance.shuffle(words)
-        found.append((words, label))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +39,12 @@ def teacher_folder(sentences, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> Path:
-    """A folder with a task of texts and one of words, and text without labels for the first."""
+    """A folder with a task of each kind, one with a class that no row has, and text without labels."""
     folder = tmp_path_factory.mktemp("tasks")
-    common = {"test_share": 0.3, "validation_share": 0.25, "max_length": 32, "licence": "CC0-1.0", "source": "tests"}
-
-    def define(name: str, **definition: Any) -> None:
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "title": name, **common, **definition}))
-
-    labelled = phrases(240, seed=0)
-    with (folder / "nouns.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["text", "label"], *([" ".join(words), label] for words, label in labelled)])
+    shares = {"test_share": 0.3, "validation_share": 0.25}
+    write_tasks(folder, number=240, **shares)
+    define(folder, "three", of="nouns", labels=[*NOUNS, "drink"], **shares)
     (folder / "more.txt").write_text("\n".join(" ".join(words) for words, _ in phrases(120, seed=1)), encoding="utf-8")
-    define("nouns", kind="sentence-classification", files={"train": "nouns.csv"}, labels=[*NOUNS], metrics=["accuracy"])
-    labels = [*NOUNS, "drink"]
-    define("three", kind="sentence-classification", files={"train": "nouns.csv"}, labels=labels, metrics=["accuracy"])
-    tagged = [
-        {"tokens": words, "tags": ["B-PET" if w in NOUNS["animal"] else "O" for w in words]} for words, _ in labelled
-    ]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in tagged)
-    (folder / "tags.jsonl").write_text(lines, encoding="utf-8")
-    files, labels = {"train": "tags.jsonl"}, ["O", "B-PET"]
-    define("tags", kind="token-classification", files=files, labels=labels, metrics=["span_f1"])
     return folder
 
 
