@@ -16,6 +16,7 @@ METRIC_TITLES = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "r2": "coefficient of determination",
+    "ndcg_at_10": "nDCG@10",
     "matthews": "Matthews correlation",
     "span_f1": "span F1",
     "exact_match": "exact match",

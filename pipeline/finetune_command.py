@@ -132,7 +132,7 @@ def write_task_model(
         "calibration": calibration,
         "reliability": reliability,
         "confusion": confusion(test, len(task.classes)) if problem == "single_label_classification" else None,
-        "score_bins": score_bins(test) if problem == "regression" else None,
+        "score_bins": score_bins(*comparison.test_answers()) if problem == "regression" else None,
         "class_counts": class_counts(task, *comparison.test_answers()),
         "rows": row_counts(learner.rows),
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},

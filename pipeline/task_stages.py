@@ -179,6 +179,6 @@ def _scored(run: Run, rows: TaskRows, case: str, folder: Path) -> Row:
     """The scores of a fine-tuned checkpoint on the test part."""
     task = pinned_task(run)
     learner = Learner.prepare(folder, task, rows, settings_of(run).finetuning, run.recipe.seed)
-    test = score_test(task, *learner.answers("test"))
+    test = score_test(task, rows.test, *learner.answers("test"))
     parameters = learner.model.num_parameters()
     return Row(case, {"tasks": {task.name: summary_of(task, [test])}, "parameters": parameters})

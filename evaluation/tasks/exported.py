@@ -65,4 +65,4 @@ def score_exported(
     calibration = model_inputs(features["train"], tokenizer)
     run = exporter.export(model.eval().cpu(), tokenizer, task.task_kind.export_task, calibration, folder)
     logits = logits_of(run, features["test"], tokenizer, BATCH_SIZE)
-    return score_test(task, *task.task_kind.decode(rows, features["test"], logits, task.classes))
+    return score_test(task, rows, *task.task_kind.decode(rows, features["test"], logits, task.classes))

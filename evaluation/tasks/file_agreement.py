@@ -102,7 +102,7 @@ class FileComparison:
         equal = [each for part in UNSEEN for each in self._equal(part, outputs[part])]
         clear = [same for same, is_clear in zip(equal, self._clear, strict=True) if is_clear]
         differences = np.concatenate([self._differences(part, outputs[part]) for part in UNSEEN])
-        test = score_test(self._task, *self._learner.decoded("test", outputs["test"]))
+        test = score_test(self._task, self._learner.rows.test, *self._learner.decoded("test", outputs["test"]))
         return Row(
             case,
             {

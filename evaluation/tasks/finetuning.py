@@ -84,7 +84,7 @@ def finetune(
         learner.model.to(measuring_device())
         return {
             "validation": {name: best[name] for name in task.metrics},
-            "test": score_test(task, *learner.answers("test")),
+            "test": score_test(task, rows.test, *learner.answers("test")),
             "epochs": len(evaluations),
             "seconds": round(seconds, 2),
             "exported": {
@@ -171,7 +171,11 @@ class Learner:
 
     def validate(self) -> dict[str, float]:
         """The task's metrics on the validation part, of the model as it is."""
-        return compute_metrics(self.task.metrics, *self.answers("validation"))
+        return self.scores("validation")
+
+    def scores(self, part: str) -> dict[str, float]:
+        """The task's metrics on a part."""
+        return compute_metrics(self.task.metrics, *self.answers(part), self.task.queries_of(getattr(self.rows, part)))
 
     def answers(self, part: str) -> tuple[list[Any], list[Any]]:
         """Predictions and references of a part, row by row."""

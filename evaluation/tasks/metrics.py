@@ -7,6 +7,7 @@ and 1, correlations between -1 and 1, the coefficient of determination below 1. 
 import collections
 import dataclasses
 import re
+import statistics
 import string
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,13 +19,14 @@ from datasets import Features, Value
 from datasets import Sequence as SequenceOf
 from scipy import stats
 from seqeval.metrics import f1_score as span_f1_score
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, r2_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, ndcg_score, r2_score
 
 CLASSES = Features({"predictions": Value("int64"), "references": Value("int64")})
 LABEL_SETS = Features(
     {"predictions": SequenceOf(Value("int64")), "references": SequenceOf(Value("int64"))}
 )  # 0 or 1 for each class
 SCORES = Features({"predictions": Value("float64"), "references": Value("float64")})
+RANKED = Features({**SCORES, "queries": Value("int64")})  # rows with the same query are its candidates
 TAGS = Features({"predictions": SequenceOf(Value("string")), "references": SequenceOf(Value("string"))})
 ANSWERS = Features({"predictions": Value("string"), "references": SequenceOf(Value("string"))})
 
@@ -39,6 +41,34 @@ def answer_f1(reference: Sequence[str], prediction: str) -> float:
     return max(_word_f1(_normalise(prediction), _normalise(answer)) for answer in reference)
 
 
+def ndcg_by_query(
+    references: Sequence[float], predictions: Sequence[float], queries: Sequence[int], cutoff: int = 10
+) -> list[float]:
+    """The normalised discounted cumulative gain of each query's candidates, ranked by their predicted scores.
+
+    A query whose candidates are all equally good is left out: every order of them is right. Candidates that are
+    predicted to be equal count with the mean of their gains.
+
+    Source: Järvelin and Kekäläinen, "Cumulated Gain-based Evaluation of IR Techniques" (2002), as scikit-learn has it.
+
+    Args:
+        references: how good each candidate is, 0 or more.
+        predictions: the score of each.
+        queries: the query of each, by any number.
+        cutoff: how many of the first ranks count.
+    """
+    candidates = collections.defaultdict[int, list[tuple[float, float]]](list)
+    for query, reference, prediction in zip(queries, references, predictions, strict=True):
+        candidates[query].append((reference, prediction))
+    sides = (zip(*own, strict=True) for own in candidates.values() if len({good for good, _ in own}) > 1)
+    return [float(ndcg_score([good], [predicted], k=cutoff)) for good, predicted in sides]
+
+
+def _mean_ndcg(references: Sequence[float], predictions: Sequence[float], queries: Sequence[int]) -> float:
+    """0 where no query has candidates that differ."""
+    return statistics.fmean(ndcg_by_query(references, predictions, queries) or [0.0])
+
+
 def _mean(score: Callable[[Sequence[str], str], float], references: Any, predictions: Any) -> float:
     return sum(map(score, references, predictions)) / len(references)
 
@@ -51,10 +81,13 @@ def _correlation(correlate: Callable[[Any, Any], Any], references: Any, predicti
 
 @dataclasses.dataclass(frozen=True)
 class MetricDefinition:
-    """What a metric takes, in one form or in several, and how it is computed from references and predictions."""
+    """What a metric takes, in one form or in several, and how it is computed from references and predictions.
+
+    One of :data:`RANKED` is computed from the queries, too.
+    """
 
     features: Features | list[Features]
-    score: Callable[[Any, Any], float]
+    score: Callable[..., float]
 
 
 METRICS: dict[str, MetricDefinition] = {
@@ -69,6 +102,7 @@ METRICS: dict[str, MetricDefinition] = {
     "pearson": MetricDefinition(SCORES, partial(_correlation, stats.pearsonr)),
     "spearman": MetricDefinition(SCORES, partial(_correlation, stats.spearmanr)),
     "r2": MetricDefinition(SCORES, r2_score),
+    "ndcg_at_10": MetricDefinition(RANKED, _mean_ndcg),
     # Of whole spans of BIO tags (type and both borders right), micro-averaged, as CoNLL counts them.
     "span_f1": MetricDefinition(TAGS, partial(span_f1_score, zero_division=0)),
     "exact_match": MetricDefinition(ANSWERS, partial(_mean, exact_match)),
@@ -83,18 +117,23 @@ class TaskMetric(evaluate.Metric):  # type: ignore[misc]
         features = METRICS[self.config_name].features
         return evaluate.MetricInfo(description=self.config_name, citation="", inputs_description="", features=features)
 
-    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        return {self.config_name: float(METRICS[self.config_name].score(references, predictions))}
+    def _compute(
+        self, predictions: Sequence[Any], references: Sequence[Any], **queries: Sequence[int]
+    ) -> dict[str, float]:
+        return {self.config_name: float(METRICS[self.config_name].score(references, predictions, **queries))}
 
 
-def compute_metrics(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """The named metrics of :data:`METRICS`, by name."""
+def compute_metrics(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], queries: Sequence[int] = ()
+) -> dict[str, float]:
+    """The named metrics of :data:`METRICS`, by name; those that rank need the query of each row."""
     scores: dict[str, float] = {}
     # `evaluate` makes a folder for each metric, by default in the user's cache.
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             metric = TaskMetric(name, keep_in_memory=True, cache_dir=folder)
-            scores |= metric.compute(predictions=predictions, references=references)
+            of_queries = {"queries": queries} if METRICS[name].features is RANKED else {}
+            scores |= metric.compute(predictions=predictions, references=references, **of_queries)
     return scores
 
 

@@ -6,10 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
 
-from distilrubert.evaluation.tasks.metrics import ANSWERS, METRICS, TAGS, answer_f1, compute_metrics, exact_match
+from distilrubert.evaluation.tasks.metrics import (
+    ANSWERS,
+    METRICS,
+    RANKED,
+    TAGS,
+    answer_f1,
+    compute_metrics,
+    exact_match,
+    ndcg_by_query,
+)
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 RowResults = Mapping[str, str]
@@ -17,7 +27,8 @@ RowResults = Mapping[str, str]
 
 ``reference`` and ``prediction`` where rows have a class or a number, with ``_0`` and so on behind it where they have 0
 or 1 for each of several classes; ``expected``, ``found`` and ``correct`` spans where words have tags; ``exact_match``
-and ``answer_f1`` where the answer is a span of text.
+and ``answer_f1`` where the answer is a span of text. ``ndcg_at_10`` has a number for each query instead, which is what
+another sample of the test part would have others of.
 """
 
 _COMPRESSED = "zlib:"
@@ -26,14 +37,22 @@ BINS = 15
 Columns = Mapping[str, NDArray[np.float64]]
 
 
-def score_test(task: TaskDefinition, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
-    """The task's metrics by name, and ``rows``: the :data:`RowResults`."""
-    scores = compute_metrics(task.metrics, predictions, references)
-    return {**scores, "rows": row_results(task.main_metric, predictions, references)}
+def score_test(
+    task: TaskDefinition, rows: Dataset, predictions: Sequence[Any], references: Sequence[Any]
+) -> dict[str, Any]:
+    """The task's metrics of predictions for rows by name, and ``rows``: the :data:`RowResults`."""
+    queries = task.queries_of(rows)
+    scores = compute_metrics(task.metrics, predictions, references, queries)
+    return {**scores, "rows": row_results(task.main_metric, predictions, references, queries)}
 
 
-def row_results(metric: str, predictions: Sequence[Any], references: Sequence[Any]) -> RowResults:
-    """What each row contributes to a metric of :data:`~distilrubert.evaluation.tasks.metrics.METRICS`."""
+def row_results(
+    metric: str, predictions: Sequence[Any], references: Sequence[Any], queries: Sequence[int] = ()
+) -> RowResults:
+    """What each row contributes to a metric of :data:`~distilrubert.evaluation.tasks.metrics.METRICS`.
+
+    Of one that ranks, with the query of each row, what each query contributes.
+    """
     features = METRICS[metric].features
     if features is TAGS:
         found, expected = ([set(get_entities(list(tags))) for tags in rows] for rows in (predictions, references))
@@ -44,6 +63,8 @@ def row_results(metric: str, predictions: Sequence[Any], references: Sequence[An
         }
     elif features is ANSWERS:
         columns = {score.__name__: list(map(score, references, predictions)) for score in (exact_match, answer_f1)}
+    elif features is RANKED:
+        columns = {metric: ndcg_by_query(references, predictions, queries)}
     else:
         columns = {
             name: column
@@ -109,22 +130,20 @@ def confusion(rows: RowResults, classes: int) -> list[list[int]]:
     return found
 
 
-def score_bins(rows: RowResults) -> list[dict[str, float]]:
+def score_bins(predictions: Sequence[float], references: Sequence[float]) -> list[dict[str, float]]:
     """What is true of rows whose predicted numbers are alike: :data:`BINS` of as many rows each, or fewer bins.
 
     Returns:
         for each bin the mean ``prediction``, mean and standard deviation of the true numbers as ``reference`` and
         ``reference_std``, and ``rows``.
     """
-    columns = parse_rows(rows)
-    order = np.argsort(columns["prediction"], kind="stable")
-    predictions, references = columns["prediction"][order], columns["reference"][order]
-    parts = [part for part in np.array_split(np.arange(len(order)), BINS) if len(part)]
+    predicted_N, true_N = np.array(predictions), np.array(references)
+    parts = [part for part in np.array_split(np.argsort(predicted_N, kind="stable"), BINS) if len(part)]
     return [
         {
-            "prediction": float(predictions[part].mean()),
-            "reference": float(references[part].mean()),
-            "reference_std": float(references[part].std()),
+            "prediction": float(predicted_N[part].mean()),
+            "reference": float(true_N[part].mean()),
+            "reference_std": float(true_N[part].std()),
             "rows": len(part),
         }
         for part in parts

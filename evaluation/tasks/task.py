@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
+from datasets import Dataset
 from pydantic import Field, field_validator, model_validator
 
 from distilrubert.common.checked_settings import read_yaml, stated_settings
@@ -15,6 +16,7 @@ from distilrubert.common.configuration import RecipePath, Section
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, TaskKind
+from distilrubert.evaluation.tasks.metrics import METRICS, RANKED
 
 
 class TaskFiles(Section):
@@ -56,7 +58,9 @@ class TaskDefinition(Section):
         {}, description="Rows of the training part to keep: for each column named, the values allowed."
     )
     group_by: str | None = Field(
-        None, description="Column whose equal values (a document, an article) are kept together in a split of train."
+        None,
+        description="Column whose equal values (a document, an article) are kept together in a split of train; null: "
+        "none, with ndcg_at_10 that of the text, which is the query.",
     )
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of train to choose on, if it has to give it.")
     test_share: float | None = Field(None, gt=0, lt=1, description="Share of train to report on, if there is no test.")
@@ -121,6 +125,22 @@ class TaskDefinition(Section):
     def main_metric(self) -> str:
         """The metric that models are chosen and compared by."""
         return self.metrics[0]
+
+    @property
+    def ranking_metrics(self) -> list[str]:
+        """The metrics that compare the candidates of a query: the rows with the same text before another one."""
+        return [name for name in self.metrics if METRICS[name].features is RANKED]
+
+    @property
+    def kept_together(self) -> str | None:
+        """The column whose equal values a split of train does not separate."""
+        return self.group_by or (self.columns.get("text", "text") if self.ranking_metrics else None)
+
+    def queries_of(self, rows: Dataset) -> list[int]:
+        """The query of each row, as a number; nothing where none are ranked."""
+        numbers: dict[str, int] = {}
+        texts = rows["text"][:] if self.ranking_metrics else []
+        return [numbers.setdefault(text, len(numbers)) for text in texts]
 
     @property
     def description(self) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def load_rows(
 
     Args:
         task: the task.
-        train_limit: only this many of the labelled training rows (a fixed random choice) are taken, before a validation
-            part is split off.
+        train_limit: only this many of the labelled training rows (a fixed random choice, of whole queries where
+            candidates are ranked) are taken, before a validation part is split off.
         unlabelled: files with the task's columns of text; with the training rows beyond the limit they make up the rows
             without labels. Texts of the other parts are left out of them. None: there is to be no such part.
 
@@ -92,7 +92,7 @@ def load_rows(
         train, groups, test = _split_off(task, train, groups, task.test_share)
     rest = train.select([])
     if train_limit is not None and train_limit < len(train):
-        order = np.random.default_rng(task.split_seed).permutation(len(train))
+        order = _random_order(task, groups)
         kept, rest = order[:train_limit], train.select(np.sort(order[train_limit:]))
         train, groups = train.select(kept), groups[kept]
     if task.data.validation is None:
@@ -100,12 +100,36 @@ def load_rows(
     else:
         validation = _read_part(task, "validation")[0]
     rows = TaskRows(train, validation, test)
+    for metric in task.ranking_metrics:
+        _require_candidates(task, metric, {"validation": validation, "test": test})
     is_of_several = task.task_kind.problem_type == "multi_label_classification"
     if task.task_kind.labelled and not is_of_several and len(rows.classes_to_train_on()) < 2:
         raise UserError(f"task {task.name}: all {len(train)} rows to train on are of one class; two are needed")
     if unlabelled is not None:
         rows = dataclasses.replace(rows, unlabelled=_unlabelled(task, rows, rest, unlabelled))
     return rows
+
+
+def _random_order(task: TaskDefinition, groups: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The training rows as they are drawn; where candidates are ranked, those of a query one after another."""
+    generator = np.random.default_rng(task.split_seed)
+    if not task.ranking_metrics:
+        return generator.permutation(len(groups))
+    _, numbers = np.unique(groups, return_inverse=True)
+    return np.argsort(generator.permutation(numbers.max() + 1)[numbers], kind="stable")
+
+
+def _require_candidates(task: TaskDefinition, metric: str, parts: Mapping[str, Dataset]) -> None:
+    """Refuse parts of which a metric that ranks candidates says nothing."""
+    for part, rows in parts.items():
+        scores, queries = rows["label"][:], task.queries_of(rows)
+        if min(scores) < 0:
+            raise UserError(f"task {task.name}: {metric}: needs scores of 0 or more, the {part} part has {min(scores)}")
+        if len(set(zip(queries, scores, strict=True))) == len(set(queries)):
+            raise UserError(
+                f"task {task.name}: {metric}: in the {part} part no text has rows with different scores, which are "
+                "ranked as the candidates of a query"
+            )
 
 
 def _unlabelled(task: TaskDefinition, rows: TaskRows, rest: Dataset, files: Sequence[str]) -> Dataset:
@@ -166,7 +190,7 @@ def _read_part(task: TaskDefinition, part: str) -> tuple[Dataset, np.ndarray[Any
     where = f"task {task.name}: {getattr(task.data, part)}"
     columns = {column: task.columns.get(column, column) for column in task.task_kind.columns}
     filters = task.filter if part == "train" else {}
-    group_by = task.group_by if part == "train" else None
+    group_by = task.kept_together if part == "train" else None
     wanted = [*columns.values(), *filters, *([group_by] if group_by else [])]
     raw = _read_raw(task, part, wanted, where)
     _require_columns(raw, wanted, where)
@@ -246,7 +270,7 @@ def _split_off(
     try:
         kept, taken = _split_indices(task, rows, groups, share)
     except ValueError as error:
-        of_groups = f", groups by {task.group_by}: {len(set(groups))}" if task.group_by else ""
+        of_groups = f", groups by {task.kept_together}: {len(set(groups))}" if task.kept_together else ""
         raise UserError(
             f"task {task.name}: rows: {len(rows)}{of_groups}; too few to split a share of {share} off"
         ) from error
@@ -257,7 +281,7 @@ def _split_indices(
     task: TaskDefinition, rows: Dataset, groups: np.ndarray[Any, Any], share: float
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     everything = np.arange(len(rows))
-    if task.group_by:
+    if task.kept_together:
         splitter = GroupShuffleSplit(1, test_size=share, random_state=task.split_seed)
         kept, taken = next(iter(splitter.split(everything, groups=groups)))
     else:

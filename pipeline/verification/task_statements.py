@@ -17,7 +17,6 @@ from distilrubert.evaluation.tasks.file_agreement import CLEAR, FileComparison
 from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
-from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.checkpoints import quiet_transformers
@@ -72,7 +71,7 @@ def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) 
     require_task(report, task)
     rows = load_rows(task)
     learner = Learner.prepare(folder, task, rows, FinetuningProtocol(precision="fp32"), seed=0)
-    found = compute_metrics(task.metrics, *learner.answers("test"))
+    found = learner.scores("test")
     stated: Mapping[str, Any] = derive(report)[CHECKPOINT.case].values["tasks"][task.name]
     for metric in task.metrics:
         if metric in stated:
@@ -122,8 +121,10 @@ def _agreement(
     chosen: tuple[list[Any], list[Any]] = [], []
     leads: list[float] = []
     difference = 0.0
-    for sentence in sentences:
-        inputs = dict(tokenizer(sentence, truncation=True, return_tensors="np"))
+    # A model of pairs reads each sentence with the next one.
+    firsts, seconds = sentences, [*sentences[1:], sentences[0]]
+    for texts in zip(firsts, seconds, strict=True) if len(kind.text_columns) > 1 else zip(firsts, strict=True):
+        inputs = dict(tokenizer(*texts, truncation=True, return_tensors="np"))
         for both in zip(reference(inputs), model(inputs), strict=True):
             for side, logits in zip(chosen, both, strict=True):
                 side.extend(kind.choose(logits).ravel())

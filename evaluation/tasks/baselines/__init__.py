@@ -27,10 +27,10 @@ def score_majority_class(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]
         classes = [tuple(row) if row.ndim else row for row in labels_of(rows.train)]
         ((most_frequent, _),) = Counter(classes).most_common(1)
         references = labels_of(rows.test).tolist()
-        return score_test(task, [np.asarray(most_frequent).tolist()] * len(references), references)
+        return score_test(task, rows.test, [np.asarray(most_frequent).tolist()] * len(references), references)
     ((most_frequent, _),) = Counter(tag for tags in rows.train["tags"] for tag in tags).most_common(1)
     references = [[task.classes[tag] for tag in tags] for tags in rows.test["tags"]]
-    return score_test(task, [[task.classes[most_frequent]] * len(tags) for tags in references], references)
+    return score_test(task, rows.test, [[task.classes[most_frequent]] * len(tags) for tags in references], references)
 
 
 @dataclasses.dataclass(frozen=True)

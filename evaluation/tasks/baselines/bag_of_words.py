@@ -29,7 +29,7 @@ def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
     model = linear_model(task.task_kind, REGULARISATION)
     model.fit(_features(vectorizer, rows.train), labels_of(rows.train))
     predictions = model.predict(_features(vectorizer, rows.test)).tolist()
-    return score_test(task, predictions, labels_of(rows.test).tolist())
+    return score_test(task, rows.test, predictions, labels_of(rows.test).tolist())
 
 
 def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:

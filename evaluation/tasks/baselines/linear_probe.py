@@ -67,7 +67,7 @@ def probe(model_folder: str | os.PathLike[str], task: TaskDefinition, rows: Task
         return compute_metrics([task.main_metric], *validation.answers(fitted[strength]))[task.main_metric]
 
     best = max(REGULARISATIONS, key=score)
-    return {"test": score_test(task, *test.answers(fitted[best])), "regularisation": best}
+    return {"test": score_test(task, rows.test, *test.answers(fitted[best])), "regularisation": best}
 
 
 @dataclasses.dataclass(frozen=True)

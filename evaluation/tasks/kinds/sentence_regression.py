@@ -84,6 +84,7 @@ SENTENCE_REGRESSION = dataclasses.replace(
 SENTENCE_PAIR_REGRESSION = dataclasses.replace(
     SENTENCE_REGRESSION,
     columns=("text", "text_pair", "score"),
+    metrics=(*SENTENCE_REGRESSION.metrics, "ndcg_at_10"),
     read_row=_read_pair,
     text_columns=("text", "text_pair"),
     read_text=_read_texts,

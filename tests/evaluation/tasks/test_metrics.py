@@ -1,10 +1,11 @@
+import math
 import socket
 from pathlib import Path
 
 import evaluate
 import pytest
 
-from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics
+from distilrubert.evaluation.tasks.metrics import METRICS, compute_metrics, ndcg_by_query
 
 
 def test_metrics_of_three_classes_by_hand() -> None:
@@ -59,6 +60,22 @@ def test_metrics_of_numbers_by_hand() -> None:
     assert compute_metrics(["pearson", "spearman"], [2.0, 2.0], [1.0, 3.0]) == {"pearson": 0.0, "spearman": 0.0}
 
 
+def test_candidates_are_ranked_query_by_query() -> None:
+    # Of query 7 the best comes last: 0 / log2(2) + 1 / log2(3) + 2 / log2(4) of 2 / log2(2) + 1 / log2(3).
+    # Of query 4 the order is right. All candidates of query 5 are equally good: it says nothing.
+    queries, references = [7, 4, 7, 5, 7, 4, 5], [2.0, 3.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    predictions = [0.1, 0.3, 0.9, 0.5, 0.4, -2.0, 0.7]
+    of_seven = (1 / math.log2(3) + 1) / (2 + 1 / math.log2(3))
+    assert ndcg_by_query(references, predictions, queries) == pytest.approx([of_seven, 1.0])
+    found = compute_metrics(["ndcg_at_10", "spearman"], predictions, references, queries)
+    assert found["ndcg_at_10"] == pytest.approx((of_seven + 1) / 2)
+    # Equal scores are no order: the gain of each place is the mean of both.
+    assert ndcg_by_query([1.0, 0.0], [0.5, 0.5], [0, 0]) == pytest.approx([(1 + 1 / math.log2(3)) / 2])
+    # What stands behind the tenth place is not found.
+    assert ndcg_by_query([0.0] * 10 + [1.0], [*range(11, 0, -1)], [0] * 11) == [0.0]
+    assert compute_metrics(["ndcg_at_10"], [1.0, 2.0], [1.0, 1.0], [0, 0]) == {"ndcg_at_10": 0.0}
+
+
 def test_answers_are_compared_as_squad_does() -> None:
     predictions = ["The Москва-река.", "в сорок пятом году", "нет"]
     references = [["москварека"], ["в 1945 году", "сорок пятом"], ["да"]]
@@ -86,5 +103,5 @@ def test_metrics_use_neither_network_nor_the_users_cache(tmp_path: Path, monkeyp
         sets = [[0, 1], [1, 1]]
         arguments = {"span_f1": (tags, tags), "f1_micro": (sets, sets), "exact_match": answers, "answer_f1": answers}
         predictions, references = arguments.get(name, ([0, 1], [0, 1]))
-        assert compute_metrics([name], predictions, references) == pytest.approx({name: 1.0})
+        assert compute_metrics([name], predictions, references, [5, 5]) == pytest.approx({name: 1.0})
     assert list(tmp_path.iterdir()) == []

@@ -23,10 +23,12 @@ TAGS = (
 )
 SEVERAL = ([[0, 1], [1, 1], [0, 0], [1, 0]], [[0, 1], [0, 1], [1, 0], [1, 1]])
 NUMBERS = ([0.5, 1.5, -2.0, 4.25, 3.0], [0.25, 1.0, -1.0, 5.0, 2.0])
+QUERIES = [3, 3, 8, 8, 8]
+RANKINGS = ([0.5, 1.5, -2.0, 4.25, 3.0], [0.0, 1.0, 2.0, 1.0, 0.0])
 ANSWERS = (["The Москва-река.", "в сорок пятом году", "нет"], [["москварека"], ["в 1945 году", "сорок пятом"], ["да"]])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"ndcg_at_10"}))
 def test_the_score_of_all_rows_is_the_metric(metric: str) -> None:
     known: dict[str, Any] = dict.fromkeys(("pearson", "spearman", "r2"), NUMBERS) | {"f1_micro": SEVERAL}
     known |= {"f1": TWO_CLASSES, "span_f1": TAGS, "exact_match": ANSWERS, "answer_f1": ANSWERS}
@@ -37,6 +39,19 @@ def test_the_score_of_all_rows_is_the_metric(metric: str) -> None:
     few = {name: values[1:] for name, values in columns.items()}
     part = compute_metrics([metric], predictions[1:], references[1:])[metric]
     assert score_of_rows(metric, few) == pytest.approx(part, abs=1e-6)
+
+
+def test_of_a_ranking_each_query_is_a_row() -> None:
+    rows = row_results("ndcg_at_10", *RANKINGS, QUERIES)
+    columns = parse_rows(rows)
+    assert [*columns] == ["ndcg_at_10"]
+    assert columns["ndcg_at_10"].shape == (2,)
+    whole = compute_metrics(["ndcg_at_10"], *RANKINGS, QUERIES)["ndcg_at_10"]
+    assert score_of_rows("ndcg_at_10", columns) == pytest.approx(whole, abs=1e-6)
+    last = compute_metrics(["ndcg_at_10"], *(side[2:] for side in RANKINGS), QUERIES[2:])["ndcg_at_10"]
+    assert score_of_rows("ndcg_at_10", {"ndcg_at_10": columns["ndcg_at_10"][1:]}) == pytest.approx(last, abs=1e-6)
+    resampled = resampled_scores("ndcg_at_10", [rows])
+    assert set(resampled.round(4)) == set(np.array([1.0, last, (1 + last) / 2]).round(4))
 
 
 def test_row_results_by_hand() -> None:

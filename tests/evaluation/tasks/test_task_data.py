@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,49 @@ def test_groups_stay_together(tmp_path: Path) -> None:
     books = [{int(text) % 8 for text in texts(part)} for part in (rows.train, rows.validation, rows.test)]
     assert sum(map(len, books)) == len(set.union(*books)) == 8
     assert min(map(len, books)) > 0
+
+
+def candidates(queries: int = 12, each: int = 5, score: int = 1) -> list[dict[str, Any]]:
+    """Rows of a reranker: of the candidates of each query one is good, and has this score."""
+    return [
+        {"asked": f"вопрос {row % queries}", "text_pair": f"ответ {row}", "score": score * (row // queries == 2)}
+        for row in range(queries * each)
+    ]
+
+
+RERANKER: dict[str, Any] = {
+    "kind": "sentence-pair-regression",
+    "labels": [],
+    "columns": {"text": "asked"},
+    "metrics": ["ndcg_at_10", "spearman"],
+}
+
+
+def test_candidates_of_a_query_stay_together_where_they_are_ranked(tmp_path: Path) -> None:
+    task = make(tmp_path, candidates(), **RERANKER)
+    for limit, whole in ((None, 60), (20, 20)):
+        rows = load_rows(task, train_limit=limit, unlabelled=None if limit is None else [])
+        parts = [rows.train, rows.validation, rows.test]
+        queries = [texts(part) for part in parts]
+        assert sum(map(len, queries)) == len(set.union(*queries))
+        assert len(rows.train) + len(rows.validation) == (whole if limit else whole - len(rows.test))
+        assert [len(set(task.queries_of(part))) for part in parts] == [len(part) / 5 for part in parts]
+    scored = make(tmp_path, candidates(), **RERANKER | {"metrics": ["spearman"]})
+    assert scored.queries_of(load_rows(scored).test) == []
+    assert scored.kept_together is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (candidates(score=-1), "task toy: ndcg_at_10: needs scores of 0 or more, the validation part has -1"),
+        (candidates(score=0), "task toy: ndcg_at_10: in the validation part no text has rows with different scores"),
+        (candidates(queries=40, each=1), "in the validation part no text has rows with different scores"),
+    ],
+)
+def test_what_cannot_be_ranked_is_told(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_rows(make(tmp_path, rows, **RERANKER))
 
 
 def test_a_limit_takes_a_fixed_choice_of_the_training_rows_only(tmp_path: Path) -> None:
