@@ -50,13 +50,13 @@ def check_before_work(run: Run, *, push: bool = False, endpoint: str | None = No
             settings.check_processes(section, run.launch.processes)
             settings.check_length(section, recipe.corpus.max_length)
             check_trackers(settings.trackers, f"{section}.trackers")
+    if recipe.task:
+        check_task_settings(run)
     if push and run.launch.leads:
         connection = connect(recipe.publish, endpoint)
         check_target(recipe.publish, connection)
         if recipe.publish.space:
             SpacePublisher(run.hub, recipe.publish, connection).check()
-    if recipe.task:
-        check_task_settings(run)
     tasks = itertools.chain(*pinned_tasks(run))
     for case in [*recipe.conversion.cases, *recipe.evaluation.exported.cases]:
         require_packages(FORMATS[case].runtime)

@@ -368,7 +368,7 @@ def _add_target(parser: Parser) -> None:
         _add_field(parser, PublishSettings, field, metavar)
     said = (
         "publish a demo page too, a static Space of the same name: people try the model there, in their own browser. "
-        "For the page the model needs the ONNX file masked-lm-int8; an encoder of sentences needs int8"
+        "For it the model needs the ONNX file masked-lm-int8; an encoder of sentences and a model of a task need int8"
     )
     _add_field(parser, PublishSettings, "space", text=said)
     _add_flag(parser, "--no-push", "make what is missing, say what would be pushed, and push nothing")

@@ -24,8 +24,6 @@ from distilrubert.modeling.sentence_modules import SentenceSettings
 from distilrubert.pipeline.hub.publish_settings import PublishSettings, check_form
 from distilrubert.pipeline.task_settings import TaskSettings
 
-PAGE_FILE = FORMATS["onnx-masked-lm-int8"]
-
 
 class TeacherSettings(Section):
     """Where the teacher comes from: a checkpoint, or a small one trained on the recipe's own corpus."""
@@ -137,8 +135,6 @@ class Recipe(Section):
     def _task_makes_no_encoder(self) -> Self:
         if self.task and self.sentences:
             raise ValueError("sentences: a student of a task is no encoder of sentences; leave out one of the two")
-        if self.task and self.publish.space:
-            raise ValueError("publish.space: there is no demo page of a student of a task; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -185,7 +181,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _page_has_its_file(self) -> Self:
-        file, use = (FORMATS["onnx-int8"], "compares sentences") if self.sentences else (PAGE_FILE, "fills masks")
+        file, use = FORMATS["onnx-masked-lm-int8"], "fills masks"
+        if self.task or self.sentences:
+            file, use = FORMATS["onnx-int8"], "runs the student" if self.task else "compares sentences"
         if self.publish.space and file.case not in self.conversion.cases:
             raise ValueError(f"publish.space: the page {use} with {file.path}; add {file.name} to conversion.onnx")
         return self

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distilrubert.common.derived import derive
+from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, OPENVINO_HINTS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import Case
 from distilrubert.model_card.formatting import counted
 from distilrubert.model_card.inputs import read_card_input
 from distilrubert.model_card.scores import METRIC_TITLES, TASK_TYPES
+from distilrubert.model_card.space.shown_model import read_model
 from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table, task_table
-from distilrubert.pipeline.recipe import PAGE_FILE
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
 
@@ -156,11 +157,16 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
 
 
 def _has_page(run: Run) -> bool:
-    return PAGE_FILE.case in run.recipe.conversion.cases
+    """Whether the page can show the model, and the file that it runs is there."""
+    try:
+        read_model(run.hub)
+    except UserError:
+        return False
+    return True
 
 
 def _page_commands(run: Run, python: str) -> str:
-    """How to try a model that fills masks in a browser; nothing for one without the file for it."""
+    """How to try a model in a browser; nothing for one that has no page."""
     if not _has_page(run):
         return ""
     hub, page = str(short_path(run.hub)), str(short_path(run.folder / "page"))

@@ -6,10 +6,13 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.tracking import check_trackers
+from distilrubert.common.training.training_settings import check_batches
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import check_layers, positive_weights
+from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
 from distilrubert.evaluation.tasks.lesson import check_teacher
 from distilrubert.evaluation.tasks.task_model import check_classes
+from distilrubert.model_card.space.shown_model import why_not_shown
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.checkpoints import read_fast_tokenizer, read_model_config
 from distilrubert.modeling.tokenizer_kinds import kind_of
@@ -27,7 +30,7 @@ TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-stude
 
 
 def check_task_settings(run: Run) -> None:
-    """Refuse settings that contradict each other, the number of processes or what is installed.
+    """Refuse settings that contradict each other, the task, the number of processes or what is installed.
 
     Raises:
         UserError: naming the field.
@@ -36,16 +39,20 @@ def check_task_settings(run: Run) -> None:
     settings = run.recipe.task.distillation
     batches: dict[str, UpdateSettings] = {settings.section: settings, "task.finetuning": run.recipe.task.finetuning}
     for section, own in batches.items():
-        if own.batches_per_update % run.launch.processes:
-            raise UserError(
-                f"{section}.batches_per_update: {own.batches_per_update} is no multiple of the number of processes, "
-                f"{run.launch.processes}"
-            )
+        check_batches(section, own.batches_per_update, run.launch.processes)
     check_trackers(settings.trackers, f"{settings.section}.trackers")
     positive_weights(settings)
+    if run.recipe.publish.space:
+        _check_page(pinned_task(run).task_kind)
     for file in run.recipe.task.unlabelled:
         if not Path(file).is_file():
             raise UserError(f"task.unlabelled: there is no file {file}")
+
+
+def _check_page(kind: TaskKind) -> None:
+    gives_scores, reads_pairs = kind.problem_type == "regression", len(kind.text_columns) > 1
+    if reason := why_not_shown(kind.export_task, gives_scores=gives_scores, reads_pairs=reads_pairs):
+        raise UserError(f"publish.space: {reason}; leave it out")
 
 
 def check_task(run: Run, *, load: bool) -> None:

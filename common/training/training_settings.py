@@ -111,11 +111,7 @@ class OptimizationSettings(BookkeepingSettings):
 
     def check_processes(self, section: str, processes: int) -> None:
         """Raise a UserError, naming the section of the recipe, if an update cannot be divided among the processes."""
-        if self.batches_per_update % processes:
-            raise UserError(
-                f"{section}.batches_per_update: {self.batches_per_update} is no multiple of the number of processes, "
-                f"{processes}"
-            )
+        check_batches(section, self.batches_per_update, processes)
 
     def check_length(self, section: str, max_length: int) -> None:
         """Raise a UserError, naming the section of the recipe, if a batch has no room for a sequence of this length."""
@@ -124,3 +120,11 @@ class OptimizationSettings(BookkeepingSettings):
                 f"{section}.batch_tokens: {self.batch_tokens} is less than corpus.max_length, {max_length}: one such "
                 "sequence would not fit into a batch"
             )
+
+
+def check_batches(section: str, batches: int, processes: int) -> None:
+    """Raise a UserError, naming the section of the recipe, if an update of so many batches cannot be divided."""
+    if batches % processes:
+        raise UserError(
+            f"{section}.batches_per_update: {batches} is no multiple of the number of processes, {processes}"
+        )

@@ -69,6 +69,23 @@ class ShownModel:
         return Path(self.graph.path).name.removesuffix("_quantized.onnx")
 
 
+def why_not_shown(task: str, *, gives_scores: bool, reads_pairs: bool) -> str | None:
+    """Why a page cannot show a model; None where it can.
+
+    Args:
+        task: as a card's pipeline_tag names it.
+        gives_scores: whether its outputs are numbers, not classes.
+        reads_pairs: whether it reads two texts at once.
+    """
+    if task not in TASKS:
+        return f"a page cannot show the task {task!r} (pipeline_tag), only {', '.join(TASKS)}"
+    if task == "text-classification" and gives_scores:
+        return "a page shows probabilities of classes, and this model gives scores"
+    if task == "text-classification" and reads_pairs:
+        return "a page has one text to classify, and this model reads pairs of texts"
+    return None
+
+
 def read_model(folder: Path) -> ShownModel:
     """Read a model repository.
 
@@ -76,13 +93,13 @@ def read_model(folder: Path) -> ShownModel:
         UserError: if it has no card, or the page cannot show its task, or a file is missing.
     """
     metadata, body = _card(folder / "README.md")
-    task = metadata.get("pipeline_tag")
-    if not isinstance(task, str) or task not in TASKS:
-        raise UserError(
-            f"{folder}: a page cannot show the task {task!r} (pipeline_tag in README.md), only {', '.join(TASKS)}"
-        )
-    if task == "text-classification" and read_json(folder / "config.json").get("problem_type") == "regression":
-        raise UserError(f"{folder}: a page shows probabilities of classes, and this model gives scores")
+    task = str(metadata.get("pipeline_tag"))
+    gives_scores = _read(folder / "config.json").get("problem_type") == "regression"
+    # Other models than those of a task have no such report, and read one text.
+    report = _read(folder / "reports" / "finetuning.json").get("details", {})
+    reads_pairs = "pair" in str(report.get("task", {}).get("kind"))
+    if reason := why_not_shown(task, gives_scores=gives_scores, reads_pairs=reads_pairs):
+        raise UserError(f"{folder}: {reason}")
     heading = HEADING.search(body)
     texts, candidates = _examples(metadata)
     mask = _mask(folder) if task == "fill-mask" else None
@@ -112,6 +129,11 @@ def _card(path: Path) -> tuple[dict[str, Any], str]:
     if found is None or not isinstance(metadata, dict):
         raise UserError(f"{path}: has no front matter; a page takes its language, task and examples from there")
     return metadata, found[2]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file; nothing where it is missing."""
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _graph(folder: Path, task: str) -> FileFormat:
@@ -149,6 +171,5 @@ def _mask(folder: Path) -> str:
 
 def _masked(folder: Path, mask: str) -> list[str]:
     """The sentences of our own cards, each with its last word masked."""
-    path = folder / "reports" / "card.json"
-    settings = read_json(path).get("settings", {}) if path.is_file() else {}
+    settings = _read(folder / "reports" / "card.json").get("settings", {})
     return [LAST_WORD.sub(lambda _: mask, text) for text in settings.get("sentences", []) if LAST_WORD.search(text)]

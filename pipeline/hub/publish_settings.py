@@ -44,7 +44,8 @@ class PublishSettings(Section):
     space: bool = Field(
         False,
         description="Whether to publish a demo page too, a static Space of the same name: people try the model there, "
-        "in their own browser. It fills masks with onnx/masked_lm_quantized.onnx (conversion.onnx: masked-lm-int8).",
+        "in their own browser. To fill masks it runs onnx/masked_lm_quantized.onnx (conversion.onnx: masked-lm-int8); "
+        "to compare sentences, classify texts or tag words onnx/model_quantized.onnx (int8). Other tasks have no page.",
     )
     prune: bool = Field(
         False,

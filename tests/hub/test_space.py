@@ -209,6 +209,40 @@ def test_a_page_that_cannot_be_made_publishes_nothing(
     assert local_hub.storage.repositories == {}
 
 
+@pytest.mark.parametrize(
+    ("problem", "kind", "said"),
+    [
+        ("single_label_classification", "sentence-classification", None),
+        ("multi_label_classification", "multi-label-classification", None),
+        ("single_label_classification", "sentence-pair-classification", "a page has one text to classify, and this mo"),
+        ("regression", "sentence-regression", "a page shows probabilities of classes, and this model gives scores"),
+    ],
+)
+def test_a_model_of_a_task_has_a_page_if_that_can_show_it(
+    local_hub: LocalHub, space_target: PublishSettings, folder: Path, problem: str, kind: str, said: str | None
+) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(card.replace("fill-mask\n", "text-classification\n"), encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": problem}), encoding="utf-8")
+    report = {"details": {"task": {"kind": kind}}}
+    (folder / "reports" / "finetuning.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model_quantized.onnx").write_bytes(b"a graph")
+    if said:
+        with pytest.raises(UserError, match=said):
+            publish_both(local_hub, folder, space_target)
+        assert local_hub.storage.repositories == {}
+        return
+    space = publish_both(local_hub, folder, space_target)
+    assert space.tree().keys() == PAGE | {".gitattributes"}
+    assert page_of(local_hub, space)["task"] == "text-classification"
+    model = page_of(local_hub, space)["model"]
+    assert "onnx/model_quantized.onnx" in model["files"]  # type: ignore[index]
+    revision = local_hub.storage.repositories["me/demo"].branches["main"]
+    assert publisher(local_hub, folder, space_target).verify(revision).files == len(PAGE)
+
+
 def test_a_secret_in_the_card_is_not_published_on_the_page(
     local_hub: LocalHub, space_target: PublishSettings, shown: Path
 ) -> None:

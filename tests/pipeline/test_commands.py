@@ -22,6 +22,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.parity import default_sentences
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.model_card.space.shown_model import read_model
 from distilrubert.pipeline import commands, run_commands, summary
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.recipe import TeacherSettings, load_recipe
@@ -40,6 +41,7 @@ EXAMPLE = """Это "да"? Нет, д`[MASK]$"""
 @pytest.fixture(autouse=True)
 def of_a_masked_language_model(monkeypatch):
     """Runs of these tests have no repository, of which the last words of a command tell."""
+    monkeypatch.setattr(summary, "read_model", lambda hub: None)
     monkeypatch.setattr(
         summary, "read_card_input", lambda hub: SimpleNamespace(example=EXAMPLE, has_head=True, finetuning=None)
     )
@@ -124,10 +126,12 @@ def test_a_run_that_trains_its_teacher_says_what_to_expect(tmp_path):
     assert next_steps(Run(loaded, tmp_path), []).startswith("The model repository is in")
 
 
-def test_a_model_without_the_file_of_the_page_is_not_shown_in_a_browser(tmp_path):
-    assert "http.server" not in next_steps(
-        Run(load_recipe(ROOT / "recipes/demo.yaml", ["conversion.onnx=[int8]"]), tmp_path), []
-    )
+def test_a_model_that_no_page_can_show_is_not_shown_in_a_browser(monkeypatch, tmp_path):
+    monkeypatch.setattr(summary, "read_model", read_model)
+    (tmp_path / "hub").mkdir()
+    # It has no graph.
+    (tmp_path / "hub" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n", encoding="utf-8")
+    assert "http.server" not in next_steps(Run(load_recipe(ROOT / "recipes/demo.yaml"), tmp_path), [])
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no data"), 2)])

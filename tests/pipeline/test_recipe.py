@@ -203,6 +203,10 @@ def test_a_page_has_the_file_that_it_runs(write):
     assert load_recipe(write(), encoder).publish.space
     message = message_of(write(), *encoder, "conversion.onnx=[fp32]")
     assert "publish.space: the page compares sentences with onnx/model_quantized.onnx; add int8 to" in message
+    of_task = ["publish.space=true", "task={name: rusentiment}"]
+    assert load_recipe(write(), of_task).publish.space
+    message = message_of(write(), *of_task, "conversion.onnx=[fp32]")
+    assert "publish.space: the page runs the student with onnx/model_quantized.onnx; add int8 to" in message
 
 
 def test_embeddings_are_not_paired_twice(write):
@@ -269,7 +273,6 @@ def test_a_recipe_of_a_task_needs_no_corpus(write):
         ("student={preset: tiny}", "student.vocabulary.train: is made from a corpus; add corpus, or trim"),
         ("teacher={pretrain: {}}", "teacher.pretrain: needs a corpus; add corpus, or name teacher.model"),
         ("sentences={}", "sentences: a student of a task is no encoder of sentences; leave out one of the two"),
-        ("publish.space=true", "publish.space: there is no demo page of a student of a task; leave it out"),
         ("task.distillation.layer_map=[[1], x]", "task.distillation.layer_map"),
         ("task.equal_decisions=0", "task.equal_decisions"),
     ],

@@ -150,7 +150,7 @@ def test_the_two_languages_have_the_same_words() -> None:
         (lambda folder: (folder / "README.md").write_text("# A card"), "README.md: has no front matter"),
         (
             lambda folder: (folder / "README.md").write_text("---\npipeline_tag: question-answering\n---\n"),
-            r"a page cannot show the task 'question-answering' \(pipeline_tag in README.md\), only fill-mask, ",
+            r"a page cannot show the task 'question-answering' \(pipeline_tag\), only fill-mask, ",
         ),
         (
             lambda folder: (folder / "onnx/masked_lm_quantized.onnx").unlink(),
