@@ -16,11 +16,14 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.finetuning import Learner
+from distilrubert.evaluation.tasks.task import load_task
+from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.teacher import new_teacher, save_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.task_settings import TaskSettings
 
+from ..hub.conftest import local_hub  # noqa: F401
 from ..noun_tasks import NOUNS, define, phrases, write_tasks
 
 # A run of a recipe checks for the packages that export.
@@ -39,11 +42,12 @@ def teacher_folder(sentences, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory) -> Path:
-    """A folder with a task of each kind, one with a class that no row has, and text without labels."""
+    """A folder with a task of each kind, one with a class that no row has, a reranker, and text without labels."""
     folder = tmp_path_factory.mktemp("tasks")
     shares = {"test_share": 0.3, "validation_share": 0.25}
     write_tasks(folder, number=240, **shares)
     define(folder, "three", of="nouns", labels=[*NOUNS, "drink"], **shares)
+    define(folder, "ranked", of="scores", metrics=["ndcg_at_10", "spearman"], **shares)
     (folder / "more.txt").write_text("\n".join(" ".join(words) for words, _ in phrases(120, seed=1)), encoding="utf-8")
     return folder
 
@@ -98,73 +102,155 @@ def test_the_student_learns_from_teacher_and_text_without_labels(trained):
     assert model.config.n_layers == 1
 
 
-@pytest.fixture(scope="module")
-def published(trained) -> Path:
-    """The model repository of that run."""
-    assert main(["publish", str(trained.parent / "recipe.yaml"), "--run-dir", str(trained), "--no-push"]) == 0
-    return trained / "hub"
+# Of each kind: the classes of its model, the metric, and what a card says of it.
+KINDS: dict[str, tuple[str, str, list[str]]] = {
+    "nouns": (
+        "single_label_classification",
+        "accuracy",
+        ["is a classifier of texts for Russian of", "- text: кот дома", "](assets/confusion.png)", "| `animal` |"],
+    ),
+    "several": (
+        "multi_label_classification",
+        "f1_micro",
+        ["is a classifier of texts that can have several classes for Russian of", "top_k=None)", "| `animal` |"],
+    ),
+    "ranked": (
+        "regression",
+        "ndcg_at_10",
+        ["is a model for scores of pairs of texts for Russian of", "model.rank(", "nDCG@10", "](assets/scores.png)"],
+    ),
+}
+OF_CLASSES = ("nouns", "several")
 
 
-@pytest.mark.export
+@pytest.fixture(scope="module", params=[*KINDS])
+def published(request, teacher_folder, tasks, tmp_path_factory) -> tuple[str, Path]:
+    """The name of a task and the model repository of its run."""
+    name = request.param
+    if name == "nouns":
+        run = request.getfixturevalue("trained")
+        path = run.parent / "recipe.yaml"
+    else:
+        folder = tmp_path_factory.mktemp(name)
+        recipe = recipe_of(teacher_folder, tasks, name, equal_decisions=0.5)
+        # One file: each is run in a process of its own, to measure speed. Scores of tiny models are too close for int8.
+        recipe["conversion"] = {"onnx": ["fp32" if name == "ranked" else "int8"]}
+        path, run = write(folder, recipe), folder / "run"
+    assert main(["publish", str(path), "--run-dir", str(run), "--no-push"]) == 0
+    return name, run / "hub"
+
+
 def test_the_folder_is_complete_and_loads_in_clients(published):
     from optimum.onnxruntime import ORTModelForSequenceClassification
 
-    config = json.loads((published / "config.json").read_text())
+    name, folder = published
+    config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["DistilBertForSequenceClassification"]
-    assert (config["label2id"], config["problem_type"]) == ({"animal": 0, "food": 1}, "single_label_classification")
-    tokenizer = AutoTokenizer.from_pretrained(published)
-    files = ORTModelForSequenceClassification.from_pretrained(
-        published, subfolder="onnx", file_name="model_quantized.onnx"
-    )
+    labels = [*NOUNS] if name in OF_CLASSES else ["score"]
+    assert config["label2id"] == {label: index for index, label in enumerate(labels)}
+    assert config["problem_type"] == KINDS[name][0]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    file = "model.onnx" if name == "ranked" else "model_quantized.onnx"
+    files = ORTModelForSequenceClassification.from_pretrained(folder, subfolder="onnx", file_name=file)
     for classify in (
-        pipeline("text-classification", model=str(published)),
+        pipeline("text-classification", model=str(folder)),
         pipeline("text-classification", model=files, tokenizer=tokenizer),
     ):
-        assert {answer["label"] for answer in classify(["кот дома", "вчера хлеб"])} <= {*NOUNS}
+        assert {answer["label"] for answer in classify(["кот дома", "вчера хлеб"])} <= {*labels}
 
 
-@pytest.mark.export
 def test_the_report_compares_teacher_student_files_and_baselines(published):
-    report = Measurements.load(published / "reports" / "finetuning.json")
+    name, folder = published
+    metric = KINDS[name][1]
+    report = Measurements.load(folder / "reports" / "finetuning.json")
     cases = {row.case for row in report.rows}
-    assert cases >= {"pytorch-fp32", "onnx-fp32", "onnx-int8", "openvino-int8", "student-alone", "teacher"}
-    assert cases >= {"bag-of-words", "majority-class"}
+    files = {"several": {"onnx-int8"}, "ranked": {"onnx-fp32"}}.get(name, {"onnx-fp32", "onnx-int8", "openvino-int8"})
+    assert cases >= files | {"pytorch-fp32", "student-alone", "teacher", "bag-of-words"}
+    assert ("majority-class" in cases) == (name in OF_CLASSES)
+    assert all(row.values["tasks"][name][metric]["values"] for row in report.rows)
     assert report.details["rows"]["unlabelled_rows"] > 0
-    assert set(Measurements.load(published / "reports" / "training.json").details["losses"]) == {"logits", "labels"}
-    # The matrix and the score are of the same rows.
-    matrix, test_rows = report.details["confusion"], report.details["rows"]["test_rows"]
-    right = matrix[0][0] + matrix[1][1]
-    assert sum(map(sum, matrix)) == test_rows
-    accuracy = report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"][0]
-    assert accuracy == pytest.approx(right / test_rows)
-    bins = report.details["reliability"]
-    assert sum(each["rows"] for each in bins) == test_rows
-    assert sum(each["rows"] * each["right"] for each in bins) == pytest.approx(right)
+    assert set(Measurements.load(folder / "reports" / "training.json").details["losses"]) == {"logits", "labels"}
+    assert (report.details["confusion"] is None) == (name != "nouns")
+    assert (report.details["calibration"] is None) == (report.details["reliability"] is None) == (name == "ranked")
+    assert [each["class"] for each in report.details["class_counts"]] == ([*NOUNS] if name in OF_CLASSES else [])
+    assert (report.details["score_bins"] is None) == (name != "ranked")
 
 
-@pytest.mark.export
+def test_matrix_and_bins_are_of_the_rows_that_are_scored(published):
+    name, folder = published
+    report = Measurements.load(folder / "reports" / "finetuning.json")
+    test_rows = report.details["rows"]["test_rows"]
+    if name == "ranked":
+        assert sum(each["rows"] for each in report.details["score_bins"]) == test_rows
+        return
+    bins, rows = report.details["reliability"], test_rows * (len(NOUNS) if name == "several" else 1)
+    assert sum(each["rows"] for each in bins) == rows
+    if name == "nouns":
+        matrix = report.details["confusion"]
+        right = matrix[0][0] + matrix[1][1]
+        assert sum(map(sum, matrix)) == test_rows
+        accuracy = report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"][0]
+        assert accuracy == pytest.approx(right / test_rows)
+        assert sum(each["rows"] * each["right"] for each in bins) == pytest.approx(right)
+
+
 def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
-    card = (published / "README.md").read_text(encoding="utf-8")
-    assert "pipeline_tag: text-classification" in card
-    assert "- text: кот дома" in card
-    assert "| Teacher |" in card
-    assert "| The same student without a teacher |" in card
-    assert "| `animal` |" in card
-    assert "is a classifier of texts for Russian of the class `DistilBertForSequenceClassification`" in card
-    assert "](assets/confusion.png)" in card
-    assert (published / "assets" / "reliability.png").is_file()
-    command = ["verify", str(published), "--task", str(tasks / "nouns.yaml"), "--all"]
+    name, folder = published
+    _, metric, said = KINDS[name]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for text in (*said, "pipeline_tag: text-classification", "| Teacher |", "| The same student without a teacher |"):
+        assert text in card
+    assert (folder / "assets" / "reliability.png").is_file() == (name in OF_CLASSES)
+    command = ["verify", str(folder), "--task", str(tasks / f"{name}.yaml"), "--all"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "equal_decisions" in shown
-    assert "model.safetensors, nouns: accuracy: stated" in shown
+    assert f"model.safetensors, {name}: {metric}: stated" in shown
+    if name != "nouns":
+        return
     # A score that is not that of the weights is found.
-    forged = shutil.copytree(published, tmp_path / "forged")
+    forged = shutil.copytree(folder, tmp_path / "forged")
     report = Measurements.load(forged / "reports" / "finetuning.json")
-    report["pytorch-fp32"].values["tasks"]["nouns"]["accuracy"]["values"] = [0.123]
+    report["pytorch-fp32"].values["tasks"][name][metric]["values"] = [0.123]
     report.save(forged / "reports" / "finetuning.json")
     assert main(["verify", str(forged), *command[2:]]) == 1
-    assert "does not hold: model.safetensors, nouns: accuracy: stated 0.123" in capsys.readouterr().out
+    assert f"does not hold: model.safetensors, {name}: {metric}: stated 0.123" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("published", ["ranked"], indirect=True)
+def test_a_reranker_has_the_score_that_sentence_transformers_gives_it(published, tasks):
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    name, folder = published
+    samples: dict[str, dict[str, Any]] = {}
+    for row in load_rows(load_task(tasks / f"{name}.yaml")).test:
+        sample = samples.setdefault(row["text"], {"query": row["text"], "positive": [], "negative": []})
+        sample["positive" if row["label"] else "negative"].append(row["text_pair"])
+    evaluated = CrossEncoderRerankingEvaluator(
+        [each for each in samples.values() if each["positive"] and each["negative"]]
+    )
+    found = evaluated(CrossEncoder(str(folder), device="cpu"))["ndcg@10"]
+    report = Measurements.load(folder / "reports" / "finetuning.json")
+    assert found == pytest.approx(report["pytorch-fp32"].values["tasks"][name]["ndcg_at_10"]["values"][0], abs=1e-3)
+
+
+@pytest.mark.parametrize("published", ["nouns"], indirect=True)
+def test_it_is_published_with_its_page(published, trained, local_hub, monkeypatch, tmp_path, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", local_hub.tokens["me"])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    recipe, run = trained.parent / "recipe.yaml", shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    target = ["--repo-id", "me/nouns", "--endpoint", local_hub.endpoint, "--space"]
+    command = ["publish", str(recipe), "--run-dir", str(run), *target]
+    assert main([*command, "--no-push"]) == 0
+    assert f"Space me/nouns at {local_hub.endpoint}, main (a new repository): 5 to add" in capsys.readouterr().out
+    assert local_hub.storage.repositories == {}
+    assert main(command) == 0
+    assert f"Demo page:\nPublished: {local_hub.endpoint}/spaces/me/nouns\n" in capsys.readouterr().out
+    card = (run / "hub" / "README.md").read_text(encoding="utf-8")
+    assert f"[Try it in your browser]({local_hub.endpoint}/spaces/me/nouns)" in card
+    assert main([*command, "--verify-only"]) == 0
+    assert capsys.readouterr().out.count("Verified: all ") == 2
 
 
 def test_a_finished_stage_is_not_done_again_and_a_stopped_one_continues(
@@ -305,6 +391,18 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
             "task.distillation.weights: hidden compare token by token, but the student has another vocabulary",
         ),
         ({"task": {"distillation": {"trackers": ["aim"]}}}, "task.distillation.trackers"),
+        (
+            {"task": {"name": "ANSWERS"}, "publish": {"space": True}},
+            "publish.space: a page cannot show the task 'question-answering' (pipeline_tag), only fill-mask",
+        ),
+        (
+            {"task": {"name": "RANKED"}, "publish": {"space": True}},
+            "publish.space: a page shows probabilities of classes, and this model gives scores; leave it out",
+        ),
+        (
+            {"task": {"name": "PAIRS"}, "publish": {"space": True}},
+            "publish.space: a page has one text to classify, and this model reads pairs of texts; leave it out",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_in_one_line_before_any_work(
@@ -312,9 +410,10 @@ def test_what_cannot_work_is_told_in_one_line_before_any_work(
 ):
     recipe = recipe_of(teacher_folder, tasks, "nouns")
     for section, values in change.items():
-        paths = {"TEACHER": str(teacher_folder), "THREE": str(tasks / "three.yaml")}
+        paths = {name.upper(): str(tasks / f"{name}.yaml") for name in ("three", "answers", "ranked", "pairs")}
+        paths["TEACHER"] = str(teacher_folder)
         own = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
-        recipe[section] = recipe[section] | own
+        recipe[section] = recipe.get(section, {}) | own
     status = main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "run")])
     error = capsys.readouterr().err
     assert (status, len(error.splitlines())) == (2, 1), error
