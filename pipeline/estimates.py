@@ -9,8 +9,9 @@ this run directory.
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -18,13 +19,13 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import read_json
-from distilrubert.common.training.training_settings import OptimizationSettings
+from distilrubert.common.training.training_settings import OptimizationSettings, check_batches
 from distilrubert.distill.corpus.sources import identities_of
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
 from distilrubert.distill.losses.objective import positive_weights, predicting
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.heads import layers_of
-from distilrubert.pipeline.commits import commit_of
+from distilrubert.pipeline.commits import commit_of, pinned_task
 from distilrubert.pipeline.engine import StageState
 from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.recipe import Recipe
@@ -32,12 +33,15 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stage_folders import StageFolders
 from distilrubert.pipeline.starting_student import starting_config
 from distilrubert.pipeline.student_vocabulary import teacher_config
+from distilrubert.pipeline.task_rows import load_task_rows, settings_of
 
 FP32_BYTES = 4
 # Of a trained weight: itself, its gradient and two moments; a checkpoint has no gradient.
 TRAINED, SAVED = 4, 3
 # UTF-8 of Russian text in WordPiece tokens; compressed files hold more.
 BYTES_PER_TOKEN = 8
+# Before and behind a text.
+SPECIAL_TOKENS = 2
 CPU_PRODUCT_SIZE, ACCELERATOR_PRODUCT_SIZE, MEASURING_S = 256, 4096, 0.5
 
 
@@ -92,6 +96,8 @@ def estimate(run: Run, state: StageState, gpus: Gpus | None = None) -> Estimate:
     stage, folders = state.stage.name, StageFolders(run.folder)
     if stage == "student":
         return _training(run, run.recipe.distillation, "training", _student_config(run), _teacher_config(run), gpus)
+    if stage in ("task-teacher", "task-alone", "task-student"):
+        return _task_training(run, stage, gpus)
     if stage == "teacher" and run.recipe.teacher.pretrain:
         return _training(run, run.recipe.teacher.pretrain, "pretraining", _teacher_config(run), None, gpus)
     return Estimate(next((folder.seconds for folder in folders.all(stage) if folder.is_complete), None))
@@ -122,6 +128,48 @@ def _training(
         settings.check_processes("distillation" if report == "training" else "teacher.pretrain", gpus.number)
     measured = None if gpus else _measured_tokens_per_s(run, report)
     return _cost(settings, trained, teacher, _tokens(run, settings), measured, gpus)
+
+
+def _task_training(run: Run, stage: str, gpus: Gpus | None) -> Estimate:
+    """What fine-tuning or distilling on a task takes, if no run ends early, with all learning rates.
+
+    Nothing is told where the data is on the Hub: it would have to be downloaded.
+    """
+    task, is_taught = settings_of(run), stage == "task-student"
+    settings = task.distillation if is_taught else task.alone if stage == "task-alone" else task.finetuning
+    if gpus:
+        check_batches("task.distillation" if is_taught else "task.finetuning", settings.batches_per_update, gpus.number)
+    teacher = _teacher_config(run)
+    trained = teacher if stage == "task-teacher" else _student_config(run)
+    if trained is None or pinned_task(run).dataset:
+        return Estimate()
+    size, rates = ModelSize.of(trained), len(settings.learning_rates)
+    once = _tokens_of_task(run, unlabelled=is_taught)
+    tokens = once * settings.epochs * rates
+    operations = 6 * size.layers * tokens
+    if is_taught and teacher:
+        operations += 2 * ModelSize.of(teacher).layers * once
+    measured = None if gpus else _measured_tokens_per_s(run, stage)
+    speed = gpus.operations_per_s if gpus else _operations_per_s()
+    memory: int | None = FP32_BYTES * TRAINED * size.parameters
+    disk: int | None = FP32_BYTES * (SAVED + 1) * size.parameters * rates
+    own = run.recipe.student.own_vocabulary()
+    if stage != "task-teacher" and own and own.trim:
+        # How many tokens are left, and with them most of the weights, shows when the vocabulary is trimmed.
+        memory = disk = None
+    return Estimate(tokens / measured if measured else operations / speed, memory, disk, tokens, operations)
+
+
+def _tokens_of_task(run: Run, *, unlabelled: bool) -> float:
+    """Tokens of the rows that a model learns from, by the bytes of their texts."""
+    task, rows = pinned_task(run), load_task_rows(run, unlabelled=unlabelled)
+
+    def tokens(row: Mapping[str, Any]) -> float:
+        texts = (row[column] for column in task.task_kind.text_columns)
+        size = sum(len(("".join(text) if isinstance(text, list) else text).encode()) for text in texts)
+        return min(size / BYTES_PER_TOKEN + SPECIAL_TOKENS, task.max_length)
+
+    return sum(tokens(row) for part in (rows.train, rows.unlabelled) for row in part or ())
 
 
 def _cost(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import yaml
 from transformers import BertConfig, DistilBertConfig
 
 from distilrubert.common.errors import UserError
@@ -14,7 +15,9 @@ from distilrubert.pipeline.gpus import Gpus
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.stages import stages_of
+from distilrubert.pipeline.task_rows import load_task_rows
 
+from ..noun_tasks import write_tasks
 from .example_recipes import ROOT
 
 
@@ -82,6 +85,50 @@ def test_gpus_that_are_named_share_the_work(tmp_path):
     assert eight == dataclasses.replace(one, seconds=one.seconds / 8)
     with pytest.raises(UserError, match="batches_per_update: 8 is no multiple of the number of processes, 3"):
         estimated(tmp_path, *steps, gpus="3xH100")
+
+
+def test_training_for_a_task_is_told_from_the_texts(tmp_path, tiny_teacher_folder):
+    """Of 40 rows 10 are the test part, and 6 of 8 that keep their labels are trained on."""
+    write_tasks(tmp_path, number=40, validation_share=0.25)
+    finetuning = {"learning_rates": [1e-3], "epochs": 3, "train_limit": 8, "batches_per_update": 2}
+    recipe = {
+        "name": "estimated",
+        "teacher": {"model": str(tiny_teacher_folder)},
+        "student": {"layers": 2},
+        "task": {
+            "name": str(tmp_path / "nouns.yaml"),
+            "finetuning": finetuning,
+            "distillation": {"learning_rates": [2e-3, 4e-3], "epochs": 2, "batches_per_update": 2},
+        },
+        "card": {"language": "ru", "license": "mit"},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    run = Run(load_recipe(path), tmp_path / "run")
+    rows = load_task_rows(run, unlabelled=True)
+    labelled, others = (
+        sum(len(text.encode()) / 8 + 2 for text in part["text"]) for part in (rows.train, rows.unlabelled)
+    )
+    teacher, alone, student = (estimate(run, state_of(run, f"task-{name}")) for name in ("teacher", "alone", "student"))
+    assert teacher.tokens == pytest.approx(3 * labelled)
+    # The student alone is tried at the rates of distillation, too.
+    assert alone.tokens == pytest.approx(3 * 3 * labelled)
+    assert student.tokens == pytest.approx(2 * 2 * (labelled + others))
+    # The teacher, which is twice as deep, is asked once.
+    assert student.operations == pytest.approx(
+        teacher.operations * (0.5 * 4 + 2 / 6) * (labelled + others) / (3 * labelled)
+    )
+    assert student.memory == alone.memory
+    assert student.disk == alone.disk * 2 / 3
+    trimmed = Run(load_recipe(path, ["student.vocabulary={trim: {}}"]), tmp_path / "run")
+    unknown = estimate(trimmed, state_of(trimmed, "task-student"))
+    assert (unknown.memory, unknown.disk, unknown.tokens) == (None, None, student.tokens)
+    gpus = estimate(run, state_of(run, "task-student"), Gpus.parse("2xH100"))
+    assert gpus.seconds == pytest.approx(gpus.operations / (2 * 0.3 * 989e12))
+    with pytest.raises(
+        UserError, match=r"task.distillation.batches_per_update: 2 is no multiple of the number of proc"
+    ):
+        estimate(run, state_of(run, "task-student"), Gpus.parse("3xH100"))
 
 
 @pytest.mark.parametrize("text", ["8xGTX", "0xH100", "x", "8 H100", "", "-1xH100"])
