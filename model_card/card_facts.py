@@ -11,10 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
-from distilrubert.common.checked_settings import stated_settings
+from distilrubert.common.checked_settings import read_yaml, stated_settings
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
 from distilrubert.common.hub_address import hub_endpoint, repository_url
@@ -103,13 +102,10 @@ def _space(publish: Mapping[str, Any], endpoint: str | None) -> str | None:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as the recipe of a run: {error}") from error
+    recipe = read_yaml(path, "recipe of a run")
     needed = ("name", "teacher", "card")
-    if not isinstance(recipe, dict) or any(key not in recipe for key in needed):
-        raise UserError(f"{path}: is not a resolved recipe: the keys {', '.join(needed)} are needed")
+    if any(key not in recipe for key in needed):
+        raise UserError(f"{path}: is no resolved recipe: the keys {', '.join(needed)} are needed")
     return recipe
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
+from distilrubert.common.checked_settings import read_yaml
 from distilrubert.common.configuration import flattened
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements, Row
@@ -98,10 +98,7 @@ def _read(folder: Path, name: str) -> ComparedRun:
         raise UserError(f"{folder}: not a run directory: there is no recipe.yaml in it")
     if not (folder / "hub" / "config.json").is_file():
         raise UserError(f"{folder}: is not finished: there is no model repository hub/ in it")
-    try:
-        fields = flattened(yaml.safe_load(recipe.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{recipe}: cannot be read: {error}") from error
+    fields = flattened(read_yaml(recipe, "recipe of a run"))
     return ComparedRun(name, read_card_input(folder / "hub"), fields)
 
 

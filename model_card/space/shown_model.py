@@ -125,7 +125,9 @@ def _card(path: Path) -> tuple[dict[str, Any], str]:
         found = FRONT_MATTER.match(path.read_text(encoding="utf-8"))
         metadata = yaml.safe_load(found[1]) if found else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as a model card: {error}") from error
+        # The problem of a YAML file has lines, with the text around it.
+        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{path}: the model card cannot be read: {said}") from error
     if found is None or not isinstance(metadata, dict):
         raise UserError(f"{path}: has no front matter; a page takes its language, task and examples from there")
     return metadata, found[2]

@@ -431,14 +431,18 @@ def test_writing_again_changes_nothing_and_drops_what_is_no_longer_measured(run_
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"recipe.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"recipe.yaml: the recipe of a run cannot be read: No such file"):
         write_card(tmp_path)
     run = write_run(tmp_path / "run", changed(card={"license": "apache"}))
     with pytest.raises(UserError, match=r"recipe.yaml: card.license: .*apache-2.0"):
         write_card(run)
-    for recipe in ([1], {key: value for key, value in RECIPE.items() if key != "teacher"}):
+    without_teacher = {key: value for key, value in RECIPE.items() if key != "teacher"}
+    for recipe, said in (
+        ([1], "is a mapping of keys to values, found a list"),
+        (without_teacher, "no resolved recipe"),
+    ):
         (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-        with pytest.raises(UserError, match="is not a resolved recipe"):
+        with pytest.raises(UserError, match=said):
             write_card(run)
     run = write_run(tmp_path / "broken")
     (run / "reports" / "speed.json").write_text("{}", encoding="utf-8")
