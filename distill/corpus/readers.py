@@ -98,9 +98,11 @@ class TextFile:
     def _line_records(self) -> Iterator[str | None]:
         with self._opened() as raw, _decompressed(raw, self.compression) as stream:
             reader: Callable[[Iterator[str], TextFile], Iterator[str | None]] = _LINE_READERS[self.form]
-            for record in reader(_decoded_lines(stream, self.path), self):
+
+            def note() -> None:
                 self.bytes_read = raw.tell()
-                yield record
+
+            yield from reader(_decoded_lines(stream, self.path, note), self)
 
     def _opened(self) -> Any:
         return self.path.open() if isinstance(self.path, RemoteFile) else self.path.open("rb", buffering=0)
@@ -173,13 +175,16 @@ def _decompressed(raw: Any, compression: str | None) -> Iterator[IO[bytes]]:
         yield io.BufferedReader(stream, 2**20)
 
 
-def _decoded_lines(stream: IO[bytes], path: Path | RemoteFile) -> Iterator[str]:
+def _decoded_lines(
+    stream: IO[bytes], path: Path | RemoteFile, when_read: Callable[[], None] = lambda: None
+) -> Iterator[str]:
     """Yield lines with their line ends, as strict UTF-8; a byte order mark at the beginning is dropped.
 
     Many lines are decoded at once: one by one they take three times as long.
     """
     number, offset, rest = 1, 0, b""
     while read := stream.read(BYTES_AT_ONCE):
+        when_read()
         lines, end, rest = (rest + read).rpartition(b"\n")
         yield from _decoded(lines + end, path, number, offset)
         number, offset = number + read.count(b"\n"), offset + len(lines) + len(end)

@@ -110,11 +110,14 @@ class SequenceEncoder:
 
     def _fast(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The tokens of all texts, and how many each has."""
-        fragments = [[text] if len(text) <= FRAGMENT_CHARACTERS else [*fragments_of_text(text)] for text in texts]
+        flat, text_of = texts, np.arange(len(texts))
+        if max(map(len, texts), default=0) > FRAGMENT_CHARACTERS:
+            fragments = [[*fragments_of_text(text)] for text in texts]
+            flat, text_of = [*chain.from_iterable(fragments)], np.repeat(text_of, [*map(len, fragments)])
         counts: list[int] = []
         # The fastest way out of a list of Python's integers.
         tokens = array("i")
-        for batch in _batches([*chain.from_iterable(fragments)]):
+        for batch in _batches(flat):
             if self._words:
                 found = self._words.encode(batch)
                 tokens.frombytes(b"".join(found))
@@ -124,7 +127,6 @@ class SequenceEncoder:
                     ids = encoding.ids
                     tokens.fromlist(ids)
                     counts.append(len(ids))
-        text_of = np.repeat(np.arange(len(texts)), [*map(len, fragments)])
         return np.array(tokens, dtype=np.int32), np.bincount(text_of, counts, len(texts)).astype(np.int64)
 
     def _with_word_starts(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

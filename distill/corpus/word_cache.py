@@ -17,7 +17,7 @@ from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import CONTINUATION
 CHARACTERS = 2_500_000
 # New words are tokenised in lists of this many, because each call for a text takes as long as some words.
 WORDS_AT_ONCE = 64
-# Signs that BERT's pre-tokenizer makes tokens of their own: most words with one of them are known without it.
+# Signs that BERT's pre-tokenizer makes tokens of their own: most words with some of them are known without these.
 PUNCTUATION = string.punctuation + "«»—–…„“”"
 # An added token between them. No word has a space in it, so none is taken for it.
 _BETWEEN = " \n "
@@ -81,14 +81,15 @@ class WordCache:
             new, characters = words, sum(map(len, words))
         if not new:
             return
-        parts = {word: _parts(word) for word in new}
-        unknown = {*chain.from_iterable(parts.values())}.difference(self._tokens)
+        inner = [word.strip(PUNCTUATION) or word for word in new]
+        # With the signs before and behind what is inside.
+        cut = [(word, *word.partition(core)) for word, core in zip(new, inner, strict=True) if word != core]
+        signs = (each for _, before, _, after in cut for each in (before, after))
+        unknown = {*inner, *signs}.difference(self._tokens)
         self._tokenise([*unknown])
         self._characters += characters + sum(map(len, unknown.difference(new)))
-        tokens_of = self._tokens.__getitem__
-        self._tokens.update(
-            [(word, b"".join(map(tokens_of, found))) for word, found in parts.items() if len(found) > 1]
-        )
+        tokens = self._tokens
+        tokens.update([(word, tokens[before] + tokens[core] + tokens[after]) for word, before, core, after in cut])
 
     def _tokenise(self, words: list[str]) -> None:
         starts = range(0, len(words), WORDS_AT_ONCE)
@@ -103,12 +104,3 @@ class WordCache:
         self._tokens.update(
             [(word, tokens[before + _BYTES : end]) for word, (before, end) in zip(words, bounds, strict=True)]
         )
-
-
-def _parts(word: str) -> tuple[str, ...]:
-    """The word without the punctuation around it, and each sign of that by itself."""
-    inner = word.strip(PUNCTUATION)
-    if len(inner) == len(word):
-        return (word,)
-    start = len(word) - len(word.lstrip(PUNCTUATION))
-    return (*word[:start], inner, *word[start + len(inner) :])
