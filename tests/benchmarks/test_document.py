@@ -128,3 +128,34 @@ def test_corpora_that_differ_are_told(document: ModuleType) -> None:
         assert document.scale_parts(report) == (
             f"0.3 GB by 1, 2 and 4 processes, one of the 4 killed after its first shard: {said}.\n"
         )
+
+
+def test_cells_have_units_and_stay_empty_without_a_value(document: ModuleType) -> None:
+    rows = [Row("one", {"time_s": 0.25, "peak": {"mib": 1536}}), Row("other", {"time_s": None})]
+    view = document.View(
+        "case | ms | GiB", "{case} | {time_s:ms .1f} | {peak[mib]:GiB .2f}", note="Of {rows[0][case]}."
+    )
+    lines = view(Measurements(MACHINE, rows)).splitlines()
+    assert lines[2:] == ["| one | 250.0 | 1.50 |", "| other |  |  |", "", "Of one."]
+
+
+def test_the_files_of_base_by_hand(document: ModuleType) -> None:
+    paths = {"model.safetensors": 8.0, "onnx/model_quantized.onnx": 2.0}
+    paths["openvino/openvino_model_qint8_quantized.bin"] = 2.5
+    base = {"files_mib": paths, "throughput_ratio": {"pytorch-fp32": 2.0, "onnx-int8": 6.0, "openvino-int8": 7.0}}
+
+    def scored(case: str, *values: float, **more: object) -> Row:
+        return Row(case, {"tasks": {"rusentiment": {"f1_weighted": {"values": [*values]}}}, **more})
+
+    rows = [scored("teacher", 0.6, 0.7, parameters=4 * 2**20), scored("base", 0.5, 0.6, **base)]
+    rows += [scored(f"student-{file}", 0.5) for file in ("onnx-int8", "openvino-int8")]
+    rows += [scored("bag-of-words", 0.55), scored("majority-class", 0.3)]
+    lines = document.VIEWS["reference/base", "files"](Measurements(MACHINE, rows)).splitlines()
+    # Four bytes for each of the teacher's parameters; the deviation is the distance over the root of 2.
+    assert lines[2] == "| teacher: 12 layers × 384 | 16.0 | 1.0 | 65.0 ± 7.1 |  |  |"
+    assert lines[3] == "| base: 6 layers × 384 | 8.0 | 2.0 | 55.0 ± 7.1 |  |  |"
+    assert lines[4:6] == [
+        "| base, ONNX int8 | 2.0 | 6.0 | 50.0 |  |  |",
+        "| base, OpenVINO int8 | 2.5 | 7.0 | 50.0 |  |  |",
+    ]
+    assert lines[6] == "| bag of words |  |  | 55.0 |  |  |"
