@@ -81,7 +81,7 @@ def _unfinished(
             run = run_of(options, Launch())
             check_corpus(run)
             begun = begin_stage(run, stages_of(run), stage) if can_be_shared(run, stage) else None
-        yield stage, run, begun and shared_work(run, stage, begun.path, processes)
+        yield stage, run, shared_work(run, stage, begun.path, processes) if begun else None
 
 
 def _merge(options: argparse.Namespace, *, wait: bool) -> None:
