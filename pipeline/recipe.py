@@ -223,7 +223,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except UserError as error:
         field = str(error).partition(": ")[0].split()[-1]
         keys = [override.partition("=")[0] for override in overrides]
-        raise UserError(f"{path}: {error}{', given by --set' if field in keys else ''}") from None
+        raise UserError(f"{path}: {error}{', given on the command line' if field in keys else ''}") from None
 
 
 def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

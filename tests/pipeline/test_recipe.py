@@ -38,8 +38,8 @@ def message_of(path: Path, *overrides: str) -> str:
 
 def test_a_mistake_says_where_it_was_made(write):
     path = write()
-    assert message_of(path, "distillation.epochs=many").endswith("found 'many', given by --set")
-    assert message_of(path, "distillation.epochs=3", "seed=-1").endswith("found -1, given by --set")
+    assert message_of(path, "distillation.epochs=many").endswith("found 'many', given on the command line")
+    assert message_of(path, "distillation.epochs=3", "seed=-1").endswith("found -1, given on the command line")
     assert "--set" not in message_of(write(MINIMAL + "\ndistillation: {epochs: 0}\n"), "seed=3")
 
 
