@@ -3,7 +3,7 @@
 What is made of a tile between two products is a function of its own, which can be compiled: a GPU then reads and writes
 the tile once for all of it. Products are left to the libraries, and sums over chunks are made in place.
 
-Axes: C rows of a chunk, V vocabulary, D width, K tiles.
+Axes: C rows of a chunk, M labelled rows (the first of them), V vocabulary, D width, K tiles.
 """
 
 import dataclasses
@@ -112,12 +112,12 @@ class ChunkLogits(NamedTuple):
     Attributes:
         scaled_VC: z/T.
         normaliser_C: log Σ exp z/T.
-        label_normaliser_C: log Σ exp z, where the rows have labels.
+        label_normaliser_M: log Σ exp z of the labelled rows.
     """
 
     scaled_VC: Tensor
     normaliser_C: Tensor
-    label_normaliser_C: Tensor | None
+    label_normaliser_M: Tensor
 
     def of_tile(self, tile: slice) -> Self:
         """The same for a part of the vocabulary."""
@@ -131,8 +131,7 @@ def chunk_logits(
     weight_VD: Tensor,
     bias_V: Tensor | None,
     temperature: float,
-    *,
-    is_labelled: bool,
+    labelled: int,
 ) -> ChunkLogits:
     """The logits of a chunk, in work space of that name, with normalisers taken while each tile is in the cache."""
     a, rows = arithmetic, len(hidden_CD)
@@ -146,21 +145,18 @@ def chunk_logits(
             torch.mm(weight_VD[tile], scaled_DC, out=tile_VC)
         else:
             torch.addmm(bias_V1[tile], weight_VD[tile], scaled_DC, out=tile_VC)
-        sums.append(a.form_of(_log_sums)(a, tile_VC, temperature, is_labelled))
-    normalisers = [torch.stack(each).logsumexp(dim=0) for each in zip(*sums, strict=True)]
-    return ChunkLogits(scaled_VC, normalisers[0], normalisers[1] if is_labelled else None)
+        sums.append(a.form_of(_log_sums)(a, tile_VC, temperature, labelled))
+    return ChunkLogits(scaled_VC, *(torch.stack(each).logsumexp(dim=0) for each in zip(*sums, strict=True)))
 
 
-def _log_sums(a: Arithmetic, scaled_VC: Tensor, temperature: float, is_labelled: bool) -> tuple[Tensor, ...]:
-    """A tile's log Σ exp z/T and, where the rows have labels, log Σ exp z, (C,)."""
+def _log_sums(a: Arithmetic, scaled_VC: Tensor, temperature: float, labelled: int) -> tuple[Tensor, Tensor]:
+    """A tile's log Σ exp z/T, (C,), and log Σ exp z of its labelled rows, (M,)."""
     powers_VC = a.scratch("powers", scaled_VC.shape).copy_(scaled_VC)
     maxima_C = powers_VC.amax(dim=0)
     sums_C = powers_VC.sub_(maxima_C).exp_().sum(dim=0)
-    if not is_labelled:
-        return (maxima_C + sums_C.log_(),)
     # A power is much cheaper than an exponential for T = 1, 2, 3.
-    label_sums_C = powers_VC.pow_(temperature).sum(dim=0)
-    return maxima_C + sums_C.log_(), temperature * maxima_C + label_sums_C.log_()
+    label_sums_M = powers_VC[:, :labelled].pow_(temperature).sum(dim=0)
+    return maxima_C + sums_C.log_(), temperature * maxima_C[:labelled] + label_sums_M.log_()
 
 
 def inner_product(left_N: Tensor, right_N: Tensor) -> Tensor:
@@ -172,13 +168,13 @@ def inner_product(left_N: Tensor, right_N: Tensor) -> Tensor:
     return torch.stack([torch.dot(left, right) for left, right in parts]).sum()
 
 
-def subtract_at_labels(values_VC: Tensor, labels_C: Tensor, amount: Tensor) -> None:
-    """Subtract from one token of each row, in place; a label that is not in the tile changes nothing."""
+def subtract_at_labels(values_VC: Tensor, labels_M: Tensor, amount: Tensor) -> None:
+    """Subtract from one token of each labelled row, in place; a label that is not in the tile changes nothing."""
     if torch.compiler.is_compiling():
         # A choice among all values is a part of the passes around it; an update of some of them is a pass of its own.
         tokens_V1 = torch.arange(len(values_VC), device=values_VC.device)[:, None]
-        values_VC.sub_(torch.where(tokens_V1 == labels_C, amount, 0))
+        values_VC[:, : len(labels_M)] -= torch.where(tokens_V1 == labels_M, amount, 0)
         return
-    places_C = labels_C.clamp(0, len(values_VC) - 1)
-    rows_C = torch.arange(len(labels_C), device=labels_C.device)
-    values_VC[places_C, rows_C] -= torch.where(places_C == labels_C, amount, 0)
+    places_M = labels_M.clamp(0, len(values_VC) - 1)
+    rows_M = torch.arange(len(labels_M), device=labels_M.device)
+    values_VC[places_M, rows_M] -= torch.where(places_M == labels_M, amount, 0)

@@ -18,14 +18,11 @@ where r is proportional to q^T, so that one exponential serves both losses.
 Chunks are stored vocabulary first (V, C): the weights are then the long operand of the product and each tile of them
 is contiguous.
 
-Either all rows of a chunk have labels or none has.
-
-Axes: N rows, C rows of a chunk, M labelled rows, V vocabulary, D width.
+Axes: N rows, C rows of a chunk, M labelled rows (the first ones), V vocabulary, D width.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -85,13 +82,12 @@ class VocabularyLoss:
             student = student._replace(hidden_ND=student.hidden_ND[: len(labels_M)])
 
         def compute(student: HeadInput, needs: Sequence[bool]) -> Results:
-            rows, labelled = len(student.hidden_ND), len(labels_M)
             a = Arithmetic.choose(
                 student.hidden_ND, len(student.weight_VD), self._buffers, is_compiled=self.is_compiled
             )
             tiles = _Tiles(a, student, needs, teacher, labels_M, temperature, kl_scale, mlm_scale)
-            for edges in pairwise([*range(0, labelled, self._chunk), *range(labelled, rows, self._chunk), rows]):
-                tiles.add_rows(slice(*edges))
+            for start in range(0, len(student.hidden_ND), self._chunk):
+                tiles.add_rows(slice(start, start + self._chunk))
             return tiles.results()
 
         total, kl, mlm = with_gradients(compute, student)
@@ -142,13 +138,12 @@ class _Tiles:
             self._add_rows(rows)
 
     def _add_rows(self, rows: slice) -> None:
-        a, labels_C = self.arithmetic, self.labels_M[rows]
-        student = self._logits("student", self.student, self.student_VD, rows, is_labelled=len(labels_C) > 0)
-        teacher = self._logits("teacher", self.teacher, self.teacher_VD, rows) if self.teacher else None
-        if student.label_normaliser_C is not None:
-            columns_C = torch.arange(len(labels_C), device=a.device)
-            label_logits_C = self.temperature * student.scaled_VC[labels_C, columns_C].to(a.wide)
-            self.mlm += (student.label_normaliser_C - label_logits_C).sum()
+        a, labels_M = self.arithmetic, self.labels_M[rows]
+        student = self._logits("student", self.student, self.student_VD, rows, len(labels_M))
+        teacher = self._logits("teacher", self.teacher, self.teacher_VD, rows, 0) if self.teacher else None
+        columns_M = torch.arange(len(labels_M), device=a.device)
+        label_logits_M = self.temperature * student.scaled_VC[labels_M, columns_M].to(a.wide)
+        self.mlm += (student.label_normaliser_M - label_logits_M).sum()
         with_gradient = any(self.needs)
         if teacher is None and not with_gradient:
             return
@@ -156,19 +151,15 @@ class _Tiles:
         share = torch.full((), self.mlm_scale / self.unit, dtype=a.wide, device=a.device)
         for tile in a.tiles:
             sides = student.of_tile(tile), teacher and teacher.of_tile(tile)
-            kl, gradient_VC, sums_V = a.form_of(_compare)(a, *sides, labels_C - tile.start, share, self.temperature)
+            kl, gradient_VC, sums_V = a.form_of(_compare)(a, *sides, labels_M - tile.start, share, self.temperature)
             self.kl += kl
             if with_gradient:
                 self._add_gradients(tile, rows, gradient_VC, sums_V, scaled_CD)
         if self.hidden_ND is not None:
             self.hidden_ND[rows] *= self.unit
 
-    def _logits(
-        self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, *, is_labelled: bool = False
-    ) -> ChunkLogits:
-        return chunk_logits(
-            self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.temperature, is_labelled=is_labelled
-        )
+    def _logits(self, name: str, of: HeadInput, weight_VD: Tensor, rows: slice, labelled: int) -> ChunkLogits:
+        return chunk_logits(self.arithmetic, name, of.hidden_ND[rows], weight_VD, of.bias_V, self.temperature, labelled)
 
     def _add_gradients(self, tile: slice, rows: slice, gradient_VC: Tensor, sums_V: Tensor, scaled_CD: Tensor) -> None:
         a, first_rows, first_tile = self.arithmetic, rows.start == 0, tile.start == 0
@@ -185,7 +176,7 @@ def _compare(
     a: Arithmetic,
     student: ChunkLogits,
     teacher: ChunkLogits | None,
-    labels_C: Tensor,
+    labels_M: Tensor,
     share: Tensor,
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,7 +186,7 @@ def _compare(
         a: types and work space.
         student: its logits, which may be overwritten.
         teacher: its logits, which may be overwritten.
-        labels_C: counted from the first token of the tile; empty where the rows have none.
+        labels_M: of the first rows, counted from the first token of the tile.
         share: the unit of cross-entropy in those of the gradient.
         temperature: T.
 
@@ -211,15 +202,12 @@ def _compare(
         p_VC = torch.exp(log_p_VC, out=a.scratch("powers", log_p_VC.shape))
         ratio_VC = log_p_VC.sub_(log_q_VC)
         kl = temperature**2 * inner_product(p_VC.view(-1), ratio_VC.view(-1))
-        q_VC = log_q_VC.exp_()
-        if student.label_normaliser_C is None:
-            gradient_VC = q_VC.sub_(p_VC)
-        else:
-            # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
-            factor_C = (student.normaliser_C - student.label_normaliser_C / temperature).exp_()
-            factor_C *= share ** (1 / temperature)
-            r_VC = (q_VC * factor_C).pow_(temperature)
-            gradient_VC = q_VC.sub_(p_VC).add_(r_VC)
-    if student.label_normaliser_C is not None:
-        subtract_at_labels(gradient_VC, labels_C, share)
+        q_VC, labelled = log_q_VC.exp_(), len(labels_M)
+        # The factor goes under the power: there it is of the size of 1 / q, above it of that to the power of T.
+        factor_M = (student.normaliser_C[:labelled] - student.label_normaliser_M / temperature).exp_()
+        factor_M *= share ** (1 / temperature)
+        r_VM = (q_VC[:, :labelled] * factor_M).pow_(temperature)
+        gradient_VC = q_VC.sub_(p_VC)
+        gradient_VC[:, :labelled] += r_VM
+    subtract_at_labels(gradient_VC, labels_M, share)
     return kl, a.cast("gradient tile", gradient_VC, a.narrow), gradient_VC.sum(dim=1)

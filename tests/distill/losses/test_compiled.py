@@ -72,7 +72,11 @@ def test_a_compiled_objective_computes_the_same(tiny_teacher: Teacher, sentences
 def test_compiled_losses_over_the_vocabulary(
     monkeypatch: pytest.MonkeyPatch, backend: str, tile: int, dtype: torch.dtype
 ) -> None:
-    """Rows, labels and weights of the losses change from call to call; the graphs do not."""
+    """Rows, labels and weights of the losses change from call to call; the graphs do not.
+
+    A compiler has forms of their own for none and for one of anything. Chunks with no, with one and with several labels
+    are among the first three calls.
+    """
     if backend == "inductor" and not shutil.which("c++"):
         pytest.skip("there is no C++ compiler")
     monkeypatch.setattr(compiling, "BACKEND", backend)
@@ -98,7 +102,7 @@ def test_compiled_losses_over_the_vocabulary(
             torch.testing.assert_close(found[0], found[1])
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert graphs[-1] == graphs[1]
+    assert graphs[-1] == graphs[2]
 
 
 def test_attention_maps_are_not_compiled(tiny_teacher: Teacher) -> None:
