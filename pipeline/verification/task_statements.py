@@ -24,7 +24,7 @@ from distilrubert.modeling.runtimes import OpenModel, open_model
 from distilrubert.pipeline.statement import Statement, checked, unchecked
 from distilrubert.pipeline.verification.file_statements import check_bytes
 
-# Of the clear ones, as where the files are made, but on sentences that are not of the task.
+# Of the clear ones, as where the files are made, but on sentences that are not of the task. A recipe may allow less.
 EQUAL_DECISIONS = {"fp32": 0.99, "fp16": 0.98, "bf16": 0.97, "int8": 0.97}
 LARGEST_DIFFERENCE = 1e-3
 # The same weights give the same decisions but for rounding.
@@ -56,7 +56,8 @@ def check_task_files(folder: Path, report: Measurements, sentences: Sequence[str
         try:
             with quiet_transformers():
                 reference = reference or open_model(folder, CHECKPOINT, task)
-                yield from _agreement(folder, case, reference, kind, sentences)
+                least = min(EQUAL_DECISIONS[tolerance_name(case)], _bound(report, case).get("equal_decisions", 1.0))
+                yield from _agreement(folder, case, reference, kind, sentences, least)
         # A damaged file can make a runtime raise anything.
         except Exception as error:
             yield checked(case.format.path, "agreement", None, None, f"cannot be run: {error}", holds=False)
@@ -84,12 +85,12 @@ def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) 
 
 def _agreement_on_task(folder: Path, report: Measurements, learner: Learner) -> Iterator[Statement]:
     """Check that each file makes the decisions of the model on the task's rows, by the bounds of the report."""
-    comparison, bounds, kind = FileComparison(learner), report.details.get("bounds", {}), learner.task.task_kind
+    comparison, kind = FileComparison(learner), learner.task.task_kind
     for row in report.rows:
         case = CASES.get(row.case)
         if case is None or case.format is CHECKPOINT or "sha256" not in row.values:
             continue
-        bound, is_there = bounds.get(tolerance_name(case)), all((folder / each).is_file() for each in case.format.paths)
+        bound, is_there = _bound(report, case), all((folder / each).is_file() for each in case.format.paths)
         # Earlier reports bounded all decisions; a file that is missing has been told of.
         if not bound or "clear_decisions" not in row.values or not is_there:
             continue
@@ -112,7 +113,7 @@ def require_task(report: Measurements, task: TaskDefinition) -> None:
 
 
 def _agreement(
-    folder: Path, case: FormatCase, reference: OpenModel, kind: TaskKind, sentences: Sequence[str]
+    folder: Path, case: FormatCase, reference: OpenModel, kind: TaskKind, sentences: Sequence[str], least: float
 ) -> Iterator[Statement]:
     from transformers import AutoTokenizer
 
@@ -131,11 +132,16 @@ def _agreement(
             leads.extend(kind.lead(both[0]).ravel())
             difference = max(difference, float(np.abs(both[0] - both[1]).max()))
     clear = [same for same, lead in zip(kind.equal(*chosen), leads, strict=True) if lead >= CLEAR]
-    path, name = case.format.path, tolerance_name(case)
-    yield _equal_enough(path, clear.count(False), len(clear), EQUAL_DECISIONS[name], "of the clear ones")
-    if name == "fp32":
+    path = case.format.path
+    yield _equal_enough(path, clear.count(False), len(clear), least, "of the clear ones")
+    if tolerance_name(case) == "fp32":
         holds = difference <= LARGEST_DIFFERENCE
         yield checked(path, "maximal_difference", f"≤ {LARGEST_DIFFERENCE:g}", difference, holds=holds)
+
+
+def _bound(report: Measurements, case: FormatCase) -> Mapping[str, Any]:
+    """The bounds by which the file was accepted; none in an earlier report."""
+    return report.details.get("bounds", {}).get(tolerance_name(case), {})
 
 
 def _equal_enough(path: str, different: int, compared: int, least: float, what: str) -> Statement:

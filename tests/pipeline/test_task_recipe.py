@@ -133,8 +133,8 @@ def published(request, teacher_folder, tasks, tmp_path_factory) -> tuple[str, Pa
     else:
         folder = tmp_path_factory.mktemp(name)
         recipe = recipe_of(teacher_folder, tasks, name, equal_decisions=0.5)
-        # One file: each is run in a process of its own, to measure speed. Scores of tiny models are too close for int8.
-        recipe["conversion"] = {"onnx": ["fp32" if name == "ranked" else "int8"]}
+        # One file: each is run in a process of its own, to measure speed.
+        recipe["conversion"] = {"onnx": ["int8"]}
         path, run = write(folder, recipe), folder / "run"
     assert main(["publish", str(path), "--run-dir", str(run), "--no-push"]) == 0
     return name, run / "hub"
@@ -150,8 +150,9 @@ def test_the_folder_is_complete_and_loads_in_clients(published):
     assert config["label2id"] == {label: index for index, label in enumerate(labels)}
     assert config["problem_type"] == KINDS[name][0]
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    file = "model.onnx" if name == "ranked" else "model_quantized.onnx"
-    files = ORTModelForSequenceClassification.from_pretrained(folder, subfolder="onnx", file_name=file)
+    files = ORTModelForSequenceClassification.from_pretrained(
+        folder, subfolder="onnx", file_name="model_quantized.onnx"
+    )
     for classify in (
         pipeline("text-classification", model=str(folder)),
         pipeline("text-classification", model=files, tokenizer=tokenizer),
@@ -164,7 +165,7 @@ def test_the_report_compares_teacher_student_files_and_baselines(published):
     metric = KINDS[name][1]
     report = Measurements.load(folder / "reports" / "finetuning.json")
     cases = {row.case for row in report.rows}
-    files = {"several": {"onnx-int8"}, "ranked": {"onnx-fp32"}}.get(name, {"onnx-fp32", "onnx-int8", "openvino-int8"})
+    files = {"onnx-fp32", "onnx-int8", "openvino-int8"} if name == "nouns" else {"onnx-int8"}
     assert cases >= files | {"pytorch-fp32", "student-alone", "teacher", "bag-of-words"}
     assert ("majority-class" in cases) == (name in OF_CLASSES)
     assert all(row.values["tasks"][name][metric]["values"] for row in report.rows)
