@@ -146,6 +146,11 @@ class ConversionSettings(FileChoice):
         description="What the ONNX and OpenVINO files return: feature-extraction the encoder's last hidden state, "
         "fill-mask the logits of the masked-language head, which are no vectors of sentences.",
     )
+    embedding_bits: Literal[4, 8] = Field(
+        default=8,
+        description="Of the word embeddings in int8 files. 4 nearly halves their bytes, with a scale for each 32 "
+        "numbers. Files with the masked-language head keep 8.",
+    )
     calibration_sentences: int = Field(
         default=128, ge=1, description="Sentences on which the ranges of activations are measured for int8."
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.sampling import evenly
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.onnx import graph_of
@@ -80,6 +81,20 @@ class ExportSource:
         model: PreTrainedModel = self.model.base_model if self.task == "feature-extraction" else self.model
         return model
 
+    @property
+    def embedding_bits(self) -> int:
+        """Of the word embeddings in int8 files: eight for a head over the vocabulary, which may share their table.
+
+        Raises:
+            UserError: if the embeddings cannot be held in four bits.
+        """
+        if self.exported.get_output_embeddings() is not None:
+            return 8
+        width = self.exported.get_input_embeddings().weight.shape[1]
+        if self.settings.embedding_bits == 4 and width % 2:
+            raise UserError(f"conversion.embedding_bits: 4 needs an even width, and the model has {width}")
+        return self.settings.embedding_bits
+
     @functools.cached_property
     def smoothed(self) -> PreTrainedModel:
         """The exported part in the form that is quantised."""
@@ -106,6 +121,7 @@ class ExportSource:
         return {
             "calibration_sentences": len(self.calibration) - self.full_length_texts,
             "calibration_full_length_texts": self.full_length_texts,
+            "embedding_bits": self.embedding_bits,
             "largest_layer_error": self.settings.largest_layer_error,
             "kept_in_fp32": [name.removesuffix(".linear") for name in self.maps_in_fp32],
             "layer_errors": plain,

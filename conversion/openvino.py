@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from distilrubert.common.bars import progress_bar
+from distilrubert.conversion.four_bit_embeddings import openvino_gather, pack_openvino_table
 from distilrubert.conversion.onnx import quiet_exporters
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def export_openvino(model: PreTrainedModel, task: str) -> "openvino.Model":
 
 
 def quantize_openvino(
-    graph: "openvino.Model", inputs: Iterable[dict[str, NDArray[np.int64]]], maps_in_fp32: Sequence[str]
+    graph: "openvino.Model",
+    inputs: Iterable[dict[str, NDArray[np.int64]]],
+    maps_in_fp32: Sequence[str],
+    embedding_bits: int = 8,
 ) -> "openvino.Model":
     """An int8 copy of a graph: 8-bit weights and embedding tables, 8-bit activations by calibration.
 
@@ -64,6 +68,9 @@ def quantize_openvino(
     from openvino._offline_transformations import compress_quantize_weights_transformation
 
     calibration = list(inputs)
+    left_out = _products_of(graph, maps_in_fp32)
+    if embedding_bits == 4:
+        left_out.append(openvino_gather(graph).get_friendly_name())
     # NNCF runs through the texts as often as its steps need, which is not known before.
     with _quiet_nncf(), progress_bar("quantising", None, unit="text") as bar:
 
@@ -77,13 +84,13 @@ def quantize_openvino(
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(calibration),
-            ignored_scope=nncf.IgnoredScope(names=_products_of(graph, maps_in_fp32)),
+            ignored_scope=nncf.IgnoredScope(names=left_out),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.DISABLE, smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
             ),
         )
-    compress_quantize_weights_transformation(quantized)
-    return quantized
+        compress_quantize_weights_transformation(quantized)
+        return pack_openvino_table(quantized) if embedding_bits == 4 else quantized
 
 
 def _products_of(graph: "openvino.Model", maps: Sequence[str]) -> list[str]:

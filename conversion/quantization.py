@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilrubert.common.persistence import atomic_file
+from distilrubert.conversion.four_bit_embeddings import pack_onnx_table, tokens_gather
 from distilrubert.conversion.onnx import quiet_exporters
 from distilrubert.conversion.tied_embeddings import share_tied_embeddings, tied_embeddings
 
@@ -30,11 +31,13 @@ def quantize_onnx(
     *,
     signed: bool = True,
     seven_bits: bool = False,
+    embedding_bits: int = 8,
 ) -> None:
     """Write an int8 copy of an fp32 graph: 8-bit activations by their range at run time.
 
     The linear maps of `maps_in_fp32`, named as PyTorch calls the modules, are not quantised. `signed` weights have
-    their zero in the middle, else one of their own; `seven_bits` use half of the range.
+    their zero in the middle, else one of their own; `seven_bits` use half of the range. Word embeddings that a head
+    shares have eight bits.
 
     Raises:
         UserError: if the file cannot be written.
@@ -43,6 +46,9 @@ def quantize_onnx(
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    left_out = _products_of(graph, maps_in_fp32)
+    if embedding_bits == 4:
+        left_out.append(tokens_gather(graph).name)
     # Or it advises to preprocess the graph, through the root logger.
     add_pre_process_metadata(graph)
     with atomic_file(target) as beside, quiet_exporters():
@@ -53,13 +59,18 @@ def quantize_onnx(
             per_channel=True,
             reduce_range=seven_bits,
             weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
-            nodes_to_exclude=_products_of(graph, maps_in_fp32),
+            nodes_to_exclude=left_out,
             extra_options={"WeightSymmetric": signed},
         )
-        if tied := tied_embeddings(graph):
-            quantized = onnx.load(beside)
+        tied = tied_embeddings(graph)
+        if embedding_bits == 8 and not tied:
+            return
+        quantized = onnx.load(beside)
+        if embedding_bits == 4:
+            pack_onnx_table(quantized)
+        elif tied:
             share_tied_embeddings(quantized, tied)
-            onnx.save(quantized, beside)
+        onnx.save(quantized, beside)
 
 
 def _products_of(model: "onnx.ModelProto", maps: Sequence[str]) -> list[str]:

@@ -62,7 +62,7 @@ def _write_onnx(source: ExportSource, target: Path) -> None:
 
 
 def _write_onnx_int8(source: ExportSource, target: Path, **weights: bool) -> None:
-    quantize_onnx(source.smoothed_graph, target, source.maps_in_fp32, **weights)
+    quantize_onnx(source.smoothed_graph, target, source.maps_in_fp32, embedding_bits=source.embedding_bits, **weights)
 
 
 def _write_openvino(source: ExportSource, target: Path, half: bool = False) -> None:
@@ -74,7 +74,8 @@ def _write_openvino_int8(source: ExportSource, target: Path) -> None:
     names = {graph_input.get_any_name() for graph_input in graph.inputs}
     batches = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in source.calibration]
     inputs = [inputs_of_graph(batch, names) for batch in batches]
-    _save_openvino(quantize_openvino(graph, inputs, source.maps_in_fp32), source, target)
+    quantized = quantize_openvino(graph, inputs, source.maps_in_fp32, source.embedding_bits)
+    _save_openvino(quantized, source, target)
 
 
 def _save_openvino(graph: "openvino.Model", source: ExportSource, target: Path, half: bool = False) -> None:

@@ -69,6 +69,7 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
         "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
         "has_int8": any(entry.precision == "int8" for entry in FORMATS.values() if entry.path in run.files),
+        "embedding_bits": run.parity and run.parity.details.get("int8", {}).get("embedding_bits"),
         "sentence_transformers": "modules.json" in run.files,
         "encoder": run.prompts is not None,
         "prompts": {name: prompt for name, prompt in (run.prompts or {}).items() if prompt},

@@ -44,5 +44,6 @@ def check_exported(cases: Sequence[str], tasks: Iterable[TaskDefinition], model_
 
 def decisive_settings(settings: ConversionSettings) -> dict[str, Any]:
     """What decides an exported file of a fine-tuned model besides the model, as plain JSON values."""
-    decisive = settings.model_dump(mode="json", include={"calibration_sentences", "largest_layer_error"})
+    fields = {"calibration_sentences", "embedding_bits", "largest_layer_error"}
+    decisive = settings.model_dump(mode="json", include=fields)
     return {**decisive, "conversion_version": VERSION}

@@ -236,6 +236,7 @@ def _convert(parser: Parser) -> None:
     for runtime in ("onnx", "openvino"):
         _add_field(parser, ConversionSettings, runtime, "FORMAT", nargs="*")
     _add_field(parser, ConversionSettings, "task", "TASK")
+    _add_field(parser, ConversionSettings, "embedding_bits", "BITS", type=int)
     said = (
         "text, one sentence a line: every other line calibrates int8 files, all files are compared on the rest "
         "(default: sentences that come with the program)"
