@@ -10,7 +10,7 @@ from distilrubert.common.training.training_settings import check_batches
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import check_layers, positive_weights
 from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
-from distilrubert.evaluation.tasks.lesson import check_teacher
+from distilrubert.evaluation.tasks.task_distillation import check_teacher
 from distilrubert.evaluation.tasks.task_model import check_classes
 from distilrubert.model_card.space.shown_model import why_not_shown
 from distilrubert.modeling.architecture import student_config

@@ -19,11 +19,11 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import Objective, positive_weights
 from distilrubert.evaluation.tasks.finetuning import Learner
-from distilrubert.evaluation.tasks.lesson import Lesson, ask_teacher
 from distilrubert.evaluation.tasks.loading import load_encoder, takes_token_types
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.evaluation.tasks.task_distillation import TaskDistillation, ask_teacher
 from distilrubert.evaluation.tasks.task_model import TaskModel, read_task_model, train_task_model
 from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
 from distilrubert.modeling.checkpoints import quiet_transformers
@@ -78,7 +78,7 @@ def distil_on_task(run: Run, folder: Path) -> None:
     teacher, start = task_teacher_folder(run), start_folder(run)
     name = settings.teacher or "the fine-tuned teacher"
     work.mkdir(parents=True, exist_ok=True)
-    lesson = Lesson(
+    distillation = TaskDistillation(
         objective=functools.partial(_objective, run, teacher, start),
         logits=ask_teacher(teacher, name, task, rows, work),
         identity={"teacher": model_contents(teacher)},
@@ -92,7 +92,7 @@ def distil_on_task(run: Run, folder: Path) -> None:
         work,
         run.recipe.seed,
         "the student",
-        lesson=lesson,
+        distillation=distillation,
         freeze_embeddings=settings.freeze_embeddings,
     )
     model.report.details["rows"] = row_counts(rows)

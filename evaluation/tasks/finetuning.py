@@ -27,12 +27,12 @@ from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
 from distilrubert.evaluation.tasks.kinds.task_kind import Logits
-from distilrubert.evaluation.tasks.lesson import Lesson, TaughtCollator
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.metrics import compute_metrics
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.evaluation.tasks.task_distillation import DistillationCollator, TaskDistillation
 from distilrubert.evaluation.tasks.task_loss import TaskCollator, TaskExamples, TaskLoss, predict
 from distilrubert.modeling.checkpoints import quiet_transformers
 
@@ -139,27 +139,31 @@ class Learner:
             features[part] = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
         return cls(model, tokenizer, head, task, settings, rows, features)
 
-    def training(self, learning_rate: float, seed: int, folder: Path, lesson: Lesson | None = None) -> TrainingRun:
+    def training(
+        self, learning_rate: float, seed: int, folder: Path, distillation: TaskDistillation | None = None
+    ) -> TrainingRun:
         """The run that trains the model in place, without checkpoints; only its folder is written to.
 
         Args:
             learning_rate: at its peak.
             seed: of the order of the rows and of dropout.
             folder: of the run.
-            lesson: from a teacher, for which the rows without labels are; None: from the labels alone.
+            distillation: from a teacher, for which the rows without labels are; None: from the labels alone.
         """
         task, settings, train_features = self.task, self.settings, self.features["train"]
         head_rates = dict.fromkeys(self.head, settings.head_learning_rate) if settings.head_learning_rate else {}
-        objective: LossModule = lesson.objective(self.model, head_rates) if lesson else TaskLoss(self.model, head_rates)
+        objective: LossModule = (
+            distillation.objective(self.model, head_rates) if distillation else TaskLoss(self.model, head_rates)
+        )
         plain, collator = TaskExamples(train_features, self.tokenizer), TaskCollator(task.task_kind, self.tokenizer)
-        examples = lesson.examples(self.features, self.tokenizer) if lesson else plain
+        examples = distillation.examples(self.features, self.tokenizer) if distillation else plain
         return TrainingRun(
             case=f"{task.name} {learning_rate:.0e} seed {seed}",
             section=f"task {task.name}",
             objective=objective,
             examples=examples,
             validation=TaskExamples(train_features.select([]), self.tokenizer),
-            collator=TaughtCollator(collator) if lesson else collator,
+            collator=DistillationCollator(collator) if distillation else collator,
             settings=_optimization(settings, learning_rate, examples.lengths),
             folder=folder,
             seed=seed,

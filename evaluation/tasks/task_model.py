@@ -21,10 +21,10 @@ from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.training_settings import BookkeepingSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol
 from distilrubert.evaluation.tasks.finetuning import Learner, chosen_precision
-from distilrubert.evaluation.tasks.lesson import Lesson
 from distilrubert.evaluation.tasks.loading import takes_token_types
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
+from distilrubert.evaluation.tasks.task_distillation import TaskDistillation
 from distilrubert.evaluation.tasks.task_runs import task_inputs
 from distilrubert.modeling.checkpoints import (
     load_fast_tokenizer,
@@ -108,7 +108,7 @@ def train_task_model(
     seed: int,
     name: str | None = None,
     *,
-    lesson: Lesson | None = None,
+    distillation: TaskDistillation | None = None,
     freeze_embeddings: bool = False,
 ) -> TaskModel:
     """Fine-tune a model with each learning rate and keep the best by the task's main metric on the validation part.
@@ -123,7 +123,7 @@ def train_task_model(
         folder: gets a folder for each learning rate. It belongs to this model, task and seed.
         seed: of the new head, of the order of the rows and of dropout.
         name: of the model, for messages; the folder's by default.
-        lesson: from a teacher; None: from the labels alone.
+        distillation: from a teacher; None: from the labels alone.
         freeze_embeddings: leave the word embeddings as they are.
 
     Raises:
@@ -141,7 +141,7 @@ def train_task_model(
         "start": model_contents(model_folder),
         "task": task_inputs(task, rows),
         "protocol": recorded(settings, exclude=_NOT_OF_A_RUN),
-        **(lesson.identity if lesson else {}),
+        **(distillation.identity if distillation else {}),
         **({"freeze_embeddings": True} if freeze_embeddings else {}),
     }
     best: TaskModel | None = None
@@ -151,7 +151,7 @@ def train_task_model(
             learner = _without_padding(Learner.prepare(model_folder, task, rows, settings, seed))
             learner.model.get_input_embeddings().requires_grad_(not freeze_embeddings)
             tokenizer = _tokenizer_of(learner.model, model_folder, name)
-            run = _kept(learner.training(rate, seed, own_folder, lesson), origin, lesson)
+            run = _kept(learner.training(rate, seed, own_folder, distillation), origin, distillation)
             report = train(run)
             evaluations[rate] = report.details["evaluations"]
             trained = TaskModel(learner, tokenizer, settings, seed, rate, evaluations, report)
@@ -183,10 +183,10 @@ def _tokenizer_of(model: PreTrainedModel, folder: Path, name: str) -> PreTrained
     return tokenizer if takes_token_types(model) else student_tokenizer(tokenizer)
 
 
-def _kept(run: TrainingRun, origin: Mapping[str, Any], lesson: Lesson | None) -> TrainingRun:
+def _kept(run: TrainingRun, origin: Mapping[str, Any], distillation: TaskDistillation | None) -> TrainingRun:
     """The run with a checkpoint from which it can go on, and with its progress in the log."""
     settings = run.settings.model_copy(update={"keep_checkpoints": 1})
-    project = lesson.project if lesson else run.project
+    project = distillation.project if distillation else run.project
     return dataclasses.replace(run, settings=settings, origin=origin, project=project, log_level=logging.INFO)
 
 

@@ -141,7 +141,8 @@ def _agreement(
 
 def _bound(report: Measurements, case: FormatCase) -> Mapping[str, Any]:
     """The bounds by which the file was accepted; none in an earlier report."""
-    return report.details.get("bounds", {}).get(tolerance_name(case), {})
+    bound: Mapping[str, Any] = report.details.get("bounds", {}).get(tolerance_name(case), {})
+    return bound
 
 
 def _equal_enough(path: str, different: int, compared: int, least: float, what: str) -> Statement:

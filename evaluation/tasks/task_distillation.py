@@ -38,7 +38,7 @@ BATCH_SIZE = 64
 START_AND_END = 2
 # More tokens than any window has.
 LONGEST = 2**20
-TAUGHT = ("train", "unlabelled")
+TEACHER_PARTS = ("train", "unlabelled")
 """The parts of the rows that a teacher is asked about, in this order."""
 
 
@@ -48,7 +48,7 @@ class TeacherLogits:
 
     Attributes:
         values_NC: its logits, in fp32.
-        rows_N: the row of each, counted over the parts of :data:`TAUGHT`.
+        rows_N: the row of each, counted over the parts of :data:`TEACHER_PARTS`.
         words_N: its word in the row; 0 where the whole row has one class; of a reader, which has the logits of start
             and end at each token, its token.
     """
@@ -65,14 +65,14 @@ class TeacherLogits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
+class TaskDistillation:
     """How a student learns from a teacher.
 
     Attributes:
         objective: makes the loss of a batch from the student and the peak learning rates of its head, by name. Its
-            batches are those of :class:`TaughtCollator`.
+            batches are those of :class:`DistillationCollator`.
         logits: of the teacher, for the rows that the student learns from.
-        identity: what decides the lesson beside the rows and the protocol, as plain values.
+        identity: what decides the distillation beside the rows and the protocol, as plain values.
         project: the name that trackers file the run under.
     """
 
@@ -81,15 +81,15 @@ class Lesson:
     identity: Mapping[str, Any]
     project: str = "distilrubert"
 
-    def examples(self, features: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> "TaughtExamples":
+    def examples(self, features: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> "DistillationExamples":
         """The student's features of all rows that it learns from, with the teacher's logits."""
-        parts = [features[part] for part in TAUGHT if part in features]
+        parts = [features[part] for part in TEACHER_PARTS if part in features]
         firsts = np.cumsum([0, *(max(part["row"][:], default=-1) + 1 for part in parts)])
         rows_N = np.concatenate([np.array(part["row"][:]) + first for part, first in zip(parts, firsts, strict=False)])
-        return TaughtExamples(concatenate_datasets(parts), rows_N, tokenizer, self.logits)
+        return DistillationExamples(concatenate_datasets(parts), rows_N, tokenizer, self.logits)
 
 
-class TaughtExamples:
+class DistillationExamples:
     """Features as examples of the training loop, each with its ``places`` that the teacher decides, and its logits."""
 
     def __init__(
@@ -122,7 +122,7 @@ class TaughtExamples:
         return self._plain[index] | own
 
 
-class TaughtCollator:
+class DistillationCollator:
     """Adds ``teacher_logits`` and ``compared`` to the batches of a task.
 
     (B, C) and (B) for texts, whatever their labels are, (B, L, C) and (B, L) for words; for answers (B, 2, L) and
@@ -220,7 +220,7 @@ def _ask(folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows, p
         model, tokenizer, lost = load_encoder(task.task_kind.model_class, folder, "a fine-tuned teacher")
         if lost:
             raise UserError(f"{os.fspath(folder)}: has no head that was trained: {lost[0]} is missing")
-        asked = concatenate_datasets([rows.parts[part] for part in TAUGHT if part in rows.parts])
+        asked = concatenate_datasets([rows.parts[part] for part in TEACHER_PARTS if part in rows.parts])
         encoded = task.task_kind.encode(asked, tokenizer, longest_input(model, tokenizer, task.max_length))
         features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
         logits = predict(model.to(measuring_device()), features, tokenizer, "fp32", BATCH_SIZE)

@@ -19,9 +19,15 @@ from transformers import (
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION
-from distilrubert.evaluation.tasks.lesson import Lesson, TaughtCollator, TeacherLogits, ask_teacher, check_teacher
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
+from distilrubert.evaluation.tasks.task_distillation import (
+    DistillationCollator,
+    TaskDistillation,
+    TeacherLogits,
+    ask_teacher,
+    check_teacher,
+)
 from distilrubert.evaluation.tasks.task_loss import TaskCollator
 
 LABELS = {"O": 0, "B-PET": 1}
@@ -105,9 +111,9 @@ def test_words_meet_their_logits_whatever_the_tokens_are(
     logits = dataclasses.replace(logits, values_NC=np.stack([numbers, -numbers], axis=1))
     tokenizer = AutoTokenizer.from_pretrained(tiny_word_pieces)
     features = {part: TOKEN_CLASSIFICATION.encode(own, tokenizer, 32) for part, own in tagged.parts.items()}
-    lesson = Lesson(lambda model, rates: pytest.fail("no loss is needed"), logits, {})
-    examples = lesson.examples(features, tokenizer)
-    collator = TaughtCollator(TaskCollator(TOKEN_CLASSIFICATION, tokenizer))
+    distillation = TaskDistillation(lambda model, rates: pytest.fail("no loss is needed"), logits, {})
+    examples = distillation.examples(features, tokenizer)
+    collator = DistillationCollator(TaskCollator(TOKEN_CLASSIFICATION, tokenizer))
     batch = collator.collate([examples[i] for i in range(len(examples))], 0, [0, 1, 2])
     assert batch["compared"].sum(dim=1).tolist() == [2, 4, 1]
     compared = [batch["teacher_logits"][row][batch["compared"][row]][:, 0].tolist() for row in range(3)]
@@ -137,8 +143,10 @@ def test_a_reader_is_compared_window_by_window(teacher_folder: Path, noun_task: 
     features = {name: QUESTION_ANSWERING.encode(own, tokenizer, 24) for name, own in rows.parts.items()}
     windows = len(features["train"])
     assert windows > 1
-    examples = Lesson(lambda model, rates: pytest.fail("no loss is needed"), logits, {}).examples(features, tokenizer)
-    collator = TaughtCollator(TaskCollator(QUESTION_ANSWERING, tokenizer))
+    examples = TaskDistillation(lambda model, rates: pytest.fail("no loss is needed"), logits, {}).examples(
+        features, tokenizer
+    )
+    collator = DistillationCollator(TaskCollator(QUESTION_ANSWERING, tokenizer))
     batch = collator.collate([examples[i] for i in range(windows + 1)], 0, [*range(windows + 1)])
     assert batch["compared"].all()
     assert (batch["labels"][:windows] >= 0).all()
@@ -161,7 +169,9 @@ def test_a_word_that_the_teacher_did_not_see_is_not_compared(
     whole = ask_teacher(tagger, "it", tag_task, tagged, tmp_path)
     seen = whole.words_N < 3
     cut = TeacherLogits(whole.values_NC[seen], whole.rows_N[seen], whole.words_N[seen])
-    examples = Lesson(lambda model, rates: pytest.fail("no loss is needed"), cut, {}).examples(features, tokenizer)
+    examples = TaskDistillation(lambda model, rates: pytest.fail("no loss is needed"), cut, {}).examples(
+        features, tokenizer
+    )
     assert [len(examples[index]["places"]) for index in range(3)] == [2, 3, 1]
 
 
@@ -231,9 +241,9 @@ def test_batches_of_several_classes_and_of_numbers(
     logits = ask_teacher(folder, "it", task, rows, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
     features = {name: task.task_kind.encode(own, tokenizer, 32) for name, own in rows.parts.items()}
-    lesson = Lesson(lambda model, rates: pytest.fail("no loss is needed"), logits, {})
-    examples = lesson.examples(features, tokenizer)
-    collator = TaughtCollator(TaskCollator(task.task_kind, tokenizer))
+    distillation = TaskDistillation(lambda model, rates: pytest.fail("no loss is needed"), logits, {})
+    examples = distillation.examples(features, tokenizer)
+    collator = DistillationCollator(TaskCollator(task.task_kind, tokenizer))
     batch = collator.collate([examples[index] for index in range(3)], 0, [0, 1, 2])
     assert batch["compared"].tolist() == [True] * 3
     assert batch["teacher_logits"].shape == (3, outputs)
