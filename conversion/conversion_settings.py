@@ -148,7 +148,7 @@ class ConversionSettings(FileChoice):
     )
     embedding_bits: Literal[4, 8] = Field(
         default=8,
-        description="Of the word embeddings in int8 files. 4 nearly halves their bytes, with a scale for each 32 "
+        description="Of the word embeddings in int8 files. 4 nearly halves their bytes, with a scale for each 64 "
         "numbers. Files with the masked-language head keep 8.",
     )
     calibration_sentences: int = Field(

@@ -1,7 +1,7 @@
 """Word embeddings in 4 bits: signed numbers in blocks of a row, each block with a scale in fp16.
 
-A block's scale takes its largest number to -8, so that 4.5 bits are left of 32. Only rows that are read are widened.
-OpenVINO's table is made by NNCF, and has the same numbers in blocks of the same size where 32 divides the width.
+A block's scale takes its largest number to -8, so a number takes 4.25 bits. Only rows that are read are widened.
+OpenVINO's table is made by NNCF, and has the same numbers in blocks of the same size where 64 divides the width.
 
 Axes: V vocabulary, D width, K blocks of a row, S numbers of a block.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-BLOCK = 32
+BLOCK = 64
 
 
 def tokens_gather(model: "onnx.ModelProto") -> "onnx.NodeProto":
