@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenizerKind
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 
 TEXTS_AT_ONCE = 1_000
+COUNTS = "counts.npy"
 
 
 def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> NDArray[np.int64]:
@@ -48,6 +50,17 @@ def count_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> ND
         counts_V += np.bincount(np.concatenate(ids), minlength=len(counts_V))
         for token in kind.needed_for_unknown(engine, batch, ids):
             counts_V[vocabulary[token]] += 1
+    return counts_V
+
+
+def save_needed(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], folder: Path) -> None:
+    """Leave :func:`count_needed` of texts in a folder."""
+    np.save(folder / COUNTS, count_needed(tokenizer, texts))
+
+
+def load_needed(folders: Iterable[Path]) -> NDArray[np.int64]:
+    """What :func:`save_needed` has left in several folders, added up, (V,)."""
+    counts_V: NDArray[np.int64] = sum(np.load(folder / COUNTS, allow_pickle=False) for folder in folders)
     return counts_V
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 
 # Different words that are counted in memory at a time, about 200 bytes each.
@@ -96,6 +97,13 @@ class WordCounts:
                 file.writelines(lines)
         except OSError as error:
             raise UserError(f"{self._scratch}: cannot be written: {error.strerror or error}") from error
+
+
+def save_word_counts(texts: Iterable[str], folder: Path) -> None:
+    """Count the words of texts, and leave the counts in an empty folder; UserError if it cannot be written."""
+    words = WordCounts(folder)
+    words.add(tracked(texts, "counting words", unit="text"))
+    words.save()
 
 
 class SavedCounts:

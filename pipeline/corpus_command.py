@@ -52,7 +52,7 @@ def _build_part(options: argparse.Namespace, part: Part) -> None:
             )
             return
         if not are_all_done:
-            print(f"The words of part {part} are counted; once those of all parts are, the same command tokenises it")
+            print(f"Part {part} is counted for the vocabulary; once all parts are, the same command tokenises it")
             return
     print(f"The corpus is in {run.corpus}")
 

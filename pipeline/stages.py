@@ -14,7 +14,7 @@ from distilrubert.conversion.parity import default_sentences
 from distilrubert.distill.corpus.build import CorpusBuild
 from distilrubert.distill.corpus.parts import SharedWork
 from distilrubert.distill.corpus.store import load_corpus
-from distilrubert.distill.corpus.vocabulary_texts import WordCounting
+from distilrubert.distill.corpus.vocabulary_texts import TextCounting
 from distilrubert.distill.distillation import distill, pretrain_teacher
 from distilrubert.distill.pruning import importance_on
 from distilrubert.evaluation.evaluation_settings import QualitySettings
@@ -28,6 +28,7 @@ from distilrubert.modeling.sentence_modules import SentenceModules
 from distilrubert.modeling.student import build_student, load_student, save_student
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_teacher, save_teacher
 from distilrubert.modeling.tokenizer_files import save_tokenizer
+from distilrubert.modeling.word_counts import SavedCounts, save_word_counts
 from distilrubert.modeling.wordpiece import train_on_words
 from distilrubert.pipeline import stage_inputs
 from distilrubert.pipeline.commits import pinned_task, pinned_tasks
@@ -42,7 +43,7 @@ from distilrubert.pipeline.student_vocabulary import (
     held_out,
     make_student_vocabulary,
     own_vocabulary,
-    student_words,
+    student_counts,
 )
 from distilrubert.pipeline.task_stages import (
     distil_on_task,
@@ -94,28 +95,26 @@ def teacher_of(run: Run) -> Teacher:
 def _train_vocabulary(run: Run, folder: Path) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
-    with _teacher_words(run, folder).counted() as words:
-        tokenizer = train_on_words(words, pretrain.vocabulary_size, pretrain.max_positions).tokenizer
+    with _teacher_words(run, folder).counted() as parts:
+        tokenizer = train_on_words(SavedCounts(parts), pretrain.vocabulary_size, pretrain.max_positions).tokenizer
     with atomic_folder(folder / "vocabulary") as beside:
         save_tokenizer(tokenizer, beside)
 
 
-def _teacher_words(run: Run, folder: Path) -> WordCounting:
-    return WordCounting(run.recipe.corpus, folder, folder / "vocabulary")
+def _teacher_words(run: Run, folder: Path) -> TextCounting:
+    return TextCounting(save_word_counts, run.recipe.corpus, folder, folder / "vocabulary")
 
 
 def can_be_shared(run: Run, stage: str) -> bool:
-    """Whether a recipe has one of the :data:`SHARED_STAGES`, and several processes can share it out."""
-    own = run.recipe.student.own_vocabulary()
-    is_trimmed = stage == "student-vocabulary" and own is not None and own.trim is not None
-    return not is_trimmed and stage in [each.name for each in stages_of(run)]
+    """Whether a recipe has one of the :data:`SHARED_STAGES`."""
+    return stage in [each.name for each in stages_of(run)]
 
 
 def shared_work(run: Run, stage: str, folder: Path, processes: int | None) -> SharedWork:
     """What of such a stage is shared, in the folder of the stage; `processes` as in :func:`corpus_build`."""
     if stage == "corpus":
         return corpus_build(run, folder, processes)
-    return _teacher_words(run, folder) if stage == "vocabulary" else student_words(run, folder)
+    return _teacher_words(run, folder) if stage == "vocabulary" else student_counts(run, folder)
 
 
 def corpus_build(run: Run, folder: Path, processes: int | None = None) -> CorpusBuild:

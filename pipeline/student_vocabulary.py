@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.store import load_corpus
-from distilrubert.distill.corpus.vocabulary_texts import WordCounting, chosen_texts, texts_of_part
+from distilrubert.distill.corpus.vocabulary_texts import TextCounting, chosen_texts, texts_of_part
 from distilrubert.modeling.checkpoints import read_model_config
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
@@ -20,9 +21,12 @@ from distilrubert.modeling.trimming import (
     could_be_trimmed_to,
     count_needed,
     ids_in,
+    load_needed,
+    save_needed,
     trim_teacher,
     trim_tokenizer,
 )
+from distilrubert.modeling.word_counts import SavedCounts, save_word_counts
 from distilrubert.modeling.wordpiece import TrainedVocabulary, train_on_words, train_wordpiece
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
@@ -123,7 +127,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     counts_T = None
     lost: dict[str, float] = {}
     if own.trim:
-        counts_T = count_needed(whole, _texts(run, is_held_out=False))
+        counts_T = _count_needed(run, folder, whole)
         made = trim_tokenizer(whole, counts_T, own.trim)
     else:
         trained = _train_vocabulary(run, folder, whole.model_max_length)
@@ -142,16 +146,23 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
         save_tokenizer(made, beside)
 
 
-def student_words(run: Run, folder: Path) -> WordCounting:
-    """The words of a recipe's corpus that a student's vocabulary is trained on, counted in the folder of its stage."""
+def student_counts(run: Run, folder: Path) -> TextCounting:
+    """What a student's vocabulary is made from, counted in the folder of its stage: words, or the teacher's tokens."""
     own = run.recipe.student.own_vocabulary()
     assert own is not None
-    assert own.train is not None
-    recipe, sample = run.recipe, own.train.sample
+    recipe, sample = run.recipe, own.train.sample if own.train else 1.0
     choose = partial(
         chosen_texts, corpus=recipe.corpus, seed=recipe.seed, prompts=_prompts(run), is_held_out=False, sample=sample
     )
-    return WordCounting(recipe.corpus, folder, folder / "student-vocabulary", choose)
+    count = save_word_counts if own.train else partial(save_needed, teacher_tokenizer(run))
+    return TextCounting(count, recipe.corpus, folder, folder / "student-vocabulary", choose)
+
+
+def _count_needed(run: Run, folder: Path, whole: PreTrainedTokenizerFast) -> NDArray[np.int64]:
+    if not run.recipe.corpus.sources:
+        return count_needed(whole, _texts(run, is_held_out=False))
+    with student_counts(run, folder).counted() as parts:
+        return load_needed(parts)
 
 
 def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabulary:
@@ -163,8 +174,8 @@ def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabul
         if not run.recipe.corpus.sources:
             texts = _texts(run, is_held_out=False)
             return train_wordpiece(texts, size, max_length, character_coverage=coverage, scratch=folder)
-        with student_words(run, folder).counted() as words:
-            return train_on_words(words, size, max_length, character_coverage=coverage)
+        with student_counts(run, folder).counted() as parts:
+            return train_on_words(SavedCounts(parts), size, max_length, character_coverage=coverage)
     except UserError as error:
         raise UserError(f"student.vocabulary.train: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The texts that a vocabulary is made from, and their words, which several processes can count."""
+"""The texts that a vocabulary is made from, and what is counted in them, which several processes can do."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from distilrubert.common.bars import tracked
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.common.processes import stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
@@ -19,10 +18,9 @@ from distilrubert.distill.corpus.parts import PartFolder, SharedWork, merge_lock
 from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.shards import read_blocks
 from distilrubert.distill.corpus.sources import TextOrigin, iterate_texts, open_source
-from distilrubert.modeling.word_counts import SavedCounts, WordCounts
 
 TEXTS_AT_ONCE = 1_000
-# A part of words has no shards: more characters than a text has.
+# A part that is counted has no shards: more characters than a text has.
 _ALL = 2**62
 
 
@@ -60,16 +58,18 @@ def chosen_texts(
 
 
 @dataclass(frozen=True)
-class WordCounting(SharedWork):
-    """The words of a corpus, to be counted by one process or shared out; the counts are exact, and so always the same.
+class TextCounting(SharedWork):
+    """Counts over a corpus, by one process or shared out; they are exact and add up, so they are always the same.
 
     Attributes:
+        count: leaves in an empty folder what it counts in texts.
         settings: of the corpus.
         folder: of the stage that makes a vocabulary.
         result: what that stage makes; once it is there, nothing is to be counted.
         choose: which of the texts count.
     """
 
+    count: Callable[[Iterable[str], Path], None]
     settings: CorpusSettings
     folder: Path
     result: Path
@@ -77,15 +77,15 @@ class WordCounting(SharedWork):
 
     @property
     def workplace(self) -> Path:
-        return self.folder / ".words"
+        return self.folder / ".counts"
 
     @property
     def is_finished(self) -> bool:
         return self.result.exists()
 
     @contextmanager
-    def counted(self) -> Iterator[SavedCounts]:
-        """Count what is missing, and add up the parts. They are removed when the block ends well.
+    def counted(self) -> Iterator[list[Path]]:
+        """Count what is missing; the folders of all parts. They are removed when the block ends well.
 
         Raises:
             UserError: if a source cannot be read, the folder cannot be written, or another process is working on a
@@ -97,7 +97,7 @@ class WordCounting(SharedWork):
             for folder in folders:
                 self._complete(folder, sources)
         with merge_lock(self.workplace):
-            yield SavedCounts([folder.path for folder in folders])
+            yield [folder.path for folder in folders]
         remove_parts(self.workplace)
 
     def sources(self) -> list[list[TextOrigin]]:
@@ -105,7 +105,7 @@ class WordCounting(SharedWork):
 
     def plan(self) -> dict[str, Any]:
         # All else is in the fingerprint of the stage.
-        return {"counts": "words"}
+        return {"counts": True}
 
     def is_complete(self, folder: PartFolder, sources: list[list[TextOrigin]]) -> bool:
         return folder.path.is_dir()
@@ -115,8 +115,4 @@ class WordCounting(SharedWork):
             return
         with atomic_folder(folder.path) as beside:
             blocks = read_blocks(sources, folder.path, folder.start, folder.end, 0, _ALL)
-            texts = self.choose(chain.from_iterable(block.texts for block in blocks))
-            words = WordCounts(beside)
-            title = "counting words" if folder.part.count == 1 else f"counting words {folder.part}"
-            words.add(tracked(texts, title, unit="text"))
-            words.save()
+            self.count(self.choose(chain.from_iterable(block.texts for block in blocks)), beside)

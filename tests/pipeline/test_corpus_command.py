@@ -62,7 +62,7 @@ def test_parts_by_hand_and_under_slurm_make_what_one_process_makes(recipe, capsy
     assert "The corpus is in" in call("slurm")
 
 
-VOCABULARY = "student={layers: 2, dim: 16, heads: 4, hidden_dim: 32, vocabulary: {train: {size: 200}}}"
+SHAPE = "layers: 2, dim: 16, heads: 4, hidden_dim: 32"
 
 
 def vocabulary_of(folder: Path) -> dict[str, str]:
@@ -74,17 +74,21 @@ def without_names(corpus: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in corpus.items() if name != "manifest.json"}
 
 
-def test_the_words_of_a_vocabulary_are_counted_in_parts(recipe, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("vocabulary", "weights"), [("{train: {size: 200}}", "{mlm: 1.0, match: 1.0}"), ("{trim: {}}", "{mlm: 1.0}")]
+)
+def test_a_vocabulary_is_counted_in_parts(vocabulary, weights, recipe, capsys, monkeypatch):
     def call(run: str, *arguments: str) -> str:
-        arguments = ("--set", VOCABULARY, "--set", "distillation.weights={mlm: 1.0, match: 1.0}", *arguments)
+        student = f"student={{{SHAPE}, vocabulary: {vocabulary}}}"
+        arguments = ("--set", student, "--set", f"distillation.weights={weights}", *arguments)
         assert main(["corpus", str(recipe), "--run-dir", run, *arguments]) == 0
         return capsys.readouterr().out
 
     call("one")
     for part in ("2/3", "1/3"):
-        assert f"The words of part {part} are counted" in call("by-hand", "--part", part)
+        assert f"Part {part} is counted" in call("by-hand", "--part", part)
         # Once more it still waits for the others.
-        assert f"The words of part {part} are counted" in call("by-hand", "--part", part)
+        assert f"Part {part} is counted" in call("by-hand", "--part", part)
     assert not Path("by-hand/student-vocabulary").exists()
     # The last part has the vocabulary made, and is tokenised.
     assert "Part 3/3 is done" in call("by-hand", "--part", "3/3")
@@ -93,17 +97,17 @@ def test_the_words_of_a_vocabulary_are_counted_in_parts(recipe, capsys, monkeypa
     call("by-hand")
     expected = without_names(corpus_of(Path("one")))
     assert without_names(corpus_of(Path("by-hand"))) == expected
-    # Without the other parts it counts their words itself.
+    # Without the other parts it counts them itself.
     call("alone", "--part", "2/2")
     call("alone")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    # The other task was lost: this one counts its words, too.
+    # The other task was lost: this one counts its part, too.
     assert "The corpus is in" in call("slurm")
     for run in ("alone", "slurm"):
         assert vocabulary_of(Path(run)) == vocabulary_of(Path("one"))
         assert without_names(corpus_of(Path(run))) == expected
-        assert not list(Path(run).glob("stages/*/.words"))
+        assert not list(Path(run).glob("stages/*/.counts"))
 
 
 @pytest.mark.slow

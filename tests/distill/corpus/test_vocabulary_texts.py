@@ -9,18 +9,18 @@ import pytest
 from distilrubert.common.errors import UserError
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.parts import Part, part_folders
-from distilrubert.distill.corpus.vocabulary_texts import WordCounting
+from distilrubert.distill.corpus.vocabulary_texts import TextCounting
 from distilrubert.modeling import word_counts
-from distilrubert.modeling.word_counts import WordCounts
+from distilrubert.modeling.word_counts import SavedCounts, WordCounts, save_word_counts
 from distilrubert.modeling.wordpiece import train_on_words, train_wordpiece
 
 
 @pytest.fixture
-def counting(tmp_path: Path, sentences: list[str]) -> WordCounting:
+def counting(tmp_path: Path, sentences: list[str]) -> TextCounting:
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text("\n".join(sentences[number::5]) + "\n\n", encoding="utf-8")
     settings = CorpusSettings(sources=[{"path": str(tmp_path / "[0-2].txt")}, {"path": str(tmp_path / "[34].txt")}])
-    return WordCounting(settings, tmp_path / "stage", tmp_path / "stage" / "vocabulary")
+    return TextCounting(save_word_counts, settings, tmp_path / "stage", tmp_path / "stage" / "vocabulary")
 
 
 @pytest.mark.parametrize("words_at_once", [20, 10**6])
@@ -28,7 +28,7 @@ def counting(tmp_path: Path, sentences: list[str]) -> WordCounting:
 def test_any_number_of_parts_gives_the_same_vocabulary(
     tmp_path: Path,
     sentences: list[str],
-    counting: WordCounting,
+    counting: TextCounting,
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     words_at_once: int,
@@ -40,7 +40,8 @@ def test_any_number_of_parts_gives_the_same_vocabulary(
     numbers = random.Random(count).sample(range(1, count + 1), count)
     done = [counting.build_part(Part(number, count)) for number in numbers]
     assert done == [False] * (count - 1) + [True]
-    with counting.counted() as words:
+    with counting.counted() as parts:
+        words = SavedCounts(parts)
         assert dict(words) == dict(expected)
         assert len([*words]) == len(dict(words))
         assert train_on_words(words, 220).tokenizer.get_vocab() == vocabulary
@@ -48,7 +49,7 @@ def test_any_number_of_parts_gives_the_same_vocabulary(
 
 
 def test_a_lost_part_is_counted_again_alone(
-    sentences: list[str], counting: WordCounting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentences: list[str], counting: TextCounting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting.build_part(Part(1, 3))
     before = {path: path.stat().st_mtime_ns for path in counting.workplace.glob("part-00001/*")}
@@ -75,8 +76,8 @@ def test_a_lost_part_is_counted_again_alone(
     assert {path: path.stat().st_mtime_ns for path in counting.workplace.glob("part-00001/*")} == before
     expected = WordCounts(tmp_path)
     expected.add(sentences)
-    with counting.counted() as words:
-        assert dict(words) == dict(expected)
+    with counting.counted() as parts:
+        assert dict(SavedCounts(parts)) == dict(expected)
     counting.result.mkdir(parents=True)
     # One that comes too late finds nothing to do.
     assert counting.build_free_parts(Part(1, 3))
