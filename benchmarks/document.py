@@ -223,24 +223,17 @@ def derived(report: Measurements) -> list[Entry]:
     return all_rows(derive(report))
 
 
-def encoder_files(report: Measurements) -> Iterator[Entry]:
-    """An encoder of sentences and its int8 files, with their size."""
-    for row in derived(report):
-        file = row["case"].removeprefix("model").removeprefix("-") or "pytorch-fp32"
-        yield {**row, "file": file, "size_mib": report.details["files"][file]["size_mib"]}
-
-
-def suite(headings: str, cells: str, rows: Callable[[Measurements], Iterable[Entry]]) -> Callable[[Measurements], str]:
-    """A view with a column for each task of a suite."""
-
-    def view(report: Measurements) -> str:
-        tasks, absent = report.details["tasks"], report.details["absent"]
-        scores = " | ".join(f"{{best[{task}]:.3f}}" for task in tasks)
-        mean = f"mean of {len(tasks)}" if absent else "S"
-        shown = headings.format(tasks=" | ".join(f"`{task}`" for task in tasks), mean=mean)
-        return View(shown, cells.replace("{scores}", scores), rows)(report)
-
-    return view
+def suite(report: Measurements) -> str:
+    """Encoders of sentences, with a column for each task."""
+    tasks, absent = report.details["tasks"], report.details["absent"]
+    names, mean = " | ".join(f"`{task}`" for task in tasks), f"mean of {len(tasks)}" if absent else "S"
+    scores = " | ".join(f"{{best[{task}]:.3f}}" for task in tasks)
+    return View(
+        f"case | {names} | {mean} | MiB | tokenizer, MiB | vectors' cosine to fp32, p1 | updates | minutes",
+        f"{{case}} | {scores} | {{mean_score:.3f}} | {{size_mib:.1f}} | {{tokenizer_mib:.1f}} "
+        "| {vector_cosine_p1:.4f} | {updates:,} | {training_minutes:.0f}",
+        derived,
+    )(report)
 
 
 def task_students(report: Measurements) -> Iterator[Entry]:
@@ -451,13 +444,7 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
         "± is the standard error over the parts, \\* a significant difference (paired t-test over the parts, corrected "
         "for {rows[0][compared]} comparisons).",
     ),
-    ("sentences", "scores"): suite(
-        "case | {tasks} | {mean} | MiB | tokenizer, MiB | vectors' cosine to fp32, p1 | updates | minutes",
-        "{case} | {scores} | {mean_score:.3f} | {size_mib:.1f} | {tokenizer_mib:.1f} | {vector_cosine_p1:.4f} "
-        "| {updates:,} | {training_minutes:.0f}",
-        derived,
-    ),
-    ("encoder_scores", "rows"): suite("file | MiB | {tasks}", "{file} | {size_mib:.1f} | {scores}", encoder_files),
+    ("sentences", "scores"): suite,
     ("sentence_speed", "rows"): View(
         "case | MiB | a text, ms | × | texts/s | ×",
         "{case} | {size_mib:.1f} | {latency_s:ms .1f} | {latency_gain} | {samples_per_s:.1f} | {throughput_gain}",

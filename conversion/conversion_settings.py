@@ -1,8 +1,9 @@
 """What a user may say about the files to make and how closely they must agree."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.formats import FORMATS, names_of
@@ -36,7 +37,7 @@ class Tolerance(Section):
         default=None,
         ge=-1,
         le=1,
-        description="For encoders of sentences, in place of the two bounds on tokens: least first percentile of the "
+        description="For encoders of sentences, in place of the other bounds on cosines: least first percentile of the "
         "cosines between the vectors of a text as they are, nothing subtracted.",
     )
     top1_agreement: float | None = Field(
@@ -55,6 +56,15 @@ class Tolerances(Section):
     the worst values of these files, and the allowed error is about twice the worst one or more. The hidden states end
     in a LayerNorm, so their components are of the order of 1.
     """
+
+    @field_validator("fp32", "bf16", "fp16", "int8", mode="before")
+    @classmethod
+    def _complete(cls, given: Any, info: ValidationInfo) -> Any:
+        """What is not given is as by default."""
+        if not isinstance(given, Mapping):
+            return given
+        assert info.field_name is not None
+        return {**cls.model_fields[info.field_name].default.model_dump(), **given}
 
     fp32: Tolerance = Field(
         default=Tolerance(

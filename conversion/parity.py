@@ -151,12 +151,13 @@ class Bound:
 def bounds_of(tolerance: Tolerance, values: Mapping[str, Any]) -> list[Bound]:
     """The bounds of a tolerance on what a row of :func:`measure_parity` has: without a head it predicts nothing.
 
-    An encoder of sentences is used for its vectors, so these are bounded in place of the tokens that they are made of.
+    An encoder of sentences is used for its vectors as they are, so these are bounded, in place of the tokens that they
+    are made of and of what is left of them when the mean over all tokens is subtracted.
     """
     limits: dict[str, float | None] = tolerance.model_dump()
     measured = set(values[INPUT_FORMS[0]])
     if tolerance.vector_cosine_p1 is not None and "vector_cosine_p1" in measured:
-        measured -= {"token_cosine", "token_cosine_p1"}
+        measured -= {"token_cosine", "token_cosine_p1", "pooled_cosine"}
     return [Bound(metric, limit) for metric, limit in limits.items() if limit is not None and metric in measured]
 
 

@@ -110,7 +110,7 @@ def test_of_an_encoder_of_sentences_the_vectors_are_bounded_in_place_of_the_toke
         return {bound.metric for bound in bounds_of(tolerance, {"single": figures})}
 
     assert metrics(tolerance, of_tokens) == of_tokens.keys()
-    assert metrics(tolerance, of_tokens | vectors) == {"pooled_cosine", "vector_cosine_p1"}
+    assert metrics(tolerance, of_tokens | vectors) == {"vector_cosine_p1"}
     without = tolerance.model_copy(update={"vector_cosine_p1": None})
     assert metrics(without, of_tokens | vectors) == of_tokens.keys()
 
@@ -289,3 +289,9 @@ def test_every_file_of_a_conversion_agrees(converted):
             assert 0.9 < row.values["top1_agreement"] < 1
     # The file for ARM is that for VNNI under the name that is looked for there.
     assert len({row.values["sha256"][row.values["path"]] for row in rows}) == len(FORMATS) - 1
+
+
+def test_a_bound_that_is_given_leaves_the_others_as_they_are():
+    default = Tolerances().int8
+    found = Tolerances.model_validate({"int8": {"pooled_cosine": 0.5, "top1_agreement": None}}).int8
+    assert found == default.model_copy(update={"pooled_cosine": 0.5, "top1_agreement": None})
