@@ -1,7 +1,7 @@
 """Word embeddings in 4 bits: signed numbers in blocks of a row, each block with a scale in fp16.
 
 A block's scale takes its largest number to -8, so a number takes 4.25 bits. Only rows that are read are widened.
-OpenVINO's table is made by NNCF, and has the same numbers in blocks of the same size where 64 divides the width.
+OpenVINO's table is made by NNCF, in blocks of the same size where 64 divides the width.
 
 Axes: V vocabulary, D width, K blocks of a row, S numbers of a block.
 """
@@ -36,8 +36,9 @@ def pack_onnx_table(model: "onnx.ModelProto") -> None:
     blocks_VKS[:, :width] = table_VD
     blocks_VKS = blocks_VKS.reshape(rows, blocks, BLOCK)
     largest_VK1 = np.take_along_axis(blocks_VKS, np.abs(blocks_VKS).argmax(axis=-1)[..., None], axis=-1)
-    # A block of zeros has any scale.
-    scales_VK1 = np.where(largest_VK1, largest_VK1 / -8, 1).astype(np.float16)
+    scales_VK1 = (largest_VK1 / -8).astype(np.float16)
+    # Of a block of zeros, or of numbers that are too small for fp16.
+    scales_VK1[scales_VK1 == 0] = 1
     steps_VKS = np.clip(np.rint(blocks_VKS / scales_VK1.astype(np.float32)), -8, 7)
     # Two in a byte, the first one in its lower half; the operator takes 8 for zero.
     nibbles_VD = (steps_VKS + 8).astype(np.uint8).reshape(rows, -1)[:, :width]
