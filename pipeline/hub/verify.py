@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def verify_push(
             f"{connection.title}: at {commit} {len(differing)} of {len(digests)} files differ from the folder "
             f"({listed}); publish the folder as it is now"
         )
-    loads = _load_from_empty_cache(connection, commit) if download and "config.json" in digests else None
+    files = [path for path in tree if any(fnmatch(path, pattern) for pattern in LOADED_FILES)]
+    loads = _load_from_empty_cache(connection, commit, files) if download and "config.json" in digests else None
     others = tuple(sorted(tree.keys() - digests.keys() - HUB_FILES))
     url = repository_url(connection.repo_id, commit, endpoint=connection.endpoint, repo_type=connection.repo_type)
     return Verification(connection.repo_id, commit, url, len(digests), others, loads)
@@ -128,18 +130,17 @@ def _commit_of(connection: HubConnection, revision: str) -> str:
     raise UserError(f"{connection.title}: has no revision {revision}; it has {', '.join(refs)}")
 
 
-def _load_from_empty_cache(connection: HubConnection, commit: str) -> bool:
+def _load_from_empty_cache(connection: HubConnection, commit: str, files: list[str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="distilrubert-verify-") as cache:
+        folder = Path(cache, "model")
 
-        def download() -> str:
-            return str(
-                connection.api.snapshot_download(
-                    connection.repo_id, revision=commit, cache_dir=cache, allow_patterns=list(LOADED_FILES)
-                )
-            )
+        # One by one: where the Hub cannot be reached, `snapshot_download` returns the files that it has so far.
+        def download() -> None:
+            for file in files:
+                connection.api.hf_hub_download(connection.repo_id, file, revision=commit, local_dir=folder)
 
         with quiet_hub():
-            folder = Path(connection.call("downloading the model", download))
+            connection.call("downloading the model", download)
         problems = loading_problems(folder)
     if problems:
         raise UserError(f"{connection.repo_id}: at {commit} the model does not load: {'; '.join(problems)}")

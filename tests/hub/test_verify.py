@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from distilrubert.common.errors import UserError
-from distilrubert.pipeline.hub.connection import connect
+from distilrubert.pipeline.hub.connection import RetryPolicy, connect
 from distilrubert.pipeline.hub.files import local_files
 from distilrubert.pipeline.hub.plan import plan_push
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -15,9 +15,22 @@ from distilrubert.pipeline.hub.push import push, push_folder
 from distilrubert.pipeline.hub.verify import render_verification, verify_folder, verify_push
 
 from .conftest import HASTY
+from .faults import Fault
 from .server import LocalHub
 from .storage import Entry
-from .survival import push_once
+from .survival import hurried, push_once
+
+
+@pytest.mark.parametrize("request_number", range(1, 9))
+def test_an_outage_while_the_model_is_downloaded(
+    folder: Path, target: PublishSettings, local_hub: LocalHub, request_number: int
+) -> None:
+    push_once(folder, target, local_hub.endpoint, HASTY)
+    patient = RetryPolicy(attempts=20, first_wait_s=0.05, longest_wait_s=0.05)
+    plan = local_hub.fail(Fault.REFUSED, request_number, path="/resolve/", outage_s=0.5)
+    with hurried():
+        assert verify_folder(folder, target, local_hub.endpoint, patient).loads
+    assert plan.fired == 1
 
 
 def test_what_was_published_is_verified(local_hub: LocalHub, target: PublishSettings, folder: Path) -> None:
