@@ -27,8 +27,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         texts = dict.fromkeys([*clinc_texts(options.clinc), *snips_texts(options.snips)])
-    except (OSError, ValueError, KeyError) as error:
-        print(f"english_texts.py: not a clone of that data set: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"english_texts.py: {error}; it needs clones of both data sets", file=sys.stderr)
         return USER_ERROR
     write_text(options.output, "".join(f"{text}\n" for text in texts))
     print(f"{len(texts):,} texts written to {options.output}")
@@ -47,7 +47,8 @@ def clinc_texts(clone: Path) -> Iterator[str]:
 def snips_texts(clone: Path) -> Iterator[str]:
     """Yield the requests of the training parts; a request comes in pieces, one for each slot and between them."""
     folder = clone / "2017-06-custom-intent-engines"
-    for path in sorted(folder.glob("*/train_*_full.json")):
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        path = kind / f"train_{kind.name}_full.json"
         # Some files are not in UTF-8.
         (requests,) = json.loads(path.read_text("utf-8", errors="replace")).values()
         for request in requests:

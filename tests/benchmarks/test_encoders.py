@@ -249,3 +249,34 @@ def test_a_folder_without_files_or_texts_is_refused(script: Callable[[str], Modu
         speed.student_cases("small", tmp_path)
     with pytest.raises(UserError, match="has no Parquet files with texts"):
         speed.texts_of(tmp_path, 3)
+
+
+def test_english_texts_of_two_clones(
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clinc, snips, output = tmp_path / "clinc", tmp_path / "snips", tmp_path / "english.txt"
+    arguments = ["english_texts.py", "--clinc", str(clinc), "--snips", str(snips), "--output", str(output)]
+    monkeypatch.setattr("sys.argv", arguments)
+    main = script("english_texts").main
+    assert main() == 2
+    assert "data_full.json'" in capsys.readouterr().err
+
+    (clinc / "data").mkdir(parents=True)
+    parts = {"train": [["wake me at six", "alarm"], ["hello", "greeting"]], "oos_test": [["who am i", "oos"]]}
+    (clinc / "data" / "data_full.json").write_text(json.dumps(parts))
+    (clinc / "data" / "all_wiki_sents.txt").write_text("it is a town\nhello\n")
+    assert main() == 2, "the other clone is missing"
+    assert not output.exists()
+
+    kind = snips / "2017-06-custom-intent-engines" / "PlayMusic"
+    kind.mkdir(parents=True)
+    pieces = [{"text": "Play "}, {"text": "caf\u00e9 jazz", "entity": "genre"}, {"text": " now\n"}]
+    text = json.dumps({"PlayMusic": [{"data": pieces}]}, ensure_ascii=False)
+    (kind / "train_PlayMusic_full.json").write_text(text, encoding="latin-1")
+    assert main() == 0
+    assert output.read_text().splitlines() == [
+        "wake me at six", "hello", "who am i", "it is a town", "Play caf\ufffd jazz now",
+    ]  # fmt: skip

@@ -87,6 +87,7 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
     monkeypatch.setenv("DISTILRUBERT_DATA", "/data")
     monkeypatch.setenv("DISTILRUBERT_CORPUS", "/corpus")
     monkeypatch.setenv("DISTILRUBERT_E5", "/e5")
+    monkeypatch.setenv("DISTILRUBERT_ENGLISH", "/english.txt")
     assert load_recipe(recipe).name
 
 
