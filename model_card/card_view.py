@@ -90,6 +90,7 @@ def _speed_view(speed: Measurements) -> dict[str, Any]:
     return {
         "speed_table": speed_table(speed).markdown,
         "speed_starts": max(row.values.get("starts", 0) for row in speed.rows),
+        "speed_tokens_per_text": speed.rows[0].values.get("tokens_per_text"),
         "speed_on_gpu": any(case.cuda for case in cases),
         "speed_versions": [f"{name} {versions[name]}" for name in packages if name in versions],
         "has_16_bit_files": any(map(stored_in_16_bits, speed.rows)),

@@ -187,7 +187,7 @@ def speed_of(runs: Sequence[ComparedRun]) -> tuple[str, str] | None:
     reports = [run.card.speed for run in runs]
     if not all(reports):
         return None
-    keys = ("sequence_length", "batch_sizes", "threads")
+    keys = ("sequence_length", "texts", "batch_sizes", "threads")
     ways = {str([report.environment.cpu, *(report.details.get(key) for key in keys)]) for report in reports if report}
     if len(ways) == 1:
         return "samples_per_s", "Throughput on the CPU, samples/s"

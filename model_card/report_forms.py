@@ -91,9 +91,10 @@ PARITY = _report(
 STARTS: Any = _form(starts_s=Annotated[list[Positive], Field(min_length=1)])
 BATCHES: Any = Annotated[dict[Annotated[str, Field(pattern=r"^\d+$")], STARTS], Field(min_length=1)]
 SPEED = _report(
-    _form(sequence_length=int, batch_sizes=Annotated[list[int], Field(min_length=1)]),
+    _form(sequence_length=int, batch_sizes=Annotated[list[int], Field(min_length=1)], texts=SIZE),
     _form(
         case=str,
+        tokens_per_text=(float | None, None),
         size_mib=Positive,
         parameters=SIZE,
         batches=BATCHES,

@@ -18,7 +18,7 @@ from distilrubert.evaluation.sentences.frozen_vectors import Prompts
 from distilrubert.evaluation.sentences.suite_scores import measure_suite
 from distilrubert.evaluation.sentences.suites import load_suite
 from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
-from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS, SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.inputs import file_sizes
@@ -49,7 +49,7 @@ def convert(options: argparse.Namespace) -> None:
     is_ours = (output / "reports" / "parity.json").is_file() or output.resolve() == Path(options.model).resolve()
     check_output_folder(output, is_ours=is_ours)
     settings = of_options(ConversionSettings, given(options, ConversionSettings))
-    sentences = _lines(options.sentences) if options.sentences else default_sentences()
+    sentences = _lines("--sentences", options.sentences) if options.sentences else default_sentences()
     quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
     # What the ranges of activations were seen on proves nothing about other text.
     calibration, proof = (sentences[::2], sentences[1::2]) if quantized else ([], sentences)
@@ -131,7 +131,10 @@ def _cache_beside(output: Path) -> Path:
 def benchmark(options: argparse.Namespace) -> None:
     """Measure the speed of models, file by file."""
     _check_output(options.output)
-    settings = of_options(SpeedSettings, given(options, SpeedSettings))
+    settings = of_options(SpeedSettings, given(options, SpeedSettings) | {"texts": MEASURED_TEXTS})
+    texts = _lines("--texts", options.text_file) if options.text_file else []
+    if options.text_file and not texts:
+        raise UserError(f"--texts {options.text_file}: holds no text")
     names = [Path(model).resolve().name for model in options.models]
     if len(set(names)) < len(names):
         names = options.models
@@ -139,7 +142,7 @@ def benchmark(options: argparse.Namespace) -> None:
     folders = [repository_folder(model) for model in options.models]
     cases = [case for name, folder in zip(names, folders, strict=True) for case in cases_of(name, folder)]
     with told_of_options(r"speed\.(\w+)"):
-        speed = measure_speed(cases, settings)
+        speed = measure_speed(cases, settings, texts=texts)
     speed.save(options.output)
     print_speed(speed)
     print(fastest_files(speed))
@@ -186,10 +189,10 @@ def trim(options: argparse.Namespace) -> None:
     print(f"The trimmed model is in {options.output}")
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(option: str, path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"--sentences {path}: cannot be read: {reason}") from error
+        raise UserError(f"{option} {path}: cannot be read: {reason}") from error
     return [line for line in lines if line]

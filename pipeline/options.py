@@ -15,7 +15,7 @@ from distilrubert.conversion.conversion_settings import ConversionSettings, Expo
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings, CorpusSource
 from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.sentences.suites import known_suites
-from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS, SpeedSettings
 from distilrubert.modeling.architecture import PresetName
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.exit_statuses import USER_ERROR
@@ -303,6 +303,11 @@ def _benchmark(parser: Parser) -> None:
     _add_field(parser, SpeedSettings, "batch_sizes", "N")
     _add_field(parser, SpeedSettings, "threads", "N")
     _add_field(parser, SpeedSettings, "starts", "N")
+    said = (
+        f"measure on real texts, the tokenizer included: a text file, one a line, of which {MEASURED_TEXTS} are taken "
+        "(default: random sequences, without a tokenizer)"
+    )
+    parser.add_argument("--texts", type=Path, dest="text_file", metavar="FILE", help=said)
     said = "cuda measures PyTorch on the GPU, auto the CPU and then the GPU where there is one (default: cpu)"
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help=said)
     _add_output(parser)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from distilrubert.common.errors import UserError
+from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS
 from distilrubert.model_card.card_settings import MASK
 from distilrubert.model_card.examples import examples_in
 from distilrubert.model_card.formatting import short_count
@@ -326,7 +327,8 @@ class Choices:
 
     def _evaluation(self) -> Values:
         self._say("evaluation", "tasks: [NAME or FILE.yaml] adds scores on labelled tasks (docs/evaluation.md).")
-        return {"speed": {"sequence_length": self._max_length(), "batch_sizes": [1, 16]}}
+        on_texts = {} if self.purpose == "mlm" else {"texts": MEASURED_TEXTS}
+        return {"speed": {"sequence_length": self._max_length(), **on_texts, "batch_sizes": [1, 16]}}
 
     def _card(self) -> Values:
         language = self.language or self._own_language()

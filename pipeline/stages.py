@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -21,7 +23,7 @@ from distilrubert.evaluation.evaluation_settings import QualitySettings
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts
 from distilrubert.evaluation.sentences.suite_scores import measure_suite
 from distilrubert.evaluation.sentences.suites import load_suite
-from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, Text, cases_of, measure_speed
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.model_card.card import write_card
 from distilrubert.modeling.sentence_modules import SentenceModules
@@ -45,6 +47,7 @@ from distilrubert.pipeline.student_vocabulary import (
     own_vocabulary,
     student_counts,
 )
+from distilrubert.pipeline.task_rows import test_texts
 from distilrubert.pipeline.task_stages import (
     distil_on_task,
     export_and_score,
@@ -176,12 +179,16 @@ def _distill(run: Run, folder: Path) -> None:
 
 
 def _convert(run: Run, folder: Path) -> None:
-    sequences, tokenizer = held_out(run)["student"][:PARITY_SENTENCES], load_student(run.student).tokenizer
     # A corpus may have no held-out text.
-    sentences = tokenizer.batch_decode(sequences, skip_special_tokens=True) or default_sentences()
+    sentences = _decoded(run, held_out(run)["student"][:PARITY_SENTENCES]) or default_sentences()
     settings, encoder = run.recipe.conversion, sentence_modules(run)
     parity = convert(run.student, folder / "exported", settings, sentences, _calibration_of(run), encoder)
     parity.save(folder / "reports" / "parity.json")
+
+
+def _decoded(run: Run, sequences: Sequence[Any]) -> list[str]:
+    """The texts of sequences in the student's ids."""
+    return list(load_student(run.student).tokenizer.batch_decode(sequences, skip_special_tokens=True))
 
 
 def _calibration_of(run: Run) -> list[str]:
@@ -199,7 +206,14 @@ def _measure_speed(run: Run, folder: Path) -> None:
         returned, teacher = pinned_task(run).task_kind.export_task, task_teacher_folder(run)
     cases = [SpeedCase("teacher-pytorch-fp32", teacher, "pytorch-fp32", returned)]
     cases += cases_of("student", run.exported, task=returned)
-    measure_speed(cases, run.recipe.evaluation.speed).save(folder / "reports" / "speed.json")
+    settings = run.recipe.evaluation.speed
+    texts = _texts_for_speed(run) if settings.texts else []
+    measure_speed(cases, settings, texts=texts).save(folder / "reports" / "speed.json")
+
+
+def _texts_for_speed(run: Run) -> Sequence[Text]:
+    """Texts that nothing was trained on: rows of the task's test part, or the held-out text with its prompts."""
+    return test_texts(run) if run.recipe.task else _decoded(run, held_out(run)["student"])
 
 
 def _measure_quality(run: Run, folder: Path) -> None:

@@ -60,9 +60,11 @@ def fastest_files(speed: Measurements) -> str:
             others = ", ".join(_file_with_settings(row) for row in found[1:])
             level = f"; within the spread of the starts: {others}" if others else ""
             lines.append(f"Fastest file of {model} here: {_file_with_settings(found[0])}: {told}{level}")
-    lines.append(
-        f"({counted(speed.environment.threads, 'thread')}, {speed.details['sequence_length']} tokens a sequence)"
-    )
+    inputs = f"{speed.details['sequence_length']} tokens a sequence"
+    if speed.details.get("texts"):
+        mean = speed.rows[0].values["tokens_per_text"]
+        inputs = f"{counted(speed.details['texts'], 'text')} of {mean:.0f} tokens in the mean, tokenizer included"
+    lines.append(f"({counted(speed.environment.threads, 'thread')}, {inputs})")
     return "\n".join(lines)
 
 

@@ -28,5 +28,16 @@ def texts_of_task(run: Run, *, is_held_out: bool) -> Iterator[str]:
     parts: list[Dataset | None] = [rows.validation] if is_held_out else [rows.train, rows.unlabelled]
     for part in parts:
         for column in pinned_task(run).task_kind.text_columns:
-            for text in part[column] if part is not None else ():
-                yield " ".join(text) if isinstance(text, list) else text
+            yield from map(_joined, part[column] if part is not None else ())
+
+
+def test_texts(run: Run) -> list[str | tuple[str, ...]]:
+    """The texts of the task's test part, those of a pair together."""
+    test, columns = load_task_rows(run, unlabelled=False).test, pinned_task(run).task_kind.text_columns
+    rows = list(zip(*(map(_joined, test[column]) for column in columns), strict=True))
+    return [row if len(row) > 1 else row[0] for row in rows]
+
+
+def _joined(text: str | list[str]) -> str:
+    """A text as it is; the words of a tagger's row, with spaces between them."""
+    return " ".join(text) if isinstance(text, list) else text

@@ -1,4 +1,4 @@
-"""Latency and throughput of models on random sequences, as the reference card measures them.
+"""Latency and throughput of models: on random sequences, as the reference card measures them, or on real texts.
 
 Each case runs in a process of its own, with its own threads, memory and state of the runtime. The cases take turns, so
 that a machine that becomes slower or faster meanwhile does so for all of them. The processes begin anew several times,
@@ -7,7 +7,7 @@ because the passes of one process agree better than processes do: six processes 
 passes, so that a fast start, which makes more passes, has no more weight than a slow one. Processes that wait for their
 turn stay loaded, which costs memory only: each took at most 1 % of a core (PyTorch and ONNX Runtime, base shapes, with
 ONNX Runtime's spinning left on as users have it). A pass is timed from inputs that are on the device to the finished
-output.
+output; of texts, from the text.
 """
 
 import contextlib
@@ -15,7 +15,9 @@ import dataclasses
 import logging
 import os
 import statistics
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -26,14 +28,19 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.persistence import read_json
+from distilrubert.common.sampling import evenly
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_process import WORKER, SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
+from distilrubert.modeling.checkpoints import read_fast_tokenizer
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.families import longest_input
 from distilrubert.modeling.runtimes import devices_of
 
 logger = logging.getLogger(__name__)
+
+Text = str | Sequence[str]
+"""A text, or a pair of texts."""
 
 VERSION = 1
 """To be raised with every change by which the same settings measure otherwise: runs measure speed again then."""
@@ -80,7 +87,9 @@ def cases_of(
     return [SpeedCase(f"{name}-{case.name}", folder, case.name, task) for case in found]
 
 
-def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: Sequence[str] = WORKER) -> Measurements:
+def measure_speed(
+    cases: Sequence[SpeedCase], settings: SpeedSettings, program: Sequence[str] = WORKER, texts: Sequence[Text] = ()
+) -> Measurements:
     """Measure the cases against each other.
 
     Args:
@@ -88,28 +97,39 @@ def measure_speed(cases: Sequence[SpeedCase], settings: SpeedSettings, program: 
             those that can run there are measured, as rows ``<name>-cuda``.
         settings: how.
         program: what Python runs for a case; another one knows cases that are added to the list.
+        texts: to measure on in place of random sequences, each model with its own tokenizer; of them as many as
+            `settings.texts` says, evenly out of all, or all.
 
     Returns:
         A row for each. Its raw values are in ``batches``: for each batch size ``starts_s``, the median seconds of a
-        pass in each start, and ``passes``, their number in each start. Times and ratios are derived from them, see
+        batch in each start, and ``passes``, their number in each start. Times and ratios are derived from them, see
         :mod:`distilrubert.common.derived`. Besides a row has device, threads, hint (the number format of the
         arithmetic), parameters (None without a checkpoint), size_mib of the files, peak_memory_mib of the process and
-        gpu_peak_memory_mib of its tensors, the largest of all starts. Details hold the settings that were in effect.
+        gpu_peak_memory_mib of its tensors, the largest of all starts; and where it was measured on texts
+        tokens_per_text, the mean in its own tokens. Details hold the settings that were in effect.
 
     Raises:
         UserError: if a case's model or file is missing, there is no GPU where one is asked for, or a process dies.
     """
     if not cases:
         raise UserError("speed: there is nothing to measure")
-    settings = settings.model_copy(update={"threads": settings.threads or torch.get_num_threads()})
-    runs = [run for device in _devices(settings) for case in cases if (run := _prepare(case, device, settings))]
-    if not runs:
-        raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
-    settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)})
-    total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
-    with progress_bar("speed", total, unit="turn") as bar:
-        for start in range(settings.starts):
-            _measure_start(runs, settings, start, program, bar)
+    chosen = evenly(texts, settings.texts or len(texts)) if texts else []
+    threads = settings.threads or torch.get_num_threads()
+    settings = settings.model_copy(update={"threads": threads, "texts": len(chosen) or None})
+    with tempfile.TemporaryDirectory(prefix="distilrubert-speed-") as work:
+        runs = [
+            run
+            for device in _devices(settings)
+            for case in cases
+            if (run := _prepare(case, device, settings, chosen, Path(work)))
+        ]
+        if not runs:
+            raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
+        settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)})
+        total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
+        with progress_bar("speed", total, unit="turn") as bar:
+            for start in range(settings.starts):
+                _measure_start(runs, settings, start, program, bar)
     rows = [Row(run.name, run.values) for run in runs]
     return Measurements(Environment.capture(settings.threads), rows, runs[0].name, settings.model_dump())
 
@@ -120,7 +140,8 @@ class _Run:
 
     name: str
     opened: dict[str, Any]
-    vocabulary: int  # number of token ids
+    command: str  # that measures it
+    inputs: dict[str, Any]  # of that command
     positions: int  # of the longest sequence that the model takes
     values: dict[str, Any]
 
@@ -133,7 +154,7 @@ def _devices(settings: SpeedSettings) -> list[str]:
     return [settings.device]
 
 
-def _prepare(case: SpeedCase, device: str, settings: SpeedSettings) -> _Run | None:
+def _prepare(case: SpeedCase, device: str, settings: SpeedSettings, texts: Sequence[Text], work: Path) -> _Run | None:
     measured = _case(case.case)
     if device not in devices_of(measured.format):
         return None
@@ -155,7 +176,13 @@ def _prepare(case: SpeedCase, device: str, settings: SpeedSettings) -> _Run | No
     opened = {"folder": str(folder), "case": case.case, "device": device, "threads": settings.threads}
     opened |= {"task": case.task} if case.task != SpeedCase.task else {}
     name = case.name if device == "cpu" else f"{case.name}-{device}"
-    return _Run(name, opened, config["vocab_size"], longest_input(config), values)
+    command, inputs = "measure", {"vocabulary": config["vocab_size"], "seed": settings.seed}
+    if texts:
+        tokenizer, path = read_fast_tokenizer(folder, str(case.folder)), work / f"{name}.json"
+        tokenizer.backend_tokenizer.save(str(path))
+        command, inputs = "measure_texts", {"texts": texts, "tokenizer": str(path)}
+        inputs["padding_id"] = tokenizer.pad_token_id or 0
+    return _Run(name, opened, command, inputs, longest_input(config), values)
 
 
 def _sequence_length(runs: Sequence[_Run], settings: SpeedSettings) -> int:
@@ -183,15 +210,16 @@ def _measure_start(
             process.send("open", **run.opened)
         for process in processes:
             process.receive()
-        how = settings.model_dump(include={"sequence_length", "seed", "warmup", "minimum_time_s"})
+        how = settings.model_dump(include={"sequence_length", "warmup", "minimum_time_s"})
         for size in settings.batch_sizes:
             seconds: dict[str, list[float]] = {run.name: [] for run in runs}
             for turn in range(settings.rounds):
                 # There and back, so that no case always follows the same other one.
                 for run, process in pairs[:: 1 if (start + turn) % 2 == 0 else -1]:
                     bar.set_postfix_str(f"{run.name}, batch {size}")
-                    answer = process.ask("measure", batch_size=size, vocabulary=run.vocabulary, **how)
-                    seconds[run.name] += answer["seconds"]
+                    answer = process.ask(run.command, batch_size=size, **run.inputs, **how)
+                    seconds[run.name] += answer.pop("seconds")
+                    run.values.update(answer)
                     bar.update()
             for run in runs:
                 run.values["batches"][str(size)]["starts_s"].append(statistics.median(seconds[run.name]))

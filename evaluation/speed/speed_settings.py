@@ -10,11 +10,23 @@ STARTS = 5
 """Starts of each case by default, and at least as many for results that the documentation shows."""
 
 
+MEASURED_TEXTS = 256
+"""Texts that are taken of a file of them: a second or two of a large model, one at a time."""
+
+
 class SpeedSettings(Section):
     """How speed is measured."""
 
     sequence_length: int = Field(
-        default=512, ge=1, description="Tokens of each sequence; at most the positions of the shortest model measured."
+        default=512,
+        ge=1,
+        description="Tokens of each sequence, or of a text at most; no more than the shortest model has positions.",
+    )
+    texts: int | None = Field(
+        default=None,
+        ge=1,
+        description="Real texts to measure on, tokenizer included: of the task's test part, else of the held-out text; "
+        "null: random sequences of `sequence_length` tokens, without a tokenizer.",
     )
     batch_sizes: list[int] = Field(
         default=[1, 16],

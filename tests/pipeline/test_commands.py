@@ -1,6 +1,7 @@
 """Commands on a small model: files proved on other text than they were calibrated on, and measured from the Hub."""
 
 import ast
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -272,11 +273,23 @@ def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_fold
     api.upload_folder(repo_id="me/exported", folder_path=tmp_path / "out")
     # The client reads its endpoint when it is imported.
     hub_here = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    arguments = "benchmark me/exported --batch-size 1 --sequence-length 8 --starts 1 --output"
-    command = [sys.executable, "-m", "distilrubert.pipeline", *arguments.split(), str(tmp_path / "speed.json")]
-    subprocess.run(command, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
-    rows = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["rows"]
-    assert [row["case"] for row in rows] == ["exported-pytorch-fp32", "exported-onnx-fp32", "exported-onnx-int8"]
+    arguments = "benchmark me/exported --batch-size 1 --sequence-length 8 --starts 1 --texts a.txt --output out.json"
+    (tmp_path / "a.txt").write_text("Привет\n\nКак дела?\n", encoding="utf-8")
+    command = [sys.executable, "-m", "distilrubert.pipeline", *arguments.split()]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, **hub_here}, capture_output=True, text=True, check=True)
+    speed = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [row["case"] for row in speed["rows"]] == [
+        "exported-pytorch-fp32", "exported-onnx-fp32", "exported-onnx-int8",
+    ]  # fmt: skip
+    assert speed["details"]["texts"] == 2, "an empty line is none"
+
+
+def test_texts_to_measure_on_are_there(model_folder, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    for name, said in (("empty.txt", "holds no text"), ("none.txt", "cannot be read: No such file or directory")):
+        arguments = ["benchmark", str(model_folder), "--output", str(tmp_path / "out.json"), "--texts"]
+        assert main([*arguments, str(tmp_path / name)]) == 2
+        assert f"--texts {tmp_path / name}: {said}" in capsys.readouterr().err
 
 
 def test_the_tables_of_the_card_are_shown_in_80_columns(capsys, monkeypatch):
@@ -317,6 +330,9 @@ def test_the_fastest_file_is_named_with_its_settings_and_with_what_is_level():
         f"Fastest file of large here: {openvino} f32: 100 ms for one batch of 1, 10 sequences/s in batches of 16",
         "(4 threads, 512 tokens a sequence)",
     ]
+    on_texts = [dataclasses.replace(row, values={**row.values, "tokens_per_text": 30.6}) for row in rows]
+    told = fastest_files(Measurements(Environment.capture(4), on_texts, rows[0].case, {**details, "texts": 200}))
+    assert told.splitlines()[-1] == "(4 threads, 200 texts of 31 tokens in the mean, tokenizer included)"
 
 
 def test_the_table_of_scores_shows_probes_and_baselines(capsys):

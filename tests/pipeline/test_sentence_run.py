@@ -39,7 +39,7 @@ conversion:
   onnx: %s
   tolerance:
     bf16: {token_cosine: 0.99, token_cosine_p1: 0.9, pooled_cosine: 0.99}
-evaluation: {suite: questions, speed: {sequence_length: 32, starts: 1, rounds: 1, minimum_time_s: 0}}
+evaluation: {suite: questions, speed: {sequence_length: 32, texts: 9, starts: 1, rounds: 1, minimum_time_s: 0}}
 card: {language: ru, license: mit}
 """
 
@@ -85,6 +85,21 @@ def test_the_student_is_published_as_the_teacher_is(hub: Path) -> None:
     assert [row["case"] for row in suite["rows"]] == ["teacher", "student"]
     assert suite["details"]["prompts"]["student"] == {"query": "Кто: ", "document": "Это: "}
     assert main(["verify", str(hub)]) == 0
+
+
+def test_speed_is_measured_on_held_out_sentences(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed = json.loads((hub / "reports" / "speed.json").read_text(encoding="utf-8"))
+    texts, tokens = speed["details"]["texts"], speed["rows"][0]["tokens_per_text"]
+    assert 0 < texts <= 9
+    assert 5 < tokens <= 32
+    said = f"The inputs are {texts} texts of {tokens:.0f} tokens in the mean, and the time includes the tokenizer."
+    assert said in (hub / "README.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["verify", str(hub), "--speed", "--json"]) == 0
+    ratios = [found for found in json.loads(capsys.readouterr().out)["statements"] if found["quantity"] == "ratios"]
+    assert [(found["verdict"], found["reason"].split(",")[0]) for found in ratios] == [
+        ("not checked", "measured on texts")
+    ]
 
 
 def test_the_student_has_learnt_the_teachers_vectors(hub: Path, folder: Path, sentences: list[str]) -> None:

@@ -67,7 +67,14 @@ def recipe_of(teacher: Path, tasks: Path, name: str, **task: Any) -> dict[str, A
         },
         "conversion": {"onnx": ["fp32", "int8"], "openvino": ["int8"]},
         "evaluation": {
-            "speed": {"sequence_length": 16, "batch_sizes": [1], "starts": 1, "rounds": 1, "minimum_time_s": 0.01}
+            "speed": {
+                "sequence_length": 16,
+                "texts": 4,
+                "batch_sizes": [1],
+                "starts": 1,
+                "rounds": 1,
+                "minimum_time_s": 0.01,
+            }
         },
         "card": {"language": "ru", "license": "mit", "title": "Nouns", "sentences": ["кот дома", "вчера хлеб"]},
     }
@@ -171,6 +178,7 @@ def test_the_report_compares_teacher_student_files_and_baselines(published):
     assert all(row.values["tasks"][name][metric]["values"] for row in report.rows)
     assert report.details["rows"]["unlabelled_rows"] > 0
     assert set(Measurements.load(folder / "reports" / "training.json").details["losses"]) == {"logits", "labels"}
+    assert Measurements.load(folder / "reports" / "speed.json").details["texts"] == 4
     assert (report.details["confusion"] is None) == (name != "nouns")
     assert (report.details["calibration"] is None) == (report.details["reliability"] is None) == (name == "ranked")
     assert [each["class"] for each in report.details["class_counts"]] == ([*NOUNS] if name in OF_CLASSES else [])

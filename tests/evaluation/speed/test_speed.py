@@ -1,20 +1,25 @@
 import itertools
 import json
 import os
+import shutil
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
-from transformers import DistilBertForMaskedLM
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.sampling import evenly
 from distilrubert.evaluation.speed import benchmark as speed
 from distilrubert.evaluation.speed import speed_worker
 from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
@@ -115,22 +120,79 @@ def test_a_length_beyond_the_positions_is_cut_for_all_and_said(student_folder, c
     assert "64 tokens, not 512" in caplog.text
 
 
-@pytest.mark.parametrize(("duration_s", "passes", "counted"), [(0.25, 2 + 2, 2), (0.75, 1 + 1, 1)])
-def test_slow_passes_are_warmed_up_once(monkeypatch, duration_s, passes, counted):
-    clock = itertools.count()
-    calls = []
+def scripted_worker(monkeypatch, duration_s: float) -> tuple[speed_worker.Worker, list]:
+    """A worker whose passes take that long, and the inputs of each pass."""
+    clock, given = itertools.count(), []
 
     class Model:
         def prepare(self, inputs):
-            return lambda: calls.append(inputs["input_ids"].shape)
+            return lambda: given.append({name: array.tolist() for name, array in inputs.items()})
 
     # Two readings a pass.
     monkeypatch.setattr(speed_worker.time, "perf_counter", lambda: duration_s * next(clock))
     worker = speed_worker.Worker()
     monkeypatch.setattr(worker, "_model", Model())
+    return worker, given
+
+
+@pytest.fixture
+def words_tokenizer(tmp_path) -> str:
+    words = Tokenizer(models.WordLevel({"[PAD]": 7, "a": 1, "b": 2, "[SEP]": 3}, unk_token="[PAD]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=[("[SEP]", 3)]
+    )
+    words.save(str(tmp_path / "words.json"))
+    return str(tmp_path / "words.json")
+
+
+def test_texts_are_tokenised_and_batched_by_length(monkeypatch, words_tokenizer):
+    worker, given = scripted_worker(monkeypatch, 0.25)
+    how = {"tokenizer": words_tokenizer, "padding_id": 7, "sequence_length": 4, "warmup": 1, "minimum_time_s": 0.3}
+    answer = worker.measure_texts(texts=["a b a b a b", ["a", "b"], "b"], batch_size=2, **how)
+    # A pass over three texts takes 0.25 s, and two passes fill the time; so a batch of two takes 2/3 of that.
+    assert answer["seconds"] == pytest.approx([0.25 * 2 / 3] * 2)
+    assert answer["tokens_per_text"] == (4 + 4 + 2) / 3
+    one_pass = [
+        {
+            "input_ids": [[2, 3, 7, 7], [1, 3, 2, 3]],
+            "attention_mask": [[1, 1, 0, 0], [1] * 4],
+            "token_type_ids": [[0] * 4, [0, 0, 1, 1]],
+        },
+        {"input_ids": [[1, 2, 1, 3]], "attention_mask": [[1] * 4], "token_type_ids": [[0] * 4]},
+    ]
+    assert given == one_pass * 3, "the first pass does not count"
+
+
+def test_models_are_measured_on_texts_with_their_own_tokenizers(tiny_teacher_folder, student_folder):
+    cases = [
+        SpeedCase("teacher-pytorch-fp32", tiny_teacher_folder, "pytorch-fp32"),
+        SpeedCase("student-pytorch-fp32", student_folder, "pytorch-fp32"),
+    ]
+    texts = [f"Привет, {'как дела? ' * length}" for length in range(1, 40)]
+    settings = QUICK.model_copy(update={"texts": 5, "rounds": 1})
+    measured = measure_speed(cases, settings, texts=texts)
+    tokenizer = AutoTokenizer.from_pretrained(student_folder)
+    lengths = [len(tokenizer(text, truncation=True, max_length=16).input_ids) for text in evenly(texts, 5)]
+    for row in measured.rows:
+        assert row.values["tokens_per_text"] == statistics.fmean(lengths)
+        assert min(*row.values["batches"]["1"]["starts_s"], *row.values["batches"]["4"]["starts_s"]) > 0
+    assert measured.details["texts"] == 5
+
+
+def test_a_model_without_a_tokenizer_has_no_speed_on_texts(student_folder, tmp_path):
+    save_file({}, tmp_path / "model.safetensors")
+    shutil.copy(student_folder / "config.json", tmp_path)
+    with pytest.raises(UserError, match=r"tokenizer\.json and vocab\.txt are missing"):
+        measure_speed([SpeedCase("bare", tmp_path, "pytorch-fp32")], QUICK, STAND_IN, texts=["text"])
+
+
+@pytest.mark.parametrize(("duration_s", "passes", "counted"), [(0.25, 2 + 2, 2), (0.75, 1 + 1, 1)])
+def test_slow_passes_are_warmed_up_once(monkeypatch, duration_s, passes, counted):
+    worker, given = scripted_worker(monkeypatch, duration_s)
     how = {"batch_size": 3, "sequence_length": 5, "vocabulary": 9, "seed": 0, "warmup": 2, "minimum_time_s": 0.5}
     assert worker.measure(**how) == {"seconds": [duration_s] * counted}
-    assert calls == [(3, 5)] * passes
+    assert [np.shape(inputs["input_ids"]) for inputs in given] == [(3, 5)] * passes
 
 
 def test_a_fast_start_has_no_more_weight_for_its_many_passes(student_folder, monkeypatch):
