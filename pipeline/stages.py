@@ -213,7 +213,7 @@ def _measure_speed(run: Run, folder: Path) -> None:
 
 def _texts_for_speed(run: Run) -> Sequence[Text]:
     """Texts that nothing was trained on: rows of the task's test part, or the held-out text with its prompts."""
-    return test_texts(run) if run.recipe.task else _decoded(run, held_out(run)["student"])
+    return test_texts(pinned_task(run)) if run.recipe.task else _decoded(run, held_out(run)["student"])
 
 
 def _measure_quality(run: Run, folder: Path) -> None:

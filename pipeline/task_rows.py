@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from datasets import Dataset
 
+from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 from distilrubert.pipeline.commits import pinned_task
 from distilrubert.pipeline.run import Run
@@ -31,10 +32,10 @@ def texts_of_task(run: Run, *, is_held_out: bool) -> Iterator[str]:
             yield from map(_joined, part[column] if part is not None else ())
 
 
-def test_texts(run: Run) -> list[str | tuple[str, ...]]:
-    """The texts of the task's test part, those of a pair together."""
-    test, columns = load_task_rows(run, unlabelled=False).test, pinned_task(run).task_kind.text_columns
-    rows = list(zip(*(map(_joined, test[column]) for column in columns), strict=True))
+def test_texts(task: TaskDefinition) -> list[str | tuple[str, ...]]:
+    """The texts of a task's test part, those of a pair together."""
+    test = load_rows(task).test
+    rows = list(zip(*(map(_joined, test[column]) for column in task.task_kind.text_columns), strict=True))
     return [row if len(row) > 1 else row[0] for row in rows]
 
 

@@ -18,6 +18,7 @@ from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.model_card.inputs import REPORTS, read_reports
 from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.statement import Statement, unchecked
+from distilrubert.pipeline.task_rows import test_texts
 from distilrubert.pipeline.verification.card_statements import check_card
 from distilrubert.pipeline.verification.file_statements import check_files
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
@@ -70,7 +71,8 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
         if extent.speed:
             kind = finetuning.details["task"]["kind"] if finetuning else None
             returned = KINDS[kind].export_task if kind else "feature-extraction"
-            yield from check_speed(models, speed, extent.tolerance, returned)
+            texts = [text for task in extent.tasks for text in test_texts(task)] if finetuning else []
+            yield from check_speed(models, speed, extent.tolerance, returned, texts)
         else:
             yield unchecked("reports/speed.json", "ratios", None, SLOW)
     if quality := reports.get("quality"):

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distilrubert.common.checked_settings import stated_settings
@@ -10,7 +10,7 @@ from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CASES
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.evaluation.speed.benchmark import SpeedCase, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, Text, measure_speed
 from distilrubert.evaluation.speed.parameter_count import count_parameters
 from distilrubert.evaluation.speed.speed_settings import SpeedSettings
 from distilrubert.model_card.cases import Case
@@ -21,7 +21,7 @@ Models = Mapping[str, Path]
 
 # On a busy machine the spread may be so large that any ratio would hold.
 LARGEST_NOISE = 0.5
-ON_TEXTS = "measured on texts, which are not in the repository; distilrubert benchmark --texts measures on yours"
+ON_TEXTS = "measured on texts, which are not in the repository; name a model's own task with --task"
 SLOW = "takes minutes; ask for it with --speed"
 # The value that a ratio compares, its spread, and whether a larger one is better.
 RATIOS = {
@@ -52,14 +52,18 @@ def check_sizes(models: Models, speed: Measurements) -> Iterator[Statement]:
 
 
 def check_speed(
-    models: Models, speed: Measurements, tolerance: float, task: str = "feature-extraction"
+    models: Models,
+    speed: Measurements,
+    tolerance: float,
+    task: str = "feature-extraction",
+    texts: Sequence[Text] = (),
 ) -> Iterator[Statement]:
     """Measure the rows again, with the report's settings, and compare their ratios to the first one at hand.
 
     A stated ratio may be larger than the measured one by the tolerance plus the relative interquartile ranges of the
     new times. It is shown and not checked on a processor with other instruction sets (another name, if none are known)
     or with fewer cores than the report's threads, and where the ranges add up to more than :data:`LARGEST_NOISE`.
-    `task` is what the files return.
+    `task` is what the files return, `texts` are those on which the rows were measured, if any.
 
     Raises:
         UserError: if the report's settings are not valid, or a process dies.
@@ -73,10 +77,10 @@ def check_speed(
             cases.append(SpeedCase(row.case, models[case.model], case.file, task))
     if len(cases) < 2:
         return
-    if speed.details.get("texts"):
+    if speed.details.get("texts") and not texts:
         yield unchecked("reports/speed.json", "ratios", None, ON_TEXTS)
         return
-    measured = derive(measure_speed(cases, _settings_of(speed)))
+    measured = derive(measure_speed(cases, _settings_of(speed), texts=texts))
     stranger = _stranger(speed)
     first, *others = (case.name for case in cases)
     for name, ratio in itertools.product(others, RATIOS):
