@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distilrubert.common.bars import is_shown
 from distilrubert.common.errors import UserError
-from distilrubert.common.formats import CHECKPOINT, FileFormat
+from distilrubert.common.formats import CHECKPOINT, OPENVINO_HINTS, FileFormat
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.suites import Suite
 from distilrubert.evaluation.tasks.loading import measuring_device
@@ -120,6 +120,9 @@ def _load(folder: Path, file: FileFormat) -> Any:
             ".onnx" if backend == "onnx" else ".xml"
         )
         options = {"file_name": model_file.relative_to(folder).as_posix()}
+        if backend == "openvino":
+            # A row without "in-bf16" in its name is in fp32 everywhere; OpenVINO takes bf16 where the CPU has it.
+            options["ov_config"] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS["fp32"]}
     try:
         with quiet_transformers(), quiet_datasets():
             return SentenceTransformer(
