@@ -20,7 +20,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Row
 from distilrubert.evaluation.tasks.exported import BATCH_SIZE
 from distilrubert.evaluation.tasks.finetuning import Learner
-from distilrubert.evaluation.tasks.kinds.task_kind import Logits
+from distilrubert.evaluation.tasks.kinds.task_kind import Logits, in_row_order
 from distilrubert.evaluation.tasks.kinds.token_classification import scored_positions
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task_loss import RunFile, logits_of
@@ -130,18 +130,19 @@ class FileComparison:
         return self._task.task_kind.equal(*map(_each, both))
 
     def _leads(self, part: str) -> Iterator[float]:
-        """By how much each decision of the model is ahead, 1 where nothing is behind it."""
+        """By how much each decision of the model is ahead, in the order of the rows; 1 where nothing is behind it."""
         kind, logits, features = self._task.task_kind, self._truth[part], self._learner.features[part]
         if isinstance(logits, tuple):
             yield from np.ones(len(self._learner.decoded(part, logits)[0]))
         elif logits.ndim == 2:
-            yield from kind.lead(logits).ravel()
+            yield from kind.lead(logits)[in_row_order(features)].ravel()
         else:
             tags, places = getattr(self._learner.rows, part)["tags"][:], scored_positions(features)
-            for index, (row, words) in enumerate(zip(features["row"][:], features["scored_words"][:], strict=True)):
+            words = features["scored_words"][:]
+            for own_tags, index in zip(tags, in_row_order(features), strict=True):
                 # Words beyond the longest input have no probability.
-                leads = np.ones(len(tags[row]))
-                leads[words] = kind.lead(logits[index, places[index]])
+                leads = np.ones(len(own_tags))
+                leads[words[index]] = kind.lead(logits[index, places[index]])
                 yield from leads
 
     def _differences(self, part: str, logits: Logits) -> NDArray[np.float32]:

@@ -13,9 +13,11 @@ from datasets import Dataset
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Row
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
+from distilrubert.evaluation.tasks import file_agreement
 from distilrubert.evaluation.tasks.file_agreement import BOUNDS, AgreementBound, FileComparison
 from distilrubert.evaluation.tasks.finetuning import Learner
 from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
+from distilrubert.evaluation.tasks.kinds.task_kind import lead_of_first
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
@@ -151,3 +153,23 @@ def test_only_clear_decisions_are_counted_as_such(learner: Learner) -> None:
         is_reader = learner.task.kind == "question-answering"
         assert values["clear_decisions"] >= 0.95 * (1.0 if is_reader else share) * values["decisions"]
         assert is_reader or share or values["clear_decisions"] == 0
+
+
+def test_clear_decisions_are_those_of_their_own_rows(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that turns the clear decisions, and these alone, differs in all of them."""
+    if learner.task.kind == "question-answering":
+        pytest.skip("all answers are clear")
+    found: list[float] = []
+
+    def seen(logits: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        found.extend(lead_of_first(logits).ravel())
+        return logits
+
+    def turned(logits: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return np.where(lead_of_first(logits)[..., None] >= file_agreement.CLEAR, -logits, logits)
+
+    FileComparison(learner).measure("same", file_of(learner, seen))
+    monkeypatch.setattr(file_agreement, "CLEAR", float(np.median(found)))
+    values = FileComparison(learner).measure("turned", file_of(learner, turned)).values
+    assert values["different_clear_decisions"] == values["different_decisions"] == values["clear_decisions"]
+    assert 0 < values["clear_decisions"] < values["decisions"]
