@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
-from distilrubert.common.sentence_files import kind_of_module, modules_in
+from distilrubert.common.sentence_files import kind_of_module
 from distilrubert.modeling.downloads import checkpoint_folder
 from distilrubert.modeling.families import check_config, family_of
 from distilrubert.modeling.heads import has_head
-from distilrubert.modeling.sentence_modules import SENTENCE_MODULES
+from distilrubert.modeling.sentence_modules import SENTENCE_MODULES, checked_modules
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 
 NEEDED_SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token")
@@ -121,11 +121,8 @@ def load_model(folder: Path, name: str) -> PreTrainedModel:
 
 def _check_modules(folder: Path, name: str) -> None:
     """Refuse a folder of sentence-transformers in which something is learned after the encoder."""
-    for module in modules_in(folder):
-        kind = kind_of_module(module)
-        if kind not in SENTENCE_MODULES:
-            raise UserError(f"{name}: modules.json has a {kind}; {', '.join(SENTENCE_MODULES)} are taken")
-        if kind == "Transformer" and module.get("path"):
+    for module in checked_modules(folder, SENTENCE_MODULES, name):
+        if kind_of_module(module) == "Transformer" and module.get("path"):
             raise UserError(f"{name}: modules.json says that the encoder lies in {module['path']!r}; name that folder")
 
 

@@ -1,7 +1,7 @@
 """The files by which sentence-transformers knows how a folder makes a vector of a sentence."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.common.sentence_files import (
     PROMPTS_FILE,
     PoolingMode,
@@ -21,6 +22,10 @@ from distilrubert.common.sentence_files import (
 _PACKAGE = "sentence_transformers."
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
 """What may be done with the hidden states; a map that follows them would have to be learned too."""
+OPENED_MODULES = (*SENTENCE_MODULES, "Dense", "Dropout", "LayerNorm")
+"""What sentence-transformers may open: others, as its Router, import what their own files name."""
+# Dense imports its activation, and calls it.
+_ACTIVATIONS = "torch.nn.modules."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +84,8 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
     Raises:
         UserError: if there is a module that a student cannot have, or a pooling that is neither mean nor CLS.
     """
-    modules = modules_in(folder)
-    if not modules:
+    if not checked_modules(folder, SENTENCE_MODULES):
         return None
-    for module in modules:
-        name = kind_of_module(module)
-        if name not in SENTENCE_MODULES or not _is_theirs(module):
-            raise UserError(f"{folder}: modules.json has a module {name}; allowed: {', '.join(SENTENCE_MODULES)}")
     return SentenceModules(pooling_in(folder), *prompts_in(folder))
 
 
@@ -108,18 +108,26 @@ def encoder_in(folder: Path) -> SentenceModules | None:
     return read_sentence_modules(folder) if (folder / PROMPTS_FILE).is_file() else None
 
 
-def refuse_foreign_modules(folder: Path) -> None:
-    """Refuse a folder whose modules.json names code from outside sentence-transformers, which would be run.
+def checked_modules(folder: Path, allowed: Sequence[str], name: str = "") -> list[dict[str, Any]]:
+    """The modules of a folder, which are all of `allowed` classes; none for a folder without their file.
+
+    `name` is the model's, for messages; empty: the folder.
 
     Raises:
-        UserError: if it does.
+        UserError: if there is another one, code from outside sentence-transformers, or an activation that is not
+            PyTorch's.
     """
-    for module in modules_in(folder):
-        if not _is_theirs(module):
-            raise UserError(
-                f"{folder}: modules.json names {module.get('type')!r}, code that does not come with {_PACKAGE[:-1]}"
-            )
-
-
-def _is_theirs(module: Mapping[str, Any]) -> bool:
-    return str(module.get("type", "")).startswith(_PACKAGE)
+    modules = modules_in(folder)
+    for module in modules:
+        kind, found = kind_of_module(module), str(module.get("type"))
+        is_theirs = found.startswith(_PACKAGE)
+        if kind not in allowed or not is_theirs:
+            named = kind if is_theirs else f"{found}, which is not of {_PACKAGE[:-1]}"
+            raise UserError(f"{name or folder}: modules.json has a module {named}; allowed: {', '.join(allowed)}")
+        config = folder / str(module.get("path") or "") / "config.json"
+        if kind == "Dense" and config.is_file():
+            values = read_json(config)
+            activation = values.get("activation_function", _ACTIVATIONS) if isinstance(values, dict) else None
+            if not str(activation).startswith(_ACTIVATIONS):
+                raise UserError(f"{config}: activation_function is {activation!r}; one of {_ACTIVATIONS[:-1]} is taken")
+    return modules

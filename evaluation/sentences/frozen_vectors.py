@@ -20,7 +20,7 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.suites import Suite
 from distilrubert.evaluation.tasks.loading import measuring_device
 from distilrubert.modeling.checkpoints import quiet_transformers
-from distilrubert.modeling.sentence_modules import prompts_in, refuse_foreign_modules
+from distilrubert.modeling.sentence_modules import OPENED_MODULES, checked_modules, prompts_in
 
 BACKENDS = {"pytorch": "torch", "onnx": "onnx", "openvino": "openvino"}
 BATCH_SIZE = 64
@@ -58,7 +58,7 @@ class SentenceEncoder:
     def __init__(
         self, folder: Path, suite: Suite, file: FileFormat = CHECKPOINT, prompts: Prompts | None = None
     ) -> None:
-        refuse_foreign_modules(folder)
+        checked_modules(folder, OPENED_MODULES)
         self._model = _load(folder, file)
         if suite.poolings:
             self._model = _with_poolings(self._model, suite.poolings, folder)

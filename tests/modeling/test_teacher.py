@@ -163,7 +163,7 @@ def test_a_bare_encoder_is_a_teacher(tiny_teacher: Teacher, tiny_teacher_folder:
 @pytest.mark.parametrize(
     ("kind", "path", "named"),
     [
-        ("Dense", "2_Dense", "modules.json has a Dense; Transformer, Pooling, Normalize are taken"),
+        ("Dense", "2_Dense", "modules.json has a module Dense; allowed: Transformer, Pooling, Normalize"),
         ("Transformer", "0_Transformer", "says that the encoder lies in '0_Transformer'"),
     ],
 )
