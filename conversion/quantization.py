@@ -62,7 +62,8 @@ def quantize_onnx(
             nodes_to_exclude=left_out,
             extra_options={"WeightSymmetric": signed},
         )
-        tied = tied_embeddings(graph)
+        # A table is shared whose zeros are in the middle.
+        tied = tied_embeddings(graph) if signed else None
         if embedding_bits == 8 and not tied:
             return
         quantized = onnx.load(beside)
@@ -75,10 +76,14 @@ def quantize_onnx(
 
 def _products_of(model: "onnx.ModelProto", maps: Sequence[str]) -> list[str]:
     """Names of the nodes that multiply with the weights of those linear maps."""
-    names = [node.name for node in model.graph.node if node.op_type == "MatMul"]
-    # The exporter writes the modules' names with slashes, and those of a list of layers with dots.
-    found = {name.replace(".", "/").strip("/"): name for name in names}
-    wanted = dict.fromkeys(f"{name.replace('.', '/')}/MatMul" for name in maps)
+    found = {}
+    for node in model.graph.node:
+        # The exporter writes the modules' names with slashes, and those of a list of layers with dots.
+        module, _, operator = node.name.replace(".", "/").strip("/").rpartition("/")
+        if operator in ("MatMul", "Gemm"):
+            # Maps of one vector for each text are Gemm, which quantize_dynamic takes apart before it quantises.
+            found[module] = node.name if operator == "MatMul" else f"{node.name}_MatMul"
+    wanted = dict.fromkeys(name.replace(".", "/") for name in maps)
     missing = wanted.keys() - found.keys()
     assert not missing, f"the ONNX graph has no product for {sorted(missing)}, which must stay in fp32"
     return [found[path] for path in wanted]

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
@@ -95,3 +96,18 @@ def test_maps_in_fp32_are_found_by_their_names(tiny_student, sentences, tmp_path
     quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", maps_in_fp32=names)
     operators = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
     assert operators["MatMulInteger"] == 6 * (LAYERS - 1)
+
+
+def test_maps_of_one_vector_for_each_text_may_stay_in_fp32(tiny_student_folder, tiny_student, sentences, tmp_path):
+    """They are Gemm nodes, which quantize_dynamic takes apart into MatMul and Add."""
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_student_folder, num_labels=3).eval()
+    examples = [tiny_student.tokenizer(text) for text in sentences[:4]]
+    settings = ConversionSettings(largest_layer_error=1e-9)
+    source = ExportSource.of_examples(model, tiny_student.tokenizer, settings, examples, "text-classification")
+    assert {"pre_classifier", "classifier"} < {*source.maps_in_fp32}
+    quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", source.maps_in_fp32)
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    assert operators["MatMulInteger"] == 0
+    quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", ["classifier"])
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    assert operators["MatMulInteger"] == 6 * LAYERS + 1

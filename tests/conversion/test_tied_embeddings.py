@@ -31,6 +31,16 @@ def test_one_table_has_the_vocabulary(source, tiny_student, tmp_path):
     assert np.abs(tables[0].astype(int)).max() <= 64, "or the product may saturate"
 
 
+def test_weights_with_zeros_of_their_own_stay_apart(source, tiny_student, tmp_path):
+    quantize_onnx(source.smoothed_graph, tmp_path / "int8.onnx", signed=False)
+    onnx.checker.check_model(str(tmp_path / "int8.onnx"), full_check=True)
+    size, width = tiny_student.model.config.vocab_size, tiny_student.model.config.dim
+    shapes = [
+        array.shape for array in arrays_of(tmp_path / "int8.onnx").values() if size in array.shape and array.ndim == 2
+    ]
+    assert sorted(shapes) == sorted([(size, width), (width, size)])
+
+
 def test_it_computes_what_two_tables_do(source, sentences, tmp_path, monkeypatch):
     import onnxruntime
 

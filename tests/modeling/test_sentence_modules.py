@@ -62,7 +62,11 @@ def test_prompts_are_those_of_queries_and_of_documents(tmp_path: Path) -> None:
             {},
             "modules.json has a module Dense; allowed: Transformer, Pooling, Normalize",
         ),
-        ([TRANSFORMER | {"type": "elsewhere.Transformer"}], {}, "has a module elsewhere.Transformer, which is not of sentence_transformers; allowed"),
+        (
+            [TRANSFORMER | {"type": "elsewhere.Transformer"}],
+            {},
+            "has a module elsewhere.Transformer, which is not of sentence_transformers; allowed",
+        ),
         (
             [TRANSFORMER, POOLING],
             {"pooling_mode": ["cls", "mean"]},

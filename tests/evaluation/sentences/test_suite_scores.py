@@ -180,9 +180,15 @@ def test_foreign_code_in_a_folder_is_not_run(tiny_teacher_folder: Path, tmp_path
     suite, package = load_suite("questions"), "sentence_transformers.sentence_transformer.modules"
     (tmp_path / "config.json").write_text('{"activation_function": "torch.utils.collect_env.main"}')
     for kind, message in (
-        ("evil.Transformer", r"a module evil\.Transformer, which is not of sentence_transformers; allowed: Transformer"),
+        (
+            "evil.Transformer",
+            r"a module evil\.Transformer, which is not of sentence_transformers; allowed: Transformer",
+        ),
         (f"{package}.Router", "modules.json has a module Router; allowed: Transformer, Pooling, Normalize, Dense"),
-        (f"{package}.Dense", r"config\.json: activation_function is 'torch\.utils.*; one of torch\.nn\.modules is taken"),
+        (
+            f"{package}.Dense",
+            r"config\.json: activation_function is 'torch\.utils.*; one of torch\.nn\.modules is taken",
+        ),
     ):
         (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": kind}]))
         with pytest.raises(UserError, match=message):
