@@ -23,7 +23,7 @@ from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.model_card.inputs import file_sizes
 from distilrubert.model_card.tables import file_table, parity_table
-from distilrubert.modeling.downloads import checkpoint_folder, repository_folder
+from distilrubert.modeling.downloads import checkpoint_folder, module_folder, repository_folder
 from distilrubert.modeling.sentence_modules import encoder_in
 from distilrubert.modeling.vocabulary_settings import TrimSettings
 from distilrubert.pipeline.exit_statuses import DONE, FAILED
@@ -115,7 +115,7 @@ def _suite_scores(options: argparse.Namespace) -> Measurements:
         raise UserError("--suite: fine-tunes nothing; leave --probe, --seeds, --set and --processes out")
     exported = of_options(ExportedSettings, given(options, ExportedSettings))
     suite = load_suite(options.suite)
-    folder = repository_folder(options.model) if exported.cases else checkpoint_folder(options.model)
+    folder = repository_folder(options.model) if exported.cases else module_folder(options.model)
     prompts = None
     if options.query_prompt is not None or options.document_prompt is not None:
         prompts = Prompts(options.query_prompt or "", options.document_prompt)

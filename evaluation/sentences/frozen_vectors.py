@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distilrubert.common.bars import is_shown
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, OPENVINO_HINTS, FileFormat
+from distilrubert.common.hub_failures import clean
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.evaluation.sentences.suites import Suite
 from distilrubert.evaluation.tasks.loading import measuring_device
@@ -135,7 +136,7 @@ def _load(folder: Path, file: FileFormat) -> Any:
             )
     # Damaged files raise errors of many classes.
     except Exception as error:
-        raise UserError(f"{folder}: cannot be loaded by sentence-transformers: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{folder}: cannot be loaded by sentence-transformers: {clean(str(error), None)}") from error
 
 
 def _with_poolings(model: Any, poolings: Sequence[str], folder: Path) -> Any:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.contents import model_contents
+from distilrubert.common.contents import content_of, model_contents
 from distilrubert.common.formats import CHECKPOINT, FileFormat
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.quiet_datasets import quiet_datasets
-from distilrubert.common.sentence_files import MODULES_FILE, pooling_file
+from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 from distilrubert.evaluation.sentences.frozen_vectors import Prompts, SentenceEncoder, own_prompts
 from distilrubert.evaluation.sentences.suites import Suite, VectorTask
 from distilrubert.evaluation.sentences.vector_rows import Parts, read_parts
@@ -110,8 +110,10 @@ class _Measured:
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:
-        modules = [self.folder / MODULES_FILE, pooling_file(self.folder)]
-        described = {path.name: path.read_text(encoding="utf-8") for path in modules if path and path.is_file()}
+        paths = [self.folder / name for name in (MODULES_FILE, "sentence_bert_config.json")]
+        folders = [self.folder / str(module["path"]) for module in modules_in(self.folder) if module.get("path")]
+        paths += [path for folder in folders for path in sorted(folder.rglob("*"))]
+        described = {os.path.relpath(path, self.folder): content_of(path)["sha256"] for path in paths if path.is_file()}
         file = {} if self.file is CHECKPOINT else self.file.digests(self.folder)
         return {"model": model_contents(self.folder), "modules": described, "file": file}
 

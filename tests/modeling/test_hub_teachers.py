@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.modeling import downloads
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.sentence_modules import SentenceModules, SentenceSettings, read_sentence_modules
@@ -43,6 +44,7 @@ api.upload_folder(repo_id=repo, folder_path=folder, revision=branch)
 LOAD = """
 import json, sys
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.modeling.teacher import load_teacher
 outcomes = []
 for model, revision in json.loads(sys.argv[1]):
@@ -293,3 +295,27 @@ def test_an_encoder_of_sentence_transformers_by_its_id(
     )
     torch.testing.assert_close(found_BD, expected_BD, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found_BD.norm(dim=1), torch.ones(len(found_BD)))
+
+
+def test_a_suite_scores_what_follows_an_encoder_by_its_id(
+    local_hub: LocalHub,  # noqa: F811
+    endpoint: str,
+    tiny_teacher_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """The weights of its last map lie in a folder of their own."""
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    encoder = Transformer(str(tiny_teacher_folder))
+    width = encoder.get_embedding_dimension()
+    source = tmp_path / "source"
+    library.SentenceTransformer(modules=[encoder, Pooling(width), Dense(width, 8)], device="cpu").save(str(source))
+    stored = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+    repository = local_hub.storage.create("me/dense", "me")
+    entries = {name: Entry(path.read_bytes()) for name, path in stored.items()}
+    repository.commit("main", entries, repository.branches["main"], "An encoder", "me")
+    for model in (str(source), "me/dense"):
+        assert main(["evaluate", model, "--suite", "questions", "--output", str(tmp_path / f"{len(model)}.json")]) == 0
+    own, found = (read_json(tmp_path / f"{len(model)}.json")["rows"] for model in (str(source), "me/dense"))
+    assert own == found

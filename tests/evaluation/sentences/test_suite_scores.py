@@ -161,6 +161,26 @@ def test_a_report_has_the_best_way_of_each_task_and_is_measured_once(
         measure_suite({"model": tiny_teacher_folder}, suite, tmp_path / "cache", prompts=Prompts("а ", "б "))
 
 
+@pytest.mark.parametrize("changed", ["2_Dense/model.safetensors", "sentence_bert_config.json", "1_Pooling/config.json"])
+def test_scores_are_those_of_all_files_of_the_modules(
+    changed: str, tiny_teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    encoder = Transformer(str(tiny_teacher_folder))
+    width = encoder.get_embedding_dimension()
+    modules = [encoder, Pooling(width), Dense(width, 8)]
+    sentence_transformers.SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    suite = load_suite("questions")
+    report = measure_suite({"model": tmp_path / "model"}, suite, tmp_path / "cache")
+    monkeypatch.setattr(suite_scores, "SentenceEncoder", None)
+    assert measure_suite({"model": tmp_path / "model"}, suite, tmp_path / "cache").rows == report.rows
+    with (tmp_path / "model" / changed).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(TypeError):
+        measure_suite({"model": tmp_path / "model"}, suite, tmp_path / "cache")
+
+
 @pytest.mark.export
 def test_an_exported_file_gives_the_vectors_of_the_checkpoint(teacher_folder: Path, tmp_path: Path) -> None:
     texts = ["Привет! Как дела?", "Да."]
@@ -195,3 +215,12 @@ def test_foreign_code_in_a_folder_is_not_run(tiny_teacher_folder: Path, tmp_path
             SentenceEncoder(tmp_path, suite)
     with pytest.raises(UserError, match=r"cannot be loaded by sentence-transformers"):
         SentenceEncoder(tmp_path / "nothing", suite)
+
+
+def test_an_error_without_a_text_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", fail)
+    with pytest.raises(UserError, match=r"cannot be loaded by sentence-transformers"):
+        SentenceEncoder(tmp_path, load_suite("questions"))
