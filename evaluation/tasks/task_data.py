@@ -238,7 +238,8 @@ def _readable(where: str) -> Iterator[None]:
     try:
         with quiet_datasets():
             yield
-    except (OSError, ValueError, DatasetsError) as error:
+    # datasets 5 raises a RuntimeError for data sets that are a script.
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = clean(_reason(error), token_in_use())
         # Not from the error: a traceback would show the token that is removed here.
         is_empty = any(said in reason for said in _NO_ROWS)

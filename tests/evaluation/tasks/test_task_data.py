@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 
 from distilrubert.common.errors import UserError
-from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles, known_tasks, load_task
+from distilrubert.evaluation.tasks.task import TaskDataset, TaskDefinition, TaskFiles, known_tasks, load_task
 from distilrubert.evaluation.tasks.task_data import TaskRows, load_rows
 
 
@@ -206,6 +206,16 @@ def test_unreadable_files_are_told(tmp_path: Path, name: str, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: cannot be read: .+"):
         load_rows(make(tmp_path, [], "other.jsonl", files=TaskFiles(train=str(path))))
+
+
+def test_a_data_set_that_is_a_script_is_told(tmp_path: Path) -> None:
+    (tmp_path / "moods").mkdir()
+    (tmp_path / "moods" / "moods.py").write_text("raise SystemExit")
+    dataset = TaskDataset(id=str(tmp_path / "moods"), test=None)
+    with pytest.raises(
+        UserError, match=r"train: cannot be read: Dataset scripts are no longer supported, .* moods\.py"
+    ):
+        load_rows(make(tmp_path, [], files=None, dataset=dataset))
 
 
 def test_an_unknown_kind_of_file_is_told(tmp_path: Path) -> None:
