@@ -11,11 +11,15 @@ from distilrubert.common.training.batching import Collator, Examples, number_of_
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
 
+# In the encoders of every family of models.
+DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout",
+    "mlp_dropout",
+)  # fmt: skip
 # Settings that change a model's outputs and no weight's shape, in every family of models.
 DECISIVE_CONFIG = (
-    "num_attention_heads", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
-    "n_heads", "activation", "dropout", "attention_dropout",
-    "hidden_activation", "embedding_dropout", "mlp_dropout", "global_attn_every_n_layers", "local_attention",
+    *DROPOUTS, "num_attention_heads", "n_heads", "hidden_act", "activation", "hidden_activation",
+    "global_attn_every_n_layers", "local_attention",
 )  # fmt: skip
 
 

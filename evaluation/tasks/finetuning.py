@@ -22,7 +22,7 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import padded_widths
 from distilrubert.common.training.trainer import train
-from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
+from distilrubert.common.training.training_run import DROPOUTS, EpochEvaluation, TrainingRun
 from distilrubert.common.training.training_settings import OptimizationSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 from distilrubert.evaluation.tasks.exported import Exporter, score_exported
@@ -243,11 +243,8 @@ def _load(
 
 
 def _set_dropout(config: Any, probability: float) -> None:
-    """Set every dropout of a BERT or DistilBERT, which name theirs differently."""
-    for field in (
-        "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
-        "dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout",
-    ):  # fmt: skip
+    """Set every dropout of an encoder and of its head; families name theirs differently."""
+    for field in (*DROPOUTS, "classifier_dropout", "qa_dropout", "seq_classif_dropout"):
         if hasattr(config, field):
             setattr(config, field, probability)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import AutoModelForTokenClassification, DistilBertConfig
+from transformers import AutoModelForTokenClassification, DistilBertConfig, ModernBertConfig
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.batching import BatchPlan
@@ -216,6 +216,9 @@ def test_dropout_is_set_wherever_an_architecture_has_it() -> None:
     _set_dropout(config, 0.0)
     assert (config.dropout, config.attention_dropout, config.seq_classif_dropout, config.qa_dropout) == (0, 0, 0, 0)
     assert not hasattr(config, "hidden_dropout_prob")
+    modern = ModernBertConfig(embedding_dropout=0.1, mlp_dropout=0.1)
+    _set_dropout(modern, 0.0)
+    assert {value for name, value in modern.to_dict().items() if "dropout" in name} == {0.0}
 
 
 @pytest.mark.data
