@@ -33,7 +33,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     beside = _beside(path)
-    with _clear_write_errors(path):
+    with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield beside
@@ -86,7 +86,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
     beside = _beside(path)
-    with _clear_write_errors(path):
+    with clear_write_errors(path):
         beside.mkdir(parents=True)
         try:
             yield beside
@@ -177,7 +177,8 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _clear_write_errors(path: Path) -> Iterator[None]:
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Raise a UserError that `path` cannot be written in place of errors of writing; it names the file if another."""
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
-from distilrubert.common.persistence import sha256_of
+from distilrubert.common.persistence import clear_write_errors, sha256_of
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
@@ -96,14 +96,12 @@ def convert(
 @contextlib.contextmanager
 def _folder_beside(output: Path) -> Iterator[Path]:
     # Beside and not inside: what a SIGKILL leaves must never lie in a folder that is published.
-    try:
+    with clear_write_errors(output):
         if output.exists() and not output.is_dir():
             raise UserError(f"{output}: cannot be written: it is a file; a folder is needed")
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work:
             yield Path(work)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 def _move(work: Path, output: Path, wanted: Sequence[FileFormat]) -> None:

@@ -1,4 +1,5 @@
 import copy
+import errno
 import os
 import subprocess
 import sys
@@ -131,6 +132,15 @@ def test_an_output_below_a_file_is_refused(tiny_student_folder, sentences, tmp_p
     (tmp_path / "file").write_text("a file")
     with pytest.raises(UserError, match="file/hub: cannot be written"):
         convert(tiny_student_folder, tmp_path / "file/hub", SAFETENSORS_ONLY, sentences)
+
+
+def test_another_file_that_cannot_be_written_is_named(tiny_student_folder, sentences, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/scratch")
+
+    monkeypatch.setattr("distilrubert.conversion.model_folder.write_file", fail)
+    with pytest.raises(UserError, match="hub: cannot be written: /elsewhere/scratch: No space left on device"):
+        convert(tiny_student_folder, tmp_path / "hub", SAFETENSORS_ONLY, sentences)
 
 
 def test_no_sentences_are_refused(tiny_student_folder, tmp_path):
