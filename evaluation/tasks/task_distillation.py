@@ -18,11 +18,14 @@ import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import NEVER
@@ -187,24 +190,32 @@ def ask_teacher(
     return TeacherLogits.load(path)
 
 
+class _TeacherConfig(BaseModel):
+    """What the configuration of a fine-tuned model says of its head."""
+
+    architectures: list[str] | None = None
+    problem_type: str | None = None
+    id2label: dict[int, str | int] | None = None
+
+
 def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinition) -> None:
     """Refuse a checkpoint that was not fine-tuned on a task.
 
     Of a model whose configuration does not say what its outputs are, their number and names are compared alone.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming what differs, or if the configuration is damaged.
     """
     path = Path(folder) / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    classes, kind = config.get("architectures") or [""], task.task_kind
+    config = stated_settings(_TeacherConfig, read_json(path) if path.is_file() else {}, path)
+    classes, kind = config.architectures or [""], task.task_kind
     wanted = kind.model_class.__name__.removeprefix("AutoModel")
-    if not str(classes[0]).endswith(wanted):
+    if not classes[0].endswith(wanted):
         raise UserError(f"{name}: is a {classes[0] or 'model without a class'}; a teacher of {task.name} is …{wanted}")
-    trained_for = config.get("problem_type")
+    trained_for = config.problem_type
     if kind.problem_type and trained_for not in (None, kind.problem_type):
         raise UserError(f"{name}: was trained for {trained_for}; a teacher of {task.name} is for {kind.problem_type}")
-    labels = [label for _, label in sorted((int(key), str(label)) for key, label in config.get("id2label", {}).items())]
+    labels = [str(label) for _, label in sorted((config.id2label or {}).items())]
     # Of two outputs, a configuration may have no names.
     if kind.problem_type == "regression" and len(labels) != kind.outputs:
         raise UserError(f"{name}: has {len(labels) or 2} outputs; a teacher of {task.name} has one, the score")

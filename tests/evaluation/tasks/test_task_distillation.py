@@ -200,6 +200,13 @@ def test_a_teacher_of_something_else_is_refused(
         check_teacher(folder, "teacher", noun_task)
 
 
+@pytest.mark.parametrize("config", ["{", "[]", '{"id2label": {"first": "a"}}', '{"architectures": 5}'])
+def test_a_damaged_configuration_of_a_teacher_is_told(config: str, noun_task: TaskDefinition, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"config\.json: "):
+        check_teacher(tmp_path, "teacher", noun_task)
+
+
 def test_a_teacher_of_another_kind_of_head_is_told(classifier: Path, noun_task: TaskDefinition, tmp_path: Path) -> None:
     """Of the same class of transformers, with the same names: what it was trained for differs."""
     several = noun_task.model_copy(update={"kind": "multi-label-classification"})
