@@ -84,7 +84,8 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], text_colu
 
 def _escaped(cell: str) -> str:
     parts = _CODE.split(" ".join(cell.split()))
-    return "".join(part if _CODE.fullmatch(part) else part.translate(SPECIAL) for part in parts)
+    # A bar ends a cell also in code, where nothing else is special.
+    return "".join(part.replace("|", r"\|") if _CODE.fullmatch(part) else part.translate(SPECIAL) for part in parts)
 
 
 def speed_table(speed: Measurements) -> Table:

@@ -79,6 +79,11 @@ def _correlation(correlate: Callable[[Any, Any], Any], references: Any, predicti
     return 0.0 if is_constant else float(correlate(references, predictions).statistic)
 
 
+def _r2(references: Any, predictions: Any) -> float:
+    """R², which is 0 of a single row."""
+    return float(r2_score(references, predictions)) if len(references) > 1 else 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class MetricDefinition:
     """What a metric takes, in one form or in several, and how it is computed from references and predictions.
@@ -101,7 +106,7 @@ METRICS: dict[str, MetricDefinition] = {
     "matthews": MetricDefinition(CLASSES, matthews_corrcoef),
     "pearson": MetricDefinition(SCORES, partial(_correlation, stats.pearsonr)),
     "spearman": MetricDefinition(SCORES, partial(_correlation, stats.spearmanr)),
-    "r2": MetricDefinition(SCORES, r2_score),
+    "r2": MetricDefinition(SCORES, _r2),
     "ndcg_at_10": MetricDefinition(RANKED, _mean_ndcg),
     # Of whole spans of BIO tags (type and both borders right), micro-averaged, as CoNLL counts them.
     "span_f1": MetricDefinition(TAGS, partial(span_f1_score, zero_division=0)),

@@ -4,7 +4,6 @@ Axes: B batch, L padded length.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import nested_concat
 
 from distilrubert.common.precision import Precision
 from distilrubert.common.training.loss_module import LossModule
@@ -94,8 +92,19 @@ def logits_of(
     inputs = model_inputs(features, tokenizer)
     batches = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
     padded = (dict(tokenizer.pad(rows, return_tensors="np", **padding)) for rows in batches)
-    outputs = reduce(nested_concat, map(run, padded))
+    outputs = tuple(_joined(batches) for batches in zip(*map(run, padded), strict=True))
     return outputs if len(outputs) > 1 else outputs[0]
+
+
+def _joined(batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All rows of batches, whose second axis is padded to that of the longest."""
+    first = batches[0]
+    shape = (sum(map(len, batches)), max(batch.shape[1] for batch in batches), *first.shape[2:])
+    joined, start = np.full(shape, IGNORED, dtype=first.dtype), 0
+    for batch in batches:
+        joined[start : start + len(batch), : batch.shape[1]] = batch
+        start += len(batch)
+    return joined
 
 
 def predict(

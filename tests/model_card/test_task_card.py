@@ -51,6 +51,9 @@ def test_scores_of_several_classes_or_types_of_spans_are_those_of_the_counts() -
     table = class_table(task_report("token-classification", class_counts=counts, confusion=None))
     assert table.head[-1] == "Spans"
     assert table.rows == [["`PER`", "0.600", "0.750", "0.667", "4"]]
+    counts[0]["class"] = "a|b"
+    table = class_table(task_report("token-classification", class_counts=counts, confusion=None))
+    assert table.markdown.splitlines()[-1] == r"| `a\|b` | 0.600 | 0.750 | 0.667 | 4 |"
 
 
 def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:

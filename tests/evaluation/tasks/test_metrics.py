@@ -58,6 +58,7 @@ def test_metrics_of_numbers_by_hand() -> None:
     # 1 - (1 + 4 + 0 + 49) / 5
     assert scores["r2"] == pytest.approx(1 - 54 / 5)
     assert compute_metrics(["pearson", "spearman"], [2.0, 2.0], [1.0, 3.0]) == {"pearson": 0.0, "spearman": 0.0}
+    assert compute_metrics(["pearson", "spearman", "r2"], [2.0], [1.0]) == {"pearson": 0.0, "spearman": 0.0, "r2": 0.0}
 
 
 def test_candidates_are_ranked_query_by_query() -> None:
