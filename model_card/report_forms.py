@@ -4,12 +4,13 @@ A report may come from anywhere. After this check an error in reading one is a m
 what is derived from them is not here.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from distilrubert.common.derived import INPUT_FORMS, SCORES
+from distilrubert.model_card.scores import TASK_TYPES
 
 
 def _form(**fields: Any) -> Any:
@@ -17,10 +18,19 @@ def _form(**fields: Any) -> Any:
     return create_model("Form", __config__=ConfigDict(strict=True, extra="allow"), **fields)
 
 
-def _report(details: Any, row: Any, least_rows: int = 1) -> type[BaseModel]:
-    rows = Annotated[list[row], Field(min_length=least_rows)]
-    form: type[BaseModel] = _form(environment=ENVIRONMENT, baseline=str | None, details=details, rows=rows)
-    return form
+def _report(
+    details: Any, row: Any, least_rows: int = 1, check: Callable[[Any], Any] = lambda report: report
+) -> type[BaseModel]:
+    """A report; `check` raises a ValueError where its parts do not go together, and else returns it."""
+    return create_model(
+        "Form",
+        __config__=ConfigDict(strict=True, extra="allow"),
+        __validators__={"check": model_validator(mode="after")(check)},
+        environment=ENVIRONMENT,
+        baseline=str | None,
+        details=details,
+        rows=Annotated[list[row], Field(min_length=least_rows)],
+    )
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -84,7 +94,12 @@ TRAINING = _report(
 
 PARITY = _report(
     _form(sentences=int, full_length_texts=int, sha256=(dict[str, str], {})),
-    _form(case=str, **dict.fromkeys(INPUT_FORMS, (dict[str, float], {}))),
+    _form(
+        case=str,
+        size_mib=(float | None, None),
+        sha256=(dict[str, str], {}),
+        **dict.fromkeys(INPUT_FORMS, (dict[str, float], {})),
+    ),
     least_rows=0,
 )
 
@@ -118,6 +133,19 @@ QUALITY = _report(
     ),
 )
 
+
+def _check_suite(report: Any) -> Any:
+    tasks = report.details.tasks
+    for row in report.rows:
+        if row.scores.keys() != tasks.keys():
+            stated = ", ".join(tasks)
+            raise ValueError(f"{row.case} has scores of {', '.join(row.scores) or 'nothing'}; details.tasks: {stated}")
+        for name, ways in row.scores.items():
+            if any(tasks[name].metric not in way for way in ways.values()):
+                raise ValueError(f"{row.case} has scores of {name} without its metric, {tasks[name].metric}")
+    return report
+
+
 VECTOR_TASK: Any = _form(title=str, metric=str, licence=TEXT)
 SUITE = _report(
     _form(
@@ -125,27 +153,65 @@ SUITE = _report(
         tasks=Annotated[dict[str, VECTOR_TASK], Field(min_length=1)],
         absent=list[str],
     ),
-    _form(case=str, scores=dict[str, dict[str, dict[str, float]]]),
+    _form(case=str, scores=dict[str, Annotated[dict[str, dict[str, float]], Field(min_length=1)]]),
+    check=_check_suite,
 )
+
+
+def _check_task(report: Any) -> Any:
+    task, confusion = report.details.task, report.details.confusion
+    for row in report.rows:
+        scores = row.tasks.get(task.name, {})
+        if lost := [metric for metric in task.metrics if not getattr(scores.get(metric), "values", None)]:
+            raise ValueError(f"{row.case} has no {lost[0]} of {task.name}")
+    if confusion and {len(confusion), *map(len, confusion)} != {len(task.classes)}:
+        raise ValueError(f"details.confusion is not a row and a column for each of {len(task.classes)} classes")
+    return report
+
+
+def _check_agreement(row: Any) -> Any:
+    """Of a file, which has decisions, all is told, and of clear ones where they are."""
+    needed = ["different_decisions", "maximal_difference", "size_mib"] if row.decisions else []
+    needed += ["different_clear_decisions"] if row.clear_decisions else []
+    if lost := [name for name in needed if getattr(row, name) is None]:
+        raise ValueError(f"{row.case} has decisions and no {lost[0]}")
+    return row
+
+
+KIND: Any = Literal[tuple(TASK_TYPES)]
+BOUND: Any = _form(equal_decisions=float, of_all=(float, 0.0))
+CLASS: Any = _form(**{"class": str}, expected=int, found=int, correct=int)
+SCORE_BIN: Any = _form(prediction=float, reference=float, reference_std=float, rows=Positive)
 
 COUNTS: Any = _form(train_rows=int, validation_rows=int, test_rows=int, test_rows_in_train=int, unlabelled_rows=SIZE)
 CALIBRATION: Any = _form(temperature=float, calibration_error=float, calibration_error_before=float)
-BIN: Any = _form(probability=float, right=float, rows=int)
+BIN: Any = _form(probability=float, right=float, rows=Positive)
 FINETUNING = _report(
     _form(
-        task=_form(name=str, title=str, kind=str, metrics=list[str], classes=list[str], licence=TEXT, source=TEXT),
+        task=_form(name=str, title=str, kind=KIND, metrics=list[str], classes=list[str], licence=TEXT, source=TEXT),
         rows=COUNTS,
         calibration=(CALIBRATION | None, None),
         confusion=(list[list[int]] | None, None),
         reliability=(list[BIN] | None, None),
+        score_bins=(list[SCORE_BIN] | None, None),
+        class_counts=(list[CLASS] | None, None),
+        bounds=(_form(fp32=BOUND, int8=BOUND, fp16=(BOUND, None), bf16=(BOUND, None)), None),
     ),
-    _form(
-        case=str,
-        tasks=dict[str, dict[str, SCORE | RUN | list[Any]]],
-        decisions=SIZE,
-        different_decisions=SIZE,
-        size_mib=(float | None, None),
-    ),
+    Annotated[
+        _form(
+            case=str,
+            tasks=dict[str, dict[str, SCORE | RUN | list[Any]]],
+            decisions=SIZE,
+            different_decisions=SIZE,
+            clear_decisions=SIZE,
+            different_clear_decisions=SIZE,
+            maximal_difference=(float | None, None),
+            size_mib=(float | None, None),
+            sha256=(dict[str, str], {}),
+        ),
+        AfterValidator(_check_agreement),
+    ],
+    check=_check_task,
 )
 
 FORMS = {

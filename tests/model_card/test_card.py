@@ -17,9 +17,10 @@ from markdown_it.token import Token
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import write_json
 from distilrubert.model_card.card import render_card, write_card
 from distilrubert.model_card.formatting import cosine, count, duration, number, score, short_count
-from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.inputs import CardInput, read_reports
 from tests.model_card.example_run import (
     CONFIG,
     HUB_FILES,
@@ -530,3 +531,22 @@ def test_vectors_of_sentences_are_compared_with_published_means_of_all_tasks_alo
         assert table[3] == ["other/model", "–", "–", "0.700"]
         assert "Means without scores are those that others have published." in card
     assert table[2][0].startswith("This model, ONNX Runtime int8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda report: report["details"]["tasks"].pop("sa"), r"teacher has scores of sts, sa; details\.tasks: sts"),
+        (lambda report: report["rows"][0]["scores"]["sts"].clear(), r"rows\.0\.scores\.sts: "),
+        (
+            lambda report: report["rows"][0]["scores"].update(sts={"mean": {"f1": 0.5}}),
+            "teacher has scores of sts without its metric, spearman",
+        ),
+    ],
+)
+def test_a_report_on_a_suite_of_another_form_is_told(change: Any, said: str, tmp_path: Path) -> None:
+    report = _suite([])
+    change(report)
+    write_json(tmp_path / "reports" / "suite.json", report)
+    with pytest.raises(UserError, match=rf"suite\.json: {said}"):
+        read_reports(tmp_path)

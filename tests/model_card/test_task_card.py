@@ -1,14 +1,18 @@
 """The card of a student of a task."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import write_json
 from distilrubert.model_card.card import card_data, render_card
 from distilrubert.model_card.card_pictures import draw_scores
-from distilrubert.model_card.inputs import CardInput
+from distilrubert.model_card.inputs import CardInput, read_reports
 from distilrubert.model_card.tables import class_table, task_table
 from tests.model_card.example_run import task_report, with_settings
 
@@ -54,6 +58,35 @@ def test_scores_of_several_classes_or_types_of_spans_are_those_of_the_counts() -
     counts[0]["class"] = "a|b"
     table = class_table(task_report("token-classification", class_counts=counts, confusion=None))
     assert table.markdown.splitlines()[-1] == r"| `a\|b` | 0.600 | 0.750 | 0.667 | 4 |"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda report: report["details"]["task"].update(kind="riddles"), r"details\.task\.kind: input should be"),
+        (lambda report: report["details"].update(confusion=[[1]]), r"details\.confusion is not a row and a column"),
+        (lambda report: report["details"].update(bounds={"int8": {}}), r"details\.bounds\.fp32 is missing"),
+        (lambda report: report["details"].update(class_counts=[{"class": "a"}]), r"details\.class_counts\.0\.expected"),
+        (lambda report: report["details"].update(score_bins=[{}]), r"details\.score_bins\.0\.prediction is missing"),
+        (lambda report: report["rows"][1].update(size_mib=None), r"rows\.1: onnx-int8 has decisions and no size_mib"),
+        (
+            lambda report: report["rows"][1].pop("maximal_difference"),
+            r"rows\.1: onnx-int8 has decisions and no maximal_difference",
+        ),
+        (
+            lambda report: report["rows"][1].update(clear_decisions=5),
+            r"rows\.1: onnx-int8 has decisions and no different_clear_decisions",
+        ),
+        (lambda report: report["rows"][1].update(sha256=["0"]), r"rows\.1\.sha256: "),
+        (lambda report: report["rows"][1]["tasks"].clear(), r"onnx-int8 has no f1_macro of toy"),
+    ],
+)
+def test_a_report_of_another_form_is_told(change: Callable[[Any], Any], said: str, tmp_path: Path) -> None:
+    report = task_report().to_dict()
+    change(report)
+    write_json(tmp_path / "reports" / "finetuning.json", report)
+    with pytest.raises(UserError, match=rf"finetuning\.json: {said}"):
+        read_reports(tmp_path)
 
 
 def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:

@@ -198,6 +198,7 @@ def test_what_cannot_be_read_is_a_mistake_of_the_user(hub: Path, break_it: Any, 
             lambda report: report["rows"][1]["tasks"]["rusentiment"]["accuracy"].update(values="x"),
             r"rows\.1\.tasks\.rusentiment\.accuracy",
         ),
+        ("parity", lambda report: report["rows"][0].update(sha256=["0"]), r"rows\.0\.sha256"),
     ],
 )
 def test_a_report_of_another_form_is_a_mistake_of_the_user(hub: Path, report: str, change: Any, said: str) -> None:
