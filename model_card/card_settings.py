@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.model_card.examples import KNOWN, examples_in
-from distilrubert.model_card.hub_rules import LICENSES, is_language, is_repo_id
+from distilrubert.model_card.hub_rules import is_language, is_license, is_repo_id
 
 MASK = "[MASK]"
 LEFT_OUT = f"Where it is left out, a greeting; there is one in {', '.join(KNOWN)}."
@@ -31,8 +31,8 @@ def _must(is_valid: Callable[[str], Any], message: str) -> AfterValidator:
 
 LANGUAGE = _must(is_language, "a language is an ISO 639 code of two or three small letters, or multilingual or code")
 LICENSE = _must(
-    LICENSES.__contains__,
-    "the Hub knows no such license; use an identifier of huggingface.co/docs/hub/repositories-licenses "
+    is_license,
+    "a license is an identifier of huggingface.co/docs/hub/repositories-licenses "
     "such as apache-2.0, mit or cc-by-4.0, or other with license_name and license_link",
 )
 # It becomes the target of a Markdown link and a value of the front matter.

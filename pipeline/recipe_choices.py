@@ -18,7 +18,7 @@ from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS
 from distilrubert.model_card.card_settings import MASK
 from distilrubert.model_card.examples import examples_in
 from distilrubert.model_card.formatting import short_count
-from distilrubert.model_card.hub_rules import LICENSES
+from distilrubert.model_card.hub_rules import is_license
 from distilrubert.modeling.architecture import PRESETS, PRUNED_PRESETS, PresetName, inner_width
 from distilrubert.modeling.families import family_of, longest_input
 from distilrubert.modeling.scripts import is_of_scripts
@@ -332,12 +332,11 @@ class Choices:
 
     def _card(self) -> Values:
         language = self.language or self._own_language()
-        values: Values = {"language": language, "license": self.teacher.license or "unknown"}
-        if values["license"] not in LICENSES:
-            values["license"] = "unknown"
-        found = (
-            "is the teacher's" if values["license"] != "unknown" else "is yours to name: the teacher's was not found"
-        )
+        own = self.teacher.license
+        # The name and the text of another license are not known.
+        is_known = isinstance(own, str) and is_license(own) and own not in ("other", "unknown")
+        values: Values = {"language": language, "license": own if is_known else "unknown"}
+        found = "is the teacher's" if is_known else "is yours to name: the teacher's was not found"
         self._say("card", f"The license {found}. corpus_description and corpus_license tell what the corpus is.")
         if not self.teacher.is_on_hub:
             values["teacher_name"] = self.teacher.title

@@ -161,13 +161,16 @@ def test_a_head_that_the_config_does_not_name_is_found(tiny_teacher_folder: Path
     assert "path: ./texts.txt" in (tmp_path / "made.yaml").read_text(encoding="utf-8")
 
 
-def test_what_the_teachers_card_says_is_taken(tiny_teacher_folder: Path, texts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("own", "found"), [("mit", "mit"), ("other", "unknown"), ("[mit, gpl]", "unknown")])
+def test_what_the_teachers_card_says_is_taken(
+    own: str, found: str, tiny_teacher_folder: Path, texts: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "teacher"
     folder.mkdir()
     for file in tiny_teacher_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "README.md").write_text("---\nlanguage: uk\nlicense: mit\n---\n# One\n", encoding="utf-8")
-    assert (init(folder, texts).card.language, load_recipe(tmp_path / "made.yaml").card.license) == (["uk"], "mit")
+    (folder / "README.md").write_text(f"---\nlanguage: uk\nlicense: {own}\n---\n# One\n", encoding="utf-8")
+    assert (init(folder, texts).card.language, load_recipe(tmp_path / "made.yaml").card.license) == (["uk"], found)
 
 
 def test_a_language_without_a_greeting_shows_texts_of_the_corpus(
