@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import ModelCard
 
 from distilrubert.common.checked_settings import load_yaml, validated
 from distilrubert.common.configuration import expand_home
@@ -18,6 +17,7 @@ from distilrubert.distill.corpus.tokenisation import check_max_length
 from distilrubert.distill.losses.objective import check_heads, check_layers, positive_weights
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.formatting import duration, short_count
+from distilrubert.model_card.front_matter import split_card
 from distilrubert.modeling.architecture import student_config
 from distilrubert.modeling.checkpoints import load_pretrained, read_fast_tokenizer, read_model_config
 from distilrubert.modeling.downloads import description_folder
@@ -99,8 +99,8 @@ def _says_head(config: Any) -> bool:
 def _card_of(folder: Path) -> dict[str, Any]:
     """The front matter of a teacher's card; empty where there is none that can be read."""
     try:
-        return dict(ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict())
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return split_card((folder / "README.md").read_text(encoding="utf-8"))[0]
+    except (OSError, ValueError):
         return {}
 
 

@@ -5,14 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS, FileFormat
 from distilrubert.common.persistence import read_json
 from distilrubert.common.sentence_files import SentencePrompts, pooling_in, read_prompts
+from distilrubert.model_card.front_matter import split_card
 
-FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)(.*)", re.DOTALL)
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 LAST_WORD = re.compile(r"\w+(?=\W*$)")
 LANGUAGES = ("en", "ru")
@@ -122,15 +120,12 @@ def read_model(folder: Path) -> ShownModel:
 def _card(path: Path) -> tuple[dict[str, Any], str]:
     """Front matter and body."""
     try:
-        found = FRONT_MATTER.match(path.read_text(encoding="utf-8"))
-        metadata = yaml.safe_load(found[1]) if found else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        # The problem of a YAML file has lines, with the text around it.
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        return split_card(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: the model card cannot be read: {said}") from error
-    if found is None or not isinstance(metadata, dict):
-        raise UserError(f"{path}: has no front matter; a page takes its language, task and examples from there")
-    return metadata, found[2]
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

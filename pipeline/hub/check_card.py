@@ -1,20 +1,16 @@
 """Checks of the card's front matter: what every Hub refuses, without asking it."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from distilrubert.model_card.hub_rules import is_language, is_repo_id
+from distilrubert.model_card.front_matter import split_card
+from distilrubert.model_card.hub_rules import is_language, is_license, is_repo_id
 from distilrubert.pipeline.hub.files import ModelFolder
-from distilrubert.pipeline.statement import Statement, first_line, problem
+from distilrubert.pipeline.statement import Statement, problem
 
 CARD = "README.md"
-FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-# Checked by form alone: the Hub extends its list.
-LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 RELATIONS = frozenset({"adapter", "merge", "quantized", "finetune"})
 
 
@@ -23,17 +19,10 @@ def check_card(folder: ModelFolder) -> Iterator[Statement]:
     if CARD not in folder:
         yield problem(CARD, "is missing; every published model has a card")
         return
-    match = FRONT_MATTER.match((folder / CARD).read_text(encoding="utf-8", errors="replace"))
-    if match is None:
-        yield problem(CARD, "has no front matter; it starts with a line ---, YAML, and another line ---")
-        return
     try:
-        metadata = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        yield problem(CARD, f"its front matter is not YAML: {first_line(error)}")
-        return
-    if not isinstance(metadata, dict):
-        yield problem(CARD, "its front matter is not a mapping of keys to values")
+        metadata, _ = split_card((folder / CARD).read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        yield problem(CARD, str(error))
         return
     for message in _front_matter_problems(metadata):
         yield problem(CARD, f"front matter: {message}")
@@ -66,7 +55,7 @@ def _license_problems(metadata: dict[str, Any]) -> Iterator[str]:
     identifier = metadata.get("license")
     if identifier is None:
         yield "license: is missing"
-    elif not isinstance(identifier, str) or not LICENSE.fullmatch(identifier):
+    elif not isinstance(identifier, str) or not is_license(identifier):
         yield f"license: {identifier!r} is not an identifier; see huggingface.co/docs/hub/repositories-licenses"
     elif identifier == "other" and not (metadata.get("license_name") and metadata.get("license_link")):
         yield "license: other needs license_name and license_link"

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import yaml
-
 from distilrubert.common.errors import UserError
+from distilrubert.model_card.front_matter import split_card
 from distilrubert.model_card.space.demo_page import OWN_TAG
-from distilrubert.model_card.space.shown_model import FRONT_MATTER
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.remote import read_commits, read_text, read_tree
 
@@ -42,12 +40,10 @@ def _is_new(connection: HubConnection, commit: str) -> bool:
 def _front_matter(connection: HubConnection, commit: str) -> dict[str, Any]:
     if "README.md" not in read_tree(connection, commit):
         return {}
-    found = FRONT_MATTER.match(read_text(connection, commit, "README.md"))
     try:
-        metadata = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        return split_card(read_text(connection, commit, "README.md"))[0]
+    except ValueError:
         return {}
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -176,7 +176,10 @@ def test_front_matter_that_the_hub_would_refuse(change: dict[str, object], words
     assert words in problems[0]
 
 
-@pytest.mark.parametrize("text", ["# no front matter", "---\na: [\n---\n", "---\n- a\n---\n", "---\nlicense: mit\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["# no front matter", "---\na: [\n---\n", "---\n- a\n---\n", "---\nlicense: mit\n", "---\na: 2020-13-45\n---\n"],
+)
 def test_cards_without_readable_front_matter(folder: Path, text: str) -> None:
     (folder / "README.md").write_text(text)
     assert "README.md: " in found(folder)
