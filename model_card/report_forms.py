@@ -7,30 +7,27 @@ what is derived from them is not here.
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from distilrubert.common.derived import INPUT_FORMS, SCORES
 from distilrubert.model_card.scores import TASK_TYPES
 
 
-def _form(**fields: Any) -> Any:
-    """A mapping of these fields and any others. A field with a default value, the second of a pair, may be missing."""
-    return create_model("Form", __config__=ConfigDict(strict=True, extra="allow"), **fields)
+def _form(check: Callable[[Any], Any] = lambda form: form, /, **fields: Any) -> Any:
+    """A mapping of these fields and any others. A field with a default value, the second of a pair, may be missing.
+
+    `check` raises a ValueError where the parts do not go together, and else returns the form.
+    """
+    validators: Any = {"check": model_validator(mode="after")(check)}
+    return create_model("Form", __config__=ConfigDict(strict=True, extra="allow"), __validators__=validators, **fields)
 
 
 def _report(
     details: Any, row: Any, least_rows: int = 1, check: Callable[[Any], Any] = lambda report: report
 ) -> type[BaseModel]:
-    """A report; `check` raises a ValueError where its parts do not go together, and else returns it."""
-    return create_model(
-        "Form",
-        __config__=ConfigDict(strict=True, extra="allow"),
-        __validators__={"check": model_validator(mode="after")(check)},
-        environment=ENVIRONMENT,
-        baseline=str | None,
-        details=details,
-        rows=Annotated[list[row], Field(min_length=least_rows)],
-    )
+    rows = Annotated[list[row], Field(min_length=least_rows)]
+    form: type[BaseModel] = _form(check, environment=ENVIRONMENT, baseline=str | None, details=details, rows=rows)
+    return form
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -197,20 +194,18 @@ FINETUNING = _report(
         class_counts=(list[CLASS] | None, None),
         bounds=(_form(fp32=BOUND, int8=BOUND, fp16=(BOUND, None), bf16=(BOUND, None)), None),
     ),
-    Annotated[
-        _form(
-            case=str,
-            tasks=dict[str, dict[str, SCORE | RUN | list[Any]]],
-            decisions=SIZE,
-            different_decisions=SIZE,
-            clear_decisions=SIZE,
-            different_clear_decisions=SIZE,
-            maximal_difference=(float | None, None),
-            size_mib=(float | None, None),
-            sha256=(dict[str, str], {}),
-        ),
-        AfterValidator(_check_agreement),
-    ],
+    _form(
+        _check_agreement,
+        case=str,
+        tasks=dict[str, dict[str, SCORE | RUN | list[Any]]],
+        decisions=SIZE,
+        different_decisions=SIZE,
+        clear_decisions=SIZE,
+        different_clear_decisions=SIZE,
+        maximal_difference=(float | None, None),
+        size_mib=(float | None, None),
+        sha256=(dict[str, str], {}),
+    ),
     check=_check_task,
 )
 
