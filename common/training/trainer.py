@@ -71,8 +71,8 @@ def train(run: TrainingRun) -> Measurements:
     # accelerate keeps the precision of the process's first run. The process group stays.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        # Without this, accelerate takes each process on a CPU for a run of its own.
-        cpu=not torch.accelerator.is_available(),
+        # Without this, accelerate takes each process on a CPU for a run of its own, and a Mac's GPU, without float64.
+        cpu=not torch.cuda.is_available(),
         # Autocast is entered where it is needed; accelerate's own precision would hold for the whole process.
         mixed_precision="no",
         log_with=run.settings.trackers or None,

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
@@ -333,6 +333,18 @@ def test_without_held_out_text_there_is_no_validation(tmp_path: Path) -> None:
     report = distill(teacher, tiny.tiny_student(teacher), corpus, tiny.settings(max_steps=2), tmp_path, 0)
     assert report.details["validation"] == []
     assert report.rows[0].values["validation_losses"] is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_mac_trains_on_its_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GPU has no float64, which sums over processes need."""
+    monkeypatch.setattr("accelerate.state.is_mps_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    PartialState._reset_state()
+    _, report = tiny.run(tmp_path, max_steps=1)
+    assert report.rows[0].values["steps"] == 1
+    assert PartialState().device.type == "cpu"
 
 
 # The report
