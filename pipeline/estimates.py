@@ -42,7 +42,7 @@ TRAINED, SAVED = 4, 3
 BYTES_PER_TOKEN = 8
 # Before and behind a text.
 SPECIAL_TOKENS = 2
-CPU_PRODUCT_SIZE, ACCELERATOR_PRODUCT_SIZE, MEASURING_S = 256, 4096, 0.5
+CPU_PRODUCT_SIZE, GPU_PRODUCT_SIZE, MEASURING_S = 256, 4096, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,8 +254,7 @@ def _operations_per_s() -> float:
 
     The fastest of many counts: others take up to thirty times as long when something else is running.
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    size = CPU_PRODUCT_SIZE if device.type == "cpu" else ACCELERATOR_PRODUCT_SIZE
+    device, size = ("cuda", GPU_PRODUCT_SIZE) if torch.cuda.is_available() else ("cpu", CPU_PRODUCT_SIZE)
     matrix = torch.randn(size, size, device=device)
     fastest, end = math.inf, time.monotonic() + MEASURING_S
     while time.monotonic() < end:

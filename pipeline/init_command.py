@@ -55,7 +55,7 @@ def init(options: argparse.Namespace) -> None:
         options.size,
         options.language,
         [runtime for runtime in ("onnx", "openvino") if _is_installed(runtime)],
-        torch.accelerator.is_available(),
+        torch.cuda.is_available(),
     )
     values = choices.recipe()
     text = f"{_opening(choices, values)}\n{_sections(choices, _relative(values, output.absolute().parent))}"

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 import yaml
 from transformers import BertConfig, DistilBertConfig
 
@@ -38,6 +39,12 @@ def test_the_estimate_is_of_an_idle_machine(tmp_path):
     # 16 seconds on two cores, as measured by `make demo`.
     assert taken is not None
     assert 1 < taken < 60
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_torch_made_for_gpus_measures_on_the_cpu_of_a_machine_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    assert estimated(tmp_path, "distillation.max_steps=10").operations
 
 
 def test_the_weights_that_multiply_every_token_and_those_of_the_vocabulary():
