@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from distilrubert.common.configuration import expand_home
@@ -49,6 +49,18 @@ def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None
 def description_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Like :func:`checkpoint_folder`, but without the weights: what says what the model is, its card included."""
     return _local_folder(model) or _download(str(model), revision or "main", with_weights=False)
+
+
+def is_described_here(model: str | os.PathLike[str], revision: str | None = None) -> bool:
+    """Whether the configuration of a model is on this machine.
+
+    Raises:
+        UserError: if `model` is neither a folder nor a well-formed Hub id.
+    """
+    if _local_folder(model):
+        return True
+    with _downloading(str(model), revision or "main"):
+        return isinstance(try_to_load_from_cache(str(model), "config.json", revision=revision), str)
 
 
 def module_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:

@@ -10,11 +10,9 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForMaskedLM, PretrainedConfig
 
 from distilrubert.common.measurements import Measurements
@@ -24,6 +22,7 @@ from distilrubert.distill.corpus.sources import identities_of
 from distilrubert.distill.distillation_settings import DistillationSettings, MaskedTrainingSettings
 from distilrubert.distill.losses.objective import positive_weights, predicting
 from distilrubert.modeling.architecture import student_config
+from distilrubert.modeling.downloads import is_described_here
 from distilrubert.modeling.heads import layers_of
 from distilrubert.pipeline.commits import commit_of, pinned_task
 from distilrubert.pipeline.engine import StageState
@@ -265,21 +264,16 @@ def _operations_per_s() -> float:
 
 
 def _teacher_config(run: Run) -> PretrainedConfig | None:
-    """The teacher's configuration, where nothing has to be downloaded for it."""
+    """The teacher's configuration, where it has not to be downloaded."""
     teacher = run.recipe.teacher
     if teacher.model is None:
         return teacher_config(run)
-    return teacher_config(run) if _is_here(teacher.model, teacher.revision) else None
-
-
-def _is_here(model: str, revision: str) -> bool:
-    """Whether the configuration of a model is on this machine."""
-    return Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str)
+    return teacher_config(run) if is_described_here(teacher.model, teacher.revision) else None
 
 
 def _student_config(run: Run) -> PretrainedConfig | None:
     start = run.recipe.student.start_from
     if start:
-        return starting_config(run) if _is_here(start, commit_of(run, start)) else None
+        return starting_config(run) if is_described_here(start, commit_of(run, start)) else None
     teacher = _teacher_config(run)
     return student_config(run.recipe.student, teacher) if teacher else None

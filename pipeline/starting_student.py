@@ -10,7 +10,7 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.report_forms import FORMS
 from distilrubert.modeling.checkpoints import read_fast_tokenizer, read_model_config
-from distilrubert.modeling.downloads import checkpoint_folder, report_folder
+from distilrubert.modeling.downloads import checkpoint_folder, description_folder, report_folder
 from distilrubert.modeling.families import family_of
 from distilrubert.modeling.student import Student, load_student
 from distilrubert.modeling.tokenizer_files import student_tokenizer
@@ -31,12 +31,14 @@ def starting_config(run: Run) -> PretrainedConfig:
     Raises:
         UserError: as :func:`~distilrubert.modeling.checkpoints.read_model_config`.
     """
-    return read_model_config(starting_folder(run), _named(run))
+    named = _named(run)
+    return read_model_config(description_folder(named, commit_of(run, named)), named)
 
 
 def starting_tokenizer(run: Run) -> PreTrainedTokenizerFast:
     """Its tokenizer, by its files alone."""
-    return read_fast_tokenizer(starting_folder(run), _named(run))
+    named = _named(run)
+    return read_fast_tokenizer(description_folder(named, commit_of(run, named)), named)
 
 
 def starting_student(run: Run, teacher: PretrainedConfig) -> Student:

@@ -14,7 +14,7 @@ from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.corpus.vocabulary_texts import TextCounting, chosen_texts, texts_of_part
 from distilrubert.modeling.checkpoints import read_model_config
-from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.downloads import description_folder
 from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
@@ -199,7 +199,7 @@ def teacher_config(run: Run) -> PretrainedConfig:
     """The teacher's configuration, which may be there before the teacher is."""
     pretrain, model = run.recipe.teacher.pretrain, run.recipe.teacher.model
     if model:
-        return read_model_config(checkpoint_folder(model, run.recipe.teacher.revision), model)
+        return read_model_config(description_folder(model, run.recipe.teacher.revision), model)
     assert pretrain is not None
     return new_config(
         pretrain.vocabulary_size,

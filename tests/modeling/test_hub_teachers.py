@@ -65,6 +65,21 @@ print(description_folder(sys.argv[1]))
 """
 
 
+ESTIMATE = """
+import sys
+from pathlib import Path
+from distilrubert.pipeline.engine import states_of
+from distilrubert.pipeline.estimates import estimate
+from distilrubert.pipeline.recipe import load_recipe
+from distilrubert.pipeline.run import Run
+from distilrubert.pipeline.stages import stages_of
+recipe, teacher, folder = sys.argv[1:]
+changes = ["teacher.pretrain=null", f"teacher.model={teacher}", "distillation.max_steps=1"]
+run = Run(load_recipe(Path(recipe), changes), Path(folder))
+print(*(estimate(run, state).operations for state in states_of(run, stages_of(run)) if state.stage.name == "student"))
+"""
+
+
 class Client:
     """Runs scripts as a user of the Hub with an empty cache."""
 
@@ -120,6 +135,8 @@ def test_a_teacher_by_its_id(
 
     described = Path(client.run(DESCRIBE, "me/teacher").strip())
     assert {"config.json", "tokenizer.json"} <= {path.name for path in described.iterdir()}
+    demo = str(Path(__file__).parents[2] / "recipes/demo.yaml")
+    assert float(client.run(ESTIMATE, demo, "me/teacher", str(tmp_path / "run"))) > 0
     assert not any(described.rglob("*.safetensors"))
 
     outcomes = client.load(

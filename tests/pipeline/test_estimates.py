@@ -47,6 +47,14 @@ def test_a_torch_made_for_gpus_measures_on_the_cpu_of_a_machine_without_one(tmp_
     assert estimated(tmp_path, "distillation.max_steps=10").operations
 
 
+@pytest.mark.parametrize(
+    ("teacher", "said"), [("./missing", "missing: there is no such folder"), ("my teacher", "nor a well-formed Hub id")]
+)
+def test_a_teacher_that_is_mistyped(teacher, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        estimated(tmp_path, "teacher.pretrain=null", f"teacher.model={teacher}", "distillation.max_steps=10")
+
+
 def test_the_weights_that_multiply_every_token_and_those_of_the_vocabulary():
     # Attention 4 × (8² + 8), feed-forward 2 × 8 × 16 + 16 + 8, two norms of 16.
     layer = 4 * 72 + 280 + 32
