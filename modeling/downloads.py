@@ -3,12 +3,20 @@
 import contextlib
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from distilrubert.common.configuration import expand_home
 from distilrubert.common.errors import UserError
@@ -24,13 +32,15 @@ from distilrubert.common.hub_failures import (
     status_of,
     token_in_use,
 )
+from distilrubert.common.persistence import read_json
 from distilrubert.common.quiet_hub import quiet_hub
 from distilrubert.common.sentence_files import MODULES_FILE, modules_in
 
 # vocab.json and merges.txt are a byte-level BPE without tokenizer.json.
 DESCRIBING_FILES = ("*.json", "vocab.txt", "merges.txt")
 TRAINING_REPORT = "reports/training.json"
-WEIGHTS, CARD = ("*.safetensors",), ("README.md",)
+WEIGHTS, PICKLED, CARD = "*.safetensors", "pytorch_model*.bin", "README.md"
+TIMEOUT_S = 10
 
 
 def checkpoint_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -70,13 +80,13 @@ def module_folder(model: str | os.PathLike[str], revision: str | None = None) ->
         return folder
     with _downloading(str(model), revision or "main"):
         patterns = [*_files_of_modules(folder, "*"), "LICENSE*", "NOTICE*"]
-        return Path(snapshot_download(str(model), revision=folder.name, allow_patterns=patterns))
+        return _snapshot(str(model), folder.name, allow_patterns=patterns)
 
 
 def report_folder(model: str, revision: str | None = None) -> Path:
     """The folder of a model of the Hub with the reports alone that say how it was trained, where it has such."""
     with _downloading(model, revision or "main"):
-        return Path(snapshot_download(model, revision=revision, allow_patterns=[TRAINING_REPORT]))
+        return _snapshot(model, revision, allow_patterns=[TRAINING_REPORT])
 
 
 def repository_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -84,7 +94,7 @@ def repository_folder(model: str | os.PathLike[str], revision: str | None = None
     if folder := _local_folder(model):
         return folder
     with _downloading(str(model), revision or "main"):
-        return Path(snapshot_download(str(model), revision=revision))
+        return _snapshot(str(model), revision)
 
 
 def _local_folder(model: str | os.PathLike[str]) -> Path | None:
@@ -103,16 +113,58 @@ def _local_folder(model: str | os.PathLike[str]) -> Path | None:
 
 def _download(model: str, revision: str, *, with_weights: bool = True) -> Path:
     # Top-level files only: ONNX and OpenVINO exports are in folders and may be large.
-    snapshot = partial(snapshot_download, model, revision=revision, ignore_patterns=["*/*"])
+    is_enough = partial(_is_enough, model, with_weights=with_weights)
+    snapshot = partial(_snapshot, model, is_enough=is_enough, ignore_patterns=["*/*"])
     with _downloading(model, revision):
-        folder = Path(snapshot(allow_patterns=[*DESCRIBING_FILES, *(WEIGHTS if with_weights else CARD)]))
-        if with_weights and not any(folder.glob(WEIGHTS[0])):
-            folder = Path(snapshot(allow_patterns=["pytorch_model*.bin"]))
+        folder = snapshot(revision, allow_patterns=[*DESCRIBING_FILES, WEIGHTS if with_weights else CARD])
+        # The snapshot's folder is named by its commit: the branch may have moved on.
+        if with_weights and not any(folder.glob(WEIGHTS)):
+            snapshot(folder.name, allow_patterns=[PICKLED])
         if (folder / MODULES_FILE).is_file():
-            # The snapshot's folder is named by its commit: the branch may have moved on.
-            patterns = _files_of_modules(folder, "config.json")
-            snapshot_download(model, revision=folder.name, allow_patterns=patterns)
+            _snapshot(model, folder.name, allow_patterns=_files_of_modules(folder, "config.json"))
         return folder
+
+
+def _snapshot(
+    model: str, revision: str | None, *, is_enough: Callable[[Path], bool] = Path.is_dir, **patterns: Any
+) -> Path:
+    """The snapshot with all files of these patterns; of a Hub that cannot be asked, an earlier one if it is enough.
+
+    The client alone returns what an earlier download left as if it were whole.
+    """
+    folder = Path(snapshot_download(model, revision=revision, **patterns))
+    try:
+        siblings = model_info(model, revision=folder.name, timeout=TIMEOUT_S).siblings
+    except Exception:
+        if not is_enough(folder):
+            raise
+        return folder
+    files = [sibling.rfilename for sibling in siblings or ()]
+    if absent := [file for file in filter_repo_objects(files, **patterns) if not (folder / file).is_file()]:
+        raise UserError(f"{model}: {absent[0]} could not be downloaded, the connection broke; repeat")
+    if MODULES_FILE not in files and _is_unknown(model, MODULES_FILE, folder):
+        # The client keeps that it is not there, which counts where the Hub cannot be asked.
+        with contextlib.suppress(EntryNotFoundError):
+            hf_hub_download(model, MODULES_FILE, revision=folder.name)
+    return folder
+
+
+def _is_enough(model: str, folder: Path, *, with_weights: bool) -> bool:
+    """Whether what an earlier download left says what a model is.
+
+    transformers asks for no modules.json, which says how the vectors of an encoder are made.
+    """
+    has_weights = any(folder.glob(WEIGHTS)) or any(folder.glob(PICKLED))
+    if not (folder / "config.json").is_file() or (with_weights and not has_weights):
+        return False
+    config = read_json(folder / "config.json")
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    return any("For" in str(kind) for kind in kinds or ()) or not _is_unknown(model, MODULES_FILE, folder)
+
+
+def _is_unknown(model: str, file: str, snapshot: Path) -> bool:
+    """Whether the cache neither has a file nor knows that there is none."""
+    return try_to_load_from_cache(model, file, revision=snapshot.name) is None
 
 
 def _files_of_modules(folder: Path, pattern: str) -> list[str]:
@@ -146,7 +198,7 @@ def _user_error(error: Exception, model: str, revision: str) -> UserError | None
 
 def _reason(error: Exception, model: str, where: str, token: str | None) -> str | None:
     """What happened and what to do; None for an error that is not the user's."""
-    absent = f"{where}: no such folder, not in the cache, and"
+    absent = f"{where}: no such folder, not complete in the cache, and"
     endpoint = constants.ENDPOINT
     status = status_of(error)
     if isinstance(error, HFValidationError):

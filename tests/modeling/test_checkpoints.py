@@ -55,7 +55,7 @@ except UserError as error:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("someone/teacher (revision v1): no such folder, not in the cache")
+    assert done.stdout.startswith("someone/teacher (revision v1): no such folder, not complete in the cache")
 
 
 def test_transformers_speaks_again_afterwards() -> None:

@@ -154,7 +154,9 @@ def test_a_teacher_by_its_id(
     # What was downloaded once is there without a network.
     again, absent = client.load(("me/teacher", None), ("me/other", None), HF_HUB_OFFLINE="1")
     assert again == ["me/teacher", None, *expected]
-    assert absent.startswith("me/other (revision main): no such folder, not in the cache, and HF_HUB_OFFLINE is set")
+    assert absent.startswith(
+        "me/other (revision main): no such folder, not complete in the cache, and HF_HUB_OFFLINE is set"
+    )
 
 
 CANARY = "hf_" + "CanaryOfTheTeachers"
@@ -174,8 +176,10 @@ def endpoint(
 
 
 def use(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    download = partial(huggingface_hub.snapshot_download, endpoint=endpoint, cache_dir=cache)
-    monkeypatch.setattr(downloads, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(downloads, "model_info", huggingface_hub.HfApi(endpoint).model_info)
+    for name in ("snapshot_download", "hf_hub_download"):
+        monkeypatch.setattr(downloads, name, partial(getattr(huggingface_hub, name), endpoint=endpoint))
     monkeypatch.setattr(downloads, "constants", SimpleNamespace(ENDPOINT=endpoint))
 
 
@@ -236,6 +240,52 @@ def test_a_file_that_the_hub_refuses(
     assert f"{endpoint} answers with 403" in failure()
 
 
+@pytest.mark.parametrize(
+    ("kind", "cached", "is_taken"),
+    [
+        # As transformers asks for them: of an encoder it is not known what follows it.
+        ("BertForMaskedLM", ["config.json", "model.safetensors"], True),
+        ("BertModel", ["config.json", "model.safetensors"], False),
+        ("BertForMaskedLM", ["config.json"], False),
+        # As our own download leaves them.
+        ("BertForMaskedLM", None, True),
+        ("BertModel", None, True),
+    ],
+)
+def test_an_earlier_download_is_taken_without_the_hub_if_it_is_whole(
+    kind: str,
+    cached: list[str] | None,
+    is_taken: bool,
+    local_hub: LocalHub,  # noqa: F811
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = local_hub.storage.create("me/teacher", "me")
+    files = {"config.json": Entry(json.dumps({"architectures": [kind]}).encode()), "model.safetensors": Entry(b"x")}
+    repository.commit("main", files, repository.branches["main"], "A model", "me")
+    for file in cached or ():
+        huggingface_hub.hf_hub_download("me/teacher", file, endpoint=endpoint)
+    folder = None if cached else downloads.checkpoint_folder("me/teacher")
+    refuse(monkeypatch, Refusal(503, "Not now"))
+    if is_taken:
+        assert downloads.checkpoint_folder("me/teacher") == (folder or downloads.description_folder("me/teacher"))
+    else:
+        assert f"{endpoint} answers with 503" in failure()
+
+
+def test_half_a_download_is_not_taken_for_a_whole_one(
+    local_hub: LocalHub,  # noqa: F811
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = local_hub.storage.create("me/teacher", "me")
+    files = {"config.json": Entry(b"{}"), "model.safetensors": Entry(b"x")}
+    repository.commit("main", files, repository.branches["main"], "A model", "me")
+    downloads.description_folder("me/teacher")
+    refuse(monkeypatch, Refusal(503, "Not now"), "/revision/main")
+    assert failure() == "me/teacher: model.safetensors could not be downloaded, the connection broke; repeat"
+
+
 def test_a_refused_token_is_told_from_a_model_that_is_not_there(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +303,7 @@ def test_a_hub_where_nobody_answers(endpoint: str, tmp_path: Path, monkeypatch: 
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
     use(nobody, tmp_path / "cache", monkeypatch)
     assert failure() == (
-        "me/teacher (revision main): no such folder, not in the cache, and "
+        "me/teacher (revision main): no such folder, not complete in the cache, and "
         f"{nobody} cannot be reached or broke the connection (Connection refused); connect or give a folder"
     )
 
