@@ -101,10 +101,16 @@ def pooling_in(folder: Path) -> PoolingMode:
     """How a model pools; the mean where its files do not say, as sentence-transformers takes it then.
 
     Raises:
-        UserError: as :func:`read_pooling`, and if the list of modules names a file that is not there.
+        UserError: as :func:`read_pooling`, if the list of modules names a file that is not there, and if the tokens of
+            prompts are left out.
     """
     file = pooling_file(folder)
-    return read_pooling(file) if file else "mean"
+    if file is None:
+        return "mean"
+    pooling, prompts = read_pooling(file), read_prompts(folder)
+    if read_json(file).get("include_prompt") is False and prompts and any(prompts.by_name.values()):
+        raise UserError(f"{file}: include_prompt is false; only vectors with the tokens of their prompt are taken")
+    return pooling
 
 
 def read_pooling(file: Path) -> PoolingMode:

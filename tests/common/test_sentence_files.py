@@ -68,6 +68,12 @@ def test_the_pooling_is_where_the_list_of_modules_says(tmp_path: Path) -> None:
     (tmp_path / "last/pooling").mkdir(parents=True)
     (tmp_path / "last/pooling/config.json").write_text('{"pooling_mode": "cls"}', encoding="utf-8")
     assert pooling_in(tmp_path) == "cls"
+    file = tmp_path / "last/pooling/config.json"
+    file.write_text('{"pooling_mode": "cls", "include_prompt": false}', encoding="utf-8")
+    assert pooling_in(tmp_path) == "cls"
+    (tmp_path / PROMPTS_FILE).write_text('{"prompts": {"query": "q "}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json: include_prompt is false"):
+        pooling_in(tmp_path)
     (tmp_path / MODULES_FILE).write_text('{"path": ""}', encoding="utf-8")
     with pytest.raises(UserError, match=r"modules\.json: a list of modules is needed"):
         pooling_in(tmp_path)
