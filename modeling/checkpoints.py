@@ -61,12 +61,14 @@ def read_model_config(folder: Path, name: str) -> transformers.PretrainedConfig:
     if not (folder / "config.json").is_file():
         raise UserError(f"{name}: config.json is missing; a checkpoint with config, weights and tokenizer is needed")
     file = read_json(folder / "config.json")
-    family = check_config(file if isinstance(file, dict) else {}, name)
     try:
+        family = check_config(file if isinstance(file, dict) else {}, name)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # transformers 5 checks values, each with an error of its own
+        family.complete(config)
+    except UserError:
+        raise
+    except Exception as error:  # values of another type, each with an error of its own
         raise UserError(f"{name}: config.json cannot be read: {type(error).__name__}: {error}") from error
-    family.complete(config)
     return config
 
 

@@ -20,6 +20,11 @@ def _first_position(config: ConfigFile) -> int:
     return int(config.get("pad_token_id", 1)) + 1
 
 
+def _refusal(config: ConfigFile) -> str | None:
+    found = config.get("pad_token_id", 1)
+    return None if isinstance(found, int) else f"pad_token_id {found!r}"
+
+
 def _move_positions(weights: Weights, teacher: "PretrainedConfig", student: "PretrainedConfig") -> Weights:
     """Where the student's vocabulary pads with another id, its positions begin at another row."""
     table_PD = weights["positions.weight"]
@@ -53,5 +58,6 @@ ROBERTA = Family(
     decides=("hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id"),
     renamed={r"^lm_head\.decoder\.bias$": "lm_head.bias"},
     carry=_move_positions,
+    refusal=_refusal,
     first_position=_first_position,
 )

@@ -200,20 +200,24 @@ def test_a_modernbert_that_one_version_wrote_is_the_same_in_the_other(
 
 
 @pytest.mark.parametrize(
-    ("config", "named"),
+    ("model_type", "config", "said"),
     [
-        ({"layer_types": ["sliding_attention"] * 7}, "layer_types that are not global every n-th layer"),
-        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type 'yarn'"),
-        ({"hidden_activation": "softplusplus"}, "hidden_activation 'softplusplus'"),
+        ("modernbert", {"layer_types": ["sliding_attention"] * 7}, "says layer_types that are not global every n-th"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "says rope_type 'yarn'"),
+        ("modernbert", {"hidden_activation": "softplusplus"}, "says hidden_activation 'softplusplus'"),
+        ("modernbert", {"rope_scaling": "linear"}, "cannot be read: "),
+        ("modernbert", {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}, "cannot be read: "),
+        ("bert", {"hidden_act": ["gelu"]}, "cannot be read: "),
+        ("xlm-roberta", {"pad_token_id": None}, "says pad_token_id None"),
     ],
 )
-def test_modernberts_that_no_student_can_follow(
-    tiny_teacher: Teacher, tmp_path: Path, config: dict[str, Any], named: str
+def test_teachers_that_no_student_can_follow(
+    tiny_teacher: Teacher, tmp_path: Path, model_type: str, config: dict[str, Any], said: str
 ) -> None:
-    save_teacher(make_teacher("modernbert", tiny_teacher.tokenizer), tmp_path / "teacher")
+    save_teacher(make_teacher(model_type, tiny_teacher.tokenizer), tmp_path / "teacher")
     path = tmp_path / "teacher" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    with pytest.raises(UserError, match=f"teacher: config.json says {named}"):
+    with pytest.raises(UserError, match=f"teacher: config.json {said}"):
         load_teacher(tmp_path / "teacher")
 
 
