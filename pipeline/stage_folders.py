@@ -9,6 +9,7 @@ the other names in the run directory are relative links to those of them that ar
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -171,7 +172,9 @@ def size_of(paths: Iterable[Path]) -> int:
     """Bytes on disk of files and folders; a file with several links counts once."""
     found: dict[tuple[int, int], int] = {}
     for path in paths:
-        for file in [path, *path.rglob("*")]:
+        # Unlike rglob, this goes on where a folder vanishes.
+        below = (Path(folder, name) for folder, *names in os.walk(path) for name in itertools.chain(*names))
+        for file in itertools.chain([path], below):
             with contextlib.suppress(FileNotFoundError):
                 status = file.lstat()
                 found[status.st_dev, status.st_ino] = status.st_blocks * 512

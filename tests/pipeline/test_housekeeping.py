@@ -1,6 +1,7 @@
 """`distilrubert status` on a run directory that a run is still at work in."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def test_a_run_in_which_no_stage_has_begun(command: str, tmp_path: Path, capsys:
     assert main([command, str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: no stage has begun yet\n"
     assert [path.name for path in tmp_path.iterdir()] == ["stages"]
+
+
+def test_a_folder_may_vanish_meanwhile(
+    running: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scandir = os.scandir
+
+    def vanishing(path: str) -> object:
+        if Path(path).name == "checkpoint-90":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert main(["status", str(running)]) == 0
+    assert "student: step 240" in capsys.readouterr().out
 
 
 def test_the_same_for_machines(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
