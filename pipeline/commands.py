@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from distilrubert.common.checked_settings import kind_of, stated_settings
+from distilrubert.common.configuration import expand_home
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
@@ -179,7 +180,7 @@ def trim(options: argparse.Namespace) -> None:
     corpus = of_options(
         CorpusSettings,
         {
-            "sources": [{"path": str(Path(path).expanduser().absolute()), **column} for path in options.corpus],
+            "sources": [{"path": str(expand_home(path).absolute()), **column} for path in options.corpus],
             **given(options, CorpusSettings),
         },
     )

@@ -1,6 +1,7 @@
 """What the first texts of a corpus tell about the whole: its size, its language, how long its texts are."""
 
 import dataclasses
+import glob
 import re
 import statistics
 from collections import Counter
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from distilrubert.common.configuration import is_url
+from distilrubert.common.configuration import expand_home, is_url
 from distilrubert.common.errors import UserError
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSource
@@ -117,25 +118,33 @@ def _first_texts(origins: Sequence[TextOrigin], limit: int) -> tuple[list[str], 
 
 
 def _sources(path: str, column: str | None) -> Iterator[CorpusSource]:
-    if not Path(path).expanduser().exists() and not any(mark in path for mark in "*?[") and HUB_ID.fullmatch(path):
+    if not expand_home(path).exists() and not any(mark in path for mark in "*?[") and HUB_ID.fullmatch(path):
         yield CorpusSource(dataset=path, **({"column": column} if column else {}))
         return
     if is_url(path):
         yield CorpusSource(path=path, **({"column": column} if column else {}))
         return
-    absolute = Path(path).expanduser().absolute()
+    absolute = expand_home(path).absolute()
     if not absolute.is_dir():
         yield _source(str(absolute), column)
         return
-    forms = sorted({form for file in absolute.rglob("*") if file.is_file() and (form := _form(file))})
-    if not forms:
-        raise UserError(f"--corpus {path}: there is no file of the forms that are taken: {', '.join(FORMS)}")
-    for form in forms:
-        yield _source(f"{absolute}/**/*{form}", column)
+    try:
+        files = matching_files(str(absolute))
+    except UserError:
+        forms = ", ".join(FORMS)
+        raise UserError(f"--corpus {path}: there is no file of the forms that are taken: {forms}") from None
+    endings = sorted({_ending(file) for file in files})
+    if len(endings) == 1:
+        yield _source(str(absolute), column)
+        return
+    # Each form may have its text in another column.
+    for ending in endings:
+        yield _source(f"{glob.escape(str(absolute))}/**/[!_]*{ending}", column)
 
 
-def _form(file: Path) -> str | None:
-    return next((form for form in FORMS if file.name.lower().endswith(form)), None)
+def _ending(file: Path) -> str:
+    """The form of a file, as its name has it."""
+    return next(file.name[-len(form) :] for form in FORMS if file.name.lower().endswith(form))
 
 
 def _source(pattern: str, column: str | None) -> CorpusSource:

@@ -210,6 +210,18 @@ def test_the_size_of_a_corpus_is_estimated(sentences: list[str], tmp_path: Path)
     assert len(found.texts) / found.share == pytest.approx(len(whole), rel=0.05)
 
 
+def test_the_files_of_a_folder_are_those_that_a_run_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "[raw]"
+    folder.mkdir()
+    for name in ("a.TXT", "_left-out.txt"):
+        (folder / name).write_text(name, encoding="utf-8")
+    found = sample_corpus([str(folder)], None)
+    assert ([source.path for source in found.sources], found.texts) == ([str(folder)], ["a.TXT"])
+    (folder / "b.jsonl").write_text('{"reply": "b"}\n', encoding="utf-8")
+    found = sample_corpus([str(folder)], None)
+    assert ([source.column for source in found.sources], found.texts) == (["text", "reply"], ["a.TXT", "b"])
+
+
 def test_texts_at_a_url(sentences: list[str], tmp_path: Path) -> None:
     url = f"memory://{tmp_path}/a.txt"
     with fsspec.open(url, "w", encoding="utf-8") as file:
@@ -234,6 +246,7 @@ def test_languages_are_known_by_their_words() -> None:
     [
         ({"--output": "there.yaml"}, "exists; name a new file"),
         ({"--corpus": "none.txt"}, "no file matches path"),
+        ({"--corpus": "~no-such-user/x.txt"}, "there is no such user"),
         ({"--corpus": "empty"}, "there is no file of the forms that are taken"),
         ({"--corpus": "blank.txt"}, "there is no text in it"),
         ({"--corpus": "latin.txt"}, "--language: the language of the corpus was not recognised"),

@@ -225,6 +225,7 @@ def test_modules_outside_of_the_folder_are_refused(
         (["--keep-letters", "latin"], r"--keep-letters: is no script of Unicode \(did you mean Latin.*, found 'latin'"),
         (["--held-out", "1"], r"--held-out: .* less than 1, found '1'"),
         (["--corpus", "nothing-*.txt"], r".*nothing-\*\.txt.*"),
+        (["--corpus", "~no-such-user/x.txt"], r"~no-such-user/x\.txt: there is no such user"),
         (["--minimum-count", "0"], r"--minimum-count: .* greater than or equal to 1, found '0'"),
     ],
 )
