@@ -120,7 +120,6 @@ class _Loop:
     def __init__(self, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> None:
         self.run, self.settings, self.accelerator, self.stop = run, run.settings, accelerator, stop
         self.checkpoints = Checkpoints(run.folder / "checkpoints", run.settings.keep_checkpoints)
-        self.best_weights = run.folder / "best.safetensors"
         self.newest: Path | None = on_main(accelerator, self.checkpoints.prepare)
         try:
             self.plan = BatchPlan(run.examples.lengths, run.settings, run.seed)
@@ -148,7 +147,7 @@ class _Loop:
                         break
             state = self._save()
         if self.run.evaluation:
-            load_weights(self.best_weights, self.run.objective)
+            load_weights(self._best_weights(self.run.evaluation), self.run.objective)
         if total(self.accelerator, {"stop": self.stop.received})["stop"]:
             raise Interrupted(f"{self.run.case}: stopped when it had finished; {self._kept()}")
         return training_report(self.run.case, state, self.run.epoch_tokens, self.run.objective.describe())
@@ -276,8 +275,20 @@ class _Loop:
         self.accelerator.log({f"evaluation/{key}": value for key, value in metrics.items()}, step=self.progress.step)
         if evaluation.best(evaluations) == len(evaluations) - 1:
             with self.progress.timed("checkpoint"):
-                on_main(self.accelerator, lambda: save_weights(self.best_weights, self.run.objective))
+                on_main(self.accelerator, lambda: save_weights(self._best_weights(evaluation), self.run.objective))
         self._read_clock()
+
+    def _best_weights(self, evaluation: EpochEvaluation) -> Path:
+        """Named by the step: a run that is resumed may not find the same epoch the best one again."""
+        evaluations = self.progress.evaluations
+        return self.run.folder / f"best-{evaluations[evaluation.best(evaluations)]['step']:08}.safetensors"
+
+    def _remove_other_weights(self) -> None:
+        if self.run.evaluation and self.progress.evaluations:
+            best = self._best_weights(self.run.evaluation)
+            for weights in self.run.folder.glob("best-*.safetensors"):
+                if weights != best:
+                    weights.unlink()
 
     def _report_skipped(self, update: Update) -> None:
         """Log a skipped update, or give up."""
@@ -364,12 +375,15 @@ class _Loop:
             "progress": dataclasses.asdict(progress),
         }
         if not self.settings.keep_checkpoints:
+            on_main(accelerator, self._remove_other_weights)
             return state
         with progress.timed("checkpoint"):
             self.newest = on_main(
                 accelerator,
                 lambda: self.checkpoints.save(progress.step, self.run.objective, self.update.optimizer, state),
             )
+        # Until now the checkpoint before could have been resumed.
+        on_main(accelerator, self._remove_other_weights)
         self.saved_at, self.saved_step = time.monotonic(), progress.step
         return state
 

@@ -59,7 +59,7 @@ class TrainingRun:
         validation: held-out examples for the losses; may be empty.
         collator: makes batches of examples.
         settings: optimisation and bookkeeping.
-        folder: gets ``checkpoints/``, ``trackers/`` and, with an evaluation, ``best.safetensors``.
+        folder: gets ``checkpoints/``, ``trackers/`` and, with an evaluation, ``best-<step>.safetensors``.
         seed: of order, masks and dropout.
         origin: what else decides the result (corpus, teacher), as plain values without paths: a project may be moved.
         epoch_tokens: tokens that the trained model reads in an epoch, [CLS] and [SEP] included.

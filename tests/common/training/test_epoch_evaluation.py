@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from distilrubert.common.training.run_checkpoints import Checkpoints
 from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.update import Updater
 from distilrubert.distill import distillation
@@ -106,6 +107,29 @@ def test_a_killed_run_chooses_the_same_epoch(tmp_path: Path, evaluated: Any, mon
     assert weights_of(resumed) == weights_of(straight)
 
 
+def test_an_epoch_behind_the_checkpoint_is_not_the_best_of_the_resumed_run(
+    tmp_path: Path, evaluated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine rounds otherwise, and may find that epoch worse."""
+    scores = iter([0.2, 0.3, 0.1, 0.1])
+    seen = evaluated(lambda module: next(scores), 2)
+    save = Checkpoints.save
+
+    def killed(self: Checkpoints, step: int, *arguments: Any) -> Any:
+        if step == 8:
+            raise RuntimeError("killed")
+        return save(self, step, *arguments)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Checkpoints, "save", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            tiny.run(tmp_path, **{**SETTINGS, "checkpoint_every": 4})
+    resumed, report = tiny.run(tmp_path, **{**SETTINGS, "checkpoint_every": 4})
+    assert [entry["score"] for entry in report.details["evaluations"]] == [0.2, 0.1, 0.1]
+    assert weights_of(resumed) == seen[0][0]
+    assert [path.name for path in tmp_path.glob("best*")] == ["best-00000004.safetensors"]
+
+
 def test_without_checkpoints_nothing_is_written_and_signals_stay_as_they_are(tmp_path: Path, evaluated: Any) -> None:
     handlers = []
     evaluated(lambda module: float(handlers.append(signal.getsignal(signal.SIGTERM)) or 0.0), 1)
@@ -113,4 +137,4 @@ def test_without_checkpoints_nothing_is_written_and_signals_stay_as_they_are(tmp
     _, report = tiny.run(tmp_path, **SETTINGS, keep_checkpoints=0)
     assert report.rows[0].values["steps"] == 8
     assert handlers == [before, before]
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best.safetensors"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best-00000004.safetensors"]
