@@ -25,7 +25,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.common.training.update import autocast, build_optimizer, count_rows
+from distilrubert.common.training.update import autocast, build_optimizer
 from distilrubert.distill.batches.masking import Masker
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.losses import LossWeights
@@ -87,7 +87,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
         else:
             batch = masker.collate(texts, step, range(len(texts)))
         with autocast(torch.device("cpu"), options.precision):
-            losses = objective(batch, count_rows(objective, [batch]))
+            losses = objective(batch, objective.preparation()(batch).counts)
         losses["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

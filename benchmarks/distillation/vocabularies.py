@@ -31,7 +31,7 @@ from transformers import (
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.training.training_settings import OptimizationSettings
-from distilrubert.common.training.update import build_optimizer, count_rows
+from distilrubert.common.training.update import build_optimizer
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
@@ -126,7 +126,7 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, float]:
         batch = masker.collate(pairs, step, range(len(pairs)))
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
-            losses = objective(batch, count_rows(objective, [batch]))
+            losses = objective(batch, objective.preparation()(batch).counts)
         losses["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()

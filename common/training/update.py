@@ -171,11 +171,6 @@ class Updater:
         return sums
 
 
-def count_rows(objective: LossModule, batches: Iterable[Batch]) -> dict[str, int]:
-    """Rows of each loss in all `batches`, with their ``tokens`` and ``positions`` (tokens and padding)."""
-    return counted(map(objective.preparation(), batches))
-
-
 def counted(batches: Iterable[Prepared]) -> dict[str, int]:
     """The sum of their counts."""
     counts: collections.Counter[str] = collections.Counter()

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.training import compiling
-from distilrubert.common.training.update import count_rows, parameter_groups
+from distilrubert.common.training.update import counted, parameter_groups
 from distilrubert.distill import distillation
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
@@ -50,7 +50,7 @@ def paired_objective(student: Student, teacher: Teacher, settings: ObjectiveSett
 
 
 def losses(objective: Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return objective(batch, count_rows(objective, [batch]))
+    return objective(batch, objective.preparation()(batch).counts)
 
 
 @pytest.mark.parametrize("positions", ["all", "masked"])
@@ -172,7 +172,8 @@ def test_padding_reaches_no_loss(tiny_teacher: Teacher, small: PreTrainedTokeniz
         else F.pad(tensor, (0, 7), value=0 if "mask" in name else 6)
         for name, tensor in batch.items()
     }
-    assert count_rows(objective, [padded]) == count_rows(objective, [batch]) | {"positions": padded["labels"].numel()}
+    prepare = objective.preparation()
+    assert prepare(padded).counts == prepare(batch).counts | {"positions": padded["labels"].numel()}
     for name, value in losses(objective, batch).items():
         torch.testing.assert_close(losses(objective, padded)[name], value, rtol=1e-4, atol=1e-5)
 
@@ -202,8 +203,8 @@ def test_batches_add_up(tiny_teacher: Teacher, small: PreTrainedTokenizerFast, s
     masker = SpanMasker(MaskingSettings(), tiny_teacher.tokenizer, small, count_needed(small, sentences), 1)
     whole = masker.collate(pairs, 0, range(10))
     parts = [masker.collate(pairs[:3], 0, range(3)), masker.collate(pairs[3:], 0, range(3, 10))]
-    counts = count_rows(objective, parts)
-    assert counts == count_rows(objective, [whole]) | {"positions": counts["positions"]}
+    counts = counted(map(objective.preparation(), parts))
+    assert counts == objective.preparation()(whole).counts | {"positions": counts["positions"]}
     together = losses(objective, whole)
     for name, value in together.items():
         torch.testing.assert_close(sum(objective(part, counts)[name] for part in parts), value, rtol=1e-4, atol=1e-5)

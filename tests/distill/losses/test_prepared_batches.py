@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from distilrubert.common.training.loss_module import Prepared
-from distilrubert.common.training.update import count_rows
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.batches.span_masking import SpanMasker
 from distilrubert.distill.corpus.pairs import PairEncoder
@@ -135,7 +134,7 @@ def results(objective: Objective, batch: Batch, counts: dict[str, int]) -> list[
 
 def test_a_prepared_batch_has_the_losses_and_gradients_of_the_batch_itself_bit_for_bit(case: Case) -> None:
     prepared = in_another_process(case)
-    counts = count_rows(case.objective, [case.batch])
+    counts = case.objective.preparation()(case.batch).counts
     assert prepared.counts == counts
     assert {name: int(rows) for name, rows in case.objective.counts(case.batch).items()}.items() <= counts.items()
     before, after = (results(case.objective, batch, counts) for batch in (case.batch, prepared.tensors))
