@@ -1,11 +1,15 @@
 """The address of a Hub: which ones are safe to send a token to, and the web pages of its repositories."""
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, quote, urlsplit
 
 from huggingface_hub import constants
 
 from distilrubert.common.errors import UserError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""How a commit is told from a branch or tag."""
 
 
 def hub_endpoint(endpoint: str | None = None) -> str:

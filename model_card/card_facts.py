@@ -5,7 +5,6 @@ render the card again and compare.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,13 +15,12 @@ from pydantic import Field
 from distilrubert.common.checked_settings import read_yaml, stated_settings
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
-from distilrubert.common.hub_address import hub_endpoint, repository_url
+from distilrubert.common.hub_address import COMMIT, hub_endpoint, repository_url
 from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card_settings import CardSettings
 from distilrubert.model_card.hub_rules import is_repo_id
 
 OWN_TEACHER = "a BERT trained on the same corpus"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class TeacherFacts(Section):
@@ -114,7 +112,7 @@ def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts
     repository = model if model and is_repo_id(model) and not Path(model).is_dir() else None
     revision = str(teacher.get("revision"))
     return TeacherFacts(
-        commit=revision if repository and _COMMIT.fullmatch(revision) else None,
+        commit=revision if repository and COMMIT.fullmatch(revision) else None,
         name=settings.teacher_name or repository or (Path(model).name if model else OWN_TEACHER),
         id=repository,
         url=repository and repository_url(repository),
@@ -127,7 +125,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
     if not (dataset := origin.get("dataset")):
         return Path(origin["path"]).name
     revision = str(origin.get("revision"))
-    return f"{dataset}@{revision[:12]}" if _COMMIT.fullmatch(revision) else str(dataset)
+    return f"{dataset}@{revision[:12]}" if COMMIT.fullmatch(revision) else str(dataset)
 
 
 def _corpus(manifest: Mapping[str, Any]) -> CorpusFacts:

@@ -6,7 +6,6 @@ names the commits themselves.
 
 import dataclasses
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from huggingface_hub import HfApi, snapshot_download
 
 from distilrubert.common.configuration import Section
+from distilrubert.common.hub_address import COMMIT
 from distilrubert.common.persistence import read_json, write_json
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task, load_tasks
 from distilrubert.pipeline.recipe import Recipe
@@ -23,7 +23,6 @@ S = TypeVar("S", bound=Section)
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 10
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Reference(NamedTuple):
@@ -100,7 +99,7 @@ def _references(recipe: Recipe) -> Iterator[Reference]:
     for task in [*load_tasks([*recipe.evaluation.tasks, *recipe.evaluation.probed_tasks]), *map(load_task, named)]:
         if task.dataset:
             found.append(Reference("dataset", task.dataset.id, task.dataset.revision))
-    return (reference for reference in dict.fromkeys(found) if not _COMMIT.fullmatch(reference.revision))
+    return (reference for reference in dict.fromkeys(found) if not COMMIT.fullmatch(reference.revision))
 
 
 def _commit_of(reference: Reference) -> str | None:

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from distilrubert.common.configuration import Section
 from distilrubert.common.errors import UserError
+from distilrubert.common.hub_address import COMMIT
 
 # What git refuses in the name of a branch or tag (git-check-ref-format), and a name that looks like an option.
 _BAD_REF = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|/\.|^[-/.]|[/.]$|\.lock$|^$")
 _REPO_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _PULL_REQUEST = re.compile(r"refs/pr/[1-9][0-9]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class PublishSettings(Section):
@@ -126,5 +126,5 @@ def _check_ref(field: str, name: str) -> None:
         raise UserError(
             f"{field}: {name!r}: give a branch or tag by its name alone; of refs/ only refs/pr/N is a revision"
         )
-    if _COMMIT.fullmatch(name):
+    if COMMIT.fullmatch(name):
         raise UserError(f"{field}: {name} is a commit, and commits cannot change; give the name of a branch")
