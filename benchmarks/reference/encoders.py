@@ -118,7 +118,7 @@ def draw_encoders(points: Sequence[EncoderPoint], measure: str, axis: str) -> Fi
     places = [(value, point.score) for value, point in known]
     scale(axes, places)
     # Room for the names of the slowest and the fastest, or of the smallest and the largest.
-    axes.set_xlim(min(value for value, _ in known) / 2.5, 2.5 * max(value for value, _ in known))
+    axes.set_xlim(min(value for value, _ in known) / 2.5, 4 * max(value for value, _ in known))
     low, high = (limit(point.score for _, point in known) for limit in (min, max))
     room = max(0.2 * (high - low), 0.01)
     axes.set(yscale="linear", ylim=(low - room, high + room), xlabel=AXES[axis], ylabel=measure)
