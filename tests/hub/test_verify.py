@@ -21,7 +21,7 @@ from .storage import Entry
 from .survival import hurried, push_once
 
 
-@pytest.mark.parametrize("request_number", range(1, 9))
+@pytest.mark.parametrize("request_number", range(1, 7))
 def test_an_outage_while_the_model_is_downloaded(
     folder: Path, target: PublishSettings, local_hub: LocalHub, request_number: int
 ) -> None:

@@ -434,7 +434,7 @@ def test_writing_again_changes_nothing_and_drops_what_is_no_longer_measured(run_
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recipe.yaml: the recipe of a run cannot be read: No such file"):
         write_card(tmp_path)
-    run = write_run(tmp_path / "run", changed(card={"license": "apache"}))
+    run = write_run(tmp_path / "run", changed(card={"license": "Apache 2"}))
     with pytest.raises(UserError, match=r"recipe.yaml: card.license: .*apache-2.0"):
         write_card(run)
     without_teacher = {key: value for key, value in RECIPE.items() if key != "teacher"}

@@ -114,7 +114,7 @@ def test_every_shipped_recipe_is_valid(recipe, monkeypatch):
             "corpus.sources=[{path: '${DISTILRUBERT_NOT_SET}/a'}]",
             "the environment variable DISTILRUBERT_NOT_SET is not set",
         ),
-        ("card.license=gnu", "card.license"),
+        ("card.license=GNU GPL", "card.license"),
         ("student.layers=0", "student.layers: input should be greater than or equal to 1, found 0"),
     ],
 )

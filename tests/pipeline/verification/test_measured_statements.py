@@ -40,7 +40,7 @@ STATED = report(row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """Rows that the next measurement gives."""
     rows: list[Row] = []
-    monkeypatch.setattr(speed_statements, "measure_speed", lambda cases, settings: report(*rows))
+    monkeypatch.setattr(speed_statements, "measure_speed", lambda *_, **__: report(*rows))
     return rows
 
 
