@@ -79,9 +79,8 @@ def test_scores_of_attention(heads, quantised):
     graph = export_openvino(DistilBertModel(shape).eval(), "feature-extraction")
     texts = [{"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in np.arange(96).reshape(2, 1, 48) % 50]
     made = quantize_openvino(graph, texts, [])
-    attention = [node for node in made.get_ops() if node.get_type_name() == "ScaledDotProductAttention"]
-    read = [node.input_value(index).get_node().get_type_name() for node in attention for index in (0, 1)]
-    assert [kind == "FakeQuantize" for kind in read] == [quantised] * 2 * LAYERS
+    # Beside the inputs of the six maps, queries and keys.
+    assert operators(made)["FakeQuantize"] == (6 + 2 * quantised) * LAYERS
     text = {name: array[:, : 96 // heads] for name, array in texts[0].items()}
     both = [
         next(iter(openvino_core().compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": hint})(text).values()))
