@@ -142,7 +142,7 @@ def _snapshot(
     files = [sibling.rfilename for sibling in siblings or ()]
     if absent := [file for file in filter_repo_objects(files, **patterns) if not (folder / file).is_file()]:
         raise UserError(f"{model}: {absent[0]} could not be downloaded, the connection broke; repeat")
-    if MODULES_FILE not in files and _is_unknown(model, MODULES_FILE, folder):
+    if MODULES_FILE not in files and _are_modules_unknown(model, folder):
         # The client keeps that it is not there, which counts where the Hub cannot be asked.
         with contextlib.suppress(EntryNotFoundError):
             hf_hub_download(model, MODULES_FILE, revision=folder.name)
@@ -159,12 +159,12 @@ def _is_enough(model: str, folder: Path, *, with_weights: bool) -> bool:
         return False
     config = read_json(folder / "config.json")
     kinds = config.get("architectures") if isinstance(config, dict) else None
-    return any("For" in str(kind) for kind in kinds or ()) or not _is_unknown(model, MODULES_FILE, folder)
+    return any("For" in str(kind) for kind in kinds or ()) or not _are_modules_unknown(model, folder)
 
 
-def _is_unknown(model: str, file: str, snapshot: Path) -> bool:
-    """Whether the cache neither has a file nor knows that there is none."""
-    return try_to_load_from_cache(model, file, revision=snapshot.name) is None
+def _are_modules_unknown(model: str, snapshot: Path) -> bool:
+    """Whether the cache neither has modules.json nor knows that there is none."""
+    return try_to_load_from_cache(model, MODULES_FILE, revision=snapshot.name) is None
 
 
 def _files_of_modules(folder: Path, pattern: str) -> list[str]:

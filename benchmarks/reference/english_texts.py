@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import write_text
 from distilrubert.pipeline.exit_statuses import DONE, USER_ERROR
 
@@ -27,10 +28,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         texts = dict.fromkeys([*clinc_texts(options.clinc), *snips_texts(options.snips)])
-    except OSError as error:
-        print(f"english_texts.py: {error}; it needs clones of both data sets", file=sys.stderr)
+        write_text(options.output, "".join(f"{text}\n" for text in texts))
+    except (OSError, UserError) as error:
+        print(f"english_texts.py: {error}", file=sys.stderr)
         return USER_ERROR
-    write_text(options.output, "".join(f"{text}\n" for text in texts))
     print(f"{len(texts):,} texts written to {options.output}")
     return DONE
 

@@ -98,13 +98,11 @@ def logits_of(
 
 def _joined(batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """All rows of batches, whose second axis is padded to that of the longest."""
-    first = batches[0]
-    shape = (sum(map(len, batches)), max(batch.shape[1] for batch in batches), *first.shape[2:])
-    joined, start = np.full(shape, IGNORED, dtype=first.dtype), 0
-    for batch in batches:
-        joined[start : start + len(batch), : batch.shape[1]] = batch
-        start += len(batch)
-    return joined
+    width = max(batch.shape[1] for batch in batches)
+    missing = [((0, 0), (0, width - batch.shape[1]), *[(0, 0)] * (batch.ndim - 2)) for batch in batches]
+    return np.concatenate(
+        [np.pad(batch, pad, constant_values=IGNORED) for batch, pad in zip(batches, missing, strict=True)]
+    )
 
 
 def predict(
