@@ -40,7 +40,7 @@ COMMON = re.compile(rf"{OF_BASE.pattern}|(?!.*(-avx|-two-streams|-in-fp32|-in-bf
 # What a user of base or tiny chooses from. Older results have OpenVINO's default arithmetic without a mark; newer ones
 # have fp32 without one.
 CHOICES = re.compile(
-    "teacher-pytorch-fp32|student-(base|tiny)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
+    "teacher-pytorch-fp32|student-(base|slim|narrow|tiny|tiny-256)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
 )
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
@@ -48,9 +48,14 @@ COUNTERPARTS = {
     "nncf-int8-in-bf16": ("openvino-int8-in-bf16",),
     "nncf-int8-in-fp32": ("openvino-int8-in-fp32", "openvino-int8"),
     "ortquantizer-int8": ("onnx-int8-avx512-vnni", "onnx-int8"),
+    "ortoptimizer-int8": ("onnx-int8-avx512-vnni", "onnx-int8"),
+    "pytorch-compiled": ("openvino-fp32",),
+    "pytorch-compiled-in-bf16": ("openvino-fp32-in-bf16",),
     "pytorch-int8": ("openvino-int8",),
     "ctranslate2-int8": ("openvino-int8",),
 }
+# Kinds of input of the inference benchmark.
+INPUTS = {"512-tokens": "512 tokens", "128-tokens": "128 tokens", "32-tokens": "32 tokens", "texts": "texts"}
 INT8_FILES = {"onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 EXPORTED = {
     "onnx-fp32": "ONNX fp32", "onnx-int8": "int8", "openvino-fp32": "OpenVINO fp32", "openvino-int8": "int8",
@@ -152,26 +157,50 @@ def few_starts(report: Measurements) -> str:
     return f"{number} of each case, fewer than {STARTS}: one slow or fast start moves these values."
 
 
+def inputs_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row's figures for each kind of input; older results have sequences of 512 tokens alone."""
+    found: Mapping[str, Any] = values.get("inputs", {"512-tokens": values})
+    return found
+
+
 def peers(report: Measurements) -> Iterator[Entry]:
-    """Each peer against our file of the same kind."""
+    """Our file of the same kind against each peer: how many times faster it is, by kind of input."""
     cases = {row.case: row.values for row in report.rows}
     for case, peer in cases.items():
         model, _, name = case.partition("-peer-")
         ours = next((f"{model}-{kind}" for kind in COUNTERPARTS.get(name, ()) if f"{model}-{kind}" in cases), None)
         if ours:
-            latency = peer["latency_s"] / cases[ours]["latency_s"]
-            throughput = cases[ours]["samples_per_s"] / peer["samples_per_s"]
-            yield {"case": case, "ours": ours, "latency": latency, "throughput": throughput}
+            gains = {
+                kind: (
+                    figures["latency_s"] / inputs_of(cases[ours])[kind]["latency_s"],
+                    inputs_of(cases[ours])[kind]["samples_per_s"] / figures["samples_per_s"],
+                )
+                for kind, figures in inputs_of(peer).items()
+            }
+            cells = {kind: f"{latency:.2f}, {throughput:.2f}" for kind, (latency, throughput) in gains.items()}
+            yield {"case": case, "ours": ours, "gains": gains, "cells": {**dict.fromkeys(INPUTS, ""), **cells}}
 
 
 def leading_peers(report: Measurements) -> str:
     """The cases in which a peer is ahead."""
     ahead = []
     for row in peers(report):
-        leads = {what: 100 / row[what] - 100 for what in ("latency", "throughput")}
+        leads = {
+            f"{what} with {INPUTS[kind]}": 100 / gain - 100
+            for kind, gains in row["gains"].items()
+            for what, gain in zip(("latency", "throughput"), gains, strict=True)
+        }
         if found := [f"{lead:.0f} % in {what}" for what, lead in leads.items() if lead >= 0.5]:
-            ahead.append(f"- `{row['case']}` is ahead of `{row['ours']}` by {' and '.join(found)}.")
+            ahead.append(f"- `{row['case']}` is ahead of `{row['ours']}` by {', '.join(found)}.")
     return "\n".join(ahead) or "No peer is ahead of our file."
+
+
+def throughputs(report: Measurements) -> Iterator[Entry]:
+    """What a user chooses from, with texts/s and the gain in throughput for each kind of input."""
+    for row in speeds(report, CHOICES):
+        inputs = inputs_of(row)
+        gains = {kind: f"{figures['throughput_ratio']:.1f}" for kind, figures in inputs.items()}
+        yield {**row, "gains": {**dict.fromkeys(INPUTS, ""), **gains}, "texts": inputs.get("texts", {})}
 
 
 def profile(report: Measurements) -> Iterator[Entry]:
@@ -374,17 +403,17 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
         few_starts,
     ),
     ("inference", "peers"): View(
-        "peer | our file | our speed over the peer's, latency | throughput",
-        "{case} | {ours} | {latency:.2f} | {throughput:.2f}",
+        f"peer | our file | {' | '.join(INPUTS.values())}",
+        f"{{case}} | {{ours}} | {' | '.join(f'{{cells[{kind}]}}' for kind in INPUTS)}",
         peers,
         leading_peers,
     ),
-    ("inference", "conversation"): View(
-        "case | in order of arrival, tokens/s | sorted by length, tokens/s | ×",
-        "{case} | {arrival_tokens_per_s:,.0f} | {sorted_tokens_per_s:,.0f} | {sorted_over_arrival:.2f}",
-        lambda report: (
-            {"case": name, **found} for name, found in report.details["conversation"].items() if isinstance(found, dict)
-        ),
+    ("inference", "texts"): View(
+        f"file | MiB | a text, ms | texts/s | {' | '.join(f'{name}, ×' for name in INPUTS.values())}",
+        "{file} | {size_mib:.0f} | {texts[latency_s]:ms .1f} | {texts[samples_per_s]:.0f} "
+        f"| {' | '.join(f'{{gains[{kind}]}}' for kind in INPUTS)}",
+        throughputs,
+        few_starts,
     ),
     ("inference_profile", "rows"): View(
         "ms of a pass | products with weights | attention | rest",

@@ -1,4 +1,7 @@
-"""What a user would run instead, as it comes: dynamic int8 by PyTorch and optimum, NNCF's defaults, CTranslate2's int8.
+"""What a user would run instead, as it comes.
+
+Dynamic int8 by PyTorch and optimum, the latter also of a graph with fused attention; NNCF's defaults; CTranslate2's
+int8; PyTorch compiled, in bf16 on a CPU that has it.
 
 One entry for each peer, in the form of the package's own list of formats; and our own int8 file on two streams.
 """
@@ -12,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FileFormat, FormatCase
+from distilrubert.common.formats import CASES, CHECKPOINT, FORMATS, FileFormat, FormatCase, Hint
+from distilrubert.common.measurements import Environment
 from distilrubert.modeling.runtimes import OPENERS, Forward, Inputs, OpenModel, PyTorchModel, openvino_core
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ logger = logging.getLogger("distilrubert.benchmarks")
 
 
 class _Encoder(OpenModel):
-    """CTranslate2's encoder, which takes token ids without padding."""
+    """CTranslate2's encoder, which takes token ids without padding, and pads by itself."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         import ctranslate2
@@ -32,7 +36,8 @@ class _Encoder(OpenModel):
         )
 
     def prepare(self, inputs: Inputs) -> Forward:
-        ids = inputs["input_ids"].tolist()
+        masks = inputs["attention_mask"].astype(bool)
+        ids = [row[mask].tolist() for row, mask in zip(inputs["input_ids"], masks, strict=True)]
         return lambda: [np.asarray(self._encoder.forward_batch(ids).last_hidden_state)]
 
 
@@ -70,12 +75,18 @@ def _open_two_streams(folder: Path, entry: FileFormat, task: str, *, threads: in
     return _TwoStreams((folder / entry.path).with_suffix(".xml"), threads)
 
 
-def _open_pytorch_int8(folder: Path, entry: FileFormat, task: str, *, threads: int, **_: Any) -> OpenModel:
+def _open_pytorch(folder: Path, entry: FileFormat, task: str, *, threads: int, hint: Hint, **_: Any) -> OpenModel:
     import torch
     from transformers import AutoModel
 
     torch.set_num_threads(threads)
-    model = torch.ao.quantization.quantize_dynamic(AutoModel.from_pretrained(folder).eval(), {torch.nn.Linear})
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[hint]
+    model = AutoModel.from_pretrained(folder, dtype=dtype).eval()
+    if entry.name == "compiled":
+        # In place, and one graph for all lengths.
+        model.compile(dynamic=True)
+    else:
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
     return PyTorchModel(model, task)
 
 
@@ -84,13 +95,19 @@ def _peer(runtime: str, path: str, **others: Any) -> FileFormat:
 
 
 _INT8 = FORMATS["openvino-int8"]
+_HAS_BF16 = any("bf16" in name for name in Environment.capture().instruction_sets)
 _PEERS = (
     _peer("openvino-int8", _INT8.path, name="two-streams", companions=_INT8.companions),
     _peer("peer-pytorch", CHECKPOINT.path, alternatives=CHECKPOINT.alternatives),
     _peer("peer-ortquantizer", "peers/ortquantizer.onnx"),
+    _peer("peer-ortoptimizer", "peers/ortoptimizer.onnx"),
     _peer("peer-nncf", "peers/nncf.bin", companions=("peers/nncf.xml",), hints=_INT8.hints),
     _peer("peer-ctranslate2", "peers/ctranslate2/model.bin"),
-)
+    _peer(
+        "peer-pytorch", CHECKPOINT.path, name="compiled", alternatives=CHECKPOINT.alternatives,
+        hints=("bf16",) if _HAS_BF16 else ("fp32",),
+    ),
+)  # fmt: skip
 PEERS = {case.name: case for entry in _PEERS for hint in entry.hints for case in [FormatCase(entry, hint)]}
 
 
@@ -100,8 +117,9 @@ def register_peers() -> None:
     OPENERS.update(
         {
             "openvino-int8": _open_two_streams,
-            "peer-pytorch": _open_pytorch_int8,
+            "peer-pytorch": _open_pytorch,
             "peer-ortquantizer": OPENERS["onnx"],
+            "peer-ortoptimizer": OPENERS["onnx"],
             "peer-nncf": OPENERS["openvino"],
             "peer-ctranslate2": _open_ctranslate2,
         }
@@ -111,7 +129,7 @@ def register_peers() -> None:
 def write_peers(source: "ExportSource", folder: Path) -> None:
     """Make the peers' files of the same model; CTranslate2's only where it is installed."""
     (folder / "peers").mkdir()
-    _write_ortquantizer(source, folder)
+    _write_onnx(source, folder)
     _write_nncf(source, folder)
     try:
         _write_ctranslate2(folder)
@@ -119,11 +137,14 @@ def write_peers(source: "ExportSource", folder: Path) -> None:
         logger.warning("CTranslate2 is not installed and is left out: pip install ctranslate2")
 
 
-def _write_ortquantizer(source: "ExportSource", folder: Path) -> None:
+def _write_onnx(source: "ExportSource", folder: Path) -> None:
+    """What optimum makes of the model: dynamic int8 of its graph, and of that in which ORTOptimizer fused attention."""
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
     from optimum.exporters.onnx import export
     from optimum.exporters.tasks import TasksManager
-    from optimum.onnxruntime import ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+    from optimum.onnxruntime import ORTOptimizer, ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoOptimizationConfig, AutoQuantizationConfig
 
     from distilrubert.conversion.onnx import quiet_exporters
 
@@ -137,6 +158,14 @@ def _write_ortquantizer(source: "ExportSource", folder: Path) -> None:
         settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
         ORTQuantizer(plain, config=config).quantize(settings, save_dir=work, file_suffix="quantized")
         (Path(work) / "model_quantized.onnx").replace(folder / "peers/ortquantizer.onnx")
+        ORTOptimizer([plain], config=config).optimize(AutoOptimizationConfig.O2(), work, file_suffix="optimized")
+        # ORTQuantizer cannot tell this function the type of what the fused operators return.
+        quantize_dynamic(
+            Path(work) / "model_optimized.onnx",
+            folder / "peers/ortoptimizer.onnx",
+            weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
+        )
 
 
 def _write_nncf(source: "ExportSource", folder: Path) -> None:

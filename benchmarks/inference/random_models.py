@@ -11,7 +11,6 @@ from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBe
 
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
-from distilrubert.conversion.parity import default_sentences
 from distilrubert.conversion.writers import write_file
 from distilrubert.modeling.architecture import PRESETS
 from distilrubert.modeling.student import Student
@@ -43,22 +42,33 @@ class Shape:
 
 TEACHER = {"layers": 12, "dim": 768, "heads": 12, "hidden_dim": 3072, "vocabulary_size": 119_547}
 FULL = {name: Shape(**TEACHER | sizes) for name, sizes in {"teacher": {}, **PRESETS}.items()}
+DIALOGUES = Path(__file__).parents[2] / "recipes/demo/dialogues.txt"
+# As many as split the words of the dialogues about as a large vocabulary splits those of all text.
+PIECES = 4000
 QUICK = {"teacher": Shape(2, 32, 2, 64, 500), "base": Shape(1, 32, 2, 64, 500)}
+
+
+def conversation() -> list[str]:
+    """The demo's dialogues, and each of their speeches."""
+    dialogues = DIALOGUES.read_text(encoding="utf-8").strip().split("\n\n")
+    return [text for dialogue in dialogues for text in (dialogue, *dialogue.splitlines())]
 
 
 def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILES) -> Path:
     """Make the model's folder in `work`: for a student the files and the peers', for the teacher the checkpoint.
 
-    Tokenizer and calibration text are stand-ins: ranges of activations do not change how long a product takes.
+    The tokenizer is trained on :func:`conversation`, which is also the calibration text: ranges of activations do not
+    change how long a product takes.
     """
     torch.manual_seed(0)
     folder = work / name
     folder.mkdir()
+    sentences = conversation()
+    tokenizer = _tokenizer(sentences, shape, work)
     if name == "teacher":
         _teacher(shape).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         return folder
-    sentences = default_sentences()
-    tokenizer = _tokenizer(sentences, shape, work)
     settings = ConversionSettings(calibration_sentences=8)
     source = ExportSource.of_text(Student(_student(shape), tokenizer), settings, sentences)
     for case in files:
@@ -70,9 +80,8 @@ def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILE
 
 def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertTokenizerFast:
     """Real pieces, filled up to the size of the vocabulary: CTranslate2 counts them."""
-    pieces = sorted(
-        (vocabulary := train_wordpiece(sentences, size=400).tokenizer.get_vocab()), key=vocabulary.__getitem__
-    )
+    vocabulary = train_wordpiece(sentences, size=min(PIECES, shape.vocabulary_size - 100)).tokenizer.get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     pieces += [f"[unused{index}]" for index in range(shape.vocabulary_size - len(pieces))]
     (work / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return DistilBertTokenizerFast(str(work / "vocab.txt"), do_lower_case=False, model_max_length=512)

@@ -1,22 +1,27 @@
 """How fast the files of each student run on this CPU: against the teacher, the peers and the CPU's own ceiling.
 
-    python benchmarks/inference/run.py --output benchmarks/results/inference.json      about 40 minutes on two cores
+    python benchmarks/inference/run.py --output benchmarks/results/inference.json     5 to 20 minutes a model
     python benchmarks/inference/run.py --quick --output /tmp/inference.json            two minutes, to see that it runs
 
-Each model is kept beside the output, in `NAME.parts/`, as soon as it is measured. The same command continues after it.
+What is measured is kept beside the output, in `NAME.parts/`, model by model. The same command continues after it.
 
 Shapes are the family's, weights random: speed does not depend on them. Every case has a process of its own, and the
 cases of a model take turns with the teacher's, as in ``distilrubert benchmark``. Run it on an idle machine.
 
-`rows` has a case for each model and file: sequences of 512 tokens, one at a time (latency) and sixteen (throughput),
-with `ratio` to the teacher, the arithmetic that was reached and its share of the ceiling. `details.conversation` has
-tokens/s on texts of real length; `details.ceiling_gflop_per_s` what one product reaches in the same runtime, at
-the size that suits it best.
+`rows` has a case for each model and file. `inputs` of a row has its figures for each kind of input: sequences of 512,
+128 and 32 tokens, and `texts`, the demo's dialogues and their speeches with the tokenizer in the time. Each is measured
+one at a time (latency) and sixteen at once (throughput), with ratios to the teacher. Those of 512 tokens are also the
+row's own, with the arithmetic that was reached and its share of the ceiling. `details.ceiling_gflop_per_s` is what one
+product reaches in the same runtime, at the size that suits it best; `details.benchmark_app` what OpenVINO's own
+program says of one of the files.
 """
 
 import argparse
 import dataclasses
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,21 +29,24 @@ from typing import Any
 
 import torch
 from chart import draw
-from conversation import CASES as CONVERSATION_CASES
-from conversation import LENGTHS, measure_conversation
 from peers import PEERS, register_peers
-from random_models import FULL, QUICK, Shape, write_model
+from random_models import FULL, QUICK, Shape, conversation, write_model
 
 from distilrubert.common.derived import derive
 from distilrubert.common.formats import FORMATS, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speed
+from distilrubert.evaluation.speed.benchmark import SpeedCase, cases_of, measure_speeds
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import STARTS, SpeedSettings
 
 HERE = Path(__file__).parent
 WORKER = (str(HERE / "worker.py"),)
 BASELINE = "teacher-pytorch-fp32"
+LENGTHS = (512, 128, 32)
+WHOLE = "512-tokens"
+# Of the demo's dialogues and speeches.
+TEXTS = 64
+CHECKED = "openvino/openvino_model_qint8_quantized.xml"
 
 # The worker does the same in its own process.
 register_peers()
@@ -48,25 +56,19 @@ def main() -> None:
     """Measure and write the report."""
     options = _options()
     shapes = QUICK if options.quick else FULL
-    settings = SpeedSettings(
-        sequence_length=32 if options.quick else 512,
-        batch_sizes=[1, 2] if options.quick else [1, 16],
-        threads=options.threads,
-        device="cpu",
-        starts=1 if options.quick else options.starts,
-        rounds=1 if options.quick else options.rounds,
-        minimum_time_s=0.0 if options.quick else 0.5,
-    )
+    kinds = _kinds(options)
     parts = options.output.with_name(f"{options.output.stem}.parts")
     ceiling = _ceiling(options)
-    groups: dict[str, Measurements] = {}
+    groups: dict[str, dict[str, Measurements]] = {}
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         teacher = write_model("teacher", shapes["teacher"], Path(work))
         for name in options.models or [*shapes][1:]:
             folder = write_model(name, shapes[name], Path(work))
-            groups[name] = derive(_measured(parts / f"{name}.json", _cases(name, folder, teacher), settings))
-        conversation = _conversation(Path(work) / next(iter(groups)), shapes, options)
-    report = _report(groups, shapes, ceiling, conversation, settings)
+            groups[name] = _measured(parts / name, _cases(name, folder, teacher), kinds)
+        first = next(iter(groups))
+        check = _benchmark_app(Path(work) / first / CHECKED, kinds[WHOLE])
+    report = _report(groups, shapes, ceiling, kinds)
+    report.details["benchmark_app"] = {"case": f"student-{first}-openvino-int8", "latency_s": check}
     report.save(options.output)
     shutil.rmtree(parts)
     draw(report, options.output.with_suffix(".png"))
@@ -76,6 +78,21 @@ def main() -> None:
             f"{row.case:40} {row.values['size_mib']:7.1f} MiB {1000 * row.values['latency_s']:8.2f} ms "
             f"{row.values['samples_per_s']:8.2f}/s  x {row.ratio:6.2f}  {share or 0:4.0%} of the ceiling"
         )
+
+
+def _kinds(options: argparse.Namespace) -> dict[str, SpeedSettings]:
+    """How each kind of input is measured."""
+    settings = SpeedSettings(
+        batch_sizes=[1, 2] if options.quick else [1, 16],
+        threads=options.threads,
+        device="cpu",
+        starts=1 if options.quick else options.starts,
+        rounds=1 if options.quick else options.rounds,
+        minimum_time_s=0.0 if options.quick else 0.5,
+    )
+    lengths = {f"{length}-tokens": {"sequence_length": 32 if options.quick else length} for length in LENGTHS}
+    how = {**lengths, "texts": {"texts": 4 if options.quick else TEXTS}}
+    return {kind: settings.model_copy(update=own) for kind, own in how.items()}
 
 
 def _options() -> argparse.Namespace:
@@ -103,59 +120,89 @@ def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     return found
 
 
-def _measured(part: Path, cases: Sequence[SpeedCase], settings: SpeedSettings) -> Measurements:
-    """The speed of the cases: what an earlier call has kept, if it was measured likewise, or anew."""
-    if part.exists():
-        kept = Measurements.load(part)
-        here = dataclasses.replace(Environment.capture(settings.threads), date=kept.environment.date)
-        if (kept.environment, kept.details) == (here, settings.model_dump()):
-            print(f"{part}: measured already", flush=True)
-            return kept
-    found = measure_speed(cases, settings, WORKER)
-    part.parent.mkdir(exist_ok=True)
-    found.save(part)
-    return found
+def _measured(folder: Path, cases: Sequence[SpeedCase], kinds: Mapping[str, SpeedSettings]) -> dict[str, Measurements]:
+    """The speed of the cases on each kind of input: what an earlier call has kept if it was measured alike, or anew."""
+    paths = [folder / f"{kind}.json" for kind in kinds]
+    if all(path.exists() for path in paths):
+        kept = [Measurements.load(path) for path in paths]
+        threads = kinds[WHOLE].threads
+        if all(
+            (found.environment, found.details)
+            == (dataclasses.replace(Environment.capture(threads), date=found.environment.date), settings.model_dump())
+            for found, settings in zip(kept, kinds.values(), strict=True)
+        ):
+            print(f"{folder}: measured already", flush=True)
+            return dict(zip(kinds, map(derive, kept), strict=True))
+    found = measure_speeds(cases, list(kinds.values()), WORKER, conversation())
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, report in zip(paths, found, strict=True):
+        report.save(path)
+    return dict(zip(kinds, map(derive, found), strict=True))
 
 
 def _cases(name: str, folder: Path, teacher: Path) -> list[SpeedCase]:
-    ours = [case.name for case in measured_cases(FORMATS.values(), Environment.capture().instruction_sets)]
-    found = cases_of(f"student-{name}", folder, [*ours, "pytorch-bf16", *PEERS])
+    sets = Environment.capture().instruction_sets
+    ours = [case.name for case in measured_cases(FORMATS.values(), sets)]
+    if "avx512_vnni" in sets:
+        # It is for CPUs without.
+        ours.remove("onnx-int8-avx2")
+    peers = [case for case in PEERS if "compiled" not in case or shutil.which("g++")]
+    found = cases_of(f"student-{name}", folder, [*ours, "pytorch-bf16", *peers])
     return [SpeedCase(BASELINE, teacher, "pytorch-fp32"), *found]
 
 
-def _conversation(folder: Path, shapes: Mapping[str, Shape], options: argparse.Namespace) -> dict[str, Any]:
-    cases = cases_of(folder.name, folder, CONVERSATION_CASES)
-    return measure_conversation(
-        cases,
-        [min(length, 48) for length in LENGTHS[:64]] if options.quick else LENGTHS,
-        vocabulary=shapes[folder.name].vocabulary_size,
-        threads=options.threads,
-        rounds=1 if options.quick else 3,
-        program=WORKER,
-    )
+def _benchmark_app(path: Path, settings: SpeedSettings) -> float | None:
+    """Seconds of a sequence, the median, as OpenVINO's own program measures them."""
+    shape = f"[1,{settings.sequence_length}]"
+    found = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("benchmark_app"), "-m", path, "-d", "CPU", "-t", "3"),
+            *("-api", "sync", "-hint", "none", "-nstreams", "1", "-nthreads", str(settings.threads)),
+            *("-infer_precision", "f32", "-data_shape", f"input_ids{shape},attention_mask{shape}"),
+        ],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    median = re.search(r"Median:\s+([\d.]+) (us|ms|s)", found.stdout)
+    return float(median[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[median[2]] if median else None
 
 
 def _report(
-    groups: Mapping[str, Measurements],
+    groups: Mapping[str, Mapping[str, Measurements]],
     shapes: Mapping[str, Shape],
     ceiling: Mapping[str, Mapping[str, float]],
-    conversation: Mapping[str, Any],
-    settings: SpeedSettings,
+    kinds: Mapping[str, SpeedSettings],
 ) -> Measurements:
-    first = next(iter(groups.values()))
-    rows = [_row(first[BASELINE], shapes["teacher"], ceiling, settings)]
-    for name, group in groups.items():
-        rows += [_row(row, shapes[name], ceiling, settings) for row in group.rows if row.case != BASELINE]
+    first = next(iter(groups.values()))[WHOLE]
+    rows: list[Row] = []
+    for name, reports in groups.items():
+        for row in reports[WHOLE].rows:
+            if row.case != BASELINE or not rows:
+                shape = shapes["teacher" if row.case == BASELINE else name]
+                inputs = {kind: _figures(report[row.case]) for kind, report in reports.items()}
+                rows.append(_row(row, inputs, shape, ceiling, kinds[WHOLE]))
     details = {
         **first.details,
+        "texts": kinds["texts"].texts,
         "shapes": {name: dataclasses.asdict(shape) for name, shape in shapes.items()},
         "ceiling_gflop_per_s": ceiling,
-        "conversation": conversation,
     }
     return Measurements(first.environment, rows, baseline=BASELINE, details=details)
 
 
-def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], settings: SpeedSettings) -> Row:
+def _figures(row: Row) -> dict[str, Any]:
+    """Those of one kind of input."""
+    ratios = (f"{what}_ratio{end}" for what in ("latency", "throughput") for end in ("", "_range"))
+    names = ("latency_s", "samples_per_s", "tokens_per_text", *ratios)
+    return {name: row.values[name] for name in names if name in row.values}
+
+
+def _row(
+    row: Row,
+    inputs: Mapping[str, Any],
+    shape: Shape,
+    ceiling: Mapping[str, Mapping[str, float]],
+    settings: SpeedSettings,
+) -> Row:
     gflop = shape.gflop(settings.sequence_length)
     reached = gflop * row.values["samples_per_s"]
     precision, runtime = _precision(row.case), _runtime(row.case)
@@ -163,6 +210,7 @@ def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], set
     fastest = max(products[precision] for products in ceiling.values() if precision in products)
     figures = {
         **row.values,
+        "inputs": inputs,
         "gflop": gflop,
         "gflop_per_s": reached,
         "share_of_ceiling": limit and reached / limit,
@@ -173,7 +221,8 @@ def _row(row: Row, shape: Shape, ceiling: Mapping[str, Mapping[str, float]], set
 
 def _runtime(case: str) -> str | None:
     """The runtime whose products are a case's ceiling; None where none of it was measured."""
-    measured = {"ortquantizer": "onnx", "nncf": "openvino"} | {name: name for name in ("pytorch", "onnx", "openvino")}
+    measured = {"ortquantizer": "onnx", "ortoptimizer": "onnx", "nncf": "openvino"}
+    measured |= {name: name for name in ("pytorch", "onnx", "openvino")}
     return next((runtime for name, runtime in measured.items() if f"-{name}" in case), None)
 
 

@@ -111,27 +111,45 @@ def measure_speed(
     Raises:
         UserError: if a case's model or file is missing, there is no GPU where one is asked for, or a process dies.
     """
+    (found,) = measure_speeds(
+        cases, [settings.model_copy(update={"texts": settings.texts or len(texts) or None})], program, texts
+    )
+    return found
+
+
+def measure_speeds(
+    cases: Sequence[SpeedCase],
+    kinds: Sequence[SpeedSettings],
+    program: Sequence[str] = WORKER,
+    texts: Sequence[Text] = (),
+) -> list[Measurements]:
+    """Measure the cases on several kinds of input, one after another in the same processes.
+
+    Args:
+        cases: as for :func:`measure_speed`.
+        kinds: how each kind is measured; one with `texts` on so many of the texts. Device, threads and starts are
+            those of the first.
+        program: as for :func:`measure_speed`.
+        texts: as for :func:`measure_speed`.
+
+    Returns:
+        A report for each kind. Memory is that of a process which ran all of them.
+    """
     if not cases:
         raise UserError("speed: there is nothing to measure")
-    chosen = evenly(texts, settings.texts or len(texts)) if texts else []
-    threads = settings.threads or torch.get_num_threads()
-    settings = settings.model_copy(update={"threads": threads, "texts": len(chosen) or None})
+    shared = {"device": kinds[0].device, "starts": kinds[0].starts}
+    shared["threads"] = threads = kinds[0].threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="distilrubert-speed-") as work:
-        runs = [
-            run
-            for device in _devices(settings)
-            for case in cases
-            if (run := _prepare(case, device, settings, chosen, Path(work)))
-        ]
-        if not runs:
-            raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
-        settings = settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)})
-        total = settings.starts * settings.rounds * len(settings.batch_sizes) * len(runs)
+        groups = [_prepare_all(cases, kind.model_copy(update=shared), texts, Path(work)) for kind in kinds]
+        total = sum(kind.starts * kind.rounds * len(kind.batch_sizes) * len(runs) for kind, runs in groups)
         with progress_bar("speed", total, unit="turn") as bar:
-            for start in range(settings.starts):
-                _measure_start(runs, settings, start, program, bar)
-    rows = [Row(run.name, run.values) for run in runs]
-    return Measurements(Environment.capture(settings.threads), rows, runs[0].name, settings.model_dump())
+            for start in range(kinds[0].starts):
+                _measure_start(groups, start, program, bar)
+    environment = Environment.capture(threads)
+    return [
+        Measurements(environment, [Row(run.name, run.values) for run in runs], runs[0].name, kind.model_dump())
+        for kind, runs in groups
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +170,19 @@ def _devices(settings: SpeedSettings) -> list[str]:
     if settings.device == "auto":
         return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return [settings.device]
+
+
+def _prepare_all(
+    cases: Sequence[SpeedCase], settings: SpeedSettings, texts: Sequence[Text], work: Path
+) -> tuple[SpeedSettings, list[_Run]]:
+    """The settings that are in effect, and a run for each case on each device."""
+    chosen = evenly(texts, settings.texts) if texts and settings.texts else []
+    settings = settings.model_copy(update={"texts": len(chosen) or None})
+    found = (_prepare(case, device, settings, chosen, work) for device in _devices(settings) for case in cases)
+    runs = [run for run in found if run]
+    if not runs:
+        raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
+    return settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)}), runs
 
 
 def _prepare(case: SpeedCase, device: str, settings: SpeedSettings, texts: Sequence[Text], work: Path) -> _Run | None:
@@ -198,35 +229,44 @@ def _sequence_length(runs: Sequence[_Run], settings: SpeedSettings) -> int:
 
 
 def _measure_start(
-    runs: Sequence[_Run], settings: SpeedSettings, start: int, program: Sequence[str], bar: "tqdm[NoReturn]"
+    groups: Sequence[tuple[SpeedSettings, Sequence[_Run]]], start: int, program: Sequence[str], bar: "tqdm[NoReturn]"
 ) -> None:
-    """Let each run's new process take its turns, and add their times to the values of the runs."""
+    """Let the new process of each case take its turns, and add their times to the values of the runs."""
+    settings, cases = groups[0]
     assert settings.threads is not None
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(SpeedProcess(run.name, settings.threads, program)) for run in runs]
-        pairs = list(zip(runs, processes, strict=True))
+        processes = [stack.enter_context(SpeedProcess(run.name, settings.threads, program)) for run in cases]
         # Loading overlaps, measuring never does.
-        for run, process in pairs:
+        for run, process in zip(cases, processes, strict=True):
             process.send("open", **run.opened)
         for process in processes:
             process.receive()
-        how = settings.model_dump(include={"sequence_length", "warmup", "minimum_time_s"})
-        for size in settings.batch_sizes:
-            seconds: dict[str, list[float]] = {run.name: [] for run in runs}
-            for turn in range(settings.rounds):
-                # There and back, so that no case always follows the same other one.
-                for run, process in pairs[:: 1 if (start + turn) % 2 == 0 else -1]:
-                    bar.set_postfix_str(f"{run.name}, batch {size}")
-                    answer = process.ask(run.command, batch_size=size, **run.inputs, **how)
-                    seconds[run.name] += answer.pop("seconds")
-                    run.values.update(answer)
-                    bar.update()
-            for run in runs:
-                run.values["batches"][str(size)]["starts_s"].append(statistics.median(seconds[run.name]))
-                run.values["batches"][str(size)]["passes"].append(len(seconds[run.name]))
-        for run, process in pairs:
+        for settings, runs in groups:
+            _take_turns(list(zip(runs, processes, strict=True)), settings, start, bar)
+        for index, process in enumerate(processes):
             for kind, peak in process.ask("memory").items():
-                run.values[kind] = max(peak, run.values.get(kind, 0.0))
+                for _, runs in groups:
+                    runs[index].values[kind] = max(peak, runs[index].values.get(kind, 0.0))
+
+
+def _take_turns(
+    pairs: Sequence[tuple[_Run, SpeedProcess]], settings: SpeedSettings, start: int, bar: "tqdm[NoReturn]"
+) -> None:
+    how = settings.model_dump(include={"sequence_length", "warmup", "minimum_time_s"})
+    inputs = "texts" if settings.texts else f"{settings.sequence_length} tokens"
+    for size in settings.batch_sizes:
+        seconds: dict[str, list[float]] = {run.name: [] for run, _ in pairs}
+        for turn in range(settings.rounds):
+            # There and back, so that no case always follows the same other one.
+            for run, process in pairs[:: 1 if (start + turn) % 2 == 0 else -1]:
+                bar.set_postfix_str(f"{run.name}, {inputs}, batch {size}")
+                answer = process.ask(run.command, batch_size=size, **run.inputs, **how)
+                seconds[run.name] += answer.pop("seconds")
+                run.values.update(answer)
+                bar.update()
+        for run, _ in pairs:
+            run.values["batches"][str(size)]["starts_s"].append(statistics.median(seconds[run.name]))
+            run.values["batches"][str(size)]["passes"].append(len(seconds[run.name]))
 
 
 def _case(name: str) -> FormatCase:

@@ -27,11 +27,23 @@ def test_a_peer_that_is_ahead_is_told(document: ModuleType) -> None:
     peers = [row("student-base-peer-nncf-int8", 0.1, 12.5), row("student-base-peer-ortquantizer-int8", 0.3, 4.0)]
     view = document.VIEWS["inference", "peers"]
     text = view(Measurements(MACHINE, [*ours, *peers]))
-    assert "| student-base-peer-nncf-int8 | student-base-openvino-int8 | 1.00 | 0.80 |" in text
-    assert "| student-base-peer-ortquantizer-int8 | student-base-onnx-int8 | 1.50 | 1.25 |" in text
+    assert "| student-base-peer-nncf-int8 | student-base-openvino-int8 | 1.00, 0.80 |  |  |  |" in text
+    assert "| student-base-peer-ortquantizer-int8 | student-base-onnx-int8 | 1.50, 1.25 |  |  |  |" in text
     told = [line for line in text.splitlines() if line.startswith("- ")]
-    assert told == ["- `student-base-peer-nncf-int8` is ahead of `student-base-openvino-int8` by 25 % in throughput."]
+    ahead = "`student-base-peer-nncf-int8` is ahead of `student-base-openvino-int8`"
+    assert told == [f"- {ahead} by 25 % in throughput with 512 tokens."]
     assert "No peer is ahead of our file." in view(Measurements(MACHINE, [*ours, peers[1]]))
+
+
+def test_each_kind_of_input_is_compared(document: ModuleType) -> None:
+    ours = row("student-base-openvino-int8", 0.1, 10.0)
+    peer = row("student-base-peer-nncf-int8", 0.2, 5.0)
+    for each, seconds in ((ours, 0.02), (peer, 0.01)):
+        own = {"latency_s": each.values["latency_s"], "samples_per_s": each.values["samples_per_s"]}
+        each.values["inputs"] = {"512-tokens": own, "texts": {"latency_s": seconds, "samples_per_s": 100.0}}
+    text = document.VIEWS["inference", "peers"](Measurements(MACHINE, [ours, peer]))
+    assert "| student-base-openvino-int8 | 2.00, 2.00 |  |  | 0.50, 1.00 |" in text
+    assert "is ahead of `student-base-openvino-int8` by 100 % in latency with texts." in text
 
 
 @pytest.mark.parametrize(

