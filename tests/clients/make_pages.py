@@ -47,7 +47,7 @@ def main(folder: Path, node_modules: Path) -> None:
     models, pages = folder / "page-models", folder / "pages"
     expected = {
         "fill-mask": masked_lm(folder / "tiny", models / "fill-mask"),
-        "sentence-similarity": sentence_encoder(folder / "tiny", models / "sentence-similarity"),
+        "sentence-similarity": sentence_encoder(folder / "slim", models / "sentence-similarity"),
         "text-classification": classifier(folder / "student", models / "text-classification"),
         "token-classification": tagger(folder / "student", models / "token-classification"),
     }
