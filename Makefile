@@ -47,7 +47,7 @@ test-clients: test-clients-python test-clients-node  ## open a published folder 
 
 test-clients-python: $(READY_CLIENTS) clients-folder  ## the part in sentence-transformers 6, transformers 5, OpenVINO and what loads encoders of sentences
 	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py tests/clients/check_families.py tests/clients/check_tasks.py
-	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_tasks.py -k onnx
+	OMP_NUM_THREADS=1 FOLDER=.clients $(VENV)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_folder.py tests/clients/check_tasks.py -k onnx
 	$(ON_HUB) $(VENV_CLIENTS)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py
 	$(ON_HUB) $(VENV)/bin/python -m pytest --confcutdir=tests/clients tests/clients/check_encoder.py -k onnx
 

@@ -1,6 +1,7 @@
-"""The published folder in sentence-transformers 6, transformers 5, optimum-intel and plain OpenVINO.
+"""Published folders in sentence-transformers 6, transformers 5, optimum and plain OpenVINO.
 
-Run by ``make test-clients`` in an environment of its own, without this package: ``FOLDER=… pytest check_folder.py``.
+Run by ``make test-clients``, without this package: ``FOLDER=… pytest check_folder.py``, in the clients' environment,
+and for ONNX Runtime, whose classes in optimum ask for transformers 4, in the project's own.
 """
 
 import json
@@ -12,15 +13,19 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 FOLDER = Path(os.environ["FOLDER"])
-MODEL = FOLDER / "tiny"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
 SENTENCES = EXPECTED["sentences"]
 # OpenVINO computes an fp32 file in bf16 where the CPU has it.
 FILES = {"bf16": "openvino_model.xml", "int8": "openvino_model_qint8_quantized.xml"}
 
 
-def assert_close(found_BD, precision: str) -> None:
-    expected_BD = np.array(EXPECTED["vectors"])
+@pytest.fixture(params=EXPECTED["vectors"])
+def model(request: pytest.FixtureRequest) -> Path:
+    return FOLDER / request.param
+
+
+def assert_close(found_BD, model: Path, precision: str) -> None:
+    expected_BD = np.array(EXPECTED["vectors"][model.name])
     lengths = np.linalg.norm(found_BD, axis=1) * np.linalg.norm(expected_BD, axis=1)
     cosines = (found_BD * expected_BD).sum(axis=1) / lengths
     assert cosines.min() > EXPECTED["least_cosine"][precision], cosines
@@ -39,17 +44,19 @@ def mean_pooled(hidden_BLD, mask_BL):
         ("openvino", {"file_name": "openvino/openvino_model_qint8_quantized.xml"}, "int8"),
     ],
 )
-def test_sentence_transformers(backend, options, precision):
+def test_sentence_transformers(model, backend, options, precision):
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(MODEL), backend=backend, model_kwargs=options, device="cpu")
-    assert_close(model.encode(SENTENCES, batch_size=3), precision)
+    encoder = SentenceTransformer(str(model), backend=backend, model_kwargs=options, device="cpu")
+    assert_close(encoder.encode(SENTENCES, batch_size=3), model, precision)
 
 
-def test_transformers():
-    inputs = AutoTokenizer.from_pretrained(MODEL)(SENTENCES, padding=True, return_tensors="pt")
-    hidden_BLD = AutoModel.from_pretrained(MODEL)(**inputs).last_hidden_state.detach()
-    assert_close(mean_pooled(hidden_BLD, inputs["attention_mask"]), "fp32")
+def test_transformers(model):
+    inputs = AutoTokenizer.from_pretrained(model)(SENTENCES, padding=True, return_tensors="pt")
+    encoder = AutoModel.from_pretrained(model)
+    assert type(encoder).__name__ == "DistilBertModel"
+    hidden_BLD = encoder(**inputs).last_hidden_state.detach()
+    assert_close(mean_pooled(hidden_BLD, inputs["attention_mask"]), model, "fp32")
 
 
 @pytest.mark.parametrize("kind", EXPECTED["ids"])
@@ -59,18 +66,26 @@ def test_tokenizers(kind):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_optimum_intel(precision):
+def test_optimum_intel(model, precision):
     from optimum.intel import OVModelForFeatureExtraction
 
-    model = OVModelForFeatureExtraction.from_pretrained(MODEL, subfolder="openvino", file_name=FILES[precision])
-    inputs = AutoTokenizer.from_pretrained(MODEL)(SENTENCES, padding=True, return_tensors="pt")
-    assert_close(mean_pooled(model(**inputs).last_hidden_state, inputs["attention_mask"]), precision)
+    encoder = OVModelForFeatureExtraction.from_pretrained(model, subfolder="openvino", file_name=FILES[precision])
+    inputs = AutoTokenizer.from_pretrained(model)(SENTENCES, padding=True, return_tensors="pt")
+    assert_close(mean_pooled(encoder(**inputs).last_hidden_state, inputs["attention_mask"]), model, precision)
+
+
+@pytest.mark.parametrize(("file", "precision"), [("model.onnx", "fp32"), ("model_quantized.onnx", "int8")])
+def test_optimum_onnx(model, file, precision):
+    library = pytest.importorskip("optimum.onnxruntime")
+    encoder = library.ORTModelForFeatureExtraction.from_pretrained(model, subfolder="onnx", file_name=file)
+    inputs = AutoTokenizer.from_pretrained(model)(SENTENCES, padding=True, return_tensors="pt")
+    assert_close(mean_pooled(encoder(**inputs).last_hidden_state, inputs["attention_mask"]), model, precision)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_openvino(precision):
+def test_openvino(model, precision):
     import openvino
 
-    model = openvino.Core().compile_model(MODEL / "openvino" / FILES[precision], "CPU")
-    inputs = AutoTokenizer.from_pretrained(MODEL)(SENTENCES, padding=True, return_tensors="np")
-    assert_close(mean_pooled(model(dict(inputs))["last_hidden_state"], inputs["attention_mask"]), precision)
+    compiled = openvino.Core().compile_model(model / "openvino" / FILES[precision], "CPU")
+    inputs = AutoTokenizer.from_pretrained(model)(SENTENCES, padding=True, return_tensors="np")
+    assert_close(mean_pooled(compiled(dict(inputs))["last_hidden_state"], inputs["attention_mask"]), model, precision)

@@ -1,8 +1,8 @@
 """Make a demo page for each task and what it must show: ``python make_pages.py FOLDER NODE_MODULES``.
 
 FOLDER holds the models of make_folder.py. FOLDER/pages/TASK is a page with its model beside it and the library from
-NODE_MODULES, FOLDER/pages/tiny-5k one of that size, FOLDER/pages/hub one that takes model and library from elsewhere.
-FOLDER/pages/expected.json is what PyTorch says.
+NODE_MODULES, for sentence-similarity a pruned model with word embeddings in 4 bits. FOLDER/pages/tiny-5k is one of that
+size, FOLDER/pages/hub one that takes model and library from elsewhere. FOLDER/pages/expected.json is what PyTorch says.
 """
 
 import json
@@ -47,7 +47,7 @@ def main(folder: Path, node_modules: Path) -> None:
     models, pages = folder / "page-models", folder / "pages"
     expected = {
         "fill-mask": masked_lm(folder / "tiny", models / "fill-mask"),
-        "sentence-similarity": sentence_encoder(folder / "tiny", models / "sentence-similarity"),
+        "sentence-similarity": sentence_encoder(folder / "slim", models / "sentence-similarity"),
         "text-classification": classifier(folder / "student", models / "text-classification"),
         "token-classification": tagger(folder / "student", models / "token-classification"),
     }
