@@ -69,6 +69,8 @@ BASE = {
     "majority-class": ("majority class", None),
 }
 BASE_TASKS = {"rusentiment": "f1_weighted", "factrueval": "span_f1", "paraphraser": "f1"}
+# What knows words alone: of texts, and of taggers.
+WORDS = ("bag-of-words", "word-tags")
 KL = "kl_to_teacher_nats"
 
 
@@ -270,13 +272,12 @@ def task_students(report: Measurements) -> Iterator[Entry]:
     values = {row.case: row.values for row in report.rows}
     for student, found in report.details["students"].items():
         task, _, layers = student.partition("-")
-        cases = {"majority": f"{task}-{MAJORITY}", "bag": f"{task}-bag-of-words", "teacher": f"{task}-teacher"}
+        cases = {"majority": f"{task}-{MAJORITY}", "teacher": f"{task}-teacher"}
+        cases["words"] = next(case for name in WORDS if (case := f"{task}-{name}") in values)
         cases |= {name: f"{student}-{name}" for name in ("alone", "distilled", *INT8_FILES)}
         row: Entry = {
             name: 100 * statistics.fmean(values[case]["tasks"][task][found["metric"]]["values"])
             for name, case in cases.items()
-            # Only texts have a bag of words.
-            if case in values
         }
         mark = " \\*" if found["comparison"]["p_value"] < SIGNIFICANCE else ""
         row["ahead"] = f"{100 * found['comparison']['difference']:+.1f}{mark}"
@@ -290,8 +291,9 @@ def task_protocol(report: Measurements) -> str:
     seeds = sorted({len(found["calibration"]) for found in report.details["students"].values()})
     span = "one seed" if seeds == [1] else f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
     return (
-        f"Points of each task's main metric on the test part, {span} of each student. Equal: decisions that are the\n"
-        "student's. \\* is a significant difference (paired bootstrap over the test rows)."
+        f"Points of each task's main metric on the test part, {span} of each student. Words: a bag of words, for\n"
+        "taggers the most frequent tag of each word. Equal: decisions that are the student's. \\* is a significant\n"
+        "difference (paired bootstrap over the test rows)."
     )
 
 
@@ -485,10 +487,10 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
         "{case} | {updates_per_s:.2f} | {ratio:.2f} ({ratio_range[0]:.2f} to {ratio_range[1]:.2f})",
     ),
     ("task_students", "rows"): View(
-        "student | majority class | bag of words | teacher | alone | distilled | ahead by | lead kept "
+        "student | majority class | words | teacher | alone | distilled | ahead by | lead kept "
         f"| {' | '.join(INT8_FILES.values())} | equal in ONNX | in OpenVINO",
-        "{student} | {majority:.1f} | {bag:.1f} | {teacher:.1f} | {alone:.1f} | {distilled:.1f} | {ahead} | {kept:.0%} "
-        "| {onnx-int8:.1f} | {openvino-int8:.1f} | {equal}",
+        "{student} | {majority:.1f} | {words:.1f} | {teacher:.1f} | {alone:.1f} | {distilled:.1f} | {ahead} "
+        "| {kept:.0%} | {onnx-int8:.1f} | {openvino-int8:.1f} | {equal}",
         task_students,
         task_protocol,
     ),

@@ -25,6 +25,7 @@ MODEL_TITLES = {
     "teacher": "Teacher",
     "student": "This model",
     "bag-of-words": "Bag of words",
+    "word-tags": "Most frequent tag of each word",
     "majority-class": "Majority class",
 }
 SPEED_COLUMNS = {
@@ -52,7 +53,7 @@ TASK_TITLES = {
     "student-alone": "The same student without a teacher",
 }
 # Teacher first, then the model and its files, then what it is compared with.
-_TASK_ORDER = {"teacher": 0, "student-alone": 2, "bag-of-words": 3, "majority-class": 4}
+_TASK_ORDER = {"teacher": 0, "student-alone": 2, "bag-of-words": 3, "word-tags": 3, "majority-class": 4}
 NO_VALUE = "–"
 _CODE = re.compile("(`[^`]+`)")
 

@@ -1,7 +1,7 @@
 """Baselines: what a model has to beat. Those that need no model are listed here."""
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Set
 from typing import Any
 
@@ -15,6 +15,7 @@ from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
 CLASSES = {"sentence-classification", "sentence-pair-classification", "multi-label-classification"}
+WORD_TAGS = "word-tags"
 SCORES = {"sentence-regression", "sentence-pair-regression"}
 
 
@@ -33,6 +34,22 @@ def score_majority_class(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]
     return score_test(task, rows.test, [[task.classes[most_frequent]] * len(tags) for tags in references], references)
 
 
+def score_word_tags(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
+    """The task's metrics on the test part when every word gets the tag that it has most often in the training part.
+
+    Words that are not in it get the most frequent tag of all.
+    """
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for words, tags in zip(rows.train["tokens"], rows.train["tags"], strict=True):
+        for word, tag in zip(words, tags, strict=True):
+            counts[word][tag] += 1
+    chosen = {word: found.most_common(1)[0][0] for word, found in counts.items()}
+    ((other, _),) = sum(counts.values(), Counter[int]()).most_common(1)
+    predictions = [[task.classes[chosen.get(word, other)] for word in words] for words in rows.test["tokens"]]
+    references = [[task.classes[tag] for tag in tags] for tags in rows.test["tags"]]
+    return score_test(task, rows.test, predictions, references)
+
+
 @dataclasses.dataclass(frozen=True)
 class Baseline:
     """A baseline without randomness.
@@ -48,6 +65,7 @@ class Baseline:
 
 BASELINES = {
     "bag-of-words": Baseline(score_bag_of_words, CLASSES | SCORES),
+    WORD_TAGS: Baseline(score_word_tags, {"token-classification"}),
     MAJORITY: Baseline(score_majority_class, CLASSES | {"token-classification"}),
 }
 """By the case of their row in reports."""

@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from distilrubert.evaluation.tasks.baselines import BASELINES, score_majority_class
+from distilrubert.evaluation.tasks.baselines import BASELINES, score_majority_class, score_word_tags
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
@@ -18,12 +18,29 @@ def test_the_majority_is_that_of_the_training_rows(noun_task: TaskDefinition) ->
     assert scores == pytest.approx(by_hand)
 
 
-def test_the_majority_of_words_finds_no_span() -> None:
-    rows = Dataset.from_dict({"tokens": [["Анна", "спит", "."], ["Да"]], "tags": [[1, 0, 0], [0]]})
-    task = TaskDefinition(
+@pytest.fixture
+def names() -> TaskDefinition:
+    return TaskDefinition(
         name="names", title="Names", kind="token-classification", files=TaskFiles(train="unused", test="unused"),
-        labels=["O", "B-PER"], metrics=["span_f1"], licence="CC0-1.0", source="these tests",
+        labels=["O", "B-PER", "I-PER"], metrics=["span_f1"], licence="CC0-1.0", source="these tests",
     )  # fmt: skip
-    scores = score_majority_class(task, TaskRows(rows, rows, rows))
+
+
+def test_the_majority_of_words_finds_no_span(names: TaskDefinition) -> None:
+    rows = Dataset.from_dict({"tokens": [["Анна", "спит", "."], ["Да"]], "tags": [[1, 0, 0], [0]]})
+    scores = score_majority_class(names, TaskRows(rows, rows, rows))
     assert scores == {"span_f1": 0.0, "rows": {"expected": "1 0", "found": "0 0", "correct": "0 0"}}
-    assert [case for case, baseline in BASELINES.items() if task.kind in baseline.kinds] == ["majority-class"]
+    assert [case for case, baseline in BASELINES.items() if names.kind in baseline.kinds] == [
+        "word-tags", "majority-class",
+    ]  # fmt: skip
+
+
+def test_a_word_gets_its_most_frequent_tag_and_an_unknown_one_that_of_all_words(names: TaskDefinition) -> None:
+    train = Dataset.from_dict(
+        {"tokens": [["Анна", "Роза", "спит"], ["Роза", "цветёт", "."], ["Роза"]], "tags": [[1, 2, 0], [0, 0, 0], [0]]}
+    )
+    test = Dataset.from_dict({"tokens": [["Анна", "Роза", "ест"], ["Анна", "Иванова"]], "tags": [[1, 2, 0], [1, 2]]})
+    scores = score_word_tags(names, TaskRows(train, train, test))
+    # «Анна» alone is found where «Анна Роза» and «Анна Иванова» are expected: two spans, none of them right.
+    assert scores == {"span_f1": 0.0, "rows": {"expected": "1 1", "found": "1 1", "correct": "0 0"}}
+    assert score_word_tags(names, TaskRows(test, test, test))["span_f1"] == 1.0
