@@ -93,6 +93,7 @@ def card_data(run: CardInput) -> ModelCardData:
     is_encoder = run.prompts is not None
     tags = ["sentence-transformers", "feature-extraction"] if is_encoder else []
     task, widget = _task_of(run)
+    bases = [base for base in (run.facts.start, teacher.id) if base]
     formats = [name for name in ("onnx", "openvino") if any(path.startswith(f"{name}/") for path in run.files)]
     return ModelCardData(
         language=settings.language if len(settings.language) > 1 else settings.language[0],
@@ -101,8 +102,8 @@ def card_data(run: CardInput) -> ModelCardData:
         license_link=settings.license_link,
         library_name="sentence-transformers" if is_encoder else "transformers",
         pipeline_tag=task,
-        base_model=teacher.id,
-        base_model_relation="finetune" if teacher.id else None,
+        base_model=(bases if len(bases) > 1 else bases[0]) if bases else None,
+        base_model_relation="finetune" if bases else None,
         datasets=settings.datasets or None,
         tags=[str(run.config["model_type"]), "knowledge-distillation", *tags, *formats, *settings.tags],
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
@@ -119,6 +120,9 @@ def _task_of(run: CardInput) -> tuple[str, list[dict[str, Any]] | None]:
         first, *others = run.settings.sentences
         if task == "question-answering":
             return task, [{"text": first, "context": text} for text in others or [first]]
+        if "pair" in run.finetuning.details["task"]["kind"]:
+            # The Hub's widget takes a single text.
+            return task, None
         return task, [{"text": text} for text in run.settings.sentences]
     if run.prompts is not None:
         first, *others = run.settings.sentences

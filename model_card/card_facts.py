@@ -31,6 +31,7 @@ class TeacherFacts(Section):
     url: str | None = Field(description="Its page on the Hub that it was loaded from.")
     commit: str | None = Field(description="Its commit on the Hub, if the run has resolved it.")
     is_pretrained_here: bool = Field(description="Whether the recipe trained it.")
+    is_fine_tuned: bool = Field(False, description="Whether it came fine-tuned on the task, as the recipe named it.")
 
 
 class CorpusFacts(Section):
@@ -54,6 +55,9 @@ class CardFacts(Section):
     space: str | None = Field(None, description="Web address of its demo page; None if it has none.")
     hub: str = Field(description="Web address of that Hub.")
     teacher: TeacherFacts = Field(description="The teacher.")
+    start: str | None = Field(
+        None, description="Id on the Hub of what a student for a task starts from, if not the teacher."
+    )
     max_length: int | None = Field(description="Tokens of the longest sequence of the distillation, if it is known.")
     corpus: CorpusFacts | None = Field(description="The corpus, if its manifest is there.")
     settings: CardSettings = Field(description="The recipe's card section.")
@@ -80,13 +84,15 @@ def facts_of(run_folder: Path, endpoint: str | None = None) -> CardFacts:
     recipe = _read_recipe(path)
     settings = stated_settings(CardSettings, recipe["card"], path, "card")
     corpus = _corpus(read_json(manifest)) if manifest.is_file() else None
+    named = (recipe.get("task") or {}).get("teacher")
     return CardFacts(
         version=renderer_version(),
         name=recipe["name"],
         repo_id=(recipe.get("publish") or {}).get("repo_id"),
         space=_space(recipe.get("publish") or {}, endpoint),
         hub=hub_endpoint(endpoint),
-        teacher=_teacher(recipe["teacher"], settings),
+        teacher=_teacher(recipe["teacher"], settings, named),
+        start=_start(recipe, named),
         max_length=corpus.max_length if corpus else (recipe.get("corpus") or {}).get("max_length"),
         corpus=corpus,
         settings=settings,
@@ -107,17 +113,31 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def _teacher(teacher: Mapping[str, Any], settings: CardSettings) -> TeacherFacts:
-    model = teacher.get("model")
-    repository = model if model and is_repo_id(model) and not Path(model).is_dir() else None
-    revision = str(teacher.get("revision"))
+def _teacher(teacher: Mapping[str, Any], settings: CardSettings, fine_tuned: str | None) -> TeacherFacts:
+    """The recipe's teacher, or the one that it names for the task."""
+    model = fine_tuned or teacher.get("model")
+    repository = _repository(model)
+    revision = "" if fine_tuned else str(teacher.get("revision"))
     return TeacherFacts(
         commit=revision if repository and COMMIT.fullmatch(revision) else None,
         name=settings.teacher_name or repository or (Path(model).name if model else OWN_TEACHER),
         id=repository,
         url=repository and repository_url(repository),
-        is_pretrained_here=bool(teacher.get("pretrain")),
+        is_pretrained_here=bool(teacher.get("pretrain")) and not fine_tuned,
+        is_fine_tuned=bool(fine_tuned),
     )
+
+
+def _start(recipe: Mapping[str, Any], fine_tuned: str | None) -> str | None:
+    """What gave a student for a task its first weights, where that is on the Hub and not its teacher."""
+    if not recipe.get("task"):
+        return None
+    start = (recipe.get("student") or {}).get("start_from")
+    return _repository(start or (recipe["teacher"].get("model") if fine_tuned else None))
+
+
+def _repository(model: str | None) -> str | None:
+    return model if model and is_repo_id(model) and not Path(model).is_dir() else None
 
 
 def _origin(origin: Mapping[str, Any]) -> str:

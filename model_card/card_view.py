@@ -55,7 +55,11 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "config": run.config,
         "model_id": facts.repo_id or facts.name,
         "parameters": _parameters(run),
-        "start": _start(run.training.details.get("initialisation") if run.training else None),
+        "starts_from": bool(run.training and run.training.details.get("initialisation")),
+        "start": _start(
+            run.training.details.get("initialisation") if run.training else None,
+            (facts.start or "another model") if facts.teacher.is_fine_tuned else "the teacher",
+        ),
         "phases": _phases(run.training),
         "fastest": run.speed and _fastest(run.speed),
         "sizes": run.sizes,
@@ -183,17 +187,17 @@ def _phases(training: Measurements | None) -> list[list[str]]:
     ]
 
 
-def _start(initialisation: Mapping[str, Any] | None) -> str:
+def _start(initialisation: Mapping[str, Any] | None, layers_of: str = "the teacher") -> str:
     """Where the first weights of a student come from."""
     if initialisation is None:
-        return "layers of the teacher"
+        return f"layers of {layers_of}"
     if found := initialisation.get("start_from"):
         name, commit = _code(found["name"]), found.get("commit")
         return f"the finished student {name}{f' (commit {_code(commit)})' if commit else ''}"
     if initialisation["layers"] is None:
         return "random weights"
     layers = listing(str(layer + 1) for layer in initialisation["layers"])
-    start = f"layers {layers} of the teacher's {initialisation['teacher_layers']} (the first layer is 1)"
+    start = f"layers {layers} of {layers_of}'s {initialisation['teacher_layers']} (the first layer is 1)"
     if not (texts := initialisation.get("pruned_on_texts")):
         return start
     return f"{start}, pruned to the parts that change the teacher's output most on {count(texts)} texts,"

@@ -1,5 +1,6 @@
 """The checkpoint that a student starts from in place of its teacher: for a second phase, or for a task."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def describe_start(run: Run) -> dict[str, Any]:
     commit = commit_of(run, named)
     phase = _phase_of(starting_folder(run) if is_here else report_folder(named, commit))
     start = {"name": phase.get("name", Path(named).name)} if is_here else {"name": named, "id": named, "commit": commit}
+    return _after(phase, start)
+
+
+def describe_general_start(run: Run) -> dict[str, Any]:
+    """The same of a student for a task that starts from the one which the run has distilled on its corpus."""
+    phase = _phase_of(run.student)
+    return _after(phase, {"name": phase["name"]})
+
+
+def _after(phase: dict[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
     before = phase.get("initialisation") or {}
     return {"start_from": start, "phases": [*before.pop("phases", []), phase] if phase else []}
 

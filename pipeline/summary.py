@@ -1,10 +1,12 @@
 """What the terminal shows at the end of a run."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
@@ -135,27 +137,44 @@ def next_steps(run: Run, recipe: Sequence[str]) -> str:
     `recipe` is the arguments by which publishing finds the very same run.
     """
     python, hub = str(short_path(Path(sys.executable))), short_path(run.hub)
-    # Python takes the strings of JSON, and single quotes keep a shell from them.
-    card = read_card_input(run.hub)
-    folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(hub), card.example))
-    script = f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
-    if card.finetuning:
-        texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
-        task = json.dumps(TASK_TYPES[card.finetuning.details["task"]["kind"]])
-        asked = f"*{texts}[:2]" if card.finetuning.details["task"]["kind"] == "question-answering" else texts
-        script = f"from transformers import pipeline; print(pipeline({task}, {folder})({asked}))"
-    elif run.recipe.sentences or not card.has_head:
-        texts = json.dumps(run.recipe.card.sentences, ensure_ascii=False)
-        load = f"from sentence_transformers import SentenceTransformer; model = SentenceTransformer({folder})"
-        script = f"{load}; vectors = model.encode({texts}); print(model.similarity(vectors, vectors))"
+    script = _script(run)
+    trial = f"Try it,\n\n  {shlex.join([python, '-c', script])}\n\n" if script else "It says how to try the model.\n\n"
+    page = ", with --space together with its page" if _has_page(run) else ""
     push = [*_publish_command(python), *recipe, "--repo-id", f"USER/{run.recipe.name}"]
     return (
-        f"{_what_to_expect(run)}The model repository is in {hub}: read {hub / 'README.md'}. Try it,\n\n"
-        f"  {shlex.join([python, '-c', script])}\n\n"
+        f"{_what_to_expect(run)}The model repository is in {hub}: read {hub / 'README.md'}. {trial}"
         f"{_page_commands(run, python)}"
-        f"and push it{', with --space together with its page' if _has_page(run) else ''}:\n\n"
+        f"{'and push' if script else 'Push'} it{page}:\n\n"
         f"  {shlex.join(push)}"
     )
+
+
+def _script(run: Run) -> str | None:
+    """Lines of Python that try the model; None for a reader, of which transformers 5 has no pipeline."""
+    # Python takes the strings of JSON, and single quotes keep a shell from them.
+    card, texts = read_card_input(run.hub), json.dumps(run.recipe.card.sentences, ensure_ascii=False)
+    folder, example = (json.dumps(text, ensure_ascii=False) for text in (str(short_path(run.hub)), card.example))
+    if card.finetuning:
+        kind = card.finetuning.details["task"]["kind"]
+        if kind == "question-answering":
+            return None
+        task = json.dumps(TASK_TYPES[kind])
+        asked = json.dumps(_asked(kind, run.recipe.card.sentences), ensure_ascii=False)
+        return f"from transformers import pipeline; print(pipeline({task}, {folder})({asked}))"
+    if run.recipe.sentences or not card.has_head:
+        load = f"from sentence_transformers import SentenceTransformer; model = SentenceTransformer({folder})"
+        return f"{load}; vectors = model.encode({texts}); print(model.similarity(vectors, vectors))"
+    return f'from transformers import pipeline; print(pipeline("fill-mask", {folder})({example})[0])'
+
+
+def _asked(kind: str, sentences: Sequence[str]) -> Any:
+    """What a pipeline is asked to show what the model does."""
+    if "pair" in kind:
+        return {"text": sentences[0], "text_pair": sentences[-1]}
+    if kind == "token-classification":
+        # Spaces around words and signs, as in the text that a tagger is trained on.
+        return [" ".join(re.findall(r"\w+|[^\w\s]", text)) for text in sentences]
+    return list(sentences)
 
 
 def _has_page(run: Run) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import Objective, positive_weights
 from distilrubert.evaluation.tasks.finetuning import Learner
-from distilrubert.evaluation.tasks.loading import load_encoder, takes_token_types
+from distilrubert.evaluation.tasks.loading import load_encoder, measuring_device, takes_token_types
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
@@ -34,8 +35,8 @@ from distilrubert.pipeline.commits import commit_of, pinned_task
 from distilrubert.pipeline.finetune_command import baseline_rows, write_task_model
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import teacher_folder
-from distilrubert.pipeline.starting_student import starting_folder
-from distilrubert.pipeline.student_vocabulary import fitted
+from distilrubert.pipeline.starting_student import describe_general_start, describe_start, starting_folder
+from distilrubert.pipeline.student_vocabulary import fitted, teacher_config
 from distilrubert.pipeline.task_rows import load_task_rows, settings_of
 from distilrubert.pipeline.task_settings import TaskDistillationSettings, TaskFinetuningSettings
 
@@ -51,6 +52,15 @@ def start_folder(run: Run) -> Path:
     if run.recipe.corpus.sources:
         return run.student
     return starting_folder(run) if run.recipe.student.start_from else run.task_start
+
+
+def _describe_start(run: Run) -> dict[str, Any]:
+    """For the training report: what :func:`start_folder` is."""
+    if run.recipe.corpus.sources:
+        return describe_general_start(run)
+    if run.recipe.student.start_from:
+        return describe_start(run)
+    return run.recipe.student.describe_initialisation(teacher_config(run))
 
 
 def finetune_teacher(run: Run, folder: Path) -> None:
@@ -95,7 +105,7 @@ def distil_on_task(run: Run, folder: Path) -> None:
         distillation=distillation,
         freeze_embeddings=settings.freeze_embeddings,
     )
-    model.report.details["rows"] = row_counts(rows)
+    model.report.details.update(rows=row_counts(rows), initialisation=_describe_start(run))
     _save(run, model, folder / "task-student", folder / "reports" / "task-student.json")
 
 
@@ -113,7 +123,7 @@ def export_and_score(run: Run, folder: Path) -> None:
             )
         others = {"student-alone": run.task_alone, "teacher": task_teacher_folder(run)}
         compared = [_scored(run, rows, case, checkpoint) for case, checkpoint in others.items()]
-    report.details["rows"] |= training.details["rows"]
+    report.details["rows"] |= {**training.details["rows"], "train_limit": settings.finetuning.train_limit}
     dataclasses.replace(report, rows=[*report.rows, *compared]).save(folder / "reports" / "finetuning.json")
 
 
@@ -178,7 +188,10 @@ def _objective(
 def _scored(run: Run, rows: TaskRows, case: str, folder: Path) -> Row:
     """The scores of a fine-tuned checkpoint on the test part."""
     task = pinned_task(run)
-    learner = Learner.prepare(folder, task, rows, settings_of(run).finetuning, run.recipe.seed)
+    # As the student is scored.
+    protocol = settings_of(run).finetuning.model_copy(update={"precision": "fp32"})
+    learner = Learner.prepare(folder, task, rows, protocol, run.recipe.seed)
+    learner.model.to(measuring_device())
     test = score_test(task, rows.test, *learner.answers("test"))
     parameters = learner.model.num_parameters()
     return Row(case, {"tasks": {task.name: summary_of(task, [test])}, "parameters": parameters})

@@ -3,10 +3,11 @@
 import dataclasses
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilrubert.common.errors import UserError
@@ -222,10 +224,12 @@ def _load(
     folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningProtocol, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
+    before: list[str] = []
 
     def adapt(config: PretrainedConfig) -> None:
         # An earlier task may have left another kind of loss or another number of labels.
         kind = task.task_kind
+        before.extend(config.id2label[index] for index in sorted(config.id2label))
         config.problem_type = kind.problem_type
         config.num_labels = len(task.classes) or kind.outputs
         if names := task.classes or [SCORE] * (kind.problem_type == "regression"):
@@ -239,7 +243,23 @@ def _load(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
+        model, tokenizer, missing = load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
+        if before != list(task.classes) and not all(re.fullmatch(r"LABEL_\d+", name) for name in before):
+            missing += _renew_head(model, missing)
+    return model, tokenizer, missing
+
+
+def _renew_head(model: PreTrainedModel, missing: Sequence[str]) -> list[str]:
+    """Draw the last layer anew, whose outputs are other classes; the names of its weights that were not missing."""
+    encoder = {id(module) for module in model.base_model.modules()}
+    renewed = []
+    for name, module in model.named_modules():
+        is_last = isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
+        if is_last and id(module) not in encoder and f"{name}.weight" not in missing:
+            nn.init.normal_(module.weight, std=model.config.initializer_range)
+            nn.init.zeros_(module.bias)
+            renewed += [f"{name}.weight", f"{name}.bias"]
+    return renewed
 
 
 def _set_dropout(config: Any, probability: float) -> None:

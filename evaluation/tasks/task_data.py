@@ -142,6 +142,9 @@ def _unlabelled(task: TaskDefinition, rows: TaskRows, rest: Dataset, files: Sequ
     found = [read(row) for row in rest]
     for file in files:
         columns = {column: task.columns.get(column, column) for column in kind.text_columns}
+        if _suffix_of(Path(file)) == ".txt" and "text" in columns:
+            # Lines have no name of their own.
+            columns["text"] = "text"
         place = f"{where}: {file}"
         found += _read_rows(read_table(Path(file), [*columns.values()], place), columns, read, place)
     seen = {_text_of(row) for part in rows.parts.values() for row in part}
@@ -248,13 +251,18 @@ def _readable(where: str) -> Iterator[None]:
 
 def _reader(path: Path, columns: Sequence[str], where: str) -> dict[str, Any]:
     """The builder of `datasets` for a file, with the options that its columns need."""
-    suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
+    suffix = _suffix_of(path)
     if suffix not in READERS:
         known = f"{', '.join(READERS)}, also followed by {', '.join(COMPRESSIONS)}"
         raise UserError(f"{where}: is not a kind of file that can be read; known: {known}")
     # A csv cell is text, also one that reads "NA" or "007".
     as_text = {"keep_default_na": False, "converters": dict.fromkeys(columns, str)}
     return {"path": READERS[suffix], **(as_text if suffix == ".csv" else {})}
+
+
+def _suffix_of(path: Path) -> str:
+    """That of what may be compressed."""
+    return (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix
 
 
 def _reason(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class TaskModel:
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "learning_rate": self.learning_rate,
-            "evaluations": {f"{rate:g}": list(found) for rate, found in self.evaluations.items()},
+            "evaluations": {str(rate): list(found) for rate, found in self.evaluations.items()},
         }
 
 
@@ -135,7 +135,7 @@ def train_task_model(
     read_model_config(model_folder, name)
     check_classes(task, rows)
     _tell_of_repeated_rows(task, rows)
-    folders = {rate: folder / f"rate-{rate:g}" for rate in settings.learning_rates}
+    folders = {rate: folder / f"rate-{rate}" for rate in settings.learning_rates}
     settings = settings.model_copy(update={"precision": _precision_of(folders.values(), settings)})
     origin = {
         "start": model_contents(model_folder),

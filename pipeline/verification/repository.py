@@ -23,7 +23,12 @@ from distilrubert.pipeline.verification.card_statements import check_card
 from distilrubert.pipeline.verification.file_statements import check_files
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
 from distilrubert.pipeline.verification.speed_statements import SLOW, check_sizes, check_speed
-from distilrubert.pipeline.verification.task_statements import check_task_files, check_task_scores, require_task
+from distilrubert.pipeline.verification.task_statements import (
+    check_task_files,
+    check_task_scores,
+    list_task_scores,
+    require_task,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
         yield from check_task_files(folder, finetuning, default_sentences())
         for task in extent.tasks:
             yield from check_task_scores(folder, finetuning, task)
+        yield from list_task_scores(finetuning, [task.name for task in extent.tasks])
     else:
         yield from check_files(folder, reports.get("parity"), default_sentences())
     if speed := reports.get("speed"):

@@ -23,6 +23,7 @@ from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.runtimes import OpenModel, open_model
 from distilrubert.pipeline.statement import Statement, checked, unchecked
 from distilrubert.pipeline.verification.file_statements import check_bytes
+from distilrubert.pipeline.verification.score_statements import SLOW
 
 # Of the clear ones, as where the files are made, but on sentences that are not of the task. A recipe may allow less.
 EQUAL_DECISIONS = {"fp32": 0.99, "fp16": 0.98, "bf16": 0.97, "int8": 0.97}
@@ -70,7 +71,8 @@ def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) 
         UserError: if the report is on another task, or the data cannot be used.
     """
     require_task(report, task)
-    rows = load_rows(task)
+    details = report.details
+    rows = load_rows(task, details["rows"].get("train_limit", details["settings"].get("train_limit")))
     learner = Learner.prepare(folder, task, rows, FinetuningProtocol(precision="fp32"), seed=0)
     found = learner.scores("test")
     stated: Mapping[str, Any] = derive(report)[CHECKPOINT.case].values["tasks"][task.name]
@@ -81,6 +83,15 @@ def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) 
             subject = f"{CHECKPOINT.path}, {task.name}"
             yield checked(subject, metric, value, found[metric], f"± {SCORE_MARGIN}", holds=holds)
     yield from _agreement_on_task(folder, report, learner)
+
+
+def list_task_scores(report: Measurements, done: Sequence[str]) -> Iterator[Statement]:
+    """A statement for the scores that are not measured again: all, or with the task at hand those of other models."""
+    if (task := report.details["task"]["name"]) not in done:
+        yield unchecked(REPORT, f"scores on {task}", None, SLOW)
+        return
+    others = [row.case for row in report.rows if row.case not in CASES]
+    yield unchecked(REPORT, f"scores of {', '.join(others)}", None, "they are not published")
 
 
 def _agreement_on_task(folder: Path, report: Measurements, learner: Learner) -> Iterator[Statement]:

@@ -1,11 +1,15 @@
 """The card of a student of a task."""
 
+import contextlib
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import BertForQuestionAnswering
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
@@ -14,6 +18,7 @@ from distilrubert.model_card.card import card_data, render_card
 from distilrubert.model_card.card_pictures import draw_scores
 from distilrubert.model_card.inputs import CardInput, read_reports
 from distilrubert.model_card.tables import class_table, task_table
+from distilrubert.modeling.teacher import Teacher
 from tests.model_card.example_run import task_report, with_settings
 
 SENTENCES = ["Отличный день!", "Ужас."]
@@ -114,7 +119,8 @@ def test_the_card_says_what_the_model_is_and_what_it_learnt_from(run: CardInput)
     [
         ("sentence-pair-classification", 'print(model({"text": "Отличный день!", "text_pair": "Ужас."}))'),
         ("token-classification", 'pipeline("token-classification", model='),
-        ("question-answering", 'print(model(question="Отличный день!", context="Ужас."))'),
+        ("token-classification", 'texts = [" ".join(re.findall(r"\\w+|[^\\w\\s]", text)) for text in texts]'),
+        ("question-answering", 'question, context = "Отличный день!", "Ужас."'),
     ],
 )
 def test_every_kind_is_called_as_its_pipeline_wants(run: CardInput, kind: str, expected: str) -> None:
@@ -123,6 +129,44 @@ def test_every_kind_is_called_as_its_pipeline_wants(run: CardInput, kind: str, e
     report.details["task"] |= classes
     text = render_card(card_of(run, dataclasses.replace(report, details=report.details)))
     assert expected in text
+
+
+def test_the_code_of_a_reader_finds_an_answer(run: CardInput, tiny_teacher: Teacher, tmp_path: Path) -> None:
+    config = tiny_teacher.model.config
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForQuestionAnswering(config).save_pretrained(tmp_path)
+    tiny_teacher.tokenizer.save_pretrained(tmp_path)
+    report = task_report("question-answering")
+    report.details["task"]["classes"] = []
+    text = render_card(card_of(run, report)).partition("### Transformers")[2]
+    code = (
+        text.split("```python\n")[1]
+        .split("```")[0]
+        .replace(f'"{run.facts.repo_id or run.facts.name}"', repr(str(tmp_path)))
+    )
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    answer = printed.getvalue().strip()
+    assert answer
+    assert answer in SENTENCES[-1]
+
+
+def test_the_widget_of_pairs_is_left_out(run: CardInput) -> None:
+    """It would ask about single texts."""
+    assert "widget" not in card_data(card_of(run, task_report("sentence-pair-classification"))).to_dict()
+
+
+def test_a_teacher_that_came_fine_tuned_is_not_said_to_have_the_same_labels(run: CardInput) -> None:
+    teacher = run.facts.teacher.model_copy(update={"name": "a/large", "id": "a/large", "is_fine_tuned": True})
+    facts = run.facts.model_copy(update={"teacher": teacher, "start": "a/base"})
+    card = dataclasses.replace(card_of(run, task_report()), training=run.training)
+    card = dataclasses.replace(card, facts=facts.model_copy(update={"settings": card.settings}))
+    text = render_card(card)
+    assert "The teacher was fine-tuned elsewhere; it may have seen other labels" in text
+    assert "that was fine-tuned on the same labels" not in text
+    assert "of a/base's 12 (the first layer is 1)" in text
+    assert card_data(card).to_dict()["base_model"] == ["a/base", "a/large"]
 
 
 def test_a_model_with_several_classes_says_that_it_gives_any_number_of_them(run: CardInput) -> None:

@@ -216,6 +216,7 @@ def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
     assert main([*command, *(["--speed", "--tolerance", "1e6"] if is_of_pairs else [])]) == 0
     shown = capsys.readouterr().out
     assert "equal_decisions" in shown
+    assert "not checked: reports/finetuning.json: scores of " in shown
     assert ("throughput ratio to" in shown) == is_of_pairs
     assert f"model.safetensors, {name}: {metric}: stated" in shown
     if name != "nouns":

@@ -206,6 +206,22 @@ def test_what_an_earlier_task_left_in_a_configuration_decides_nothing(
     assert len(model.get_parameter(bias)) == 2
 
 
+@pytest.mark.parametrize(
+    ("labels", "is_kept"), [(["animal", "food"], True), (["food", "animal"], False), (["a", "b"], False)]
+)
+def test_the_last_layer_is_kept_only_for_the_same_classes_in_their_order(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, labels: list[str], is_kept: bool
+) -> None:
+    model, tokenizer, _ = _load(teacher_folder, noun_task, SETTINGS, 1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _, head = _load(tmp_path, noun_task.model_copy(update={"labels": labels}), SETTINGS, 2)
+    assert list(again.config.id2label.values()) == labels
+    assert (head == []) == is_kept
+    assert torch.equal(again.classifier.weight, model.classifier.weight) == is_kept
+    assert is_kept or head == ["classifier.weight", "classifier.bias"]
+
+
 def test_a_folder_without_a_model_is_told(tmp_path: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
     with pytest.raises(UserError, match="cannot be loaded as a model to fine-tune"):
         finetune(tmp_path, noun_task, rows, SETTINGS, learning_rate=RATE, seed=1)

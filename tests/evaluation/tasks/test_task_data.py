@@ -276,6 +276,12 @@ def test_text_without_labels_comes_from_files_too_once_and_never_from_another_pa
     rows = load_rows(task, unlabelled=[str(tmp_path / "more.txt")])
     assert rows.unlabelled is not None
     assert rows.unlabelled["text"][:] == ["новая строка"]
+    # Lines of a text file, whatever the task's own column is called.
+    renamed = [{"review" if name == "text" else name: value for name, value in row.items()} for row in forty()]
+    task = make(tmp_path, renamed, columns={"text": "review"})
+    rows = load_rows(task, unlabelled=[str(tmp_path / "more.txt")])
+    assert rows.unlabelled is not None
+    assert rows.unlabelled["text"][:] == ["новая строка"]
 
 
 @pytest.mark.parametrize(
