@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from distilrubert.common.configuration import NameOrPath, RecipePath, Section
-from distilrubert.common.training.training_settings import BookkeepingSettings
+from distilrubert.common.training.training_settings import ProgressSettings
 from distilrubert.distill.objective_settings import TaskObjectiveSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol, FinetuningSettings
 
@@ -25,7 +25,7 @@ class TaskFinetuningSettings(FinetuningSettings, UpdateSettings):
     """How the teacher, and the student that it is compared with, are fine-tuned."""
 
 
-class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, UpdateSettings, BookkeepingSettings):
+class TaskDistillationSettings(TaskObjectiveSettings, FinetuningProtocol, UpdateSettings, ProgressSettings):
     """How the student of a task learns from its teacher; learning rate and epoch are chosen as in fine-tuning."""
 
 

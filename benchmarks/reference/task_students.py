@@ -3,7 +3,7 @@
     DISTILRUBERT_DATA=FOLDER DISTILRUBERT_E5=FOLDER python benchmarks/reference/task_students.py \
         --output benchmarks/results/task_students.json
     … --only rusentiment-3 --seeds 1 2 3                                        more of one student
-    … --set task.finetuning.train_limit=40 --set task.finetuning.epochs=1       to see that it runs
+    … --run-dir /tmp/runs --set task.finetuning.train_limit=40 --set task.finetuning.epochs=1      to see that it runs
 
 Each student is that of its task's recipe in recipes/tasks, in two sizes (:data:`SIZES`). All the students of a task and
 a seed have one fine-tuned teacher. The same command continues where it was stopped, and adds to the file what is new:
@@ -71,8 +71,12 @@ def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> N
     logger.info("%s, seed %d", student, seed)
     bring_up_to_date(run, stages, only={stage.name for stage in stages} - LEFT_OUT)
     found = Measurements.load(run.reports / "finetuning.json")
+    path = options.run_dir / REPORTS / f"{student}-seed-{seed}.json"
+    if path.exists() and Measurements.load(path).rows == found.rows:
+        # That of an earlier call, which says what revision made it.
+        return
     details = {**found.details, "revision": revision(), "metric": pinned_task(run).main_metric}
-    dataclasses.replace(found, details=details).save(options.run_dir / REPORTS / f"{student}-seed-{seed}.json")
+    dataclasses.replace(found, details=details).save(path)
 
 
 def collect(folder: Path, overrides: Sequence[str] = ()) -> Measurements:

@@ -13,27 +13,14 @@ TRACKERS = (
 )  # fmt: skip
 
 
-class BookkeepingSettings(Section):
-    """What is saved, logged and kept in memory during training. None of it changes the weights, except for rounding."""
+class ProgressSettings(Section):
+    """What is saved, logged and kept in memory while any model is trained."""
 
     checkpoint_every: int | None = Field(
         None, ge=1, description="Updates between checkpoints; null leaves it to checkpoint_minutes."
     )
     checkpoint_minutes: float | None = Field(
         15.0, gt=0, description="Minutes between checkpoints; null leaves it to checkpoint_every."
-    )
-    keep_checkpoints: int = Field(
-        2, ge=0, description="Newest checkpoints that are kept; 0: none is written, and a stopped run starts again."
-    )
-    validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
-    validation_tokens: int = Field(
-        100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
-    )
-    max_skipped_updates: int = Field(
-        10,
-        ge=0,
-        description="Updates in a row that may be skipped because a loss or the gradient is infinite or NaN; one more "
-        "ends the training.",
     )
     log_every: int = Field(20, ge=1, description="Updates between points of the curves and lines of the log.")
     trackers: list[str] = Field(
@@ -58,6 +45,24 @@ class BookkeepingSettings(Section):
             if name not in TRACKERS:
                 raise ValueError(f"unknown tracker {name!r}; allowed are {', '.join(TRACKERS)}")
         return names
+
+
+class BookkeepingSettings(ProgressSettings):
+    """What is done besides training. None of it changes the weights, except for rounding."""
+
+    keep_checkpoints: int = Field(
+        2, ge=0, description="Newest checkpoints that are kept; 0: none is written, and a stopped run starts again."
+    )
+    validate_every: int = Field(500, ge=1, description="Updates between measurements of the losses on held-out text.")
+    validation_tokens: int = Field(
+        100_000, ge=1, description="Held-out text that is measured at most, in tokens; the same each time."
+    )
+    max_skipped_updates: int = Field(
+        10,
+        ge=0,
+        description="Updates in a row that may be skipped because a loss or the gradient is infinite or NaN; one more "
+        "ends the training.",
+    )
 
 
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
