@@ -132,9 +132,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _task_makes_no_encoder(self) -> Self:
+    def _task_is_all(self) -> Self:
         if self.task and self.sentences:
             raise ValueError("sentences: a student of a task is no encoder of sentences; leave out one of the two")
+        for field in ("tasks", "probed_tasks", "suite"):
+            if self.task and getattr(self.evaluation, field):
+                raise ValueError(
+                    f"evaluation.{field}: a student of a task is scored on that task alone; leave it out, and make the "
+                    "general student by a recipe without task to score it"
+                )
         return self
 
     @model_validator(mode="after")

@@ -274,6 +274,11 @@ def test_a_recipe_of_a_task_needs_no_corpus(write):
         ("student={preset: tiny}", "student.vocabulary.train: is made from a corpus; add corpus, or trim"),
         ("teacher={pretrain: {}}", "teacher.pretrain: needs a corpus; add corpus, or name teacher.model"),
         ("sentences={}", "sentences: a student of a task is no encoder of sentences; leave out one of the two"),
+        (
+            "evaluation.tasks=[rusentiment]",
+            "evaluation.tasks: a student of a task is scored on that task alone; leave it",
+        ),
+        ("evaluation.suite=encodechka", "evaluation.suite: a student of a task is scored on that task alone; leave it"),
         ("task.distillation.layer_map=[[1], x]", "task.distillation.layer_map"),
         ("task.equal_decisions=0", "task.equal_decisions"),
     ],
