@@ -2,7 +2,8 @@
 
     python benchmarks/reference/report.py
 
-Models that were not run are left out and named. The encoders' scores (``encoder_results.py``) and speed
+Models that were not run are left out and named. ``benchmarks/document.py`` then fills in the table of students for
+tasks. The encoders' scores (``encoder_results.py``) and speed
 (``benchmarks/inference/encoder_speed.py``) are left out where there is no file of them.
 """
 

@@ -1,4 +1,6 @@
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,3 +25,10 @@ def converted(tiny_teacher, sentences, tmp_path_factory) -> Path:
         for case in ("onnx-int8", "openvino-int8"):
             write_file(case, source, folder)
     return folder
+
+
+@pytest.fixture
+def document(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/document.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("document")

@@ -12,12 +12,6 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 MACHINE = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
 
 
-@pytest.fixture
-def document(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("document")
-
-
 def row(case: str, latency_s: float, samples_per_s: float, **more: int) -> Row:
     return Row(case, {"latency_s": latency_s, "samples_per_s": samples_per_s, **more})
 
