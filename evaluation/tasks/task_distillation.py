@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,17 +105,20 @@ class DistillationExamples:
         """Take features, the row of each as :class:`TeacherLogits` counts them, and these."""
         self._plain, self._logits = TaskExamples(features, tokenizer), logits
         self.lengths = self._plain.lengths
-        known = {
-            key: index for index, key in enumerate(zip(logits.rows_N.tolist(), logits.words_N.tolist(), strict=True))
-        }
+        units = _units(features)
+        # Arrays, as a reader decides every token: objects of Python would take hundreds of bytes for each.
+        words = 1 + max(int(own.max(initial=0)) for own in (logits.words_N, *(own_U for own_U, _ in units)))
+        keys_N = logits.rows_N * words + logits.words_N
+        order_N = np.argsort(keys_N)
+        keys_N = keys_N[order_N]
         self._places: list[NDArray[np.int64]] = []
         self._decisions: list[NDArray[np.int64]] = []
-        for row, (words, places) in zip(rows, _units(features), strict=True):
-            found = [
-                (place, known[row, word]) for word, place in zip(words, places, strict=True) if (row, word) in known
-            ]
-            self._places.append(np.array([place for place, _ in found], dtype=np.int64))
-            self._decisions.append(np.array([index for _, index in found], dtype=np.int64))
+        for row, (words_U, places_U) in zip(rows, units, strict=True):
+            own_U = row * words + words_U
+            found_U = np.minimum(np.searchsorted(keys_N, own_U), len(keys_N) - 1)
+            is_known_U = keys_N[found_U] == own_U
+            self._places.append(places_U[is_known_U])
+            self._decisions.append(order_N[found_U[is_known_U]])
 
     def __len__(self) -> int:
         return len(self._plain)
@@ -237,24 +240,28 @@ def _ask(folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows, p
         logits = predict(model.to(measuring_device()), features, tokenizer, "fp32", BATCH_SIZE)
     if not isinstance(logits, np.ndarray):
         logits = np.stack(logits, axis=-1)
-    found = [
-        (logits[index, place] if logits.ndim == 3 else logits[index], row, word)
-        for index, (row, (words, places)) in enumerate(zip(features["row"][:], _units(features), strict=True))
-        for word, place in zip(words, places, strict=True)
+    units = _units(features)
+    values = [
+        logits[index, places_U] if logits.ndim == 3 else logits[[index]] for index, (_, places_U) in enumerate(units)
     ]
-    values, own_rows, words = zip(*found, strict=True)
     with path.open("wb") as file:
-        np.savez(file, values_NC=np.stack(values), rows_N=np.array(own_rows), words_N=np.array(words))
+        np.savez(
+            file,
+            values_NC=np.concatenate(values),
+            rows_N=np.repeat(np.array(features["row"][:]), [len(words_U) for words_U, _ in units]),
+            words_N=np.concatenate([words_U for words_U, _ in units]),
+        )
 
 
-def _units(features: Dataset) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+def _units(features: Dataset) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """What has a class in each feature: its words, and the places of these; the whole row counts as its word 0.
 
     Of a window in which an answer is looked for, each token is such a word.
     """
     if "scored_words" in features.column_names:
-        return zip(features["scored_words"][:], features["scored_places"][:], strict=True)
+        columns = (features["scored_words"][:], features["scored_places"][:])
+        return [(np.array(words, np.int64), np.array(places, np.int64)) for words, places in zip(*columns, strict=True)]
     if "window" in features.column_names:
-        tokens = zip(features["window"][:], features["length"][:], strict=True)
-        return ((range(LONGEST * window, LONGEST * window + length), range(length)) for window, length in tokens)
-    return (([0], [0]) for _ in range(len(features)))
+        tokens = zip(features["window"][:], map(np.arange, features["length"][:]), strict=True)
+        return [(LONGEST * window + places_U, places_U) for window, places_U in tokens]
+    return [(np.zeros(1, np.int64), np.zeros(1, np.int64))] * len(features)
