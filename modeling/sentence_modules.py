@@ -22,7 +22,7 @@ from distilrubert.common.sentence_files import (
 _PACKAGE = "sentence_transformers."
 SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
 """What may be done with the hidden states; a map that follows them would have to be learned too."""
-OPENED_MODULES = (*SENTENCE_MODULES, "Dense", "Dropout", "LayerNorm")
+OPENED_MODULES = (*SENTENCE_MODULES, "Dense", "Dropout", "LayerNorm", "StaticEmbedding")
 """What sentence-transformers may open: others, as its Router, import what their own files name."""
 # Dense imports its activation, and calls it.
 _ACTIVATIONS = "torch.nn.modules."

@@ -44,7 +44,7 @@ def own_prompts(folder: Path) -> Prompts:
 
 
 class SentenceEncoder:
-    """A model of sentence-transformers, with the poolings that a suite tries.
+    """A model of sentence-transformers, with the poolings that a suite tries; a table of word vectors has only its own.
 
     Args:
         folder: of the model.
@@ -61,11 +61,13 @@ class SentenceEncoder:
     ) -> None:
         checked_modules(folder, OPENED_MODULES)
         self._model = _load(folder, file)
-        if suite.poolings:
-            self._model = _with_poolings(self._model, suite.poolings, folder)
-        if suite.max_length:
+        is_static = _is_static(self._model)
+        poolings = [] if is_static else suite.poolings
+        if poolings:
+            self._model = _with_poolings(self._model, poolings, folder)
+        if suite.max_length and not is_static:
             self._model.max_seq_length = min(suite.max_length, self._model.max_seq_length or suite.max_length)
-        self.poolings: Sequence[str] = suite.poolings or [OWN]
+        self.poolings: Sequence[str] = poolings or [OWN]
         self.prompts = prompts or own_prompts(folder)
 
     def encode(self, texts: Iterable[str], side: Side = "query") -> dict[str, "Vectors"]:
@@ -137,6 +139,13 @@ def _load(folder: Path, file: FileFormat) -> Any:
     # Damaged files raise errors of many classes.
     except Exception as error:
         raise UserError(f"{folder}: cannot be loaded by sentence-transformers: {clean(str(error), None)}") from error
+
+
+def _is_static(model: Any) -> bool:
+    """Whether a model is a table of word vectors, as model2vec makes them: its tokens have no states to pool."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    return isinstance(model[0], StaticEmbedding)
 
 
 def _with_poolings(model: Any, poolings: Sequence[str], folder: Path) -> Any:

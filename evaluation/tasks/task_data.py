@@ -76,8 +76,8 @@ def load_rows(
 
     Args:
         task: the task.
-        train_limit: only this many of the labelled training rows (a fixed random choice, of whole queries where
-            candidates are ranked) are taken, before a validation part is split off.
+        train_limit: only this many of the labelled training rows (a fixed random choice, of whole queries, but for
+            the last one, where candidates are ranked) are taken, before a validation part is split off.
         unlabelled: files with the task's columns of text; with the training rows beyond the limit they make up the rows
             without labels. Texts of the other parts are left out of them. None: there is to be no such part.
 

@@ -137,6 +137,25 @@ def test_both_poolings_of_a_model_are_those_of_transformers(tiny_teacher: Any, t
             np.testing.assert_allclose(found[pooling].encode([text])[0], expected, atol=1e-5)
 
 
+def test_a_table_of_word_vectors_has_its_own_pooling_alone(tiny_teacher: Any, tmp_path: Path) -> None:
+    """As model2vec makes it: the mean over the vectors of a text's tokens, however long it is."""
+    module = sentence_transformers.sentence_transformer.modules.StaticEmbedding(
+        tiny_teacher.tokenizer.backend_tokenizer, embedding_dim=16
+    )
+    sentence_transformers.SentenceTransformer(modules=[module]).save_pretrained(str(tmp_path))
+    encoder = SentenceEncoder(tmp_path, Suite(name="s", title="S", tasks=["t"], poolings=["mean", "cls"], max_length=8))
+    found = encoder.encode(["вчера кот опять спал на столе у бабушки дома за рекой"])
+    assert list(found) == [OWN]
+    ids = tiny_teacher.tokenizer(
+        "вчера кот опять спал на столе у бабушки дома за рекой", add_special_tokens=False
+    ).input_ids
+    expected = module.embedding.weight[ids].mean(0).detach().numpy()
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(
+        found[OWN].encode(["вчера кот опять спал на столе у бабушки дома за рекой"])[0], expected, atol=1e-6
+    )
+
+
 def test_a_report_has_the_best_way_of_each_task_and_is_measured_once(
     tiny_teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
