@@ -224,15 +224,15 @@ def _load(
     folder: str | os.PathLike[str], task: TaskDefinition, settings: FinetuningProtocol, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
     """The model, its tokenizer, and the names of the weights that the checkpoint does not have: the task's head."""
-    before: list[str] = []
+    kind, before = task.task_kind, list[str]()
+    names = task.classes or [SCORE] * (kind.problem_type == "regression")
 
     def adapt(config: PretrainedConfig) -> None:
         # An earlier task may have left another kind of loss or another number of labels.
-        kind = task.task_kind
         before.extend(config.id2label[index] for index in sorted(config.id2label))
         config.problem_type = kind.problem_type
         config.num_labels = len(task.classes) or kind.outputs
-        if names := task.classes or [SCORE] * (kind.problem_type == "regression"):
+        if names:
             config.id2label = dict(enumerate(names))
             config.label2id = {name: index for index, name in enumerate(names)}
         if kind.problem_type == "regression":
@@ -244,7 +244,8 @@ def _load(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, tokenizer, missing = load_encoder(task.task_kind.model_class, folder, "a model to fine-tune", adapt)
-        if before != list(task.classes) and not all(re.fullmatch(r"LABEL_\d+", name) for name in before):
+        # One score is one score, whatever it was called.
+        if task.classes and before != names and not all(re.fullmatch(r"LABEL_\d+", name) for name in before):
             missing += _renew_head(model, missing)
     return model, tokenizer, missing
 

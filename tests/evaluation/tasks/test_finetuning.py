@@ -222,6 +222,20 @@ def test_the_last_layer_is_kept_only_for_the_same_classes_in_their_order(
     assert is_kept or head == ["classifier.weight", "classifier.bias"]
 
 
+@pytest.mark.parametrize("kind", ["sentence-regression", "question-answering"])
+def test_the_last_layer_of_scores_and_answers_is_kept(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, kind: str
+) -> None:
+    task = noun_task.model_copy(update={"kind": kind, "labels": []})
+    model, tokenizer, head = _load(teacher_folder, task, SETTINGS, 1)
+    assert head
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _, head = _load(tmp_path, task, SETTINGS, 2)
+    assert head == []
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
 def test_a_folder_without_a_model_is_told(tmp_path: Path, noun_task: TaskDefinition, rows: TaskRows) -> None:
     with pytest.raises(UserError, match="cannot be loaded as a model to fine-tune"):
         finetune(tmp_path, noun_task, rows, SETTINGS, learning_rate=RATE, seed=1)
