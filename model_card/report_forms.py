@@ -180,7 +180,9 @@ BOUND: Any = _form(equal_decisions=float, of_all=(float, 0.0))
 CLASS: Any = _form(**{"class": str}, expected=int, found=int, correct=int)
 SCORE_BIN: Any = _form(prediction=float, reference=float, reference_std=float, rows=Positive)
 
-COUNTS: Any = _form(train_rows=int, validation_rows=int, test_rows=int, test_rows_in_train=int, unlabelled_rows=SIZE)
+COUNTS: Any = _form(
+    train_rows=int, validation_rows=int, test_rows=int, test_rows_in_train=int, unlabelled_rows=SIZE, train_limit=SIZE
+)
 CALIBRATION: Any = _form(temperature=float, calibration_error=float, calibration_error_before=float)
 BIN: Any = _form(probability=float, right=float, rows=Positive)
 FINETUNING = _report(

@@ -55,6 +55,7 @@ def finetune(options: argparse.Namespace) -> None:
     model = train_task_model(folder, task, rows, settings, work, options.seed, str(options.model))
     with atomic_folder(output) as beside, quiet_transformers(), quiet_datasets():
         report = write_task_model(model, formats, beside, baselines, options.equal_decisions)
+        report.details["rows"]["train_limit"] = settings.train_limit
         report.save(beside / "reports" / "finetuning.json")
     shutil.rmtree(work, ignore_errors=True)
     print_finetuned(derive(report))

@@ -71,8 +71,7 @@ def check_task_scores(folder: Path, report: Measurements, task: TaskDefinition) 
         UserError: if the report is on another task, or the data cannot be used.
     """
     require_task(report, task)
-    details = report.details
-    rows = load_rows(task, details["rows"].get("train_limit", details["settings"].get("train_limit")))
+    rows = load_rows(task, report.details["rows"].get("train_limit"))
     learner = Learner.prepare(folder, task, rows, FinetuningProtocol(precision="fp32"), seed=0)
     found = learner.scores("test")
     stated: Mapping[str, Any] = derive(report)[CHECKPOINT.case].values["tasks"][task.name]
