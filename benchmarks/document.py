@@ -476,11 +476,14 @@ VIEWS: dict[tuple[str, str], Callable[[Measurements], str]] = {
         "for {rows[0][compared]} comparisons).",
     ),
     ("sentences", "scores"): suite,
-    ("sentence_speed", "rows"): View(
-        "case | MiB | a text, ms | × | texts/s | ×",
-        "{case} | {size_mib:.1f} | {latency_s:ms .1f} | {latency_gain} | {samples_per_s:.1f} | {throughput_gain}",
-        lambda report: speeds(derive(report)),
-        lambda report: few_starts(derive(report)),
+    **dict.fromkeys(
+        (("sentence_speed", "rows"), ("task_speed", "rows")),
+        View(
+            "case | MiB | a text, ms | × | texts/s | ×",
+            "{case} | {size_mib:.1f} | {latency_s:ms .1f} | {latency_gain} | {samples_per_s:.1f} | {throughput_gain}",
+            lambda report: speeds(derive(report)),
+            lambda report: few_starts(derive(report)),
+        ),
     ),
     ("cached_vectors", "rows"): View(
         "case | updates/s | ×",
