@@ -187,7 +187,16 @@ CALIBRATION: Any = _form(temperature=float, calibration_error=float, calibration
 BIN: Any = _form(probability=float, right=float, rows=Positive)
 FINETUNING = _report(
     _form(
-        task=_form(name=str, title=str, kind=KIND, metrics=list[str], classes=list[str], licence=TEXT, source=TEXT),
+        task=_form(
+            name=str,
+            title=str,
+            kind=KIND,
+            metrics=list[str],
+            classes=list[str],
+            licence=TEXT,
+            source=TEXT,
+            max_length=SIZE,
+        ),
         rows=COUNTS,
         calibration=(CALIBRATION | None, None),
         confusion=(list[list[int]] | None, None),

@@ -8,7 +8,7 @@ from typing import Any
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import Case, file_of, stored_in_16_bits
-from distilrubert.model_card.formatting import SPECIAL, cosine, number, score
+from distilrubert.model_card.formatting import SPECIAL, cosine, count, number, score
 from distilrubert.model_card.inputs import losses_of
 from distilrubert.model_card.scores import (
     INTRINSIC_TITLES,
@@ -178,7 +178,7 @@ def class_table(report: Measurements) -> Table:
         expected, found, right = counts["expected"], counts["found"], counts["correct"]
         shares = [right / found if found else 0.0, right / expected if expected else 0.0]
         f1 = 2 * right / (expected + found) if expected + found else 0.0
-        rows.append([f"`{counts['class']}`", *(f"{share:.3f}" for share in (*shares, f1)), str(expected)])
+        rows.append([f"`{counts['class']}`", *(f"{share:.3f}" for share in (*shares, f1)), count(expected)])
     is_of_spans = report.details["task"]["kind"] == "token-classification"
     return Table(["Class", "Precision", "Recall", "F1", "Spans" if is_of_spans else "Rows"], rows)
 

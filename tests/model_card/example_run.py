@@ -364,6 +364,7 @@ def task_row(case: str, score: float, **more: Any) -> Row:
 def task_report(kind: str = "sentence-classification", **details: Any) -> Measurements:
     """The report on a student of a task."""
     task = {"name": "toy", "title": "Toy *task*", "kind": kind, "metrics": ["f1_macro"], "classes": ["bad", "good"]}
+    task["max_length"] = 48
     file = {"decisions": 200, "different_decisions": 1, "maximal_difference": 0.25, "size_mib": 3.5}
     counts = {"train_rows": 1800, "validation_rows": 200, "test_rows": 100, "test_rows_in_train": 0}
     rows = [

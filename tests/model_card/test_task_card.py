@@ -109,6 +109,7 @@ def test_the_card_says_what_the_model_is_and_what_it_learnt_from(run: CardInput)
     assert "It learnt from 1,800 rows with labels and from what a teacher" in text
     assert "of 16,000 without labels" in text
     assert "divided by a temperature of 1.70" in text
+    assert "It was distilled on sequences of at most 48 tokens." in text
     assert "fill-mask" not in text
     assert "AutoModel.from_pretrained" not in text
     assert "ORTModelForSequenceClassification.from_pretrained(" in text
