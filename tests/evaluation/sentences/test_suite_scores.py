@@ -11,6 +11,7 @@ import yaml
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from tokenizers import Tokenizer
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
@@ -139,21 +140,19 @@ def test_both_poolings_of_a_model_are_those_of_transformers(tiny_teacher: Any, t
 
 def test_a_table_of_word_vectors_has_its_own_pooling_alone(tiny_teacher: Any, tmp_path: Path) -> None:
     """As model2vec makes it: the mean over the vectors of a text's tokens, however long it is."""
-    module = sentence_transformers.sentence_transformer.modules.StaticEmbedding(
-        tiny_teacher.tokenizer.backend_tokenizer, embedding_dim=16
-    )
+    text = "вчера кот опять спал на столе у бабушки дома за рекой"
+    # A tokenizer of its own: that of the session keeps what other tests set.
+    tokenizer = Tokenizer.from_str(tiny_teacher.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    module = sentence_transformers.sentence_transformer.modules.StaticEmbedding(tokenizer, embedding_dim=16)
     sentence_transformers.SentenceTransformer(modules=[module]).save_pretrained(str(tmp_path))
     encoder = SentenceEncoder(tmp_path, Suite(name="s", title="S", tasks=["t"], poolings=["mean", "cls"], max_length=8))
-    found = encoder.encode(["вчера кот опять спал на столе у бабушки дома за рекой"])
+    found = encoder.encode([text])
     assert list(found) == [OWN]
-    ids = tiny_teacher.tokenizer(
-        "вчера кот опять спал на столе у бабушки дома за рекой", add_special_tokens=False
-    ).input_ids
-    expected = module.embedding.weight[ids].mean(0).detach().numpy()
+    expected = module.embedding.weight[tokenizer.encode(text, add_special_tokens=False).ids].mean(0).detach().numpy()
     expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(
-        found[OWN].encode(["вчера кот опять спал на столе у бабушки дома за рекой"])[0], expected, atol=1e-6
-    )
+    np.testing.assert_allclose(found[OWN].encode([text])[0], expected, atol=1e-6)
 
 
 def test_a_report_has_the_best_way_of_each_task_and_is_measured_once(
