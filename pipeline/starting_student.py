@@ -86,7 +86,7 @@ def describe_start(run: Run) -> dict[str, Any]:
 def describe_general_start(run: Run) -> dict[str, Any]:
     """The same of a student for a task that starts from the one which the run has distilled on its corpus."""
     phase = _phase_of(run.student)
-    return _after(phase, {"name": phase["name"]})
+    return _after(phase, {"name": phase.get("name", run.recipe.name)})
 
 
 def _after(phase: dict[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,20 +123,17 @@ def _ceiling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def _measured(folder: Path, cases: Sequence[SpeedCase], kinds: Mapping[str, SpeedSettings]) -> dict[str, Measurements]:
     """The speed of the cases on each kind of input: what an earlier call has kept if it was measured alike, or anew."""
     paths = [folder / f"{kind}.json" for kind in kinds]
-    if all(path.exists() for path in paths):
-        kept = [Measurements.load(path) for path in paths]
-        threads = kinds[WHOLE].threads
-        if all(
-            (found.environment, found.details)
-            == (dataclasses.replace(Environment.capture(threads), date=found.environment.date), settings.model_dump())
-            for found, settings in zip(kept, kinds.values(), strict=True)
-        ):
-            print(f"{folder}: measured already", flush=True)
-            return dict(zip(kinds, map(derive, kept), strict=True))
-    found = measure_speeds(cases, list(kinds.values()), WORKER, conversation())
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, report in zip(paths, found, strict=True):
-        report.save(path)
+    found = [Measurements.load(path) for path in paths if path.exists()]
+    here = Environment.capture(kinds[WHOLE].threads)
+    environments = [dataclasses.replace(report.environment, date=here.date) for report in found]
+    wanted = [settings.model_dump() for settings in kinds.values()]
+    if [report.details for report in found] == wanted and all(each == here for each in environments):
+        print(f"{folder}: measured already", flush=True)
+    else:
+        found = measure_speeds(cases, list(kinds.values()), WORKER, conversation())
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, report in zip(paths, found, strict=True):
+            report.save(path)
     return dict(zip(kinds, map(derive, found), strict=True))
 
 
