@@ -87,8 +87,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = path.resolve() if path.is_symlink() else path
     beside = _beside(path)
     with clear_write_errors(path):
-        beside.mkdir(parents=True)
         try:
+            beside.mkdir(parents=True)
             yield beside
             for entry in sorted(beside.rglob("*"), reverse=True):
                 _sync(entry)
@@ -104,11 +104,12 @@ def replace_folder(source: Path, target: Path) -> None:
         if not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
         old = _beside(target)
-        target.rename(old)
         try:
+            target.rename(old)
             source.rename(target)
         except BaseException:
-            old.rename(target)
+            if not target.exists():
+                old.rename(target)
             raise
         _remove(old)
     else:

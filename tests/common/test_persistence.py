@@ -1,9 +1,11 @@
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,32 @@ def test_an_interrupt_keeps_the_old_folder(tmp_path: Path) -> None:
         interrupt()
     assert (target / "a").read_text() == "old"
     assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("method", "number", "left"), [("mkdir", 1, "old"), ("rename", 1, "old"), ("rename", 2, "new")]
+)
+def test_an_interrupt_right_after_a_call_leaves_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int, left: str
+) -> None:
+    """Python raises a KeyboardInterrupt between a call, which has made or moved a folder, and the line after it."""
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "a").write_text("old")
+    real, calls = getattr(Path, method), itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        result = real(*arguments, **options)
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Path, method, call)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as beside:
+        (beside / "a").write_text("new")
+    assert (target / "a").read_text() == left
+    # The old folder, which had been moved out of the way, goes with a later write.
+    assert len(names(tmp_path)) == (1 if left == "old" else 2)
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

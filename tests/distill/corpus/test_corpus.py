@@ -378,7 +378,12 @@ def test_a_signal_stops_all_processes_and_keeps_the_work(
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert not folder.exists()
-    assert all(path.name.startswith("shard-") for path in workplace.glob("part-*/*"))
+    assert list(workplace.glob("part-*/shard-*"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_folder)
+    build_corpus(chosen, tokenizer, tmp_path / "whole", 7, shard_characters=100_000)
+    build_corpus(chosen, tokenizer, folder, 7, shard_characters=100_000)
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert not workplace.exists()
 
 
 @pytest.mark.slow
