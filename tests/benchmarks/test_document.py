@@ -131,14 +131,14 @@ def test_corpora_that_differ_are_told(document: ModuleType) -> None:
     values = {"bytes": 3 * 10**8, "seconds": {"1": 9.0, "2": 8.0, "4": 7.0}}
     for identical, said in ((True, "the same to the byte"), (False, "NOT the same")):
         report = Measurements(MACHINE, [Row("parts-0.3", {**values, "identical": identical})])
-        assert document.scale_parts(report) == (
+        assert document.VIEWS["scale", "parts"](report) == (
             f"0.3 GB by 1, 2 and 4 processes, one of the 4 killed after its first shard: {said}.\n"
         )
 
 
 def test_cells_have_units_and_stay_empty_without_a_value(document: ModuleType) -> None:
     rows = [Row("one", {"time_s": 0.25, "peak": {"mib": 1536}}), Row("other", {"time_s": None})]
-    view = document.View(
+    view = importlib.import_module("documented.view").View(
         "case | ms | GiB", "{case} | {time_s:ms .1f} | {peak[mib]:GiB .2f}", note="Of {rows[0][case]}."
     )
     lines = view(Measurements(MACHINE, rows)).splitlines()
