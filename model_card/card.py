@@ -16,7 +16,8 @@ from distilrubert.model_card.card_facts import facts_of
 from distilrubert.model_card.card_view import FILTERS, view_of
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, CardInput, read_card_input
-from distilrubert.model_card.scores import TASK_TYPES, task_scores
+from distilrubert.model_card.scores import task_scores
+from distilrubert.model_card.task_kinds import TASK_KINDS
 
 # What the Hub calls our metrics; their exact names go into the metric's name.
 METRIC_TYPES = {
@@ -116,14 +117,12 @@ def card_data(run: CardInput) -> ModelCardData:
 def _task_of(run: CardInput) -> tuple[str, list[dict[str, Any]] | None]:
     """The Hub's task for a model, and what its widget shows."""
     if run.finetuning is not None:
-        task = TASK_TYPES.get(run.finetuning.details["task"]["kind"], "text-classification")
+        kind = TASK_KINDS[run.finetuning.details["task"]["kind"]]
         first, *others = run.settings.sentences
-        if task == "question-answering":
-            return task, [{"text": first, "context": text} for text in others or [first]]
-        if "pair" in run.finetuning.details["task"]["kind"]:
-            # The Hub's widget takes a single text.
-            return task, None
-        return task, [{"text": text} for text in run.settings.sentences]
+        if kind.pipeline == "question-answering":
+            return kind.pipeline, [{"text": first, "context": text} for text in others or [first]]
+        # The Hub's widget takes a single text.
+        return kind.pipeline, None if kind.is_of_pairs else [{"text": text} for text in run.settings.sentences]
     if run.prompts is not None:
         first, *others = run.settings.sentences
         return "sentence-similarity", [{"source_sentence": first, "sentences": others or [first]}]
@@ -139,7 +138,7 @@ def eval_results(quality: Measurements | None, finetuning: Measurements | None =
         found += [(score, CHECKPOINT.case) for score in task_scores(about)]
     return [
         EvalResult(
-            task_type=TASK_TYPES.get(score.kind, score.kind or "text-classification"),
+            task_type=TASK_KINDS.get(score.kind, TASK_KINDS["sentence-classification"]).pipeline,
             dataset_type=score.task,
             dataset_name=score.title,
             dataset_split=score.about.get("split", "test"),

@@ -12,7 +12,6 @@ from distilrubert.model_card.formatting import count, counted, duration, escape,
 from distilrubert.model_card.hub_rules import language_name
 from distilrubert.model_card.inputs import REPORTS, CardInput, losses_of
 from distilrubert.model_card.scores import (
-    TASK_TYPES,
     Score,
     have_vocabularies_of_their_own,
     intrinsic_scores,
@@ -29,6 +28,7 @@ from distilrubert.model_card.tables import (
     suite_table,
     task_table,
 )
+from distilrubert.model_card.task_kinds import TASK_KINDS
 
 # Alternative text by the file's name in assets/.
 PICTURES = {
@@ -118,20 +118,8 @@ def _quality_view(quality: Measurements) -> dict[str, Any]:
 
 
 def _task_view(report: Measurements) -> dict[str, Any]:
-    kind = report.details["task"]["kind"]
-    tag = TASK_TYPES.get(kind, "text-classification")
-    what, suffix, options = _TASKS.get(kind, _TASKS[tag])
-    is_of_pairs, gives_score = "pair" in kind, kind.endswith("regression")
     return {
-        "task": {
-            "what": f"{what} of pairs of texts" if is_of_pairs and gives_score else what,
-            "pipeline": tag,
-            "suffix": suffix,
-            "options": options,
-            "is_of_pairs": is_of_pairs,
-            "is_of_several": kind == "multi-label-classification",
-            "gives_score": gives_score,
-        },
+        "task": TASK_KINDS[report.details["task"]["kind"]],
         "task_table": task_table(report).markdown,
         "class_table": class_table(report).markdown,
         "task_has_teacher": any(row.case == "teacher" for row in report.rows),
@@ -221,20 +209,6 @@ FILTERS = {
     "code": _code,
     "language": language_name,
     "machine": _machine,
-}
-# By the Hub's name of a task, or by our kind: what a model is, the end of the names of its classes, and options of its
-# pipeline.
-_TASKS = {
-    "text-classification": ("a classifier of texts", "SequenceClassification", ", truncation=True"),
-    "token-classification": ("a tagger of words", "TokenClassification", ', aggregation_strategy="first"'),
-    "question-answering": ("a reader that answers questions", "QuestionAnswering", ""),
-    "multi-label-classification": (
-        "a classifier of texts that can have several classes",
-        "SequenceClassification",
-        ", truncation=True, top_k=None",
-    ),
-    "sentence-regression": ("a model for scores of texts", "SequenceClassification", ", truncation=True"),
-    "sentence-pair-regression": ("a model for scores", "SequenceClassification", ", truncation=True"),
 }
 # What else computes than PyTorch, by runtime.
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from distilrubert.common.derived import INPUT_FORMS, SCORES
-from distilrubert.model_card.scores import TASK_TYPES
+from distilrubert.model_card.task_kinds import TASK_KINDS
 
 
 def _form(check: Callable[[Any], Any] = lambda form: form, /, **fields: Any) -> Any:
@@ -175,7 +175,7 @@ def _check_agreement(row: Any) -> Any:
     return row
 
 
-KIND: Any = Literal[tuple(TASK_TYPES)]
+KIND: Any = Literal[tuple(TASK_KINDS)]
 BOUND: Any = _form(equal_decisions=float, of_all=(float, 0.0))
 CLASS: Any = _form(**{"class": str}, expected=int, found=int, correct=int)
 SCORE_BIN: Any = _form(prediction=float, reference=float, reference_std=float, rows=Positive)

@@ -23,17 +23,6 @@ METRIC_TITLES = {
     "answer_f1": "answer F1",
 }
 
-# What the Hub calls our kinds of task.
-TASK_TYPES = {
-    "sentence-classification": "text-classification",
-    "sentence-pair-classification": "text-classification",
-    "multi-label-classification": "text-classification",
-    "sentence-regression": "text-classification",
-    "sentence-pair-regression": "text-classification",
-    "token-classification": "token-classification",
-    "question-answering": "question-answering",
-}
-
 INTRINSIC_TITLES = {
     "masked_accuracy": "accuracy at masked tokens",
     "masked_cross_entropy_nats": "masked cross-entropy, nats (lower is better)",

@@ -159,7 +159,6 @@ def baseline_rows(task: TaskDefinition, rows: TaskRows) -> list[Row]:
         UserError: if nothing can be learnt from the texts.
     """
     return [
-        Row(case, {"tasks": {task.name: summary_of(task, [baseline.score(task, rows)])}})
-        for case, baseline in BASELINES.items()
-        if task.kind in baseline.kinds
+        Row(case, {"tasks": {task.name: summary_of(task, [BASELINES[case](task, rows)])}})
+        for case in task.task_kind.baselines
     ]

@@ -15,9 +15,10 @@ from distilrubert.common.measurements import Measurements, Row
 from distilrubert.model_card.cases import Case
 from distilrubert.model_card.formatting import counted
 from distilrubert.model_card.inputs import read_card_input
-from distilrubert.model_card.scores import METRIC_TITLES, TASK_TYPES
+from distilrubert.model_card.scores import METRIC_TITLES
 from distilrubert.model_card.space.shown_model import read_model
 from distilrubert.model_card.tables import Table, quality_table, speed_table, suite_table, task_table
+from distilrubert.model_card.task_kinds import TASK_KINDS
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.terminal import new_table, print_table
 
@@ -158,7 +159,7 @@ def _script(run: Run) -> str | None:
         kind = card.finetuning.details["task"]["kind"]
         if kind == "question-answering":
             return None
-        task = json.dumps(TASK_TYPES[kind])
+        task = json.dumps(TASK_KINDS[kind].pipeline)
         asked = json.dumps(_asked(kind, run.recipe.card.sentences), ensure_ascii=False)
         return f"from transformers import pipeline; print(pipeline({task}, {folder})({asked}))"
     if run.recipe.sentences or not card.has_head:
@@ -169,7 +170,7 @@ def _script(run: Run) -> str | None:
 
 def _asked(kind: str, sentences: Sequence[str]) -> Any:
     """What a pipeline is asked to show what the model does."""
-    if "pair" in kind:
+    if TASK_KINDS[kind].is_of_pairs:
         return {"text": sentences[0], "text_pair": sentences[-1]}
     if kind == "token-classification":
         # Spaces around words and signs, as in the text that a tagger is trained on.

@@ -153,12 +153,11 @@ def baseline_figures(
     def score(case: str, task: TaskDefinition) -> dict[str, Any]:
         rows = data[task.name]
         inputs = {"model": case, "task": task_inputs(task, rows)}
-        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case].score(task, rows))
+        scores = cache(f"{task.name}-{case}", inputs, lambda: BASELINES[case](task, rows))
         return {**summary_of(task, [scores]), "run": row_counts(rows)}
 
     found = {
-        case: {task.name: score(case, task) for task in tasks if task.kind in baseline.kinds}
-        for case, baseline in BASELINES.items()
+        case: {task.name: score(case, task) for task in tasks if case in task.task_kind.baselines} for case in BASELINES
     }
     return {case: {"tasks": scores} for case, scores in found.items() if scores}
 

@@ -14,10 +14,12 @@ from transformers import BertForQuestionAnswering
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import write_json
+from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.model_card.card import card_data, render_card
 from distilrubert.model_card.card_pictures import draw_scores
 from distilrubert.model_card.inputs import CardInput, read_reports
 from distilrubert.model_card.tables import class_table, task_table
+from distilrubert.model_card.task_kinds import TASK_KINDS
 from distilrubert.modeling.teacher import Teacher
 from tests.model_card.example_run import task_report, with_settings
 
@@ -92,6 +94,17 @@ def test_a_report_of_another_form_is_told(change: Callable[[Any], Any], said: st
     write_json(tmp_path / "reports" / "finetuning.json", report)
     with pytest.raises(UserError, match=rf"finetuning\.json: {said}"):
         read_reports(tmp_path)
+
+
+def test_what_is_said_of_each_kind_of_task_is_so() -> None:
+    assert TASK_KINDS.keys() == KINDS.keys()
+    for name, kind in KINDS.items():
+        said = TASK_KINDS[name]
+        assert said.pipeline == kind.export_task, name
+        assert kind.model_class.__name__.endswith(f"For{said.suffix}"), name
+        assert said.is_of_pairs == ("text_pair" in kind.columns), name
+        assert said.gives_score == (kind.problem_type == "regression"), name
+        assert said.is_of_several == (kind.problem_type == "multi_label_classification"), name
 
 
 def test_the_front_matter_names_the_task_and_its_score(run: CardInput) -> None:

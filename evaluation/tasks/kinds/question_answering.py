@@ -132,6 +132,7 @@ QUESTION_ANSWERING = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="question-answering",
+    baselines=(),
     text_columns=("question", "context"),
     read_text=_read_context,
     # Where an answer starts, and where it ends.

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from distilrubert.common.derived import MAJORITY
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.kinds.task_kind import (
     Labels,
@@ -58,6 +59,7 @@ SENTENCE_CLASSIFICATION = TaskKind(
     encode=encode_texts,
     decode=_decode,
     export_task="text-classification",
+    baselines=("bag-of-words", MAJORITY),
     text_columns=("text",),
     read_text=_read_text,
     problem_type="single_label_classification",

@@ -75,6 +75,7 @@ SENTENCE_REGRESSION = dataclasses.replace(
     read_row=_read_sentence,
     decode=_decode,
     read_text=_read_text,
+    baselines=("bag-of-words",),
     problem_type="regression",
     outputs=1,
     choose=_score,

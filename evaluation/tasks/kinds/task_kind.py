@@ -55,6 +55,7 @@ class TaskKind:
         decode: from rows, features and the features' logits (in the same order) to predictions and references, row
             by row, as the metrics of the kind take them.
         export_task: the exporters' name for such models: a key of :data:`~distilrubert.modeling.runtimes.OUTPUTS`.
+        baselines: those of :data:`~distilrubert.evaluation.tasks.baselines.BASELINES` that can do the tasks.
         text_columns: those of `columns` that a row without labels has.
         read_text: from such a row, and the labels, to standard form, its class -100, its numbers NaN; as `read_row`
             else.
@@ -74,6 +75,7 @@ class TaskKind:
     encode: Callable[[Dataset, PreTrainedTokenizerBase, int], Dataset]
     decode: Callable[[Dataset, Dataset, Logits, Sequence[str]], tuple[list[Any], list[Any]]]
     export_task: str
+    baselines: tuple[str, ...]
     text_columns: tuple[str, ...]
     read_text: Callable[[Mapping[str, Any], Labels], dict[str, Any]]
     collator: Callable[..., Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]] = DataCollatorWithPadding

@@ -9,6 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
+from distilrubert.common.derived import MAJORITY
 from distilrubert.common.training.padding import IGNORED
 from distilrubert.evaluation.tasks.kinds.task_kind import Labels, Logits, TaskKind, class_of, in_row_order, with_lengths
 
@@ -115,6 +116,7 @@ TOKEN_CLASSIFICATION = TaskKind(
     encode=_encode,
     decode=_decode,
     export_task="token-classification",
+    baselines=("word-tags", MAJORITY),
     text_columns=("tokens",),
     read_text=_read_words,
     collator=DataCollatorForTokenClassification,
