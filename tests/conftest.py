@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pyarrow.parquet
 import pytest
 import torch
@@ -19,6 +20,9 @@ from distilrubert.modeling.wordpiece import train_wordpiece
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A step of a tiny model takes less time than threads that share few cores wait for each other.
 torch.set_num_threads(1)
+# A busy machine is no fault of an example, and the same tree has the same outcome.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 # A script that starts the tests in the background leaves them deaf to Ctrl-C, and with them every program that a test
 # starts in order to interrupt it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -75,8 +75,9 @@ def test_another_length_or_time_is_looked_into(file: Path, text: bytes, reads: l
     assert len(reads) == 2
 
 
-def test_a_file_that_was_written_just_now_is_not_trusted(tmp_path: Path) -> None:
+def test_a_file_that_was_written_just_now_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be written again at what the file system's clock takes for the same moment."""
+    monkeypatch.setattr(contents, "SETTLED_NS", 3600 * 10**9)
     path = tmp_path / "new.txt"
     path.write_bytes(b"abc")
     status = path.stat()

@@ -106,7 +106,7 @@ class LocalHub:
 
     def at_commit(self) -> None:
         if (barrier := self._commit_barrier) is not None:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=300)
 
     def be_down(self, duration_s: float) -> None:
         """Refuse connections for that long; those that are open and idle are closed."""
@@ -116,7 +116,7 @@ class LocalHub:
 
     def wait_until_up(self) -> None:
         """Wait for the end of an outage."""
-        assert self._up.wait(timeout=30)
+        assert self._up.wait(timeout=300)
 
     def arrival(self, request: Request) -> tuple[Fault | None, bool]:
         """Count a request: what befalls it, and whether the Hub goes down right after it."""

@@ -31,7 +31,7 @@ from .storage import Entry, Repository
 from .victim import Victim
 
 ONCE = RetryPolicy(attempts=1)
-PATIENT = RetryPolicy(attempts=6, first_wait_s=0.05, longest_wait_s=0.2)
+PATIENT = RetryPolicy(attempts=20, first_wait_s=0.05, longest_wait_s=0.2)
 LONGEST_PAUSE_S = 0.05
 Tree = dict[str, str]
 

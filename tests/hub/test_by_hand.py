@@ -38,4 +38,4 @@ def test_a_hub_of_ones_own(
         assert found == {**own, ".gitattributes": GITATTRIBUTES}
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0

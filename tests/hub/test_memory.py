@@ -12,12 +12,13 @@ from .server import LocalHub
 
 LARGE = 256 * 2**20
 PROGRAM = """
-import resource, sys
+import sys
 from pathlib import Path
+from distilrubert.common.processes import peak_memory_mib
 from distilrubert.pipeline.hub.push import push_folder
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
 push_folder(Path(sys.argv[1]), PublishSettings(repo_id=sys.argv[2]), endpoint=sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(peak_memory_mib()))
 """
 
 

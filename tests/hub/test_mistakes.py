@@ -198,7 +198,8 @@ def test_an_endpoint_where_nobody_answers(target: PublishSettings, folder: Path)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    text = refusal(endpoint, folder, target)
+        # It is bound, so that nobody else takes it, and does not listen.
+        text = refusal(endpoint, folder, target)
     assert text.startswith(f"{endpoint}: cannot be reached, or broke the connection (Connection refused)")
     assert "--endpoint" in text
 
@@ -263,7 +264,7 @@ def test_offline(local_hub: LocalHub, target: PublishSettings) -> None:
     )
     found = subprocess.run(
         [sys.executable, "-c", program, local_hub.endpoint],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert "UserError: HF_HUB_OFFLINE: is set" in found.stderr
 

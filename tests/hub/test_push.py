@@ -248,7 +248,7 @@ def test_a_stranger_finds_the_model_by_its_name(
     environment |= {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "empty")}
     found = subprocess.run(
         [sys.executable, "-c", program, "me/demo", published.revision],
-        env=environment, capture_output=True, text=True, timeout=120,
+        env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "torch.Size([1, 7, 16])" in found.stdout

@@ -54,7 +54,7 @@ def test_a_canary_is_seen_nowhere(local_hub: LocalHub, folder: Path, tmp_path: P
     }  # fmt: skip
     found = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), local_hub.endpoint, "2", level],
-        env=environment, cwd=home, capture_output=True, timeout=120,
+        env=environment, cwd=home, capture_output=True, timeout=600,
     )  # fmt: skip
     output = found.stdout + found.stderr
     assert (found.returncode == 0) is (case == "published"), output.decode()

@@ -26,7 +26,7 @@ def test_an_outage_while_the_model_is_downloaded(
     folder: Path, target: PublishSettings, local_hub: LocalHub, request_number: int
 ) -> None:
     push_once(folder, target, local_hub.endpoint, HASTY)
-    patient = RetryPolicy(attempts=20, first_wait_s=0.05, longest_wait_s=0.05)
+    patient = RetryPolicy(attempts=60, first_wait_s=0.05, longest_wait_s=0.05)
     plan = local_hub.fail(Fault.REFUSED, request_number, path="/resolve/", outage_s=0.5)
     with hurried():
         assert verify_folder(folder, target, local_hub.endpoint, patient).loads

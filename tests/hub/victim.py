@@ -36,7 +36,7 @@ class Victim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=300)
 
     def prepare(self, folder: Path, settings: PublishSettings, endpoint: str, token: str) -> int:
         """Make a process that is ready to publish, and tell its id."""

@@ -52,7 +52,7 @@ except UserError as error:
     # Nothing listens on port 9 of this machine; the client's settings are read once, so it needs its own process.
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("someone/teacher (revision v1): no such folder, not complete in the cache")

@@ -98,7 +98,7 @@ class Client:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         assert code == UPLOAD or "Fetching" not in done.stderr, "the client drew a bar into a pipe"
@@ -303,8 +303,10 @@ def test_a_hub_where_nobody_answers(endpoint: str, tmp_path: Path, monkeypatch: 
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    use(nobody, tmp_path / "cache", monkeypatch)
-    assert failure() == (
+        use(nobody, tmp_path / "cache", monkeypatch)
+        # It is bound, so that nobody else takes it, and does not listen.
+        said = failure()
+    assert said == (
         "me/teacher (revision main): no such folder, not complete in the cache, and "
         f"{nobody} cannot be reached or broke the connection (Connection refused); connect or give a folder"
     )

@@ -128,7 +128,7 @@ def test_every_process_finds_the_same() -> None:
             "TOKENIZERS_PARALLELISM": "true",
         }
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=600
         )
         found.add(done.stdout)
     scope: dict[str, list[str]] = {}

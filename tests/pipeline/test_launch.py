@@ -20,6 +20,9 @@ from .example_recipes import ROOT, arguments_of
 TOGETHER = {
     "teacher.pretrain.batches_per_update": 2,
     "distillation.batches_per_update": 2,
+    # Each run would time bf16 for itself, and could choose otherwise than the other.
+    "teacher.pretrain.precision": "fp32",
+    "distillation.precision": "fp32",
     # The other tests of whole runs export files; what the one process does alone is what trains: fine-tuning.
     "conversion.onnx": "[]",
     "evaluation.exported.onnx": "[]",

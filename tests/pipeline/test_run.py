@@ -334,7 +334,7 @@ def test_what_is_half_removed_is_never_taken_for_finished(run, monkeypatch):
 def hold(folder: Path, recipe_path: Path, entered, release) -> None:
     def wait(_: Run, __: Path) -> None:
         entered.set()
-        release.wait(30)
+        release.wait(600)
 
     stage = Stage("slow", "waiting", (), lambda _: {}, (), wait)
     bring_up_to_date(Run(load_recipe(recipe_path), folder), [stage])
@@ -346,12 +346,12 @@ def test_a_second_process_is_kept_out(run, tmp_path):
     other = context.Process(target=hold, args=(run.folder, tmp_path / "recipe.yaml", entered, release))
     other.start()
     try:
-        assert entered.wait(30)
+        assert entered.wait(600)
         with pytest.raises(UserError, match="another process is working"):
             bring_up_to_date(run, [])
     finally:
         release.set()
-        other.join(30)
+        other.join(600)
     assert other.exitcode == 0
 
 

@@ -170,7 +170,7 @@ def test_the_commit_of_a_student_on_the_hub_is_recorded(
     # The client reads the address of the Hub when it is imported.
     environment = {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": api.token}
     command = [sys.executable, "-m", "distilrubert.pipeline", "distill", str(recipe), "--run-dir", str(run)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "commits.json").read_text()) == {"model me/first@main": commit}
     initialisation = training_of(recipe)["details"]["initialisation"]

@@ -52,6 +52,7 @@ export function launch() {
   return puppeteer.launch({
     executablePath: browserPath(),
     headless: "shell",
+    timeout: 300_000,
     // Chromium refuses to start its sandbox as root, which containers are.
     args: ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
   });

@@ -28,6 +28,7 @@ describe("demo pages", { skip }, () => {
   async function open(name, { answer, viewport = { width: 900, height: 900 }, theme = "light" } = {}) {
     // A profile of its own: the library keeps the models that it has loaded.
     const page = await (await browser.createBrowserContext()).newPage();
+    page.setDefaultTimeout(300_000);
     const found = { page, requests: [], complaints: [] };
     await page.setViewport(viewport);
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }]);
@@ -53,14 +54,14 @@ describe("demo pages", { skip }, () => {
       items.map((item) => [".label", ".value"].map((part) => item.querySelector(part).textContent)),
     );
 
-  /** Types into a field as a person does, and waits for what the page says of it. */
+  /** Puts a text into the field in the place of another, and waits for what the page says of it. */
   async function type(page, text) {
     await page.evaluate(() => (document.getElementById("results").ariaBusy = "true"));
     await page.focus("#text");
     await page.keyboard.down("Control");
     await page.keyboard.press("a");
     await page.keyboard.up("Control");
-    await page.keyboard.type(text);
+    await page.keyboard.sendCharacter(text);
     await settled(page);
   }
 

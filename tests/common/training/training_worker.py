@@ -23,6 +23,7 @@ import torch
 from tiny_run import digest, poison, run, sine_of_weights, weights_of
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import write_json
 from distilrubert.common.training import run_checkpoints as checkpoints
 from distilrubert.common.training import trainer
 from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
@@ -101,9 +102,7 @@ def record(folder: Path, rank: int = 0, **overrides: Any) -> None:
     student, report = run(folder, **overrides)
     figures = {key: report.rows[0].values[key] for key in ("resumes", "tokens", "steps", "skipped_updates")}
     curves = {key: report.details.get(key, []) for key in ("curves", "validation", "evaluations")}
-    (folder / f"outcome-{rank}.json").write_text(
-        json.dumps({"digest": digest(student), **curves, **figures, "visits": visits})
-    )
+    write_json(folder / f"outcome-{rank}.json", {"digest": digest(student), **curves, **figures, "visits": visits})
     np.save(folder / f"weights-{rank}.npy", weights_of(student))
 
 

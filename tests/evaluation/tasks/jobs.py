@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.parallel import run_all
 
-PATIENCE_S = 120
+PATIENCE_S = 600
 
 
 def describe(name: str) -> tuple[str, int, int]:
@@ -28,6 +28,12 @@ def kill_itself() -> None:
 def refuse(seconds: float) -> None:
     time.sleep(seconds)
     raise UserError("no good")
+
+
+def refuse_when_there_is(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+    refuse(0)
 
 
 def write_pid(path: Path) -> None:

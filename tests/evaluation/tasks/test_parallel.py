@@ -20,7 +20,7 @@ from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import TaskDefinition
 
 from . import jobs
-from .jobs import PATIENCE_S, describe, kill_itself, refuse
+from .jobs import PATIENCE_S, describe, kill_itself, refuse, refuse_when_there_is
 
 
 def test_jobs_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,10 @@ def test_one_process_is_this_one() -> None:
     assert dict(run_all({1: os.getpid, 2: os.getpid}, 1, "")) == {1: os.getpid(), 2: os.getpid()}
 
 
-def test_what_is_finished_is_there_before_a_mistake() -> None:
-    results = run_all({"good": os.getpid, "bad": partial(refuse, 1)}, 2, "jobs")
+def test_what_is_finished_is_there_before_a_mistake(tmp_path: Path) -> None:
+    results = run_all({"good": os.getpid, "bad": partial(refuse_when_there_is, tmp_path / "now")}, 2, "jobs")
     assert next(results)[0] == "good"
+    (tmp_path / "now").touch()
     with pytest.raises(UserError, match="no good"):
         next(results)
 
