@@ -18,7 +18,10 @@ MARKERS = {
 
 
 def draw(report: Measurements, path: Path) -> None:
-    """Throughput over the file's size, both logarithmic: a colour for each runtime, a shape for each model."""
+    """Throughput over the file's size, both logarithmic: a colour for each runtime, a shape for each model.
+
+    Peers are open marks. Throughput is that of real texts; older results have only sequences of 512 tokens.
+    """
     picture = Figure(figsize=(8.4, 5.4), layout="constrained")
     FigureCanvasAgg(picture)
     axes = picture.add_subplot()
@@ -26,22 +29,24 @@ def draw(report: Measurements, path: Path) -> None:
     for row in report.rows:
         model, runtime = _parts(row.case)
         seen |= {(model, "shape"), (runtime, "colour")}
+        figures = row.values.get("inputs", {}).get("texts", row.values)
+        face, edge = ("none", COLOURS[runtime]) if runtime == "peer" else (COLOURS[runtime], "white")
         axes.scatter(
-            row.values["size_mib"], row.values["samples_per_s"], s=70, color=COLOURS[runtime],
-            marker=MARKERS[model], edgecolor="white", zorder=3,
+            row.values["size_mib"], figures["samples_per_s"], s=70, facecolor=face, edgecolor=edge,
+            marker=MARKERS[model], zorder=3,
         )  # fmt: skip
     for model, marker in MARKERS.items():
         if (model, "shape") in seen:
             axes.scatter([], [], color="#333333", marker=marker, label=model)
     for runtime, colour in COLOURS.items():
         if (runtime, "colour") in seen and runtime != "teacher":
-            axes.scatter([], [], color=colour, marker="P", label=runtime)
-    axes.set(xscale="log", yscale="log", xlabel="Size of the file, MiB", ylabel="Throughput, samples/s")
-    axes.set_title(
-        f"{report.details['sequence_length']} tokens on {report.environment.cpu}, {report.environment.threads} threads",
-        loc="left",
-        fontsize=11,
-    )
+            face = "none" if runtime == "peer" else colour
+            axes.scatter([], [], facecolor=face, edgecolor=colour, marker="s", label=runtime)
+    is_of_texts = "inputs" in report.rows[0].values
+    unit = "texts/s" if is_of_texts else "samples/s"
+    axes.set(xscale="log", yscale="log", xlabel="Size of the file, MiB", ylabel=f"Throughput, {unit}")
+    what = "Lines of dialogues" if is_of_texts else f"{report.details['sequence_length']} tokens"
+    axes.set_title(f"{what} on {report.environment.cpu}, {report.environment.threads} threads", loc="left", fontsize=11)
     axes.grid(color="#E3E3E3", which="both", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, ncols=2)
