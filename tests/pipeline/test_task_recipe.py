@@ -109,6 +109,27 @@ def test_the_student_learns_from_teacher_and_text_without_labels(trained):
     assert model.config.n_layers == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "metric"),
+    [
+        ("answers", "QuestionAnswering", "answer_f1"),
+        ("tags", "TokenClassification", "span_f1"),
+        ("pairs", "SequenceClassification", "accuracy"),
+    ],
+)
+def test_other_heads_learn_from_their_teacher_too(name, head, metric, teacher_folder, tasks, tmp_path):
+    recipe = write(tmp_path, recipe_of(teacher_folder, tasks, name))
+    assert main(["distill", str(recipe), "--run-dir", str(tmp_path / "run")]) == 0
+    training = Measurements.load(tmp_path / "run" / "reports" / "task-student.json")
+    assert set(training.details["losses"]) == {"logits", "labels"}
+    # The rest of the training part is read without its labels, each text once.
+    assert training.details["rows"]["unlabelled_rows"] > 50
+    scores = [each[metric] for each in training.details["choices"]["evaluations"]["0.003"]]
+    assert max(scores) > 0.7
+    config = json.loads((tmp_path / "run" / "task-student" / "config.json").read_text())
+    assert config["architectures"] == [f"DistilBertFor{head}"]
+
+
 # Of each kind: the classes of its model, the metric, and what a card says of it.
 KINDS: dict[str, tuple[str, str, list[str]]] = {
     "nouns": (
