@@ -39,12 +39,12 @@ class Smoothed(nn.Module):
 
     inverse_I: Tensor
 
-    def __init__(self, linear: nn.Linear, factor_I: Tensor) -> None:
-        """Take over the map, whose weights change in place."""
+    def __init__(self, linear: nn.Linear, inverse_I: Tensor) -> None:
+        """Take over the map, whose weights change in place; maps of one group get the same tensor `inverse_I`."""
         super().__init__()
         self.linear = linear
-        self.register_buffer("inverse_I", 1 / factor_I)
-        linear.weight.data = linear.weight * factor_I
+        self.register_buffer("inverse_I", inverse_I)
+        linear.weight.data = linear.weight / inverse_I
 
     def forward(self, input_NI: Tensor) -> Tensor:
         """The map."""
@@ -107,10 +107,10 @@ def _sharing(inputs: dict[str, tuple[int, ...]]) -> Iterable[list[str]]:
 def _smooth_group(model: nn.Module, names: Sequence[str], largest_I: Tensor) -> None:
     linears = [module for name in names if isinstance(module := model.get_submodule(name), nn.Linear)]
     weights_I = torch.stack([linear.weight.abs().amax(dim=0) for linear in linears]).amax(dim=0)
-    factor_I = largest_I.clamp_min(SMALLEST) ** STRENGTH / weights_I.clamp_min(SMALLEST) ** (1 - STRENGTH)
+    inverse_I = weights_I.clamp_min(SMALLEST) ** (1 - STRENGTH) / largest_I.clamp_min(SMALLEST) ** STRENGTH
     for name, linear in zip(names, linears, strict=True):
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, Smoothed(linear, factor_I))
+        setattr(model.get_submodule(parent), last, Smoothed(linear, inverse_I))
 
 
 def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:
