@@ -20,6 +20,8 @@ COMMON = re.compile(rf"{OF_BASE.pattern}|(?!.*(-avx|-two-streams|-in-fp32|-in-bf
 CHOICES = re.compile(
     "teacher-pytorch-fp32|student-(base|slim|narrow|tiny|tiny-256)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
 )
+# A file of ours, and the shape of its model.
+OF_SHAPE = re.compile("student-((?!.*-peer-).+?)-(?=pytorch|onnx|openvino)")
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
     "nncf-int8": ("openvino-int8",),
@@ -86,6 +88,25 @@ def peers(report: Measurements) -> Iterator[Entry]:
             yield {"case": case, "ours": ours, "gains": gains, "cells": {**dict.fromkeys(INPUTS, ""), **cells}}
 
 
+def shapes(report: Measurements) -> Iterator[Entry]:
+    """How many times faster the best file of each shape is than the best of base, by kind of input."""
+    files: dict[str, list[Entry]] = {}
+    for row in report.rows:
+        if found := OF_SHAPE.match(row.case):
+            files.setdefault(found[1], []).append({**inputs_of(row.values)})
+
+    def best(shape: str, kind: str) -> tuple[float, float]:
+        figures = [each[kind] for each in files[shape]]
+        return min(each["latency_s"] for each in figures), max(each["samples_per_s"] for each in figures)
+
+    for shape in files:
+        cells = dict.fromkeys(INPUTS, "")
+        for kind in files[shape][0]:
+            (base_latency, base_throughput), (latency, throughput) = best("base", kind), best(shape, kind)
+            cells[kind] = f"{base_latency / latency:.2f}, {throughput / base_throughput:.2f}"
+        yield {"shape": shape, "cells": cells}
+
+
 def leading_peers(report: Measurements) -> str:
     """The cases in which a peer is ahead."""
     ahead = []
@@ -145,6 +166,11 @@ VIEWS: dict[tuple[str, str], Table] = {
         f"{{case}} | {{ours}} | {' | '.join(f'{{cells[{kind}]}}' for kind in INPUTS)}",
         peers,
         leading_peers,
+    ),
+    ("inference", "shapes"): View(
+        f"best file of | {' | '.join(INPUTS.values())}",
+        f"{{shape}} | {' | '.join(f'{{cells[{kind}]}}' for kind in INPUTS)}",
+        shapes,
     ),
     ("inference", "texts"): View(
         f"file | MiB | a text, ms | texts/s | {' | '.join(f'{name}, ×' for name in INPUTS.values())}",

@@ -40,6 +40,16 @@ def test_each_kind_of_input_is_compared(document: ModuleType) -> None:
     assert "is ahead of `student-base-openvino-int8` by 100 % in latency with texts." in text
 
 
+def test_shapes_are_compared_by_their_best_files(document: ModuleType) -> None:
+    rows = [
+        row("teacher-pytorch-fp32", 0.4, 2.0), row("student-base-openvino-int8", 0.1, 10.0),
+        row("student-base-onnx-int8", 0.2, 12.0), row("student-base-peer-nncf-int8", 0.01, 99.0),
+        row("student-tiny-256-openvino-int8", 0.02, 48.0), row("student-tiny-256-openvino-int8-in-bf16", 0.04, 60.0),
+    ]  # fmt: skip
+    lines = document.VIEWS["inference", "shapes"](Measurements(MACHINE, rows)).splitlines()[2:]
+    assert lines == ["| base | 1.00, 1.00 |  |  |  |", "| tiny-256 | 5.00, 5.00 |  |  |  |"]
+
+
 @pytest.mark.parametrize(
     ("starts", "details", "note"),
     [
