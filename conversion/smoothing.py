@@ -40,7 +40,11 @@ class Smoothed(nn.Module):
     inverse_I: Tensor
 
     def __init__(self, linear: nn.Linear, inverse_I: Tensor) -> None:
-        """Take over the map, whose weights change in place; maps of one group get the same tensor `inverse_I`."""
+        """Take over the map, whose weights change in place.
+
+        `inverse_I` is what its input is multiplied by: one tensor for all maps that read the same, so that an exported
+        graph multiplies once.
+        """
         super().__init__()
         self.linear = linear
         self.register_buffer("inverse_I", inverse_I)

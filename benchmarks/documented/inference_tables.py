@@ -21,7 +21,7 @@ CHOICES = re.compile(
     "teacher-pytorch-fp32|student-(base|slim|narrow|tiny|tiny-256)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
 )
 # A file of ours, and the shape of its model.
-OF_SHAPE = re.compile("student-((?!.*-peer-).+?)-(?=pytorch|onnx|openvino)")
+OF_SHAPE = re.compile("student-((?!.*(-peer-|-two-streams)).+?)-(?=pytorch|onnx|openvino)")
 # Our files that a peer is compared with: the first of them that was measured.
 COUNTERPARTS = {
     "nncf-int8": ("openvino-int8",),
@@ -89,22 +89,27 @@ def peers(report: Measurements) -> Iterator[Entry]:
 
 
 def shapes(report: Measurements) -> Iterator[Entry]:
-    """How many times faster the best file of each shape is than the best of base, by kind of input."""
-    files: dict[str, list[Entry]] = {}
+    """How many times faster the best file of each shape is than the best of base, by kind of input.
+
+    Each shape was measured in turns with the teacher: the gains over it are compared, and not times.
+    """
+    files: dict[str, list[Mapping[str, Any]]] = {}
     for row in report.rows:
         if found := OF_SHAPE.match(row.case):
-            files.setdefault(found[1], []).append({**inputs_of(row.values)})
+            files.setdefault(found[1], []).append(inputs_of(row.values))
 
-    def best(shape: str, kind: str) -> tuple[float, float]:
-        figures = [each[kind] for each in files[shape]]
-        return min(each["latency_s"] for each in figures), max(each["samples_per_s"] for each in figures)
+    def best(shape: str, kind: str, gain: str) -> float:
+        return max(float(inputs[kind][gain]) for inputs in files[shape])
 
-    for shape in files:
-        cells = dict.fromkeys(INPUTS, "")
-        for kind in files[shape][0]:
-            (base_latency, base_throughput), (latency, throughput) = best("base", kind), best(shape, kind)
-            cells[kind] = f"{base_latency / latency:.2f}, {throughput / base_throughput:.2f}"
-        yield {"shape": shape, "cells": cells}
+    for shape, found_files in files.items():
+        cells = {
+            kind: ", ".join(
+                f"{best(shape, kind, gain) / best('base', kind, gain):.2f}"
+                for gain in ("latency_ratio", "throughput_ratio")
+            )
+            for kind in found_files[0]
+        }
+        yield {"shape": shape, "cells": {**dict.fromkeys(INPUTS, ""), **cells}}
 
 
 def leading_peers(report: Measurements) -> str:

@@ -10,6 +10,7 @@ from distilrubert.common.formats import FORMATS, FileFormat
 from distilrubert.common.persistence import read_json
 from distilrubert.common.sentence_files import SentencePrompts, pooling_in, read_prompts
 from distilrubert.model_card.front_matter import split_card
+from distilrubert.model_card.task_kinds import TASK_KINDS
 
 HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 LAST_WORD = re.compile(r"\w+(?=\W*$)")
@@ -95,7 +96,8 @@ def read_model(folder: Path) -> ShownModel:
     gives_scores = _read(folder / "config.json").get("problem_type") == "regression"
     # Other models than those of a task have no such report, and read one text.
     report = _read(folder / "reports" / "finetuning.json").get("details", {})
-    reads_pairs = "pair" in str(report.get("task", {}).get("kind"))
+    kind = TASK_KINDS.get(str(report.get("task", {}).get("kind")))
+    reads_pairs = kind is not None and kind.is_of_pairs
     if reason := why_not_shown(task, gives_scores=gives_scores, reads_pairs=reads_pairs):
         raise UserError(f"{folder}: {reason}")
     heading = HEADING.search(body)

@@ -278,8 +278,9 @@ def test_every_file_of_a_conversion_agrees(converted):
     measured = derive(converted[1])
     rows = [row for row in measured.rows if row.values["hint"] == "fp32"]
     assert [row.case for row in rows] == list(FORMATS)
-    # Without VNNI, sums of products of bytes can saturate in files of full range.
+    # Without VNNI, sums of products of bytes can saturate in files of eight signed bits.
     has_vnni = any("vnni" in name for name in measured.environment.instruction_sets)
+    exact = {"onnx-int8", "onnx-int8-avx2", "onnx-masked-lm-int8"}
     for row in rows:
         precision = FORMATS[row.case].precision
         assert set(row.values["sha256"]) == set(FORMATS[row.case].paths)
@@ -287,7 +288,7 @@ def test_every_file_of_a_conversion_agrees(converted):
             assert row.values["maximal_difference"] < 1e-4
             assert row.values["top1_agreement"] > 0.999
         elif precision == "int8":
-            assert (0.99 if has_vnni else 0.95) < row.values["token_cosine"] < 0.99999
+            assert (0.99 if has_vnni or row.case in exact else 0.95) < row.values["token_cosine"] < 0.99999
             assert 0.9 < row.values["top1_agreement"] < 1
     # The file for ARM is that for VNNI under the name that is looked for there.
     assert len({row.values["sha256"][row.values["path"]] for row in rows}) == len(FORMATS) - 1

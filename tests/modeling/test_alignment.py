@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
@@ -223,7 +223,6 @@ PAIRS = list(itertools.combinations(["wordpiece", "unigram", "roberta-bpe", "mod
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-@settings(deadline=None)
 @given(
     texts=st.lists(st.one_of(st.text(CHARACTERS, max_size=12), st.sampled_from(TEXTS), st.text(max_size=6)), max_size=3)
 )

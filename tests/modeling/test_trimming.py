@@ -102,7 +102,7 @@ def test_the_merges_that_build_a_byte_token_stay() -> None:
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram", "roberta-bpe", "modernbert-bpe"])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_text_without_dropped_tokens_is_tokenised_as_before(
     kind: str,

@@ -34,7 +34,7 @@ def test_words_by_hand(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.sampled_from(CHARACTERS), max_size=60), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whole_texts_have_the_same_words(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
     expected: Counter[str] = Counter()

@@ -84,7 +84,7 @@ def test_what_is_lost_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "0.5 % of the text, 1 % of its words" in caplog.text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=5))
 def test_no_text_is_unknown_to_its_own_vocabulary(texts: list[str]) -> None:
     try:

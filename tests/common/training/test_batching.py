@@ -39,7 +39,7 @@ def dialogue_lengths(count: int, seed: int = 0) -> np.ndarray:
     st.integers(1, 12),
     st.integers(0, 3),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_example_is_in_one_batch_within_the_budget(
     lengths: list[int], batch_tokens: int, per_update: int, epoch: int
 ) -> None:
@@ -57,7 +57,7 @@ def test_every_example_is_in_one_batch_within_the_budget(
 
 
 @given(st.lists(st.integers(3, 128), min_size=1, max_size=150), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_batches_of_so_many_examples(lengths: list[int], batch_size: int) -> None:
     array = np.array(lengths, dtype=np.int32)
     options = {"batch_tokens": 128 * batch_size, "batch_size": batch_size, "batches_per_update": 1}
@@ -99,7 +99,7 @@ def batches_from(plan: BatchPlan, step: int) -> list[tuple[int, int, list[int]]]
 
 
 @given(st.lists(st.integers(3, 128), min_size=30, max_size=200), st.integers(30, 250))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_hold_every_example_once_an_epoch_and_are_entered_at_any_update(
     lengths: list[int], window: int
 ) -> None:

@@ -8,7 +8,7 @@ from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, tex
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_is_a_set(batches: list[list[int]]) -> None:
     seen, expected = SeenKeys(), set[int]()
     for batch in batches:

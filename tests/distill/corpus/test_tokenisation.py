@@ -116,7 +116,7 @@ def test_a_book_goes_in_by_pieces_and_comes_out_the_same(
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_splits_cover_everything_within_the_limit(starts: list[bool], limit: int) -> None:
     starts[0] = True
     ends = tokenisation._split_ends(np.array(starts), limit)

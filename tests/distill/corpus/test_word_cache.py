@@ -36,7 +36,7 @@ def tokenizer(request: pytest.FixtureRequest, sentences: list[str]) -> PreTraine
 
 
 @given(TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sequences_are_those_of_the_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> None:
     cached, plain = SequenceEncoder(tokenizer, 16), SequenceEncoder(tokenizer, 16)
     assert cached._words

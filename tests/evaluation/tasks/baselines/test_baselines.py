@@ -1,7 +1,8 @@
 import pytest
 from datasets import Dataset
 
-from distilrubert.evaluation.tasks.baselines import score_majority_class, score_word_tags
+from distilrubert.evaluation.tasks.baselines import BASELINES, score_majority_class, score_word_tags
+from distilrubert.evaluation.tasks.kinds import KINDS
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 
@@ -41,3 +42,18 @@ def test_a_word_gets_its_most_frequent_tag_and_an_unknown_one_that_of_all_words(
     # «Анна» alone is found where «Анна Роза» and «Анна Иванова» are expected: two spans, none of them right.
     assert scores == {"span_f1": 0.0, "rows": {"expected": "1 1", "found": "1 1", "correct": "0 0"}}
     assert score_word_tags(names, TaskRows(test, test, test))["span_f1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "baselines"),
+    [
+        ("sentence-pair-classification", ["bag-of-words", "majority-class"]),
+        ("multi-label-classification", ["bag-of-words", "majority-class"]),
+        ("sentence-pair-regression", ["bag-of-words"]),
+        ("token-classification", ["word-tags", "majority-class"]),
+        ("question-answering", []),
+    ],
+)
+def test_each_kind_names_those_that_can_do_it(kind: str, baselines: list[str]) -> None:
+    assert [*KINDS[kind].baselines] == baselines
+    assert BASELINES.keys() >= {*baselines}
