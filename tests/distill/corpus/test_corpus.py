@@ -370,7 +370,7 @@ def test_killed_while_it_tidies_up_it_can_be_started_again(
 def test_a_signal_stops_all_processes_and_keeps_the_work(
     tmp_path: Path, tiny_teacher_folder: Path, texts: list[str], number: signal.Signals
 ) -> None:
-    source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(60) for text in texts])
+    source = write(tmp_path / "talk.txt", [f"{text} {number}" for number in range(30) for text in texts])
     folder, workplace = tmp_path / "corpus", tmp_path / ".corpus.shards"
     chosen = settings(source, processes=2)
     command = [sys.executable, "-c", INTERRUPTED, chosen.model_dump_json(), str(tiny_teacher_folder), str(folder)]

@@ -30,7 +30,9 @@ def row(case: str, latency: float, samples: float, noise: float = 0.0) -> Row:
 
 def report(*rows: Row, **environment: Any) -> Measurements:
     where = dataclasses.replace(Environment.capture(threads=1), **environment)
-    return Measurements(where, list(rows), rows[0].case, {"sequence_length": 16, "rounds": 1, "minimum_time_s": 0.0})
+    return Measurements(
+        where, list(rows), rows[0].case, {"sequence_length": 16, "starts": 1, "rounds": 1, "minimum_time_s": 0.0}
+    )
 
 
 STATED = report(row("teacher-pytorch-fp32", 4.0, 1.0), row("student-pytorch-fp32", 2.0, 3.0))
