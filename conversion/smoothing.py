@@ -39,16 +39,12 @@ class Smoothed(nn.Module):
 
     inverse_I: Tensor
 
-    def __init__(self, linear: nn.Linear, inverse_I: Tensor) -> None:
-        """Take over the map, whose weights change in place.
-
-        `inverse_I` is what its input is multiplied by: one tensor for all maps that read the same, so that an exported
-        graph multiplies once.
-        """
+    def __init__(self, linear: nn.Linear, factor_I: Tensor) -> None:
+        """Take over the map, whose weights change in place."""
         super().__init__()
         self.linear = linear
-        self.register_buffer("inverse_I", inverse_I)
-        linear.weight.data = linear.weight / inverse_I
+        self.register_buffer("inverse_I", 1 / factor_I)
+        linear.weight.data = linear.weight * factor_I
 
     def forward(self, input_NI: Tensor) -> Tensor:
         """The map."""
@@ -111,10 +107,10 @@ def _sharing(inputs: dict[str, tuple[int, ...]]) -> Iterable[list[str]]:
 def _smooth_group(model: nn.Module, names: Sequence[str], largest_I: Tensor) -> None:
     linears = [module for name in names if isinstance(module := model.get_submodule(name), nn.Linear)]
     weights_I = torch.stack([linear.weight.abs().amax(dim=0) for linear in linears]).amax(dim=0)
-    inverse_I = weights_I.clamp_min(SMALLEST) ** (1 - STRENGTH) / largest_I.clamp_min(SMALLEST) ** STRENGTH
+    factor_I = largest_I.clamp_min(SMALLEST) ** STRENGTH / weights_I.clamp_min(SMALLEST) ** (1 - STRENGTH)
     for name, linear in zip(names, linears, strict=True):
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, Smoothed(linear, inverse_I))
+        setattr(model.get_submodule(parent), last, Smoothed(linear, factor_I))
 
 
 def output_errors(model: PreTrainedModel, batches: Batches) -> dict[str, float]:

@@ -33,15 +33,6 @@ def test_products_with_weights_are_int8_and_those_of_attention_are_not(graph):
     assert operators["MatMul"] == 2 * LAYERS
 
 
-def test_query_key_and_value_read_one_quantised_input(graph):
-    made = {output: node for node in graph.node for output in node.output}
-    quantised = [node for node in graph.node if node.op_type == "DynamicQuantizeLinear"]
-    # The others: attention's output, and the two maps of the feed-forward part.
-    assert len(quantised) == 4 * LAYERS
-    divided = [made[node.input[0]] for node in quantised if made[node.input[0]].op_type == "Mul"]
-    assert len({(*node.input,) for node in divided}) == len(divided) == 3 * LAYERS
-
-
 def test_weights_cannot_saturate_a_cpu_without_vnni(graph):
     # VPMADDUBSW adds two products of an unsigned and a signed byte in 16 bits.
     weights = weights_of(graph, "MatMulInteger")
