@@ -138,6 +138,7 @@ def eval_results(quality: Measurements | None, finetuning: Measurements | None =
         found += [(score, CHECKPOINT.case) for score in task_scores(about)]
     return [
         EvalResult(
+            # Reports of earlier versions do not name the kind.
             task_type=TASK_KINDS.get(score.kind, TASK_KINDS["sentence-classification"]).pipeline,
             dataset_type=score.task,
             dataset_name=score.title,

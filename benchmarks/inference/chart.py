@@ -25,11 +25,12 @@ def draw(report: Measurements, path: Path) -> None:
     picture = Figure(figsize=(8.4, 5.4), layout="constrained")
     FigureCanvasAgg(picture)
     axes = picture.add_subplot()
+    is_of_texts = "inputs" in report.rows[0].values
     seen = set()
     for row in report.rows:
         model, runtime = _parts(row.case)
         seen |= {(model, "shape"), (runtime, "colour")}
-        figures = row.values.get("inputs", {}).get("texts", row.values)
+        figures = row.values["inputs"]["texts"] if is_of_texts else row.values
         face, edge = ("none", COLOURS[runtime]) if runtime == "peer" else (COLOURS[runtime], "white")
         axes.scatter(
             row.values["size_mib"], figures["samples_per_s"], s=70, facecolor=face, edgecolor=edge,
@@ -42,10 +43,9 @@ def draw(report: Measurements, path: Path) -> None:
         if (runtime, "colour") in seen and runtime != "teacher":
             face = "none" if runtime == "peer" else colour
             axes.scatter([], [], facecolor=face, edgecolor=colour, marker="s", label=runtime)
-    is_of_texts = "inputs" in report.rows[0].values
     unit = "texts/s" if is_of_texts else "samples/s"
     axes.set(xscale="log", yscale="log", xlabel="Size of the file, MiB", ylabel=f"Throughput, {unit}")
-    what = "Lines of dialogues" if is_of_texts else f"{report.details['sequence_length']} tokens"
+    what = "Dialogues and their speeches" if is_of_texts else f"{report.details['sequence_length']} tokens"
     axes.set_title(f"{what} on {report.environment.cpu}, {report.environment.threads} threads", loc="left", fontsize=11)
     axes.grid(color="#E3E3E3", which="both", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

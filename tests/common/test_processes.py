@@ -31,10 +31,10 @@ def mib(program: str) -> float:
 
 
 def test_the_peak_counts_what_was_held_and_freed() -> None:
-    assert 150 < mib(PEAK) < 260
+    assert 190 < mib(PEAK) < 220
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries than glibc give pages back by themselves")
 def test_pages_between_those_in_use_are_given_back() -> None:
     # Of the 128 MiB that are freed, all but the pages that a block shares with its neighbours.
-    assert mib(FREED) > 64
+    assert mib(FREED) > 100

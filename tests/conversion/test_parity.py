@@ -288,7 +288,7 @@ def test_every_file_of_a_conversion_agrees(converted):
             assert row.values["maximal_difference"] < 1e-4
             assert row.values["top1_agreement"] > 0.999
         elif precision == "int8":
-            assert (0.99 if has_vnni or row.case in exact else 0.95) < row.values["token_cosine"] < 0.99999
+            assert (0.99 if has_vnni or row.case in exact else 0.98) < row.values["token_cosine"] < 0.99999
             assert 0.9 < row.values["top1_agreement"] < 1
     # The file for ARM is that for VNNI under the name that is looked for there.
     assert len({row.values["sha256"][row.values["path"]] for row in rows}) == len(FORMATS) - 1
