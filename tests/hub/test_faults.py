@@ -179,7 +179,7 @@ def test_what_fails_after_a_refused_commit_is_tried_again_and_told_as_its_own(
     repository.commit("main", repository.tree(), repository.branches["main"], "theirs", "colleague")
     fault = local_hub.fail(Fault.DROPPED_BEFORE_BODY, 0, count=count, path="/commits/")
     words = "someone else published to main meanwhile" if count == 1 else "broke the connection"
-    with pytest.raises(UserError, match=words):
+    with hurried(), pytest.raises(UserError, match=words):
         push(plan, connection)
     # The client from 1.x on tries again by itself, too.
     assert fault.fired == 1 if count == 1 else fault.fired >= HASTY.attempts
