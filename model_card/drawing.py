@@ -14,7 +14,8 @@ from matplotlib.transforms import Bbox
 from distilrubert.model_card.formatting import short_count
 
 # Okabe and Ito's palette: different for any colour vision, and in lightness.
-GREY, BLUE, ORANGE, GREEN, PINK, RED = "#5A5A5A", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
+GREY, BLUE, SKY = "#5A5A5A", "#0072B2", "#56B4E9"
+ORANGE, GREEN, PINK, RED = "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 PIXELS_PER_INCH = 160
 FONT_SIZE = 9
 # Half the width of a marker with some room around it, pixels.

@@ -19,6 +19,8 @@ COMPARED = {
     "tiny": ("tiny-mlm-only",),
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
+# Each pruned student, and the unpruned ones that are as wide as the teacher.
+SHAPES = {"slim": ("base", "small"), "narrow": ("base",)}
 # The parts of a comparison.
 TEXT, FROZEN, FINE_TUNED = "held-out text", "linear probe", "fine-tuned"
 

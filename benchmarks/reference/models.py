@@ -45,6 +45,8 @@ MODELS = (
     Model("tiny-mlm-only", "tiny without distillation", "reference-tiny", (MLM_ONLY,)),
     Model("tiny", "tiny: 3 layers of 132, 8,000 tokens", "reference-tiny", has_files=True),
     Model("small", "small: 2 layers", "reference-small", has_files=True),
+    Model("slim", "slim: 6 layers of half the width", "reference-slim", has_files=True),
+    Model("narrow", "narrow: 6 layers, a third of the feed-forward units", "reference-narrow", has_files=True),
     Model("base-mlm-only", "base without distillation", "reference-base", (MLM_ONLY,), tasks=ALL_TASKS),
     Model("base", "base: 6 layers", "reference-base", (EXPORTED,), has_files=True, tasks=ALL_TASKS),
     Model("base-start", "base after a single update", "reference-base", updates=1),

@@ -20,6 +20,7 @@ from results import (
     file_points,
 )
 
+from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import atomic_file
 from distilrubert.model_card.card_pictures import points_of, with_tokens
 from distilrubert.model_card.drawing import (
@@ -29,9 +30,11 @@ from distilrubert.model_card.drawing import (
     ORANGE,
     PINK,
     RED,
+    SKY,
     Mark,
     canvas,
     label_marks,
+    label_points,
     over_tokens,
     plot_marks,
     to_png,
@@ -40,12 +43,21 @@ from distilrubert.model_card.formatting import listing
 from distilrubert.model_card.scores import Value
 
 # By the recipe that a model is made from.
-COLOURS = {"reference-base": BLUE, "reference-small": GREEN, "reference-tiny": ORANGE, "reference-tiny-5k": PINK}
+COLOURS = {
+    "reference-base": BLUE,
+    "reference-narrow": SKY,
+    "reference-slim": RED,
+    "reference-small": GREEN,
+    "reference-tiny": ORANGE,
+    "reference-tiny-5k": PINK,
+}
 PALE = 0.45
 PALE_GREY = "#BDBDBD"
 # Line and label of a model's curve by the end of its name; others are not drawn.
 CURVES = {"": ("-", "distilled"), "-mlm-only": ("--", "MLM only")}
 MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
+PEER = "peer"
+RUNTIMES = {"pytorch": "o", "onnx": "s", "openvino": "^", PEER: "D"}
 FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 
 
@@ -55,6 +67,8 @@ def write_pictures(
     folder: Path,
     encoders: Sequence[EncoderPoint],
     measure: str,
+    shapes: Sequence[Result],
+    speeds: Measurements | None,
 ) -> dict[str, str]:
     """Draw every picture for which there are results, and remove the others.
 
@@ -73,6 +87,7 @@ def write_pictures(
             f"Share of the teacher's gain over the majority class on {compared} against the size of a file",
             draw_size(points, compared),
         ),
+        "throughput": ("Quality of each shape against the throughput of its files", draw_throughput(shapes, speeds)),
         "curves": ("Loss on held-out text over the tokens seen, with and without distillation", draw_curves(results)),
         "ablation": (f"What {ABLATED_STUDENT} gains from each of its losses", draw_ablation(ablation)),
         "encoders-size": (
@@ -163,6 +178,56 @@ def draw_size(points: Sequence[Point], compared: str) -> Figure | None:
     axes.set_title(f"Quality on {compared} against size: up and left is better", loc="left", fontsize=11)
     label_marks(picture, axes, marks)
     return picture
+
+
+def draw_throughput(shapes: Sequence[Result], speeds: Measurements | None) -> Figure | None:
+    """The share of the teacher's gain over the texts a second of each file of a shape; peers' files are open marks."""
+    tasks = common_tasks(shapes) if shapes and speeds else []
+    if not tasks or speeds is None:
+        return None
+    picture, (axes,) = canvas(4.6)
+    students = [result for result in shapes if result.model.has_files]
+    labels, places = [], []
+    for result in students:
+        gain, colour = _percent(result.gain(tasks)), COLOURS[result.model.recipe]
+        files = _throughputs(result.model.name, speeds)
+        for kind, throughput in files:
+            face = "white" if kind == PEER else colour
+            axes.scatter(
+                throughput,
+                gain.mean,
+                s=60,
+                color=face,
+                edgecolor=colour,
+                marker=RUNTIMES[kind],
+                linewidth=1.2,
+                zorder=3,
+            )
+        if files:
+            labels.append((f"{result.model.name}, {gain.mean:.1f} %", colour))
+            places.append((max(throughput for _, throughput in files), gain.mean))
+    if not places:
+        return None
+    axes.set(xscale="log", xlabel="Texts a second", ylabel="Share of the teacher's gain over the majority class, %")
+    axes.margins(x=0.25, y=0.2)
+    for kind, marker in RUNTIMES.items():
+        face = "white" if kind == PEER else GREY
+        axes.scatter([], [], color=face, edgecolor=GREY, marker=marker, label=kind)
+    axes.legend(frameon=False, fontsize=8)
+    compared = listing([all_tasks(shapes)[task].partition(",")[0] for task in tasks])
+    axes.set_title(f"Quality on {compared} against throughput: up and right is better", loc="left", fontsize=11)
+    label_points(picture, axes, places, labels)
+    return picture
+
+
+def _throughputs(model: str, speeds: Measurements) -> list[tuple[str, float]]:
+    """The runtime and the texts a second of each file of a student."""
+    found = []
+    for row in speeds.rows:
+        runtime = row.case.removeprefix(f"student-{model}-").partition("-")[0]
+        if runtime in RUNTIMES:
+            found.append((runtime, row.values["inputs"]["texts"]["samples_per_s"]))
+    return found
 
 
 def _percent(value: Value) -> Value:

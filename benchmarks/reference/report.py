@@ -2,19 +2,20 @@
 
     python benchmarks/reference/report.py
 
-Models that were not run are left out and named. ``benchmarks/document.py`` then fills in the table of students for
-tasks. The encoders' scores (``encoder_results.py``) and speed
-(``benchmarks/inference/encoder_speed.py``) are left out where there is no file of them.
+The section of shapes is of a run of its own, ``experiment.py --results benchmarks/results/shapes``. Models that were
+not run are left out and named. ``benchmarks/document.py`` then fills in the table of students for tasks. The encoders'
+scores (``encoder_results.py``) and speed (``benchmarks/inference/encoder_speed.py``) are left out where there is no
+file of them.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from comparisons import ABLATED, ABLATED_STUDENT, COMPARED, compare, corrected
+from comparisons import ABLATED, ABLATED_STUDENT, COMPARED, SHAPES, Compared, compare, corrected
 from encoders import EncoderPoint, encoder_points, encoder_table, measure_title
 from models import MODELS
 from pictures import write_pictures
@@ -32,6 +33,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 # What the numbers do not say.
 NOTES = HERE / "notes.md"
+# How fast each shape is, beside the results.
+SPEEDS = "inference-amx.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         encoders = _encoders(options.results.parent)
-        page = render(load_results(options.results), options.output.parent / "images", *encoders)
+        shapes, speeds = options.results.parent / "shapes", options.results.parent / SPEEDS
+        page = render(
+            load_results(options.results),
+            options.output.parent / "images",
+            *encoders,
+            shapes=load_results(shapes) if shapes.exists() else [],
+            speeds=Measurements.load(speeds) if speeds.exists() else None,
+        )
         write_text(options.output, page)
     except UserError as error:
         print(f"report.py: {error}", file=sys.stderr)
@@ -52,20 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def render(
-    results: Sequence[Result], images: Path, encoders: Sequence[EncoderPoint] = (), encoder_measure: str = ""
+    results: Sequence[Result],
+    images: Path,
+    encoders: Sequence[EncoderPoint] = (),
+    encoder_measure: str = "",
+    shapes: Sequence[Result] = (),
+    speeds: Measurements | None = None,
 ) -> str:
     """The page; its pictures are drawn into the folder."""
-    named, common = by_name(results), common_tasks(results)
+    named, common, shaped = by_name(results), common_tasks(results), by_name(shapes)
     ablation = {
         (loss,): compare(named[ABLATED_STUDENT], named[name])
         for name, loss in ABLATED.items()
         if {ABLATED_STUDENT, name} <= named.keys()
-    }
-    compared = {
-        (name, other): compare(named[name], named[other])
-        for name, others in COMPARED.items()
-        for other in others
-        if {name, other} <= named.keys()
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -77,14 +86,18 @@ def render(
     )
     return environment.get_template("results.md.jinja").render(
         **_circumstances(results),
-        missing=listing([f"`{model.name}` ({model.title})" for model in MODELS if model.name not in named]),
+        missing=listing(
+            [f"`{model.name}` ({model.title})" for model in MODELS if model.name not in {**named, **shaped}]
+        ),
         goals_table=goals_table(named),
         gain_table=gain_table(named["base"]) if "base" in named else None,
         common=listing([all_tasks(results)[task].partition(",")[0] for task in common]),
         tasks_table=tasks_table(results, common),
         probe_table=probe_table(results),
         held_out_table=held_out_table(results),
-        comparisons=comparison_tables(("Model", "compared with"), compared),
+        comparisons=comparison_tables(("Model", "compared with"), _compared(named, COMPARED)),
+        shapes_table=tasks_table(shapes, common_tasks(shapes)) if shapes else None,
+        shape_comparisons=comparison_tables(("Model", "compared with"), _compared(shaped, SHAPES)),
         student=ABLATED_STUDENT,
         folds=FOLDS,
         own_vocabulary=listing([f"`{result.model.name}`" for result in results if result.has_own_vocabulary]),
@@ -98,9 +111,21 @@ def render(
             images,
             encoders,
             encoder_measure,
+            shapes,
+            speeds,
         ),
         notes=NOTES.read_text(encoding="utf-8").strip(),
     )
+
+
+def _compared(named: Mapping[str, Result], pairs: Mapping[str, Sequence[str]]) -> Compared:
+    """The comparisons of each model with the others of its pairs that there are."""
+    return {
+        (name, other): compare(named[name], named[other])
+        for name, others in pairs.items()
+        for other in others
+        if {name, other} <= named.keys()
+    }
 
 
 def _encoders(folder: Path) -> tuple[list[EncoderPoint], str]:

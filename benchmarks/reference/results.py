@@ -17,7 +17,7 @@ from distilrubert.evaluation.tasks.significance import critical_value, is_learnt
 from distilrubert.model_card.scores import METRIC_TITLES, Value
 
 TEACHER = "teacher"
-FAMILIES = ("reference-base", "reference-small", "reference-tiny", "reference-tiny-5k")
+FAMILIES = tuple(f"reference-{name}" for name in ("base", "narrow", "slim", "small", "tiny", "tiny-5k"))
 BAG_OF_WORDS = "bag-of-words"
 PROBE = "linear_probe"
 # What the rows of exported files begin with.

@@ -317,6 +317,26 @@ def test_pictures_are_those_of_the_page(results: Path, tmp_path: Path) -> None:
     assert "reference-ablation" not in page_of(results, tmp_path)
 
 
+def test_shapes_have_a_section_and_a_picture_over_their_throughput(results: Path, tmp_path: Path) -> None:
+    shapes = results.parent / "shapes"
+    for name, f1 in (("base", 0.79), ("slim", 0.75), ("small", 0.60)):
+        tasks = {"rusentiment": score("f1_weighted", f1, f1)}
+        write(shapes, name, {"tasks": tasks})
+    files = {"slim-onnx-int8": 600, "slim-peer-nncf-int8": 580, "base-openvino-int8": 440, "tiny-256-onnx-int8": 3000}
+    inputs = {name: {"texts": {"samples_per_s": float(speed)}} for name, speed in files.items()}
+    rows = [Row(f"student-{name}", {"inputs": figures}) for name, figures in inputs.items()]
+    Measurements(MACHINE, rows).save(results.parent / "inference-amx.json")
+    page = page_of(results, tmp_path)
+    assert "`slim`" not in page.partition("## How far")[0], "it was run, if elsewhere"
+    # The teacher has .50 more than the majority class: slim keeps .45, base .49.
+    assert cells(page, "**slim**") == [["100", "fp32", "75.0 ± 0.0", "93.8 ± 0.0", "90.0 ± 0.0"]]
+    assert cells(page, "slim") == [["base", "-4.0 ± 0.0"], ["small", "+15.0 ± 0.0"]]
+    assert "![Quality of each shape against the throughput of its files](images/reference-throughput.png)" in page
+    (results.parent / "inference-amx.json").unlink()
+    assert "## Shapes" in (without_speeds := page_of(results, tmp_path))
+    assert "throughput.png" not in without_speeds
+
+
 @pytest.mark.slow
 @pytest.mark.export
 def test_models_are_made_measured_and_skipped_when_done(
