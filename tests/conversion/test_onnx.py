@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,20 @@ def test_attention_is_written_out_though_openvino_files_were_asked_for(converted
         last = "Add" if path.name == "model.onnx" else "Div"
         assert [node.op_type for node in scores] == [last, last], path.name
         assert [made_by[node.input[0]].op_type for node in scores] == ["MatMul", "MatMul"], path.name
+
+
+def test_layers_compute_no_sizes_and_share_the_mask(converted):
+    # Of the lengths only those of the positions and, where the mask is in the keys, of its ones are asked for.
+    for path, lengths in (("model.onnx", 1), ("model_quantized.onnx", 2)):
+        graph = onnx.load(converted[0] / "onnx" / path).graph
+        operators = Counter(node.op_type for node in graph.node)
+        assert operators["Shape"] == lengths
+        assert not operators.keys() & {"Expand", "Equal"}
+        stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        shapes = [stored[node.input[1]].tolist() for node in graph.node if node.op_type == "Reshape"]
+        assert sorted(shapes) == sorted(2 * [[0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 32]])
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        assert all(set(node.output) & read for node in graph.node), "nothing is left that computed the sizes"
 
 
 def test_the_division_of_scores_is_no_pass_over_them_at_run_time(converted, tiny_student, tmp_path):
