@@ -16,13 +16,12 @@ from distilrubert.common.configuration import Section
 from distilrubert.common.hub_address import COMMIT
 from distilrubert.common.persistence import read_json, write_json
 from distilrubert.evaluation.tasks.task import TaskDefinition, load_task, load_tasks
+from distilrubert.modeling.downloads import TIMEOUT_S
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run
 
 S = TypeVar("S", bound=Section)
 logger = logging.getLogger(__name__)
-
-TIMEOUT_S = 10
 
 
 class Reference(NamedTuple):
