@@ -25,8 +25,10 @@ def _read_question(row: Mapping[str, Any], _labels: Labels) -> dict[str, Any]:
     context = text_in(row, "context")
     if not answers or len(answers) != len(starts):
         raise ValueError(f"{len(answers)} answers with {len(starts)} offsets")
+    if not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        raise ValueError("an answer is empty or no text; questions without an answer are not taken")
     start = int(starts[0])
-    if context[start : start + len(answers[0])] != answers[0]:
+    if start < 0 or context[start : start + len(answers[0])] != answers[0]:
         raise ValueError(f"the answer {answers[0]!r} does not begin at character {start} of its context")
     return {"question": text_in(row, "question"), "context": context, "answers": answers, "start": start}
 

@@ -70,7 +70,14 @@ def test_all_references_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "start", "message"),
-    [("дождь", 3, "does not begin at character 3"), ([], [], "0 answers"), ("дождь", "x", "invalid literal")],
+    [
+        ("дождь", 3, "does not begin at character 3"),
+        ("шёл", CONTEXT.index("шёл") - len(CONTEXT), "does not begin at character -"),
+        ([], [], "0 answers"),
+        ("дождь", "x", "invalid literal"),
+        ("", 0, "an answer is empty"),
+        (["дождь", 7], [10, 10], "no text"),
+    ],
 )
 def test_answers_that_do_not_fit_are_refused(answer: object, start: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
