@@ -7,8 +7,10 @@ Axes: N decisions, C classes, B batch, L tokens, S start and end.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
@@ -36,7 +39,11 @@ from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_loss import TaskCollator, TaskExamples, predict
 from distilrubert.modeling.checkpoints import quiet_transformers
 
+logger = logging.getLogger(__name__)
+
 BATCH_SIZE = 64
+# A minute of two cores, with a teacher of 12 layers × 384 and posts.
+ROWS_AT_ONCE = 4096
 # The outputs of a head that finds an answer in a text.
 START_AND_END = 2
 # More tokens than any window has.
@@ -61,10 +68,13 @@ class TeacherLogits:
     words_N: NDArray[np.int64]
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, paths: Sequence[Path]) -> Self:
         """Read what :func:`ask_teacher` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        parts = []
+        for path in paths:
+            with np.load(path, allow_pickle=False) as arrays:
+                parts.append({field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +182,10 @@ def _with_answers(batch: dict[str, Tensor], examples: Sequence[Mapping[str, Any]
 def ask_teacher(
     folder: str | os.PathLike[str], name: str, task: TaskDefinition, rows: TaskRows, work: Path
 ) -> TeacherLogits:
-    """The logits of a fine-tuned teacher for all rows that a student learns from, in fp32; kept in a file in `work`.
+    """The logits of a fine-tuned teacher for all rows that a student learns from, in fp32; kept in files in `work`.
 
-    Of several processes the first one computes, and the others wait.
+    A file has :data:`ROWS_AT_ONCE` rows: who is stopped goes on after the last one, and memory does not grow with the
+    texts. Of several processes the first one computes, and the others wait.
 
     Args:
         folder: the checkpoint.
@@ -187,10 +198,19 @@ def ask_teacher(
         UserError: if the teacher has no head for the task, or its labels are not the task's, in their order.
     """
     contents = json.dumps([model_contents(Path(folder)), rows.fingerprint(), task.max_length, task.classes])
-    path = work / f"teacher-logits-{hashlib.sha256(contents.encode()).hexdigest()[:20]}.npz"
+    kept = work / f"teacher-logits-{hashlib.sha256(contents.encode()).hexdigest()[:20]}"
+    kept.mkdir(exist_ok=True)
     check_teacher(folder, name, task)
-    computed_once(path, lambda beside: _ask(folder, task, rows, beside))
-    return TeacherLogits.load(path)
+    asked = concatenate_datasets([rows.parts[part] for part in TEACHER_PARTS if part in rows.parts])
+    firsts = range(0, len(asked), ROWS_AT_ONCE)
+    paths = [kept / f"{first:012}.npz" for first in firsts]
+    if not all(path.exists() for path in paths):
+        logger.info("%s: asking the teacher about %s rows", task.name, f"{len(asked):,}")
+    teacher = _Teacher(folder, task)
+    for first, path in tracked(list(zip(firsts, paths, strict=True)), "teacher's logits", unit="part"):
+        part = range(first, min(first + ROWS_AT_ONCE, len(asked)))
+        computed_once(path, functools.partial(teacher.write, asked.select(part), first))
+    return TeacherLogits.load(paths)
 
 
 class _TeacherConfig(BaseModel):
@@ -229,28 +249,41 @@ def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinitio
         )
 
 
-def _ask(folder: str | os.PathLike[str], task: TaskDefinition, rows: TaskRows, path: Path) -> None:
-    with quiet_transformers(), quiet_datasets():
-        model, tokenizer, lost = load_encoder(task.task_kind.model_class, folder, "a fine-tuned teacher")
+class _Teacher:
+    """A fine-tuned teacher, which is loaded when it is asked first."""
+
+    def __init__(self, folder: str | os.PathLike[str], task: TaskDefinition) -> None:
+        self._folder, self._task = folder, task
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer, lost = load_encoder(self._task.task_kind.model_class, self._folder, "a fine-tuned teacher")
         if lost:
-            raise UserError(f"{os.fspath(folder)}: has no head that was trained: {lost[0]} is missing")
-        asked = concatenate_datasets([rows.parts[part] for part in TEACHER_PARTS if part in rows.parts])
-        encoded = task.task_kind.encode(asked, tokenizer, longest_input(model, tokenizer, task.max_length))
-        features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
-        logits = predict(model.to(measuring_device()), features, tokenizer, "fp32", BATCH_SIZE)
-    if not isinstance(logits, np.ndarray):
-        logits = np.stack(logits, axis=-1)
-    units = _units(features)
-    values = [
-        logits[index, places_U] if logits.ndim == 3 else logits[[index]] for index, (_, places_U) in enumerate(units)
-    ]
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            values_NC=np.concatenate(values),
-            rows_N=np.repeat(np.array(features["row"][:]), [len(words_U) for words_U, _ in units]),
-            words_N=np.concatenate([words_U for words_U, _ in units]),
-        )
+            raise UserError(f"{os.fspath(self._folder)}: has no head that was trained: {lost[0]} is missing")
+        return model.to(measuring_device()), tokenizer
+
+    def write(self, asked: Dataset, first: int, path: Path) -> None:
+        """Write what it says of rows, whose numbers begin at `first`."""
+        with quiet_transformers(), quiet_datasets():
+            model, tokenizer = self._loaded
+            longest = longest_input(model, tokenizer, self._task.max_length)
+            encoded = self._task.task_kind.encode(asked, tokenizer, longest)
+            features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
+            logits = predict(model, features, tokenizer, "fp32", BATCH_SIZE)
+        if not isinstance(logits, np.ndarray):
+            logits = np.stack(logits, axis=-1)
+        units = _units(features)
+        values = [
+            logits[index, places_U] if logits.ndim == 3 else logits[[index]]
+            for index, (_, places_U) in enumerate(units)
+        ]
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                values_NC=np.concatenate(values),
+                rows_N=first + np.repeat(np.array(features["row"][:]), [len(words_U) for words_U, _ in units]),
+                words_N=np.concatenate([words_U for words_U, _ in units]),
+            )
 
 
 def _units(features: Dataset) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from distilrubert.common.errors import UserError
+from distilrubert.evaluation.tasks import task_distillation
 from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION
 from distilrubert.evaluation.tasks.task import TaskDefinition
@@ -86,16 +88,37 @@ def test_each_text_has_the_logits_of_the_teacher(classifier: Path, noun_task: Ta
         torch.testing.assert_close(torch.from_numpy(logits.values_NC[index]), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_teacher_is_asked_once(classifier: Path, noun_task: TaskDefinition, tmp_path: Path) -> None:
+def test_a_teacher_is_asked_once_about_each_row_also_by_who_was_stopped(
+    classifier: Path, noun_task: TaskDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = load_rows(noun_task, train_limit=60, unlabelled=[])
+    (tmp_path / "whole").mkdir()
+    whole = ask_teacher(classifier, "it", noun_task, rows, tmp_path / "whole")
+    asked: list[int] = []
+    predict = task_distillation.predict
+
+    def counted(model: Any, features: Dataset, *others: Any) -> Any:
+        if len(asked) == 2:
+            asked.append(0)
+            raise KeyboardInterrupt
+        asked.append(len(features))
+        return predict(model, features, *others)
+
+    monkeypatch.setattr(task_distillation, "predict", counted)
+    monkeypatch.setattr(task_distillation, "ROWS_AT_ONCE", 25)
+    with pytest.raises(KeyboardInterrupt):
+        ask_teacher(classifier, "it", noun_task, rows, tmp_path)
+    parts = ask_teacher(classifier, "it", noun_task, rows, tmp_path)
+    assert len(asked) > 4
+    assert sum(asked) == len(whole.rows_N)
+    order, expected = np.argsort(parts.rows_N), np.argsort(whole.rows_N)
+    assert parts.rows_N[order].tolist() == whole.rows_N[expected].tolist() == list(range(sum(asked)))
+    np.testing.assert_allclose(parts.values_NC[order], whole.values_NC[expected], atol=1e-6)
     ask_teacher(classifier, "it", noun_task, rows, tmp_path)
-    (file,) = tmp_path.iterdir()
-    made = file.stat().st_mtime_ns
-    ask_teacher(classifier, "it", noun_task, rows, tmp_path)
-    assert file.stat().st_mtime_ns == made
-    # Other rows, another file.
+    assert sum(asked) == len(whole.rows_N)
+    # Other rows are asked about anew.
     ask_teacher(classifier, "it", noun_task, dataclasses.replace(rows, unlabelled=None), tmp_path)
-    assert len([*tmp_path.iterdir()]) == 2
+    assert sum(asked) == len(whole.rows_N) + len(rows.train)
 
 
 def test_words_meet_their_logits_whatever_the_tokens_are(
