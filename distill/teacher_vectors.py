@@ -1,11 +1,11 @@
-"""The teacher's vectors of sentences, computed once, kept in a file and read from mapped memory.
+"""The teacher's vectors of sentences, computed once, kept in files and read from mapped memory.
 
 Nothing is masked where only vectors of sentences are compared, so that they are the same in each epoch.
 Axes: N examples, B batch, D width.
 """
 
+import functools
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,42 +15,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilrubert.common.bars import tracked
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator, Examples
 from distilrubert.common.training.padding import collate
-from distilrubert.common.training.ranks import computed_once
+from distilrubert.common.training.ranks import computed_in_parts
 from distilrubert.distill.losses.encoding import encode
 from distilrubert.distill.losses.sentence_vectors import pool
 from distilrubert.modeling.teacher import Teacher, on_gpu
 
-logger = logging.getLogger(__name__)
-
 BATCH_TOKENS = 8192
+SEQUENCES_AT_ONCE = 2**15
 
 Example = TypeVar("Example")
 
 
-def vectors_of(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, folder: Path) -> Path:
-    """A file with the vector of each sequence, (N, D) in fp32: the one that is there, or a new one.
+def vectors_of(
+    teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, folder: Path
+) -> list[Path]:
+    """Files with the vector of each sequence, (N, D) in fp32: those that are there, the others new.
 
-    Its name tells the teacher and the sequences. Of several processes the first one computes, and the others wait.
+    The name of their folder tells the teacher and the sequences. Of several processes the first one computes, and the
+    others wait.
     """
     digest = hashlib.sha256(f"{teacher.sha256()} {pooling} ".encode())
     for index in range(len(sequences)):
         digest.update(np.asarray(sequences[index], dtype=np.int32).tobytes() + b"|")
-    path = folder / f"teacher-vectors-{digest.hexdigest()[:20]}.npy"
-    computed_once(path, lambda beside: _compute(teacher, sequences, pooling, beside))
-    return path
+    kept = folder / f"teacher-vectors-{digest.hexdigest()[:20]}"
+    compute = functools.partial(_compute, teacher, sequences, pooling)
+    return computed_in_parts(kept, len(sequences), SEQUENCES_AT_ONCE, compute, "teacher's vectors")
 
 
 @torch.inference_mode()
-def _compute(teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, path: Path) -> None:
-    shape = len(sequences), teacher.model.config.hidden_size
+def _compute(
+    teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, part: range, path: Path
+) -> None:
+    shape = len(part), teacher.model.config.hidden_size
     vectors_ND = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     with on_gpu(teacher.model.eval()) as model:
-        for chosen in tracked(_batches(sequences.lengths), "teacher's vectors", unit="batch"):
-            ids = [np.asarray(sequences[index], dtype=np.int32) for index in chosen.tolist()]
+        for chosen in _batches(sequences.lengths[part.start : part.stop]):
+            ids = [np.asarray(sequences[part[place]], dtype=np.int32) for place in chosen.tolist()]
             joined_N = np.concatenate(ids)
             batch = collate(joined_N, joined_N, np.array([len(own) for own in ids]), teacher.tokenizer.pad_token_id)
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
@@ -73,22 +76,22 @@ def _batches(lengths: NDArray[np.int32]) -> list[NDArray[np.intp]]:
 
 
 class WithVectors(Generic[Example]):
-    """Examples, each with the teacher's vector of it. Worker processes map the file themselves."""
+    """Examples, each with the teacher's vector of it. Worker processes map the files themselves."""
 
-    def __init__(self, examples: Examples[Example], path: Path) -> None:
-        self._examples, self._path = examples, path
-        # Nothing can be mapped of an empty file.
-        self._vectors_ND = np.load(path, mmap_mode="r" if len(examples) else None)
+    def __init__(self, examples: Examples[Example], paths: Sequence[Path]) -> None:
+        self._examples, self._paths = examples, paths
+        self._parts_ND = [np.load(path, mmap_mode="r") for path in paths]
         self.lengths = examples.lengths
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[Example, NDArray[np.float32]]:
-        return self._examples[index], self._vectors_ND[index]
+        part, place = divmod(index, len(self._parts_ND[0]))
+        return self._examples[index], self._parts_ND[part][place]
 
     def __reduce__(self) -> Any:
-        return WithVectors, (self._examples, self._path)
+        return WithVectors, (self._examples, self._paths)
 
 
 class VectorCollator(Generic[Example]):

@@ -1,5 +1,6 @@
 """Communication between the processes of a run."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_file
 
@@ -37,6 +39,31 @@ def computed_once(path: Path, compute: Callable[[Path], None]) -> None:
     elif not path.exists():
         with atomic_file(path) as beside:
             compute(beside)
+
+
+def computed_in_parts(
+    folder: Path, total: int, size: int, compute: Callable[[range, Path], None], title: str
+) -> list[Path]:
+    """Let the first process write a file for each `size` of `total` items, as :func:`computed_once` does.
+
+    Who is stopped goes on after the last file that is whole.
+
+    Args:
+        folder: of the files; it is made.
+        total: the number of items.
+        size: the number of items in a file, except in the last one.
+        compute: writes the file of some items to the path that it is given.
+        title: of the progress bar.
+
+    Returns:
+        The files, in the order of the items.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [range(first, min(first + size, total)) for first in range(0, total, size)]
+    paths = [folder / f"{part.start:012}" for part in parts]
+    for part, path in tracked(list(zip(parts, paths, strict=True)), title, unit="part"):
+        computed_once(path, functools.partial(compute, part))
+    return paths
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:

@@ -24,7 +24,6 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilrubert.common.bars import tracked
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
@@ -32,7 +31,7 @@ from distilrubert.common.persistence import read_json
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.common.training.loss_module import LossModule
 from distilrubert.common.training.padding import NEVER
-from distilrubert.common.training.ranks import computed_once
+from distilrubert.common.training.ranks import computed_in_parts
 from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
@@ -199,18 +198,11 @@ def ask_teacher(
     """
     contents = json.dumps([model_contents(Path(folder)), rows.fingerprint(), task.max_length, task.classes])
     kept = work / f"teacher-logits-{hashlib.sha256(contents.encode()).hexdigest()[:20]}"
-    kept.mkdir(exist_ok=True)
     check_teacher(folder, name, task)
     asked = concatenate_datasets([rows.parts[part] for part in TEACHER_PARTS if part in rows.parts])
-    firsts = range(0, len(asked), ROWS_AT_ONCE)
-    paths = [kept / f"{first:012}.npz" for first in firsts]
-    if not all(path.exists() for path in paths):
-        logger.info("%s: asking the teacher about %s rows", task.name, f"{len(asked):,}")
-    teacher = _Teacher(folder, task)
-    for first, path in tracked(list(zip(firsts, paths, strict=True)), "teacher's logits", unit="part"):
-        part = range(first, min(first + ROWS_AT_ONCE, len(asked)))
-        computed_once(path, functools.partial(teacher.write, asked.select(part), first))
-    return TeacherLogits.load(paths)
+    logger.info("%s: asking the teacher about %s rows", task.name, f"{len(asked):,}")
+    write = _Teacher(folder, task, asked).write
+    return TeacherLogits.load(computed_in_parts(kept, len(asked), ROWS_AT_ONCE, write, "teacher's logits"))
 
 
 class _TeacherConfig(BaseModel):
@@ -250,10 +242,10 @@ def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinitio
 
 
 class _Teacher:
-    """A fine-tuned teacher, which is loaded when it is asked first."""
+    """A fine-tuned teacher and the rows that it is asked about; it is loaded when it is asked first."""
 
-    def __init__(self, folder: str | os.PathLike[str], task: TaskDefinition) -> None:
-        self._folder, self._task = folder, task
+    def __init__(self, folder: str | os.PathLike[str], task: TaskDefinition, asked: Dataset) -> None:
+        self._folder, self._task, self._asked = folder, task, asked
 
     @functools.cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -262,12 +254,12 @@ class _Teacher:
             raise UserError(f"{os.fspath(self._folder)}: has no head that was trained: {lost[0]} is missing")
         return model.to(measuring_device()), tokenizer
 
-    def write(self, asked: Dataset, first: int, path: Path) -> None:
-        """Write what it says of rows, whose numbers begin at `first`."""
+    def write(self, rows: range, path: Path) -> None:
+        """Write what it says of some rows."""
         with quiet_transformers(), quiet_datasets():
             model, tokenizer = self._loaded
             longest = longest_input(model, tokenizer, self._task.max_length)
-            encoded = self._task.task_kind.encode(asked, tokenizer, longest)
+            encoded = self._task.task_kind.encode(self._asked.select(rows), tokenizer, longest)
             features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
             logits = predict(model, features, tokenizer, "fp32", BATCH_SIZE)
         if not isinstance(logits, np.ndarray):
@@ -281,7 +273,7 @@ class _Teacher:
             np.savez(
                 file,
                 values_NC=np.concatenate(values),
-                rows_N=first + np.repeat(np.array(features["row"][:]), [len(words_U) for words_U, _ in units]),
+                rows_N=rows.start + np.repeat(np.array(features["row"][:]), [len(words_U) for words_U, _ in units]),
                 words_N=np.concatenate([words_U for words_U, _ in units]),
             )
 

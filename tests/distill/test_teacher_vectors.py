@@ -24,11 +24,15 @@ def weights_after(folder: Path, **changes: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_they_are_the_vectors_of_each_sequence_alone(pooling: Any, tmp_path: Path) -> None:
+def test_they_are_the_vectors_of_each_sequence_alone(
+    pooling: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_vectors, "SEQUENCES_AT_ONCE", 40)
     teacher = tiny.tiny_teacher()
     sequences = tiny.tiny_corpus(teacher).train
-    path = vectors_of(teacher, sequences, pooling, tmp_path)
-    kept = WithVectors(sequences, path)
+    paths = vectors_of(teacher, sequences, pooling, tmp_path)
+    assert len(paths) > 2
+    kept = WithVectors(sequences, paths)
     assert len(kept) == len(sequences)
     for copy in (kept, pickle.loads(pickle.dumps(kept))):
         for index in (0, 41, len(sequences) - 1):
@@ -42,14 +46,14 @@ def test_they_are_the_vectors_of_each_sequence_alone(pooling: Any, tmp_path: Pat
 def test_they_are_computed_once_for_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = tiny.tiny_teacher()
     sequences = tiny.tiny_corpus(teacher).train
-    path = vectors_of(teacher, sequences, "mean", tmp_path)
-    others = {
-        vectors_of(teacher, sequences, "cls", tmp_path),
-        vectors_of(teacher, tiny.Text(sequences[1:]), "mean", tmp_path),
-    }
-    assert len({path, *others}) == 3
-    monkeypatch.setattr(teacher_vectors, "_compute", None)
-    assert vectors_of(tiny.tiny_teacher(), sequences, "mean", tmp_path) == path
+    paths = vectors_of(teacher, sequences, "mean", tmp_path)
+    others = [
+        *vectors_of(teacher, sequences, "cls", tmp_path),
+        *vectors_of(teacher, tiny.Text(sequences[1:]), "mean", tmp_path),
+    ]
+    assert len({*paths, *others}) == 3
+    monkeypatch.setattr(teacher_vectors, "_compute", pytest.fail)
+    assert vectors_of(tiny.tiny_teacher(), sequences, "mean", tmp_path) == paths
 
 
 def test_a_student_learns_the_same_from_kept_vectors(tmp_path: Path) -> None:
