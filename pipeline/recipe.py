@@ -129,6 +129,11 @@ class Recipe(Section):
                 "student.vocabulary.train: is made from a corpus; add corpus, or trim the teacher's vocabulary to the "
                 "task's text"
             )
+        if self.student.pruning() and not self.student.start_from:
+            raise ValueError(
+                "student.prune: ranks the parts of the teacher on a corpus; add corpus, or name layers, dim, heads and "
+                "hidden_dim instead of a preset that is pruned"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ from transformers import PreTrainedTokenizerFast
 from distilrubert.common.errors import UserError
 from distilrubert.common.training.tracking import check_trackers
 from distilrubert.common.training.training_settings import check_batches
-from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import check_layers, positive_weights
 from distilrubert.evaluation.tasks.kinds.task_kind import TaskKind
 from distilrubert.evaluation.tasks.task_distillation import check_teacher
@@ -24,7 +23,13 @@ from distilrubert.pipeline.starting_student import starting_config, starting_tok
 from distilrubert.pipeline.student_vocabulary import teacher_config
 from distilrubert.pipeline.task_rows import load_task_rows
 from distilrubert.pipeline.task_settings import UpdateSettings
-from distilrubert.pipeline.task_stages import compared_by_token, require_one_vocabulary, task_teacher_folder
+from distilrubert.pipeline.task_stages import (
+    compared_by_token,
+    compares_states,
+    require_one_input,
+    require_one_vocabulary,
+    task_teacher_folder,
+)
 
 TASK_STAGES = frozenset({"task-teacher", "task-start", "task-alone", "task-student", "task-files"})
 
@@ -41,7 +46,12 @@ def check_task_settings(run: Run) -> None:
     for section, own in batches.items():
         check_batches(section, own.batches_per_update, run.launch.processes)
     check_trackers(settings.trackers, f"{settings.section}.trackers")
-    positive_weights(settings)
+    weights = positive_weights(settings)
+    if not weights.keys() & {"logits", "labels"}:
+        raise UserError(
+            f"{settings.section}.weights: logits and labels are 0, but the head learns from these alone; give one of "
+            "them a weight above 0"
+        )
     if run.recipe.publish.space:
         _check_page(pinned_task(run).task_kind)
     for file in run.recipe.task.unlabelled:
@@ -85,14 +95,24 @@ def check_task(run: Run, *, load: bool) -> None:
         return
     else:
         student = student_config(recipe.student, teacher_config(run))
-        if is_own and recipe.teacher.model:
-            kind_of(read_fast_tokenizer(teacher_folder(run), recipe.teacher.model))
+        if recipe.teacher.model:
+            whole = read_fast_tokenizer(teacher_folder(run), recipe.teacher.model)
+            if is_own:
+                kind_of(whole)
+            elif settings.teacher and (load or is_here[settings.teacher]):
+                require_one_vocabulary(settings.distillation, compared, _teacher_tokenizer(run), whole)
     check_exported(recipe.conversion.cases, [task], student.model_type)
-    if any(LOSSES[name].needs_teacher for name in positive_weights(settings.distillation)):
+    if settings.teacher and not load and not is_here[settings.teacher]:
+        return
+    if compares_states(settings.distillation):
         teacher = teacher_config(run)
         if settings.teacher:
             teacher = read_model_config(task_teacher_folder(run), settings.teacher)
         check_layers(settings.distillation, student, teacher)
+        if settings.teacher or recipe.teacher.model:
+            tokenizer = _teacher_tokenizer(run)
+            own = student, starting_tokenizer(run) if start else tokenizer
+            require_one_input(settings.distillation, task, (teacher, tokenizer), own)
     if load:
         check_classes(task, load_task_rows(run, unlabelled=True))
 

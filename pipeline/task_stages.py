@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
@@ -20,17 +26,19 @@ from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.losses import LOSSES
 from distilrubert.distill.losses.objective import Objective, positive_weights
 from distilrubert.evaluation.tasks.finetuning import Learner
-from distilrubert.evaluation.tasks.loading import load_encoder, measuring_device, takes_token_types
+from distilrubert.evaluation.tasks.loading import load_encoder, longest_input, measuring_device
 from distilrubert.evaluation.tasks.row_results import score_test
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_distillation import TaskDistillation, ask_teacher
-from distilrubert.evaluation.tasks.task_model import TaskModel, read_task_model, train_task_model
+from distilrubert.evaluation.tasks.task_model import TaskModel, read_task_model, train_task_model, without_padding
 from distilrubert.evaluation.tasks.task_runs import row_counts, summary_of
 from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.downloads import checkpoint_folder
+from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.student import build_student, save_student
 from distilrubert.modeling.teacher import load_teacher
+from distilrubert.modeling.trimming import could_be_trimmed_to
 from distilrubert.pipeline.commits import commit_of, pinned_task
 from distilrubert.pipeline.finetune_command import baseline_rows, write_task_model
 from distilrubert.pipeline.run import Run
@@ -146,9 +154,17 @@ def _save(run: Run, model: TaskModel, folder: Path, report: Path) -> None:
 def compared_by_token(settings: TaskDistillationSettings, task: TaskDefinition) -> list[str]:
     """The losses that need a student with its teacher's vocabulary."""
     weights = positive_weights(settings)
-    # The classes of a reader are the tokens.
-    is_reader = task.task_kind.export_task == "question-answering"
-    return [name for name in weights if is_reader or LOSSES[name].needs_teacher]
+    return [name for name in weights if _is_reader(task) or LOSSES[name].needs_teacher]
+
+
+def compares_states(settings: TaskDistillationSettings) -> bool:
+    """Whether a loss needs the teacher while the student is trained."""
+    return any(LOSSES[name].needs_teacher for name in positive_weights(settings))
+
+
+def _is_reader(task: TaskDefinition) -> bool:
+    # Its classes are the tokens.
+    return task.task_kind.export_task == "question-answering"
 
 
 def require_one_vocabulary(
@@ -158,11 +174,36 @@ def require_one_vocabulary(
     student: PreTrainedTokenizerBase | None,
 ) -> None:
     """Refuse losses that compare token by token where the tokenizers differ; None is one that is made anew."""
-    is_one = teacher is not None and student is not None and teacher.get_vocab() == student.get_vocab()
+    is_one = teacher is not None and student is not None and _split_alike(teacher, student)
     if losses and not is_one:
         raise UserError(
             f"{settings.section}.weights: {', '.join(losses)} compare token by token, but the student has another "
             "vocabulary than its teacher; leave them out"
+        )
+
+
+def _split_alike(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers have the same tokens and, as far as it is known, make the same ones of a text."""
+    are_known = isinstance(first, PreTrainedTokenizerFast) and isinstance(second, PreTrainedTokenizerFast)
+    return first.get_vocab() == second.get_vocab() and (not are_known or could_be_trimmed_to(first, second))
+
+
+def require_one_input(
+    settings: TaskDistillationSettings,
+    task: TaskDefinition,
+    teacher: tuple[PretrainedConfig, PreTrainedTokenizerBase],
+    student: tuple[PretrainedConfig, PreTrainedTokenizerBase],
+) -> None:
+    """Refuse losses over states where the teacher tells the two texts of a pair apart and the student does not."""
+    losses = [name for name in positive_weights(settings) if LOSSES[name].needs_teacher]
+    gets_types = [
+        takes_token_types(config) and "token_type_ids" in tokenizer.model_input_names
+        for config, tokenizer in (teacher, student)
+    ]
+    if losses and len(task.task_kind.text_columns) > 1 and gets_types == [True, False]:
+        raise UserError(
+            f"{settings.section}.weights: {', '.join(losses)} compare states, but the teacher tells the two texts of "
+            "a pair apart and the student does not; leave them out"
         )
 
 
@@ -177,12 +218,18 @@ def _objective(
     model, tokenizer, _ = load_encoder(task.task_kind.model_class, teacher, "a fine-tuned teacher")
     start_tokenizer = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
     require_one_vocabulary(settings, running, tokenizer, start_tokenizer)
-    if takes_token_types(model) and not takes_token_types(student) and "text_pair" in task.task_kind.columns:
+    require_one_input(settings, task, (model.config, tokenizer), (student.config, start_tokenizer))
+    sides = ((model, tokenizer), (student, start_tokenizer))
+    lengths = [longest_input(side, own, task.max_length) for side, own in sides]
+    if _is_reader(task) and lengths[0] != lengths[1]:
         raise UserError(
-            f"{settings.section}.weights: {', '.join(running)} compare states, but the teacher tells the two texts of "
-            "a pair apart and the student does not; leave them out"
+            f"task {task.name}: the teacher reads {lengths[0]} tokens at once and the student {lengths[1]}, so that "
+            f"they cut a long text at other places; use a max_length of at most {min(lengths)}"
         )
-    return Objective(student, model.requires_grad_(False), settings, peak_rates=peak_rates)
+    if not compares_states(settings):
+        return Objective(student, None, settings, peak_rates=peak_rates)
+    model = without_padding(model, tokenizer).requires_grad_(False)
+    return Objective(student, model, settings, peak_rates=peak_rates)
 
 
 def _scored(run: Run, rows: TaskRows, case: str, folder: Path) -> Row:

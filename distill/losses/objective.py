@@ -23,6 +23,7 @@ from distilrubert.distill.losses.rows import PLACES, Rows
 from distilrubert.distill.losses.term import Need, Outputs, Setup, Term, Tokenizers
 from distilrubert.distill.losses.tied import TiedWeight
 from distilrubert.distill.objective_settings import ComparisonSettings, ObjectiveSettings
+from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.heads import has_head, mlm_head_of
 
 
@@ -168,7 +169,8 @@ class Objective(LossModule):
         if self._teacher is None or "teacher_vectors" in batch:
             return None
         model, head = self._teacher.get()
-        fields = ("input_ids", "attention_mask", *(["padded"] if "padded" in batch else []))
+        types = ["token_type_ids"] if takes_token_types(model.config) else []
+        fields = ("input_ids", "attention_mask", *(name for name in ("padded", *types) if name in batch))
         inputs = {name: batch.get(f"teacher_{name}", batch[name]) for name in fields}
         return encode(model, inputs, self._needs, head=head).compared([pair.teacher for pair in self._pairs])
 

@@ -68,14 +68,9 @@ def load_encoder(
     if model.config.pad_token_id is None:
         # Of a GPT-2, which otherwise takes no batch.
         model.config.pad_token_id = tokenizer.pad_token_id
-    if not takes_token_types(model):
+    if not families.takes_token_types(model.config):
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return model.eval(), tokenizer, missing
-
-
-def takes_token_types(model: PreTrainedModel) -> bool:
-    """Whether a model tells the two texts of a pair apart; a BERT's tokenizer says so of any model."""
-    return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def load_to_predict(folder: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -211,6 +211,15 @@ class _TeacherConfig(BaseModel):
     architectures: list[str] | None = None
     problem_type: str | None = None
     id2label: dict[int, str | int] | None = None
+    sentence_transformers: dict[str, Any] | None = None
+    # The same in earlier files.
+    sbert_ce_default_activation_function: str | None = None
+
+    @property
+    def activation(self) -> str:
+        """What a CrossEncoder makes of the score."""
+        stated = (self.sentence_transformers or {}).get("activation_fn") or self.sbert_ce_default_activation_function
+        return str(stated or "Identity").rpartition(".")[2]
 
 
 def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinition) -> None:
@@ -234,6 +243,10 @@ def check_teacher(folder: str | os.PathLike[str], name: str, task: TaskDefinitio
     # Of two outputs, a configuration may have no names.
     if kind.problem_type == "regression" and len(labels) != kind.outputs:
         raise UserError(f"{name}: has {len(labels) or 2} outputs; a teacher of {task.name} has one, the score")
+    if kind.problem_type == "regression" and config.activation != "Identity":
+        raise UserError(
+            f"{name}: its scores go through {config.activation}; a teacher of {task.name} gives them as they are"
+        )
     if task.classes and labels != task.classes:
         found = ", ".join(labels) or "none"
         raise UserError(
@@ -259,7 +272,10 @@ class _Teacher:
         with quiet_transformers(), quiet_datasets():
             model, tokenizer = self._loaded
             longest = longest_input(model, tokenizer, self._task.max_length)
-            encoded = self._task.task_kind.encode(self._asked.select(rows), tokenizer, longest)
+            try:
+                encoded = self._task.task_kind.encode(self._asked.select(rows), tokenizer, longest)
+            except ValueError as error:
+                raise UserError(f"task {self._task.name}: {error}") from error
             features = encoded.select(np.argsort(encoded["length"][:], kind="stable"))
             logits = predict(model, features, tokenizer, "fp32", BATCH_SIZE)
         if not isinstance(logits, np.ndarray):

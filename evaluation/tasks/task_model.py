@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distilrubert.common.contents import model_contents
 from distilrubert.common.errors import UserError
@@ -21,7 +21,6 @@ from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.common.training.training_settings import BookkeepingSettings
 from distilrubert.evaluation.evaluation_settings import FinetuningProtocol
 from distilrubert.evaluation.tasks.finetuning import Learner, chosen_precision
-from distilrubert.evaluation.tasks.loading import takes_token_types
 from distilrubert.evaluation.tasks.task import TaskDefinition
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.evaluation.tasks.task_distillation import TaskDistillation
@@ -32,6 +31,7 @@ from distilrubert.modeling.checkpoints import (
     read_model_config,
     save_checkpoint,
 )
+from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.tokenizer_files import student_tokenizer
 from distilrubert.modeling.trimming import ids_in, trim_model
 
@@ -148,7 +148,8 @@ def train_task_model(
     evaluations: dict[float, Sequence[Mapping[str, float]]] = {}
     with quiet_transformers(), quiet_datasets():
         for rate, own_folder in folders.items():
-            learner = _without_padding(Learner.prepare(model_folder, task, rows, settings, seed))
+            learner = Learner.prepare(model_folder, task, rows, settings, seed)
+            learner = dataclasses.replace(learner, model=without_padding(learner.model, learner.tokenizer))
             learner.model.get_input_embeddings().requires_grad_(not freeze_embeddings)
             tokenizer = _tokenizer_of(learner.model, model_folder, name)
             run = _kept(learner.training(rate, seed, own_folder, distillation), origin, distillation)
@@ -162,15 +163,14 @@ def train_task_model(
     return best
 
 
-def _without_padding(learner: Learner) -> Learner:
-    """The learner, its model without embeddings of no token, which would be published with it.
+def without_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model without embeddings of no token, which would be published with it.
 
     Some checkpoints have more rows than tokens, for example up to a multiple of 64.
     """
-    model, tokenizer = learner.model, learner.tokenizer
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or model.config.vocab_size <= len(tokenizer):
-        return learner
-    return dataclasses.replace(learner, model=trim_model(model, ids_in(tokenizer, tokenizer)))
+        return model
+    return trim_model(model, ids_in(tokenizer, tokenizer))
 
 
 def _best(task: TaskDefinition, evaluations: Sequence[Mapping[str, float]]) -> float:
@@ -180,7 +180,7 @@ def _best(task: TaskDefinition, evaluations: Sequence[Mapping[str, float]]) -> f
 def _tokenizer_of(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedTokenizerFast:
     """The model's tokenizer, which yields what the model takes."""
     tokenizer = load_fast_tokenizer(folder, name, model)
-    return tokenizer if takes_token_types(model) else student_tokenizer(tokenizer)
+    return tokenizer if takes_token_types(model.config) else student_tokenizer(tokenizer)
 
 
 def _kept(run: TrainingRun, origin: Mapping[str, Any], distillation: TaskDistillation | None) -> TrainingRun:

@@ -42,6 +42,11 @@ def has_windows(config: "PretrainedConfig") -> bool:
     return family is not None and family.has_windows
 
 
+def takes_token_types(config: "PretrainedConfig") -> bool:
+    """Whether a model tells the two texts of a pair apart; a BERT's tokenizer says so of any model."""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
 def check_config(config: ConfigFile, name: str) -> Family:
     """The family of a checkpoint, by its config.json.
 

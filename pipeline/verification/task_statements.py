@@ -110,6 +110,9 @@ def _agreement_on_task(folder: Path, report: Measurements, learner: Learner) -> 
         except UserError as error:
             yield unchecked(case.format.path, "agreement", None, str(error))
             continue
+        except Exception as error:
+            yield checked(case.format.path, "agreement", None, None, f"cannot be run: {error}", holds=False)
+            continue
         values = found.values
         counts = values["different_clear_decisions"], values["clear_decisions"]
         what = f"of the clear ones of {learner.task.name}"

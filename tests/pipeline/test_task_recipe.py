@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.tasks.finetuning import Learner
@@ -249,6 +255,12 @@ def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
     report.save(forged / "reports" / "finetuning.json")
     assert main(["verify", str(forged), *command[2:]]) == 1
     assert f"does not hold: model.safetensors, {name}: {metric}: stated 0.123" in capsys.readouterr().out
+    # Nor does a damaged file end the check of the others.
+    (forged / "onnx" / "model_quantized.onnx").write_bytes(b"no graph")
+    assert main(["verify", str(forged), *command[2:]]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("does not hold: onnx/model_quantized.onnx: agreement: cannot be run") == 2
+    assert f"{name}: {metric}: stated 0.123" in shown
 
 
 @pytest.mark.parametrize("published", ["ranked"], indirect=True)
@@ -358,6 +370,22 @@ def test_a_start_whose_vocabulary_is_padded_is_published_without_the_padding(tea
     assert config["vocab_size"] == len(tokenizer)
 
 
+def test_a_named_reader_whose_vocabulary_is_padded_is_learnt_from(teacher_folder, tasks, tmp_path):
+    recipe = recipe_of(teacher_folder, tasks, "answers")
+    for section in ("finetuning", "distillation"):
+        recipe["task"][section] |= {"epochs": 1}
+    assert main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "first")]) == 0
+    fine_tuned, padded = tmp_path / "first" / "task-teacher", tmp_path / "padded"
+    model, tokenizer = (auto.from_pretrained(fine_tuned) for auto in (AutoModelForQuestionAnswering, AutoTokenizer))
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    model.save_pretrained(padded)
+    tokenizer.save_pretrained(padded)
+    recipe["task"]["teacher"] = str(padded)
+    assert main(["distill", str(write(tmp_path, recipe)), "--run-dir", str(tmp_path / "second")]) == 0
+    training = Measurements.load(tmp_path / "second" / "reports" / "task-student.json")
+    assert set(training.details["losses"]) == {"logits", "labels"}
+
+
 @pytest.mark.slow
 def test_the_general_student_is_where_it_starts_from(sentences, tasks, tmp_path):
     """After a distillation on a corpus: the recipe trains its teacher, and the student has a vocabulary of its own."""
@@ -409,7 +437,20 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
         ({"task": {"teacher": "TEACHER"}}, "is a BertForMaskedLM; a teacher of nouns is …ForSequenceClassification"),
         ({"task": {"distillation": {"weights": {"logits": 0}}}}, "task.distillation.weights: all are 0; at least one"),
         (
-            {"task": {"distillation": {"weights": {"hidden": 1}, "layer_map": [[9]]}}},
+            {"task": {"distillation": {"weights": {"cosine": 1}}}},
+            "logits and labels are 0, but the head learns from",
+        ),
+        ({"student": {"preset": "slim"}}, "student.prune: ranks the parts of the teacher on a corpus; add corpus, or"),
+        (
+            {"task": {"name": "PAIRS", "distillation": {"weights": {"hidden": 1, "labels": 1}}}},
+            "hidden compare states, but the teacher tells the two texts of a pair apart and the student does not",
+        ),
+        (
+            {"task": {"name": "ANSWERS", "distillation": {"weights": {"hidden": 1, "labels": 1}}}},
+            "hidden compare states, but the teacher tells the two texts of a pair apart and the student does not",
+        ),
+        (
+            {"task": {"distillation": {"weights": {"hidden": 1, "labels": 1}, "layer_map": [[9]]}}},
             "task.distillation.layer_map: teacher layer 9 for student layer 1; allowed are 0 to 3",
         ),
         (
@@ -420,7 +461,7 @@ def test_two_processes_make_the_student_of_one(teacher_folder, tasks, tmp_path):
         (
             {
                 "student": {"layers": 1, "vocabulary": {"trim": {}}},
-                "task": {"distillation": {"weights": {"hidden": 1}}},
+                "task": {"distillation": {"weights": {"hidden": 1, "labels": 1}}},
             },
             "task.distillation.weights: hidden compare token by token, but the student has another vocabulary",
         ),

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from distilrubert.common.errors import UserError
+from distilrubert.distill.losses.objective import Objective
 from distilrubert.evaluation.tasks import task_distillation
 from distilrubert.evaluation.tasks.kinds.question_answering import QUESTION_ANSWERING
 from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASSIFICATION
@@ -31,6 +32,7 @@ from distilrubert.evaluation.tasks.task_distillation import (
     check_teacher,
 )
 from distilrubert.evaluation.tasks.task_loss import TaskCollator
+from distilrubert.pipeline.task_settings import TaskDistillationSettings
 
 LABELS = {"O": 0, "B-PET": 1}
 WORDS = [["кот", "дома"], ["почтальон", "Печкин", "принёс", "заметку"], ["чай"]]
@@ -184,6 +186,29 @@ def test_a_reader_is_compared_window_by_window(teacher_folder: Path, noun_task: 
         assert (batch["teacher_logits"][:, place][~real] == -1e4).all()
 
 
+def test_a_question_without_room_for_its_text_is_one_line(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path
+) -> None:
+    folder = head_on(teacher_folder, AutoModelForQuestionAnswering, ["a", "b"], tmp_path / "teacher")
+    task = noun_task.model_copy(update={"kind": "question-answering", "labels": [], "max_length": 24})
+    bare = Dataset.from_list([QUESTION_ANSWERING.read_text({"question": "кто " * 30, "context": "вот чай"}, {})])
+    with pytest.raises(UserError, match=r"^task nouns: a question of \d+ tokens leaves no room for its passage"):
+        ask_teacher(folder, "it", task, TaskRows(bare, bare, bare, None), tmp_path)
+
+
+def test_states_of_pairs_are_compared_with_both_texts_told_apart(classifier: Path) -> None:
+    """A BERT learns from itself: nothing is left to learn only if its teacher reads the second text as the second."""
+    tokenizer = AutoTokenizer.from_pretrained(classifier)
+    student, teacher = (AutoModelForSequenceClassification.from_pretrained(classifier).eval() for _ in range(2))
+    settings = TaskDistillationSettings(weights={"hidden": 1.0, "labels": 1.0})
+    objective = Objective(student, teacher, settings)
+    batch = tokenizer([("кот дома", "вот чай")], return_tensors="pt")
+    assert batch["token_type_ids"].any()
+    decided = {"labels": torch.tensor([0]), "teacher_logits": torch.zeros(1, 2), "compared": torch.tensor([True])}
+    prepared = objective.preparation()({**batch, **decided})
+    assert objective(prepared.tensors, prepared.counts)["hidden"] == pytest.approx(0, abs=1e-6)
+
+
 def test_a_word_that_the_teacher_did_not_see_is_not_compared(
     tagger: Path, tag_task: TaskDefinition, tagged: TaskRows, tmp_path: Path
 ) -> None:
@@ -243,6 +268,29 @@ def test_a_teacher_of_another_kind_of_head_is_told(classifier: Path, noun_task: 
     scores = noun_task.model_copy(update={"kind": "sentence-regression", "labels": []})
     with pytest.raises(UserError, match=r"^teacher: has 2 outputs; a teacher of nouns has one, the score"):
         check_teacher(classifier, "teacher", scores)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+        {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"},
+    ],
+)
+def test_scores_that_a_cross_encoder_changes_are_none_to_learn_from(
+    teacher_folder: Path, noun_task: TaskDefinition, tmp_path: Path, stated: dict[str, Any]
+) -> None:
+    scores = noun_task.model_copy(update={"kind": "sentence-pair-regression", "labels": []})
+    head_on(teacher_folder, AutoModelForSequenceClassification, ["score"], tmp_path)
+    check_teacher(tmp_path, "teacher", scores)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    identity = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    path.write_text(json.dumps(config | identity))
+    check_teacher(tmp_path, "teacher", scores)
+    path.write_text(json.dumps(config | stated))
+    with pytest.raises(UserError, match="teacher: its scores go through Sigmoid; a teacher of nouns gives them as"):
+        check_teacher(tmp_path, "teacher", scores)
 
 
 @pytest.mark.parametrize(
