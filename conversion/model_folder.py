@@ -11,14 +11,18 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, measured_cases
 from distilrubert.common.measurements import Environment, Measurements
 from distilrubert.common.persistence import clear_write_errors, sha256_of
+from distilrubert.common.sentence_files import MODULES_FILE
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.writers import require_packages, write_file
 from distilrubert.modeling.checkpoints import load_pretrained
+from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.sentence_modules import SentenceModules
+from distilrubert.modeling.tokenizer_files import student_tokenizer
+from distilrubert.modeling.trimmed_checkpoint import copy_surroundings
 
 CONVERTED = tuple(
     dict.fromkeys(path.partition("/")[0] for path in [*SHARED_FILES, *(entry.path for entry in FORMATS.values())])
@@ -47,7 +51,8 @@ def convert(
         settings: the files wanted, and how closely they must agree.
         sentences: real text to compare on.
         calibration: real text on which the ranges of activations are measured for int8, best none of `sentences`.
-        encoder: of an encoder of sentences, what its vectors are; the texts then have its prompts in them.
+        encoder: of an encoder of sentences, what its vectors are; the texts then have its prompts in them. The files of
+            sentence-transformers that `model` has are copied as they are.
 
     Returns:
         A row for each file, see :func:`~distilrubert.conversion.parity.measure_parity`. ``details`` has the tolerances
@@ -67,18 +72,25 @@ def convert(
     if is_quantized and not calibration:
         raise UserError("conversion: no text to calibrate int8 files on; give some, best other than it is compared on")
     checkpoint = load_pretrained(model)
+    gives_types = "token_type_ids" in checkpoint.tokenizer.model_input_names
+    if gives_types and not takes_token_types(checkpoint.model.config):
+        checkpoint = checkpoint._replace(tokenizer=student_tokenizer(checkpoint.tokenizer))
     if (headed := [entry.path for entry in wanted if entry.task == "fill-mask"]) and not has_head(checkpoint.model):
         raise UserError(f"{model}: has no masked-language-modelling head, which {headed[0]} needs")
     source = ExportSource.of_text(checkpoint, settings, calibration)
     with _folder_beside(output) as work:
         for entry in tracked(wanted, "exporting and quantising", unit="file"):
             write_file(entry.case, source, work)
-        write_sentence_transformers_files(
-            work,
-            dim=checkpoint.model.config.hidden_size,
-            max_length=checkpoint.tokenizer.model_max_length,
-            sentences=encoder,
-        )
+        if (Path(model) / MODULES_FILE).is_file():
+            # What makes vectors of its states stays what it is.
+            copy_surroundings(Path(model), work)
+        else:
+            write_sentence_transformers_files(
+                work,
+                dim=checkpoint.model.config.hidden_size,
+                max_length=checkpoint.tokenizer.model_max_length,
+                sentences=encoder,
+            )
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
         measurements = measure_parity(
             checkpoint, work, cases, sentences, settings.task, encoder.pooling if encoder else None

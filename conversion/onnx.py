@@ -55,7 +55,12 @@ def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -
     Raises:
         UserError: if the model is too large for one file.
     """
-    if sum(weight.numel() * weight.element_size() for weight in model.parameters()) > LARGEST_GRAPH_BYTES:
+    weights = list(model.parameters())
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is model.get_input_embeddings().weight:
+        # The exporter writes it transposed, too.
+        weights.append(head.weight)
+    if sum(weight.numel() * weight.element_size() for weight in weights) > LARGEST_GRAPH_BYTES:
         raise UserError("conversion.onnx: the model has more than 2 GiB of weights, and one ONNX file cannot hold them")
     import onnx
     from optimum.exporters.onnx import export

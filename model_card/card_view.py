@@ -40,6 +40,9 @@ PICTURES = {
     "quality.png": "Scores of teacher and student on each task, with error bars",
 }
 
+# Of a tokenizer whose files do not say it.
+INPUTS = ("input_ids", "attention_mask")
+
 
 def view_of(run: CardInput) -> dict[str, Any]:
     """What the templates name besides the filters."""
@@ -72,8 +75,9 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "onnx_file": _preferred(run, "onnx", ("model_quantized.onnx", "model.onnx")),
         "openvino_file": _preferred(run, "openvino", ("openvino_model_qint8_quantized.xml", "openvino_model.xml")),
         "files_fill_masks": run.parity is not None and run.parity.details.get("task") == "fill-mask",
+        "inputs": listing([f"`{name}`" for name in run.tokenizer.get("model_input_names", INPUTS)]),
         "has_int8": any(entry.precision == "int8" for entry in FORMATS.values() if entry.path in run.files),
-        "embedding_bits": run.parity and run.parity.details.get("int8", {}).get("embedding_bits"),
+        "embedding_bits": _int8_settings(run).get("embedding_bits"),
         "sentence_transformers": "modules.json" in run.files,
         "encoder": run.prompts is not None,
         "prompts": {name: prompt for name, prompt in (run.prompts or {}).items() if prompt},
@@ -85,6 +89,12 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "model_entry": model_entry(run),
         **describe_method(run),
     }
+
+
+def _int8_settings(run: CardInput) -> Mapping[str, Any]:
+    """How the int8 files were made, as the report on the files says."""
+    report = run.parity or run.finetuning
+    return (report and report.details.get("int8")) or {}
 
 
 def _speed_view(speed: Measurements) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
     if not _is_bert(tokenizer):
         # The class of a model may make its tokenizer anew from the vocabulary and leave out the rest of tokenizer.json:
         # transformers 5 does so for XLM-R, without the normaliser, and with the unknown token at id 3.
-        config |= {"tokenizer_class": GENERAL_CLASS, "model_input_names": tokenizer.model_input_names}
+        config |= {"tokenizer_class": GENERAL_CLASS}
+    config["model_input_names"] = tokenizer.model_input_names
     _dump(folder / "tokenizer_config.json", config)
     # What tokenizer.json says as well, and would say otherwise once a vocabulary is trimmed.
     for file in {"added_tokens.json", *tokenizer.vocab_files_names.values()} - {"tokenizer.json", "vocab.txt"}:

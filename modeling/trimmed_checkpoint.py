@@ -90,7 +90,7 @@ def write_trimmed(
         ids_V: the tokens' ids in the whole checkpoint, in the order of their new ones.
         output: where to write.
     """
-    _copy_surroundings(folder, output)
+    copy_surroundings(folder, output)
     new_ids = {int(old): new for new, old in enumerate(ids_V)}
     file = read_json(folder / "config.json") | {"vocab_size": len(ids_V)}
     file |= {key: new_ids.get(old) for key, old in file.items() if key.endswith("_token_id") and isinstance(old, int)}
@@ -125,7 +125,8 @@ def _keys_of(weights: Weights, config: PretrainedConfig, role: str) -> list[str]
     return [key for key in weights if f".{key}".endswith(f".{module}.weight")]
 
 
-def _copy_surroundings(folder: Path, output: Path) -> None:
+def copy_surroundings(folder: Path, output: Path) -> None:
+    """Copy what sentence-transformers has beside a checkpoint, and its licence, into the existing folder `output`."""
     for pattern in KEPT_FILES:
         for file in folder.glob(pattern):
             shutil.copyfile(file, output / file.name)

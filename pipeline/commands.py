@@ -51,7 +51,7 @@ def convert(options: argparse.Namespace) -> None:
     check_output_folder(output, is_ours=is_ours)
     settings = of_options(ConversionSettings, given(options, ConversionSettings))
     sentences = _lines("--sentences", options.sentences) if options.sentences else default_sentences()
-    quantized = any(name.startswith("int8") for name in (*settings.onnx, *settings.openvino))
+    quantized = any(FORMATS[case].precision == "int8" for case in settings.cases)
     # What the ranges of activations were seen on proves nothing about other text.
     calibration, proof = (sentences[::2], sentences[1::2]) if quantized else ([], sentences)
     if not proof:
@@ -59,7 +59,7 @@ def convert(options: argparse.Namespace) -> None:
             f"--sentences {options.sentences}: too few; one is needed to compare the files on"
             f"{', and another one to calibrate int8 on' if quantized else ''}"
         )
-    folder = checkpoint_folder(options.model)
+    folder = module_folder(options.model)
     parity = convert_model(folder, output, settings, proof, calibration, encoder_in(folder))
     parity.save(output / "reports" / "parity.json")
     print_card_table("Files", file_table(file_sizes(output)))

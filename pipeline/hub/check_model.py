@@ -85,7 +85,8 @@ def _check_tokenizer(folder: ModelFolder, config: dict[str, Any]) -> Iterator[St
     yield from (problem("tokenizer.json", message) for message in _vocabulary_problems(tokenizer, config))
     yield from (problem("tokenizer_config.json", message) for message in _settings_problems(tokenizer, config))
     if "vocab.txt" in folder:
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        # A token may be a sign at which splitlines() begins a line, too.
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         if words != tokenizer.convert_ids_to_tokens(list(range(len(words)))):
             yield problem("vocab.txt", "is not the vocabulary of tokenizer.json")
 

@@ -1,6 +1,7 @@
 """An encoder of sentences as sentence-transformers opens it, and how close its vectors are."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,28 @@ def test_vectors_are_pooled_and_normalised(
     # Other readers take a mode that is not named for a mistake.
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
     assert [mode for mode in modes if config[f"pooling_mode_{mode}"]] == [next(m for m in modes if pooling in m)]
+
+
+def test_what_a_model_says_of_its_vectors_stays(
+    tiny_student_folder: Path, sentences: list[str], tmp_path: Path
+) -> None:
+    """Also where it is not what our encoders have: no normalisation, a dot product, more prompts, a shorter limit."""
+    source, output = tmp_path / "source", tmp_path / "output"
+    shutil.copytree(tiny_student_folder, source)
+    library.SentenceTransformer(
+        modules=[
+            library.models.Transformer(str(source), max_seq_length=16),
+            library.models.Pooling(32, pooling_mode="cls"),
+        ],
+        prompts={"query": "q: ", "clustering": "c: "},
+        similarity_fn_name="dot",
+    ).save(str(source))
+    convert_to(output, source, sentences, encoder_in(source))
+    before, after = (library.SentenceTransformer(str(folder), device="cpu") for folder in (source, output))
+    np.testing.assert_allclose(after.encode(sentences), before.encode(sentences), atol=1e-5)
+    for model in (before, after):
+        assert (model.similarity_fn_name, model.default_prompt_name, model.max_seq_length) == ("dot", None, 16)
+        assert model.prompts["clustering"] == "c: "
 
 
 def test_prompts_are_put_in_unless_told_otherwise(

@@ -57,7 +57,7 @@ def converted(monkeypatch, *arguments) -> dict[str, list[str]]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "convert_model", convert_model)
-    monkeypatch.setattr(commands, "checkpoint_folder", Path)
+    monkeypatch.setattr(commands, "module_folder", Path)
     assert main(["convert", "m", "--output", "o", *arguments]) == 130
     return seen
 
@@ -71,6 +71,7 @@ def test_files_are_proved_on_text_that_they_were_not_calibrated_on(monkeypatch, 
         "proof": ["б"],
         "calibration": ["а", "в"],
     }
+    assert converted(monkeypatch, "--onnx", "masked-lm-int8")["calibration"]
     # Without int8 nothing is calibrated, and all of the text is proof.
     assert converted(monkeypatch, "--onnx", "fp32")["proof"] == default_sentences()
 
