@@ -25,6 +25,7 @@ from distilrubert.modeling.teacher import Teacher, on_gpu
 
 BATCH_TOKENS = 8192
 SEQUENCES_AT_ONCE = 2**15
+PARTS_AT_ONCE = 64
 
 Example = TypeVar("Example")
 
@@ -50,7 +51,7 @@ def _compute(
     teacher: Teacher, sequences: Examples[NDArray[np.int32]], pooling: PoolingMode, part: range, path: Path
 ) -> None:
     shape = len(part), teacher.model.config.hidden_size
-    vectors_ND = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    vectors_ND = np.empty(shape, dtype=np.float32)
     with on_gpu(teacher.model.eval()) as model:
         for chosen in _batches(sequences.lengths[part.start : part.stop]):
             ids = [np.asarray(sequences[part[place]], dtype=np.int32) for place in chosen.tolist()]
@@ -59,7 +60,8 @@ def _compute(
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
             states_BLD = encode(model, batch).last_BLD
             vectors_ND[chosen] = pool(states_BLD, batch["attention_mask"].bool(), pooling).cpu().numpy()
-    vectors_ND.flush()
+    with path.open("wb") as file:
+        np.save(file, vectors_ND)
 
 
 def _batches(lengths: NDArray[np.int32]) -> list[NDArray[np.intp]]:
@@ -80,15 +82,20 @@ class WithVectors(Generic[Example]):
 
     def __init__(self, examples: Examples[Example], paths: Sequence[Path]) -> None:
         self._examples, self._paths = examples, paths
-        self._parts_ND = [np.load(path, mmap_mode="r") for path in paths]
+        # Few at once: each is an open file, and there is one for each 32,768 sequences.
+        self._part_ND = functools.lru_cache(maxsize=PARTS_AT_ONCE)(self._map)
         self.lengths = examples.lengths
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[Example, NDArray[np.float32]]:
-        part, place = divmod(index, len(self._parts_ND[0]))
-        return self._examples[index], self._parts_ND[part][place]
+        part, place = divmod(index, len(self._part_ND(0)))
+        return self._examples[index], self._part_ND(part)[place]
+
+    def _map(self, part: int) -> NDArray[np.float32]:
+        vectors_ND: NDArray[np.float32] = np.load(self._paths[part], mmap_mode="r")
+        return vectors_ND
 
     def __reduce__(self) -> Any:
         return WithVectors, (self._examples, self._paths)

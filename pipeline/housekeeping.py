@@ -34,8 +34,9 @@ def status(options: argparse.Namespace) -> None:
         return
     print_table(_table(found, current))
     for folder in found:
-        if not folder.is_complete and (progress := read_live_progress(folder.path)):
-            print(f"{folder.stage}: {_progress_line(progress, _newest_checkpoint(folder), time.time())}")
+        training = _newest_training(folder)
+        if not folder.is_complete and (progress := read_live_progress(training)):
+            print(f"{folder.stage}: {_progress_line(progress, _newest_checkpoint(training), time.time())}")
     kept = [folder.path for folder in found if folder.path not in current]
     sizes = f"{format_size(size_of([options.run_dir]))} in {options.run_dir}"
     if kept:
@@ -45,7 +46,8 @@ def status(options: argparse.Namespace) -> None:
 
 def _described(folder: StageFolder, *, is_current: bool) -> dict[str, Any]:
     """A stage for machines."""
-    checkpoint = _newest_checkpoint(folder)
+    training = _newest_training(folder)
+    checkpoint = _newest_checkpoint(training)
     return {
         "stage": folder.stage,
         "folder": str(folder.path),
@@ -54,13 +56,19 @@ def _described(folder: StageFolder, *, is_current: bool) -> dict[str, Any]:
         "missing": folder.missing(),
         "bytes": size_of([folder.path]),
         "seconds": folder.seconds,
-        "progress": read_live_progress(folder.path),
+        "progress": read_live_progress(training),
         "checkpoint": None if checkpoint is None else str(checkpoint),
     }
 
 
-def _newest_checkpoint(folder: StageFolder) -> Path | None:
-    found = [path for path in folder.path.glob("checkpoints/checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+def _newest_training(folder: StageFolder) -> Path:
+    """The folder of its training; of a task, which is trained on at each learning rate, that of the latest."""
+    places = [folder.path, *folder.path.glob("training/rate-*")]
+    return max(places, key=lambda place: (read_live_progress(place) or {}).get("written_at", 0.0))
+
+
+def _newest_checkpoint(training: Path) -> Path | None:
+    found = [path for path in training.glob("checkpoints/checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 

@@ -7,6 +7,7 @@ is tokenised.
 
 import dataclasses
 import datetime
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Self
@@ -64,11 +65,11 @@ class Launch:
     def send(self, key: str, message: str) -> None:
         """Give the other processes a message, which each waits for with :meth:`receive`."""
         if self.processes > 1:
-            self._store().set(key, message)
+            _store(*self._address()).set(key, message)
 
     def receive(self, key: str) -> str:
         """Wait for the message of the leading process."""
-        store = self._store()
+        store = _store(*self._address())
         store.wait([key], PATIENCE)
         return str(store.get(key).decode())
 
@@ -88,11 +89,17 @@ class Launch:
                 del alone["OMP_NUM_THREADS"]
             os.execve(sys.executable, sys.orig_argv, alone)  # noqa: S606  our own command
 
-    def _store(self) -> "Store":
-        from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+    def _address(self) -> tuple[int, int, str | None, str | None]:
+        return self.rank, self.processes, os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
 
-        store, _, _ = next(rendezvous("env://", self.rank, self.processes, timeout=PATIENCE))
-        return PrefixStore("stages", store)
+
+@functools.cache
+def _store(rank: int, processes: int, _address: str | None, _port: str | None) -> "Store":
+    """The store of the launch, kept: without torchrun the leading process serves it for as long as it holds it."""
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+
+    store, _, _ = next(rendezvous("env://", rank, processes, timeout=PATIENCE))
+    return PrefixStore("stages", store)
 
 
 def _number(variable: str, default: int) -> int:

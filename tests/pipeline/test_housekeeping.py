@@ -72,6 +72,21 @@ def test_the_same_for_machines(running: Path, capsys: pytest.CaptureFixture[str]
     assert found["bytes"] >= sum(stage["bytes"] for stage in stages.values()) > 0
 
 
+def test_a_training_for_a_task_says_how_far_its_latest_rate_is(
+    running: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = StageFolders(running).begin("task-student", {"seed": 1})
+    for rate, step, age_s in (("0.0001", 480, 90), ("0.0003", 20, 5)):
+        training = stage.path / "training" / f"rate-{rate}"
+        (training / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        progress = {"step": step, "total_steps": 480, "tokens_per_s": 2000.0, "left_s": 60.0, "losses": {"logits": 1.0}}
+        write_json(training / "progress.json", {**progress, "written_at": time.time() - age_s})
+    assert main(["status", str(running)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "task-student: step 20 of 480" in shown
+    assert "newest checkpoint: checkpoint-20;" in shown
+
+
 def test_a_stage_before_its_first_point_has_no_progress(running: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (student,) = running.glob("stages/student-*")
     (student / "progress.json").unlink()

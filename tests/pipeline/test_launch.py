@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -83,6 +84,36 @@ def test_alone_it_is_no_longer_held_to_the_one_thread_of_torchrun(monkeypatch, l
     Launch(0, 2).go_on_alone()
     assert (left.get("OMP_NUM_THREADS"), left["KEPT"]) == (threads, "yes")
     assert "WORLD_SIZE" not in left
+
+
+MESSAGES = """
+import time
+from distilrubert.pipeline.launch import Launch
+
+launch = Launch.of_this_process()
+if launch.leads:
+    for key in ("first", "second"):
+        launch.send(key, key)
+        time.sleep(2)
+else:
+    assert [launch.receive(key) for key in ("first", "second")] == ["first", "second"]
+"""
+
+
+def test_messages_arrive_without_torchrun():
+    """As Slurm starts processes: the leading one serves the messages itself, and for as long as it runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", MESSAGES], env={**os.environ, **address, "RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
 
 
 def test_an_update_that_cannot_be_divided_is_refused_before_any_work(tmp_path):

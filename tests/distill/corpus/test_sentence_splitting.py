@@ -33,6 +33,12 @@ def test_sentences_of_a_text(text: str, sentences: list[str]) -> None:
     assert list(sentences_of(text)) == sentences
 
 
+@pytest.mark.parametrize("text", ["г. Москва, ул. Ленина, д. 5, " * 40_000, "Да." + " " * 1_000_000 + "нет"])
+def test_a_text_without_an_end_takes_no_longer_than_its_length(text: str) -> None:
+    # Quadratic work would take hours here.
+    assert list(sentences_of(text)) == [text.strip()]
+
+
 def corpus_of(texts: list[str], tokenizer: PreTrainedTokenizerFast, folder: Path, prompts: list[str]) -> list[str]:
     (folder / "talk.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-8")
     source = {"path": str(folder / "talk.csv")}
