@@ -17,7 +17,7 @@ from distilrubert.conversion.export_source import ExportSource
 from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.writers import require_packages, write_file
-from distilrubert.modeling.checkpoints import load_pretrained
+from distilrubert.modeling.checkpoints import Checkpoint, load_pretrained
 from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.sentence_modules import SentenceModules
@@ -71,26 +71,14 @@ def convert(
     is_quantized = any(entry.precision == "int8" for entry in wanted)
     if is_quantized and not calibration:
         raise UserError("conversion: no text to calibrate int8 files on; give some, best other than it is compared on")
-    checkpoint = load_pretrained(model)
-    gives_types = "token_type_ids" in checkpoint.tokenizer.model_input_names
-    if gives_types and not takes_token_types(checkpoint.model.config):
-        checkpoint = checkpoint._replace(tokenizer=student_tokenizer(checkpoint.tokenizer))
+    checkpoint = _load(model)
     if (headed := [entry.path for entry in wanted if entry.task == "fill-mask"]) and not has_head(checkpoint.model):
         raise UserError(f"{model}: has no masked-language-modelling head, which {headed[0]} needs")
     source = ExportSource.of_text(checkpoint, settings, calibration)
     with _folder_beside(output) as work:
         for entry in tracked(wanted, "exporting and quantising", unit="file"):
             write_file(entry.case, source, work)
-        if (Path(model) / MODULES_FILE).is_file():
-            # What makes vectors of its states stays what it is.
-            copy_surroundings(Path(model), work)
-        else:
-            write_sentence_transformers_files(
-                work,
-                dim=checkpoint.model.config.hidden_size,
-                max_length=checkpoint.tokenizer.model_max_length,
-                sentences=encoder,
-            )
+        _write_sentence_files(Path(model), checkpoint, encoder, work)
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
         measurements = measure_parity(
             checkpoint, work, cases, sentences, settings.task, encoder.pooling if encoder else None
@@ -103,6 +91,28 @@ def convert(
         check_parity(measurements, cases, settings.tolerance)
         _move(work, output, wanted)
     return measurements
+
+
+def _load(model: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint, its tokenizer giving only inputs that the model takes."""
+    checkpoint = load_pretrained(model)
+    gives_types = "token_type_ids" in checkpoint.tokenizer.model_input_names
+    if gives_types and not takes_token_types(checkpoint.model.config):
+        return checkpoint._replace(tokenizer=student_tokenizer(checkpoint.tokenizer))
+    return checkpoint
+
+
+def _write_sentence_files(model: Path, checkpoint: Checkpoint, encoder: SentenceModules | None, folder: Path) -> None:
+    """The files of sentence-transformers: the model's own, which say what its vectors are, or new ones."""
+    if (model / MODULES_FILE).is_file():
+        copy_surroundings(model, folder)
+        return
+    write_sentence_transformers_files(
+        folder,
+        dim=checkpoint.model.config.hidden_size,
+        max_length=checkpoint.tokenizer.model_max_length,
+        sentences=encoder,
+    )
 
 
 @contextlib.contextmanager
