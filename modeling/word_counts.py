@@ -13,6 +13,8 @@ from distilrubert.common.errors import UserError
 
 # Different words that are counted in memory at a time, about 200 bytes each.
 WORDS_AT_ONCE = 1_000_000
+# Characters of them, 1 to 4 bytes each: where no spaces are written, what stands between two spaces is long.
+CHARACTERS_AT_ONCE = 50_000_000
 # A word's file is that of its checksum, as keys go to files by their first bits where duplicates are found.
 FILES = 256
 
@@ -44,11 +46,16 @@ class WordCounts:
         Raises:
             UserError: if the folder cannot be written.
         """
+        unmeasured = 0
         for text in texts:
             self._uncut.update(text.split(" "))
-            if len(self._uncut) > WORDS_AT_ONCE:
+            unmeasured += len(text)
+            if len(self._uncut) <= WORDS_AT_ONCE and unmeasured <= CHARACTERS_AT_ONCE:
+                continue
+            unmeasured = 0
+            if _are_many(self._uncut):
                 self._split()
-                if len(self._words) > WORDS_AT_ONCE:
+                if _are_many(self._words):
                     self._write()
         self._split()
         if self._is_on_disk():
@@ -119,6 +126,10 @@ class SavedCounts:
     def __iter__(self) -> Iterator[tuple[str, int]]:
         for paths in zip(*self._files, strict=True):
             yield from _counts_in(paths).items()
+
+
+def _are_many(words: Counter[str]) -> bool:
+    return len(words) > WORDS_AT_ONCE or sum(map(len, words)) > CHARACTERS_AT_ONCE
 
 
 def _files_in(folder: Path) -> list[Path]:

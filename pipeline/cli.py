@@ -53,9 +53,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         return USER_ERROR
     try:
         # Imported here, as all that takes long enough to be interrupted.
-        from distilrubert.pipeline.options import parser_for
+        from distilrubert.common.processes import stop_signals_as_interrupt
 
-        return _perform(parser_for(program).parse_args(arguments), program)
+        with stop_signals_as_interrupt():
+            from distilrubert.pipeline.options import parser_for
+
+            return _perform(parser_for(program).parse_args(arguments), program)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -103,6 +103,10 @@ def bring_up_to_date(run: Run, stages: Sequence[Stage], only: Collection[str] | 
                 states[stage.name] = _perform(run, folders, state)
                 _make_current(folders, states)
                 performed.append(stage.name)
+            if (state := states[stage.name]).folder and state.reason is None:
+                state.folder.remove_scratch()
+        if messages := [stage.name for stage in stages if stage.collective]:
+            run.launch.wait_until_read(messages[-1])
         return performed
 
 

@@ -10,6 +10,8 @@ import datetime
 import functools
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from distilrubert.common.errors import UserError
@@ -70,8 +72,17 @@ class Launch:
     def receive(self, key: str) -> str:
         """Wait for the message of the leading process."""
         store = _store(*self._address())
-        store.wait([key], PATIENCE)
-        return str(store.get(key).decode())
+        # Not with the store's own wait(), in which no signal is heeded.
+        _wait_until(lambda: store.check([key]), PATIENCE)
+        message = store.get(key).decode()
+        store.add(_readers(key), 1)
+        return str(message)
+
+    def wait_until_read(self, key: str) -> None:
+        """Wait, at most 5 minutes, until the others have read a message: the store may end with this process."""
+        if self.processes > 1:
+            store = _store(*self._address())
+            _wait_until(lambda: store.add(_readers(key), 0) >= self.processes - 1, datetime.timedelta(minutes=5))
 
     def go_on_alone(self) -> None:
         """Leave the launch: the leading process begins its command anew, without the others.
@@ -100,6 +111,17 @@ def _store(rank: int, processes: int, _address: str | None, _port: str | None) -
 
     store, _, _ = next(rendezvous("env://", rank, processes, timeout=PATIENCE))
     return PrefixStore("stages", store)
+
+
+def _wait_until(is_so: Callable[[], bool], patience: datetime.timedelta) -> None:
+    end = time.monotonic() + patience.total_seconds()
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _readers(key: str) -> str:
+    """Where is counted how many processes have read a message."""
+    return f"readers of {key}"
 
 
 def _number(variable: str, default: int) -> int:

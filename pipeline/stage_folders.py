@@ -77,6 +77,11 @@ class StageFolder:
         files = {name: digest for name, digest in (self.files or {}).items() if with_reports or not is_report(name)}
         return fingerprint(files)
 
+    def remove_scratch(self) -> None:
+        """Remove what only served to go on with the stage after an interruption: what has a hidden name."""
+        for path in self.path.glob(".*/"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def links(self) -> dict[str, str]:
         """The names in the run directory that stand for its files, with what each links to."""
         tops = {name if is_report(name) else name.partition("/")[0] for name in self.files or ()}

@@ -98,8 +98,8 @@ def teacher_of(run: Run) -> Teacher:
 def _train_vocabulary(run: Run, folder: Path) -> None:
     pretrain = run.recipe.teacher.pretrain
     assert pretrain is not None
-    with _teacher_words(run, folder).counted() as parts:
-        tokenizer = train_on_words(SavedCounts(parts), pretrain.vocabulary_size, pretrain.max_positions).tokenizer
+    words = SavedCounts(_teacher_words(run, folder).counted())
+    tokenizer = train_on_words(words, pretrain.vocabulary_size, pretrain.max_positions).tokenizer
     with atomic_folder(folder / "vocabulary") as beside:
         save_tokenizer(tokenizer, beside)
 
@@ -207,13 +207,15 @@ def _measure_speed(run: Run, folder: Path) -> None:
     cases = [SpeedCase("teacher-pytorch-fp32", teacher, "pytorch-fp32", returned)]
     cases += cases_of("student", run.exported, task=returned)
     settings = run.recipe.evaluation.speed
-    texts = _texts_for_speed(run) if settings.texts else []
+    texts = _texts_for_speed(run, settings.texts) if settings.texts else []
     measure_speed(cases, settings, texts=texts).save(folder / "reports" / "speed.json")
 
 
-def _texts_for_speed(run: Run) -> Sequence[Text]:
-    """Texts that nothing was trained on: rows of the task's test part, or the held-out text with its prompts."""
-    return test_texts(pinned_task(run)) if run.recipe.task else _decoded(run, held_out(run)["student"])
+def _texts_for_speed(run: Run, count: int) -> Sequence[Text]:
+    """Texts that nothing was trained on: rows of the task's test part, or of the held-out text with its prompts."""
+    if run.recipe.task:
+        return evenly(test_texts(pinned_task(run)), count)
+    return _decoded(run, evenly(held_out(run)["student"], count))
 
 
 def _measure_quality(run: Run, folder: Path) -> None:

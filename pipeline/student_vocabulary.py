@@ -115,8 +115,21 @@ def held_out(run: Run) -> dict[str, Sequence[Any]]:
     if own is None:
         return {"teacher": corpus.validation, "student": corpus.validation}
     rows_V = ids_in(whole, own.tokenizer)
-    sequences = list(corpus.validation)
-    return {"teacher": [rows_V[np.asarray(ids)] for ids in sequences], "student": sequences}
+    return {"teacher": _InOtherIds(corpus.validation, rows_V), "student": corpus.validation}
+
+
+class _InOtherIds(Sequence[NDArray[np.int64]]):
+    """Sequences of ids in the ids of another vocabulary, (V,), computed on access."""
+
+    def __init__(self, sequences: Sequence[Any], others_V: NDArray[np.int64]) -> None:
+        self._sequences, self._others_V = sequences, others_V
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, index: int) -> NDArray[np.int64]:  # type: ignore[override]  # nobody takes slices
+        ids: NDArray[np.int64] = self._others_V[self._sequences[index]]
+        return ids
 
 
 def make_student_vocabulary(run: Run, folder: Path) -> None:
@@ -161,8 +174,7 @@ def student_counts(run: Run, folder: Path) -> TextCounting:
 def _count_needed(run: Run, folder: Path, whole: PreTrainedTokenizerFast) -> NDArray[np.int64]:
     if not run.recipe.corpus.sources:
         return count_needed(whole, _texts(run, is_held_out=False))
-    with student_counts(run, folder).counted() as parts:
-        return load_needed(parts)
+    return load_needed(student_counts(run, folder).counted())
 
 
 def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabulary:
@@ -174,8 +186,8 @@ def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabul
         if not run.recipe.corpus.sources:
             texts = _texts(run, is_held_out=False)
             return train_wordpiece(texts, size, max_length, character_coverage=coverage, scratch=folder)
-        with student_counts(run, folder).counted() as parts:
-            return train_on_words(SavedCounts(parts), size, max_length, character_coverage=coverage)
+        words = SavedCounts(student_counts(run, folder).counted())
+        return train_on_words(words, size, max_length, character_coverage=coverage)
     except UserError as error:
         raise UserError(f"student.vocabulary.train: {error}") from error
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.bars import progress_bar
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.common.processes import available_cores, stop_signals_as_interrupt
+from distilrubert.common.processes import available_cores
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import SeenKeys, as_fraction, text_keys
@@ -89,10 +89,12 @@ class CorpusBuild(SharedWork):
     def build(self) -> Corpus:
         """Do what is missing of the parts, and put them together. Without parts, the corpus is one part.
 
+        The parts stay: with them, a corpus that is damaged before anybody has relied on it is soon there again.
+
         Raises:
             UserError: if a source cannot be read, a split has no text, or another process is working on a part.
         """
-        with quiet_datasets(), stop_signals_as_interrupt():
+        with quiet_datasets():
             sources = self.sources()
             folders = self._folders(sources, None)
             try:
@@ -107,7 +109,6 @@ class CorpusBuild(SharedWork):
                 is_empty = not any(shard.counts.train_sequences for each in folders for shard in each.shards(sources))
                 if is_empty and part_in_work(self.workplace) is None:
                     remove_parts(self.workplace)
-            remove_parts(self.workplace)
         return load_corpus(self.folder)
 
     def sources(self) -> list[list[TextOrigin]]:
@@ -162,7 +163,10 @@ def build_corpus(
 
     Args and errors are those of :class:`CorpusBuild` and its :meth:`~CorpusBuild.build`.
     """
-    return CorpusBuild(settings, tokenizer, Path(folder), seed, student_tokenizer, prompts, shard_characters).build()
+    build = CorpusBuild(settings, tokenizer, Path(folder), seed, student_tokenizer, prompts, shard_characters)
+    corpus = build.build()
+    remove_parts(build.workplace)
+    return corpus
 
 
 @dataclass

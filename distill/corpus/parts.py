@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json, write_json
-from distilrubert.common.processes import stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.shards import RECORD, Shard, SourcePosition, complete_shards
 from distilrubert.distill.corpus.sources import TextOrigin
@@ -147,7 +146,7 @@ class SharedWork(abc.ABC):
             UserError: if another process is working on the part, parts of other settings or another number of them are
                 there, or a source cannot be read.
         """
-        with quiet_datasets(), stop_signals_as_interrupt():
+        with quiet_datasets():
             sources = self.sources()
             folders = self._folders(sources, part.count)
             self._complete(folders[part.number - 1], sources)
@@ -162,7 +161,7 @@ class SharedWork(abc.ABC):
         if self.is_finished:
             # Faster processes have done everything while this one was starting.
             return True
-        with quiet_datasets(), stop_signals_as_interrupt():
+        with quiet_datasets():
             sources = self.sources()
             folders = self._folders(sources, own.count)
             for folder in folders[own.number - 1 :] + folders[: own.number - 1]:

@@ -1,7 +1,6 @@
 """The texts that a vocabulary is made from, and what is counted in them, which several processes can do."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.common.processes import stop_signals_as_interrupt
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.deduplication import as_fraction, text_keys
-from distilrubert.distill.corpus.parts import PartFolder, SharedWork, merge_lock, remove_parts
+from distilrubert.distill.corpus.parts import PartFolder, SharedWork
 from distilrubert.distill.corpus.sentence_splitting import prompt_of, sentences_of
 from distilrubert.distill.corpus.shards import read_blocks
 from distilrubert.distill.corpus.sources import TextOrigin, iterate_texts, open_source
@@ -83,22 +81,19 @@ class TextCounting(SharedWork):
     def is_finished(self) -> bool:
         return self.result.exists()
 
-    @contextmanager
-    def counted(self) -> Iterator[list[Path]]:
-        """Count what is missing; the folders of all parts. They are removed when the block ends well.
+    def counted(self) -> list[Path]:
+        """Count what is missing; the folders of all parts.
 
         Raises:
             UserError: if a source cannot be read, the folder cannot be written, or another process is working on a
                 part.
         """
-        with quiet_datasets(), stop_signals_as_interrupt():
+        with quiet_datasets():
             sources = self.sources()
             folders = self._folders(sources, None)
             for folder in folders:
                 self._complete(folder, sources)
-        with merge_lock(self.workplace):
-            yield [folder.path for folder in folders]
-        remove_parts(self.workplace)
+        return [folder.path for folder in folders]
 
     def sources(self) -> list[list[TextOrigin]]:
         return [open_source(source) for source in self.settings.sources]

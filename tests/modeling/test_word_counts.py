@@ -43,12 +43,13 @@ def test_whole_texts_have_the_same_words(tmp_path_factory: pytest.TempPathFactor
     assert counted(texts, tmp_path_factory.mktemp("words")) == expected
 
 
+@pytest.mark.parametrize(("bound", "value"), [("WORDS_AT_ONCE", 20), ("CHARACTERS_AT_ONCE", 100)])
 def test_counts_on_disk_are_those_in_memory(
-    tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch, bound: str, value: int
 ) -> None:
     expected = counted(sentences, tmp_path / "memory")
     vocabulary = train_wordpiece(sentences, size=200).tokenizer.get_vocab()
-    monkeypatch.setattr(word_counts, "WORDS_AT_ONCE", 20)
+    monkeypatch.setattr(word_counts, bound, value)
     written = []
     write = WordCounts._write
     monkeypatch.setattr(WordCounts, "_write", lambda self: (written.append(len(self._words)), write(self)))

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from distilrubert.common.processes import STOP_SIGNALS
 from distilrubert.evaluation.sentences.suites import known_suites
-from distilrubert.pipeline import cli
+from distilrubert.pipeline import cli, run_commands
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.options import COMMANDS, parser_for
 
@@ -250,7 +252,7 @@ def test_a_teacher_without_its_head(capsys, recipe, tmp_path, tiny_teacher):
 def test_only_false_alarms_about_tokenizers_are_held_back(tmp_path):
     warn = """
 import sys
-from distilrubert.pipeline import cli
+from distilrubert.pipeline import cli, run_commands
 cli._configure_logging()
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -297,6 +299,15 @@ def test_an_interruption_of_the_first_seconds_is_no_traceback(capsys, monkeypatc
     monkeypatch.setattr(cli, "_configure_logging", interrupt)
     assert main(["card", "."]) == 130
     assert capsys.readouterr().err == "distilrubert: interrupted before anything was begun\n"
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_scheduler_that_ends_a_command_is_answered_like_ctrl_c(capsys, monkeypatch, number):
+    monkeypatch.setattr(run_commands, "card", lambda _: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    assert main(["card", "."]) == 130
+    assert capsys.readouterr().err == "distilrubert: interrupted; nothing was kept\n"
+    assert signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize("program", ["publish.py", "pipeline/__main__.py"])

@@ -107,7 +107,7 @@ def test_a_vocabulary_is_counted_in_parts(vocabulary, weights, recipe, capsys, m
     for run in ("alone", "slurm"):
         assert vocabulary_of(Path(run)) == vocabulary_of(Path("one"))
         assert without_names(corpus_of(Path(run))) == expected
-        assert not list(Path(run).glob("stages/*/.counts"))
+        assert not list(Path(run).glob("stages/*/.*"))
 
 
 @pytest.mark.slow

@@ -94,9 +94,11 @@ launch = Launch.of_this_process()
 if launch.leads:
     for key in ("first", "second"):
         launch.send(key, key)
-        time.sleep(2)
+    launch.wait_until_read("second")
 else:
-    assert [launch.receive(key) for key in ("first", "second")] == ["first", "second"]
+    for key in ("first", "second"):
+        time.sleep(1)
+        assert launch.receive(key) == key
 """
 
 

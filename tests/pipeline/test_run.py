@@ -18,7 +18,7 @@ from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.engine import Stage, bring_up_to_date, states_of
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import Run, revision, write_recipe
-from distilrubert.pipeline.stage_folders import StageFolders
+from distilrubert.pipeline.stage_folders import StageFolder, StageFolders
 
 from .example_recipes import MINIMAL
 
@@ -189,6 +189,31 @@ def test_what_was_begun_with_other_settings_continues_when_they_return(run):
     example.settings["two"]["c"] = 2
     assert bring_up_to_date(run, example.stages()) == ["two"]
     assert sorted(work(run, "two")) == ["x", "xx"]
+
+
+def test_what_a_stage_goes_on_from_stays_until_its_result_is_recorded(run, monkeypatch):
+    stage = Example().stage("one", ())
+
+    def perform(run: Run, folder: Path) -> None:
+        (folder / ".parts").mkdir(exist_ok=True)
+        stage.perform(run, folder)
+
+    def end(*_) -> None:
+        raise KeyboardInterrupt
+
+    stages = [dataclasses.replace(stage, perform=perform)]
+    with monkeypatch.context() as patch:
+        patch.setattr(StageFolders, "finish", end)
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date(run, stages)
+    (parts,) = run.folder.glob("stages/*/.parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(StageFolder, "remove_scratch", end)
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date(run, stages)
+    assert parts.exists()
+    assert bring_up_to_date(run, stages) == []
+    assert not parts.exists()
 
 
 def test_a_missing_output_is_made_again(run):

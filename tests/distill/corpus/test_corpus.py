@@ -324,11 +324,13 @@ build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, shar
 INTERRUPTED = """
 import sys
 from transformers import AutoTokenizer
+from distilrubert.common.processes import stop_signals_as_interrupt
 from distilrubert.distill.corpus.build import build_corpus
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 settings, tokenizer, folder = CorpusSettings.model_validate_json(sys.argv[1]), *sys.argv[2:4]
 try:
-    build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, int(sys.argv[4]))
+    with stop_signals_as_interrupt():
+        build_corpus(settings, AutoTokenizer.from_pretrained(tokenizer), folder, 7, int(sys.argv[4]))
 except KeyboardInterrupt:
     sys.exit(130)
 """
