@@ -165,9 +165,14 @@ def load_fast_tokenizer(folder: Path, name: str, model: PreTrainedModel) -> PreT
     if invented := _invented(tokenizer, folder) & {getattr(tokenizer, token) for token in needed}:
         raise UserError(f"{name}: vocab.txt has no {', '.join(sorted(invented))}")
     _check_ids(tokenizer, name, model)
-    longest = family_of(model.config).longest_input(model.config.to_dict())
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    limit_length(tokenizer, model.config)
     return tokenizer
+
+
+def limit_length(tokenizer: PreTrainedTokenizerFast, config: transformers.PretrainedConfig) -> None:
+    """Keep the tokenizer's `model_max_length` within the positions of a model of this configuration."""
+    longest = family_of(config).longest_input(config.to_dict())
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
 
 
 def _use_of(model: PreTrainedModel) -> str:

@@ -13,9 +13,9 @@ from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.corpus.vocabulary_texts import TextCounting, chosen_texts, texts_of_part
-from distilrubert.modeling.checkpoints import read_model_config
+from distilrubert.modeling.checkpoints import limit_length, read_fast_tokenizer, read_model_config
 from distilrubert.modeling.downloads import description_folder
-from distilrubert.modeling.teacher import Teacher, load_teacher, new_config
+from distilrubert.modeling.teacher import Teacher, new_config
 from distilrubert.modeling.tokenizer_files import save_tokenizer
 from distilrubert.modeling.trimming import (
     could_be_trimmed_to,
@@ -75,12 +75,14 @@ def own_vocabulary(run: Run, teacher: PreTrainedTokenizerFast | None = None) -> 
 
 
 def teacher_tokenizer(run: Run) -> PreTrainedTokenizerFast:
-    """The teacher's tokenizer, which may be there before the teacher is."""
-    if run.recipe.teacher.pretrain:
-        return AutoTokenizer.from_pretrained(run.vocabulary, trust_remote_code=False)
+    """The teacher's tokenizer by its files alone, which may be there before the teacher is."""
     teacher = run.recipe.teacher
+    if teacher.pretrain:
+        return AutoTokenizer.from_pretrained(run.vocabulary, trust_remote_code=False)
     assert teacher.model is not None
-    return load_teacher(teacher.model, teacher.revision).tokenizer
+    tokenizer = read_fast_tokenizer(description_folder(teacher.model, teacher.revision), teacher.model)
+    limit_length(tokenizer, teacher_config(run))
+    return tokenizer
 
 
 def corpus_tokenizers(run: Run) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast | None]:

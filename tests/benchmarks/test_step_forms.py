@@ -55,6 +55,7 @@ def test_losses_and_gradients_agree(forms: ModuleType, family: str) -> None:
     torch.testing.assert_close(found["recomputed"], found["fused"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compiled", "liger"])
 def test_compiled_forms_agree(forms: ModuleType, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Without the compiler's code generator. Liger's loss over the vocabulary is that of masked positions."""

@@ -12,6 +12,8 @@ import pytest
 
 WORKER = Path(__file__).with_name("training_worker.py")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(scenario: Callable[..., dict[str, Any]]) -> dict[str, Any]:
