@@ -250,11 +250,11 @@ def _model_title(name: str) -> str:
 
 def file_table(files: Mapping[str, int]) -> Table:
     """The weights in the repository and who should take which."""
-    rows = [
-        [f"`{entry.path}`", entry.title, entry.take_when, number(files[entry.path] / 2**20)]
-        for entry in FORMATS.values()
-        if entry.path in files
-    ]
+    rows = []
+    for entry in FORMATS.values():
+        if entry.path in files:
+            size = sum(files.get(path, 0) for path in entry.paths)
+            rows.append([f"`{entry.path}`", entry.title, entry.take_when, number(size / 2**20)])
     return Table(["File", "What it is", "Take it when", "Size, MiB"], rows, text_columns=3)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.derived import derive
-from distilrubert.common.formats import CHECKPOINT, FORMATS, FileFormat, FormatCase, measured_cases
+from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES, FileFormat, FormatCase, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
-from distilrubert.common.persistence import atomic_folder, check_output_folder
+from distilrubert.common.persistence import atomic_folder, check_output_folder, sha256_of
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.conversion.conversion_settings import ConversionSettings, ExportedSettings
 from distilrubert.conversion.export_source import ExportSource
@@ -138,6 +138,7 @@ def write_task_model(
         "rows": row_counts(learner.rows),
         "bounds": {name: dataclasses.asdict(bound) for name, bound in bounds.items()},
         "int8": source.report() if any(entry.precision == "int8" for entry in formats) else None,
+        "sha256": {name: sha256_of(folder / name) for name in SHARED_FILES if (folder / name).is_file()},
     }
     return Measurements(environment, [*rows, *baselines], details=details)
 

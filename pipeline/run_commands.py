@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distilrubert.common.errors import UserError
+from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.formatting import counted, duration
+from distilrubert.model_card.inputs import FACTS
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
@@ -51,6 +53,8 @@ def publish(options: argparse.Namespace) -> int:
     settings = run.recipe.publish
     if options.gpus and not options.dry_run:
         raise UserError("--gpus: estimates what a run would take; add --dry-run")
+    if options.json and options.dry_run:
+        raise UserError("--json: not with --dry-run; status RUN_DIR --json lists the stages")
     if options.verify_only:
         return _verify(run.hub, settings, options)
     if options.dry_run:
@@ -58,6 +62,9 @@ def publish(options: argparse.Namespace) -> int:
         print_plan(run, Gpus.parse(options.gpus) if options.gpus else None)
         return DONE
     is_pushed = settings.repo_id is not None and not options.no_push
+    if settings.repo_id is not None and options.no_push:
+        # What would be published is compared with the Hub in the end.
+        connect(settings, options.endpoint)
     check_before_work(run, push=is_pushed, endpoint=options.endpoint)
     if run.launch.processes > 1:
         bring_up_to_date(run, stages_of(run), only=training_stages_of(run))
@@ -89,6 +96,12 @@ def _publish_folder(folder: Path, options: argparse.Namespace) -> int:
     settings = of_options(PublishSettings, given(options, PublishSettings))
     require_target(settings)
     require_model(folder)
+    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+    if (named := facts.get("repo_id")) not in (None, settings.repo_id):
+        said = (
+            f"its card leads to {named}; publish.py RECIPE --repo-id {settings.repo_id} writes it for this repository"
+        )
+        print(f"{folder}: {said}", file=sys.stderr)
     return _verify(folder, settings, options) if options.verify_only else _push(folder, settings, options)
 
 

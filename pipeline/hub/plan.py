@@ -9,6 +9,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from distilrubert.common.errors import printable
 from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
+from distilrubert.model_card.card_view import PICTURES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.model_card.space.demo_page import MODEL_FOLDER
 from distilrubert.pipeline.hub.connection import HubConnection
@@ -107,7 +108,7 @@ class PushPlan:
         return {file.path: file.digest for file in self.files if file.digest is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The form for machines (`--dry-run --json`)."""
+        """The form for machines (`--no-push --json`)."""
         return {
             "repo_id": self.repo_id,
             "repo_type": self.repo_type,
@@ -132,6 +133,7 @@ MADE_WITH_WEIGHTS = frozenset({
     *(path for entry in FORMATS.values() for path in entry.paths),
     *SHARED_FILES,
     *(f"reports/{name}.json" for name in REPORTS),
+    *(f"assets/{name}" for name in PICTURES),
     "model.safetensors.index.json",
 })  # fmt: skip
 WEIGHTS_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -201,7 +203,7 @@ def render_plan(plan: PushPlan) -> str:
     if plan.pull_request is not None:
         lines.append(f"Pull request {plan.pull_request} proposes this already.")
     elif plan.is_empty:
-        lines.append("Nothing to do: the repository has exactly these files.")
+        lines.append("Nothing to do: the repository has these files already.")
     return "\n".join(map(printable, lines))
 
 

@@ -21,7 +21,16 @@ from distilrubert.model_card.card import eval_results, render_card
 from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.model_card.citation import bibliography
 from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
-from distilrubert.model_card.tables import file_table, loss_table, parity_table, quality_table, speed_table, task_table
+from distilrubert.model_card.tables import (
+    class_table,
+    file_table,
+    loss_table,
+    parity_table,
+    quality_table,
+    speed_table,
+    suite_table,
+    task_table,
+)
 from distilrubert.pipeline.statement import Statement, checked, unchecked
 
 CARD = "README.md"
@@ -145,8 +154,11 @@ def _check_tables(text: str, folder: Path, reports: Reports) -> Iterator[Stateme
         "parity": parity_table,
         "training": loss_table,
         "finetuning": task_table,
+        "suite": suite_table,
     }
     tables = {f"reports/{name}.json": make(reports[name]) for name, make in makers.items() if name in reports}
+    if (finetuning := reports.get("finetuning")) and finetuning.details.get("class_counts"):
+        tables["reports/finetuning.json, classes"] = class_table(finetuning)
     for source, table in {**tables, "files": file_table(file_sizes(folder))}.items():
         cells = {key: cell for key, cell in _cells(table.markdown) if _NUMBER.search(cell)}
         common = [key for key in cells if key in shown]

@@ -1,7 +1,7 @@
 """Exported files against the checkpoint, and their sizes and checksums against the parity report."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,7 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
     rows, details = (parity.rows, parity.details) if parity else ([], {})
     source = folder / "reports" / "parity.json"
     tolerances = stated_settings(Tolerances, details.get("tolerance", {}), source, "details.tolerance")
-    # Other paths of the report may lead out of the folder.
-    for path in (path for path in SHARED_FILES if path in details.get("sha256", {})):
-        yield _check_digest(folder, path, details["sha256"][path])
+    yield from check_shared_files(folder, details)
     task = details.get("task", "feature-extraction")
     checkpoint = _load(folder)
     if isinstance(checkpoint, UserError) and rows:
@@ -60,9 +58,21 @@ def check_files(folder: Path, parity: Measurements | None, sentences: Sequence[s
         if entry.case not in stated and (folder / entry.path).is_file():
             known |= {*entry.paths}
             yield from agreement(FormatCase(entry), "reports/parity.json has no row for it")
+    yield from list_other_files(folder, known, "reports/parity.json")
+
+
+def check_shared_files(folder: Path, details: Mapping[str, Any]) -> Iterator[Statement]:
+    """Check the SHA-256 that a report's details state of files that all formats share: configuration and tokenizer."""
+    # Other paths of the report may lead out of the folder.
+    for path in (path for path in SHARED_FILES if path in details.get("sha256", {})):
+        yield _check_digest(folder, path, details["sha256"][path])
+
+
+def list_other_files(folder: Path, known: Set[str], report: str) -> Iterator[Statement]:
+    """A statement for each file that may hold weights or graphs and is not among the known ones of a report."""
     for found in sorted(folder.rglob("*")):
         if found.suffix in MODEL_SUFFIXES and (name := found.relative_to(folder).as_posix()) not in known:
-            yield unchecked(name, "file", None, "a model file that reports/parity.json does not have")
+            yield unchecked(name, "file", None, f"a model file that {report} does not have")
 
 
 def _load(folder: Path) -> Checkpoint | UserError:
@@ -113,12 +123,14 @@ def _check_agreement(
     except Exception as error:
         yield checked(path, "agreement", None, None, f"cannot be run: {error}", holds=False)
         return
-    usual = {bound.metric: bound for bound in bounds_of(getattr(Tolerances(), name), values)}
-    for bound in bounds_of(getattr(tolerances, name), values):
+    usual, stated = (
+        {bound.metric: bound for bound in bounds_of(getattr(each, name), values)} for each in (Tolerances(), tolerances)
+    )
+    for metric, bound in (usual | stated).items():
         value = bound.worst(values)
-        # A report cannot widen its own tolerances.
-        if bound.holds(value) and bound.metric in usual and not usual[bound.metric].holds(value):
-            lenient = f"within what the report allows, but not within the default {usual[bound.metric].sign}"
-            yield unchecked(path, bound.metric, bound.sign, lenient, value)
+        # A report can neither widen its own tolerances nor leave one out.
+        if metric in usual and not usual[metric].holds(value) and (metric not in stated or bound.holds(value)):
+            lenient = f"within what the report allows, but not within the default {usual[metric].sign}"
+            yield unchecked(path, metric, stated[metric].sign if metric in stated else None, lenient, value)
         else:
-            yield checked(path, bound.metric, bound.sign, value, reason, holds=bound.holds(value))
+            yield checked(path, metric, bound.sign, value, reason, holds=bound.holds(value))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilrubert.common.checked_settings import stated_settings
 from distilrubert.common.errors import UserError
-from distilrubert.common.formats import FORMATS
+from distilrubert.common.formats import CASES, FORMATS
 from distilrubert.common.measurements import Measurements
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.parity import default_sentences
@@ -20,7 +20,7 @@ from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.statement import Statement, unchecked
 from distilrubert.pipeline.task_rows import test_texts
 from distilrubert.pipeline.verification.card_statements import check_card
-from distilrubert.pipeline.verification.file_statements import check_files
+from distilrubert.pipeline.verification.file_statements import check_files, check_shared_files, list_other_files
 from distilrubert.pipeline.verification.score_statements import check_scores, list_scores, require_scores
 from distilrubert.pipeline.verification.speed_statements import SLOW, check_sizes, check_speed
 from distilrubert.pipeline.verification.task_statements import (
@@ -66,7 +66,10 @@ def check_repository(folder: Path, extent: Extent) -> Iterator[Statement]:
     models = {"student": folder} | ({"teacher": extent.teacher} if extent.teacher else {})
     yield from check_card(folder, reports)
     if finetuning := reports.get("finetuning"):
+        yield from check_shared_files(folder, finetuning.details)
         yield from check_task_files(folder, finetuning, default_sentences())
+        known = {path for row in finetuning.rows if row.case in CASES for path in CASES[row.case].format.paths}
+        yield from list_other_files(folder, known, "reports/finetuning.json")
         for task in extent.tasks:
             yield from check_task_scores(folder, finetuning, task)
         yield from list_task_scores(finetuning, [task.name for task in extent.tasks])

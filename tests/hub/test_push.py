@@ -108,7 +108,7 @@ def test_what_was_made_with_other_weights_goes_with_them(
     old = {
         "1_Pooling/config.json", "added_tokens.json", "model-00001-of-00002.safetensors",
         "model.safetensors.index.json", "onnx/model_quint8_avx2.onnx", "openvino/openvino_model_fp16.bin",
-        "reports/quality.json",
+        "reports/quality.json", "assets/confusion.png",
     }  # fmt: skip
     foreign = {"LICENSE", "onnx/own.onnx", "pytorch_model.bin", "reports/own.json", "2_Dense/config.json"}
     for path in old | foreign:

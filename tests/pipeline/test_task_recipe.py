@@ -257,10 +257,16 @@ def test_the_card_shows_it_and_is_verified(published, tasks, tmp_path, capsys):
     assert f"does not hold: model.safetensors, {name}: {metric}: stated 0.123" in capsys.readouterr().out
     # Nor does a damaged file end the check of the others.
     (forged / "onnx" / "model_quantized.onnx").write_bytes(b"no graph")
+    # Names of classes that others have taken the place of, and weights that no report speaks of.
+    configuration = (forged / "config.json").read_text(encoding="utf-8")
+    (forged / "config.json").write_text(configuration.replace('"id2label"', '"labels"'), encoding="utf-8")
+    (forged / "more.bin").touch()
     assert main(["verify", str(forged), *command[2:]]) == 1
     shown = capsys.readouterr().out
     assert shown.count("does not hold: onnx/model_quantized.onnx: agreement: cannot be run") == 2
     assert f"{name}: {metric}: stated 0.123" in shown
+    assert "does not hold: config.json: sha256" in shown
+    assert "not checked: more.bin: file: a model file that reports/finetuning.json does not have" in shown
 
 
 @pytest.mark.parametrize("published", ["ranked"], indirect=True)

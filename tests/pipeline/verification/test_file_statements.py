@@ -119,6 +119,14 @@ def test_a_report_cannot_widen_its_own_tolerances(hub, made):
     assert unsure[0].reason == "within what the report allows, but not within the default ≥ 0.98"
 
 
+def test_a_report_cannot_leave_a_tolerance_out(hub, made):
+    silent = {"int8": {"token_cosine_p1": None}}
+    report = dataclasses.replace(made[1], details=made[1].details | {"tolerance": silent})
+    change_weights(hub)
+    found = {each.subject: each for each in check_files(hub, report, SOME) if each.quantity == "token_cosine_p1"}
+    assert found["onnx/model_quantized.onnx"].verdict == "not checked"
+
+
 def test_a_file_of_which_the_report_says_nothing_is_measured(hub, made):
     report = dataclasses.replace(made[1], rows=[row for row in made[1].rows if row.case != "onnx-int8"])
     unstated = [found for found in check_files(hub, report, SOME) if found.subject == "onnx/model_quantized.onnx"]
