@@ -62,7 +62,7 @@ def publish(options: argparse.Namespace) -> int:
         print_plan(run, Gpus.parse(options.gpus) if options.gpus else None)
         return DONE
     is_pushed = settings.repo_id is not None and not options.no_push
-    if settings.repo_id is not None and options.no_push:
+    if settings.repo_id is not None and options.no_push and run.launch.leads:
         # What would be published is compared with the Hub in the end.
         connect(settings, options.endpoint)
     check_before_work(run, push=is_pushed, endpoint=options.endpoint)
