@@ -18,6 +18,7 @@ from distilrubert.conversion.parity import check_parity, measure_parity
 from distilrubert.conversion.sentence_transformers import write_sentence_transformers_files
 from distilrubert.conversion.writers import require_packages, write_file
 from distilrubert.modeling.checkpoints import Checkpoint, load_pretrained
+from distilrubert.modeling.downloads import module_folder
 from distilrubert.modeling.families import takes_token_types
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.sentence_modules import SentenceModules
@@ -78,7 +79,7 @@ def convert(
     with _folder_beside(output) as work:
         for entry in tracked(wanted, "exporting and quantising", unit="file"):
             write_file(entry.case, source, work)
-        _write_sentence_files(Path(model), checkpoint, encoder, work)
+        _write_sentence_files(module_folder(model), checkpoint, encoder, work)
         cases = measured_cases(wanted, Environment.capture().instruction_sets)
         measurements = measure_parity(
             checkpoint, work, cases, sentences, settings.task, encoder.pooling if encoder else None
