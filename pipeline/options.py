@@ -290,7 +290,10 @@ def _finetune(parser: Parser) -> None:
     )
     for field, runtime in (("onnx", "ONNX"), ("openvino", "OpenVINO")):
         _add_field(parser, ExportedSettings, field, "FORMAT", nargs="*", text=f"also write these {runtime} files")
-    said = "least share of equal ones among the clear decisions of an int8 file and the model (default: 0.99)"
+    said = (
+        "least share of equal ones among the clear decisions of an int8 file and the model (default: 0.99); among all "
+        "decisions 0.97 is needed, or this if it is less"
+    )
     parser.add_argument("--equal-decisions", type=share, metavar="SHARE", help=said)
     _add_overrides(parser, "one field of the protocol (evaluation.finetuning in docs/recipe.md), for example epochs=3")
 

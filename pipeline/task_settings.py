@@ -63,7 +63,7 @@ class TaskSettings(Section):
         gt=0,
         le=1,
         description="Least share of equal ones among the clear decisions of an int8 file and the student: those whose "
-        "most probable class is ahead of the next one by 0.1.",
+        "most probable class is ahead of the next one by 0.1. Of all decisions 0.97 is needed, or this if it is less.",
     )
 
     @property

@@ -281,6 +281,9 @@ def test_a_recipe_of_a_task_needs_no_corpus(write):
         ("evaluation.suite=encodechka", "evaluation.suite: a student of a task is scored on that task alone; leave it"),
         ("task.distillation.layer_map=[[1], x]", "task.distillation.layer_map"),
         ("task.equal_decisions=0", "task.equal_decisions"),
+        ("conversion.task=fill-mask", "conversion.task: the files of a student of a task have its head"),
+        ("conversion.tolerance.int8.token_cosine=0.9", "conversion.tolerance: the files of a student of a task"),
+        ("conversion.onnx=[masked-lm-int8]", "conversion.onnx: a student of a task has no head for masks"),
     ],
 )
 def test_what_a_recipe_of_a_task_cannot_have_is_told(write, override, said):
