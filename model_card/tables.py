@@ -232,14 +232,14 @@ def quality_table(quality: Measurements) -> Table:
 
 
 def _leads(quality: Measurements) -> Iterator[list[str]]:
-    """For each task that the teacher has learnt, which share of its lead over the majority class each model has."""
+    """For each task that the teacher has learnt, which share of its gain over the majority class each model has."""
     gains = [row.values.get("gain_over_majority", {}) for row in quality.rows]
     for task in dict.fromkeys(task for gain in gains for task in gain):
         title = quality.details.get("tasks", {}).get(task, {}).get("title", task)
         cells = [
             score(gain[task]["value"], gain[task]["standard_error"]) if task in gain else NO_VALUE for gain in gains
         ]
-        yield [f"{title}: share of the teacher's lead over the majority class", *cells]
+        yield [f"{title}: share of the teacher's gain over the majority class", *cells]
 
 
 def _model_title(name: str) -> str:
