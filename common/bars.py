@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import logging
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, NoReturn, TypeVar
@@ -15,12 +14,14 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from distilrubert.common.processes import is_first
+
 Item = TypeVar("Item")
 
 
 def is_shown() -> bool:
     """Whether somebody would see a bar of this process."""
-    leads = os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None
+    leads = is_first() and multiprocessing.parent_process() is None
     return leads and (sys.stderr.isatty() or in_notebook())
 
 

@@ -21,6 +21,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_first() -> bool:
+    """Whether this is the first process of its launch, as its launcher says before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def end_with(parent: Any) -> None:
     """Let this process end with its parent, which ``parent_process()`` of `multiprocessing` or `multiprocess` returns.
 

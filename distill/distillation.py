@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.processes import is_first
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.common.training.batching import Collator
-from distilrubert.common.training.ranks import is_first
 from distilrubert.common.training.trainer import train
 from distilrubert.common.training.training_run import TrainingRun
 from distilrubert.distill.batches.masking import Masker
@@ -202,7 +202,9 @@ def _log_left_out(masker: SpanMasker, pairs: PairedCorpus) -> None:
     if examples:
         share = masker.share_beginning_outside(examples)
         logger.info(
-            "first_token leaves out %.1f %% of the spans: their first token is longer in the student", 100 * share
+            "first_token leaves out %.1f %% of the spans: their first token is longer in the student, or begins a word "
+            "in one vocabulary alone",
+            100 * share,
         )
 
 

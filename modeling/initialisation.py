@@ -107,7 +107,7 @@ def averaging_matrix(
     shared_T, shared_V = shared_tokens(teacher, student)
     # Sources of a row, the best first: rows, columns and weights.
     sources = [
-        (shared_V, shared_T, np.ones(len(shared_V))),
+        (shared_V, shared_T, np.maximum(weight_T[shared_T], 1)),
         (spelt.token_K, spelt.row_K, weight_T[spelt.row_K]),
         (spelling.row_K, spelling.token_K, np.ones(len(spelling.token_K))),
     ]

@@ -1,5 +1,10 @@
 """How the tokens of one vocabulary are spelled in another, whatever kinds of tokenizers they are of.
 
+BERT's tokenizers begin a word at a punctuation mark and after it, where SentencePiece and byte-level BPE see no space:
+``,`` of XLM-R and its ``▁,`` are both ``,`` of BERT. So between these kinds a mark begins a word. A token without one,
+as ``то`` of XLM-R, is taken for the inside of a word, which it mostly is. By :func:`begins_word` it is found where a
+text has it after a mark.
+
 Axes: T tokens of the vocabulary that is split (the teacher's), V tokens of the vocabulary that spells them (the
 student's), K entries of the map.
 """
@@ -10,19 +15,23 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers.models import WordPiece
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
-from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenText, longest_texts
+from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import StandsAlone, TokenText, longest_texts, never
+from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import stands_alone
 
 
-def split_text(whole: TokenText, vocabulary: Collection[TokenText]) -> list[TokenText] | None:
+def split_text(
+    whole: TokenText, vocabulary: Collection[TokenText], alone: StandsAlone = never
+) -> list[TokenText] | None:
     """A token spelled in the tokens of `vocabulary`, the longest first; None if that is not possible.
 
-    If it continues a word, its first part has to continue one too.
+    If it continues a word, its first part has to continue one too, but for characters that stand alone.
     """
-    parts = list(longest_texts(whole, vocabulary))
+    parts = list(longest_texts(whole, vocabulary, alone))
     return [part for part in parts if part is not None] if parts and None not in parts else None
 
 
@@ -74,14 +83,15 @@ def split_vocabulary(split: PreTrainedTokenizerFast, spelling: PreTrainedTokeniz
     A special token is spelled by the one of the same role. [UNK] spells only itself: a token with a character that the
     other vocabulary does not have is not spelled.
     """
-    specials, vocabulary = _special_ids(split, spelling), _ordinary_tokens(spelling)
-    texts = {token_id: text for text, token_id in _ordinary_tokens(split).items()}
+    alone = _standing_alone(split, spelling)
+    specials, texts = _special_ids(split, spelling), _ordinary_texts(split, alone)
+    vocabulary = {text: token_id for token_id, text in _ordinary_texts(spelling, alone).items()}
     rows: list[Sequence[int]] = []
     for token_id in range(len(tokens_of(split))):
         if token_id in specials:
             rows.append([specials[token_id]])
         else:
-            parts = split_text(texts[token_id], vocabulary) if token_id in texts else None
+            parts = split_text(texts[token_id], vocabulary, alone) if token_id in texts else None
             rows.append([vocabulary[part] for part in parts or ()])
     start_T1 = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return SplitMap(start_T1, np.array([part for row in rows for part in row], dtype=np.int64), len(spelling))
@@ -90,21 +100,46 @@ def split_vocabulary(split: PreTrainedTokenizerFast, spelling: PreTrainedTokeniz
 def shared_tokens(
     first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tokens that both have, special ones by their role: their ids in the first and in the second, each (M,)."""
-    vocabulary = _ordinary_tokens(second)
-    both = {token_id: vocabulary[text] for text, token_id in _ordinary_tokens(first).items() if text in vocabulary}
+    """The tokens that both have, special ones by their role: their ids in the first and in the second, each (M,).
+
+    Each of the first is there once. A punctuation mark of BERT's, as the second, may be two tokens of the first.
+    """
+    alone = _standing_alone(first, second)
+    vocabulary = {text: token_id for token_id, text in _ordinary_texts(second, alone).items()}
+    texts = _ordinary_texts(first, alone)
+    both = {token_id: vocabulary[text] for token_id, text in texts.items() if text in vocabulary}
     ids = np.array(sorted((both | _special_ids(first, second)).items()), dtype=np.int64).reshape(-1, 2)
     return ids[:, 0], ids[:, 1]
 
 
-def _ordinary_tokens(tokenizer: PreTrainedTokenizerFast) -> Mapping[TokenText, int]:
-    """The id of each text; special tokens, parts of characters and signs for white space alone have none."""
+def begins_word(tokenizer: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> NDArray[np.bool_]:
+    """Whether each token of a tokenizer begins a word beside another tokenizer, (V,); special tokens do."""
+    texts = _ordinary_texts(tokenizer, _standing_alone(tokenizer, other))
+    found = np.zeros(len(tokens_of(tokenizer)), dtype=bool)
+    found[[token_id for token_id, text in texts.items() if not text.is_inside]] = True
+    found[tokenizer.all_special_ids] = True
+    return found
+
+
+def _standing_alone(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> StandsAlone:
+    """Tokenizers of one kind agree on where words begin."""
+    is_bert = [isinstance(tokenizer.backend_tokenizer.model, WordPiece) for tokenizer in (first, second)]
+    return stands_alone if is_bert[0] != is_bert[1] else never
+
+
+def _ordinary_texts(tokenizer: PreTrainedTokenizerFast, alone: StandsAlone) -> Mapping[int, TokenText]:
+    """What each id stands for; special tokens, parts of characters and signs for white space alone have nothing."""
     kind, special = kind_of(tokenizer), set(tokenizer.all_special_tokens)
     ids = {kind.text_of(token): number for number, token in enumerate(tokens_of(tokenizer)) if token not in special}
-    return {text: number for text, number in ids.items() if text and text.text}
+    return {
+        number: text._replace(is_inside=False) if alone(text.text[0]) else text
+        for text, number in ids.items()
+        if text and text.text
+    }
 
 
 def _special_ids(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> dict[int, int]:
-    """Ids of the special tokens of the same role: padding, unknown, [CLS], [SEP], [MASK]."""
+    """Ids of the special tokens of a role that both have: padding, unknown, [CLS], [SEP], [MASK]."""
     roles = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
-    return {getattr(first, role): getattr(second, role) for role in roles}
+    ids = {getattr(first, role): getattr(second, role) for role in roles}
+    return {its: own for its, own in ids.items() if its is not None and own is not None}

@@ -1,7 +1,6 @@
 """Communication between the processes of a run."""
 
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,15 +14,11 @@ from torch import Tensor
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_file
+from distilrubert.common.processes import is_first
 
 POLL_S = 0.5
 
 T = TypeVar("T")
-
-
-def is_first() -> bool:
-    """Whether this is the first process of its launch, as its launcher says before the processes have met."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def computed_once(path: Path, compute: Callable[[Path], None]) -> None:

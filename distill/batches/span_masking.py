@@ -16,7 +16,7 @@ from distilrubert.common.training.padding import IGNORED, collate
 from distilrubert.distill.batches.masking import disguise, draw_uniform, drawing_order
 from distilrubert.distill.batches.masking_settings import MaskingSettings
 from distilrubert.distill.corpus.store import Pair, Side
-from distilrubert.modeling.splitting import shared_tokens
+from distilrubert.modeling.splitting import begins_word, shared_tokens
 from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 
 # Raised when the same seed and text get other masks: older checkpoints are then not resumed.
@@ -94,9 +94,12 @@ class SpanMasker:
         ]
         self._is_special_T = np.isin(np.arange(len(teacher)), teacher.all_special_ids)
         self._characters = [_characters_of(tokenizer) for tokenizer in (teacher, student)]
+        self._characters[0][teacher.unk_token_id] = 0
+        self._begins_word = begins_word(teacher, student), begins_word(student, teacher)
         self._student_id_T = np.full(len(teacher), -1)
         teacher_ids, student_ids = shared_tokens(teacher, student)
         self._student_id_T[teacher_ids] = student_ids
+        self._student_id_T[teacher.unk_token_id] = -1
 
     def collate(self, examples: Sequence[Pair], epoch: int, indices: Sequence[int]) -> dict[str, Tensor]:
         """Mask and pad examples.
@@ -105,7 +108,8 @@ class SpanMasker:
             `input_ids`, `attention_mask` and `labels` of the student as :func:`.padding.collate` makes them, and
             `teacher_input_ids` and `teacher_attention_mask`; `spans` and `teacher_spans`, the span of each token,
             0 at padding; `matched` (B, S), which spans are one and the same token on both sides; and `begins_inside`
-            (B, S), in which spans the student's first token does not reach beyond the teacher's first token.
+            (B, S), in which spans the student's first token does not reach beyond the teacher's first token, and both
+            begin a word or both continue one. What the teacher reads as [UNK] is in neither.
         """
         whole = _joined(examples)
         masked = self._masked(whole, epoch, indices)
@@ -129,7 +133,7 @@ class SpanMasker:
         return student | renamed | selections
 
     def share_beginning_outside(self, examples: Sequence[Pair]) -> float:
-        """Of the spans with tokens on both sides, those in which the student's first token reaches beyond the other."""
+        """Of the spans with tokens on both sides, those without `begins_inside`."""
         whole = _joined(examples)
         teacher, student = (side.spans_L for side in whole.sides)
         return 1 - float(self._comparable(whole.sides)["begins_inside"].sum() / len(np.intersect1d(teacher, student)))
@@ -188,9 +192,11 @@ class SpanMasker:
             first[side.spans_L[::-1]] = side.ids_L[::-1]
             is_single_S &= np.bincount(side.spans_L, minlength=number) == 1
         reach_S = [characters[first] for characters, first in zip(self._characters, first_S, strict=True)]
+        begins_S = [begins[first] for begins, first in zip(self._begins_word, first_S, strict=True)]
+        is_on_both_S = (first_S[0] >= 0) & (first_S[1] >= 0)
         return {
             "matched": is_single_S & (self._student_id_T[first_S[0]] == first_S[1]),
-            "begins_inside": (first_S[0] >= 0) & (first_S[1] >= 0) & (reach_S[1] <= reach_S[0]),
+            "begins_inside": is_on_both_S & (reach_S[1] <= reach_S[0]) & (begins_S[0] == begins_S[1]),
         }
 
 

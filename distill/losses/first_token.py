@@ -9,7 +9,8 @@ probability is that of all the teacher's tokens which begin with it: no part of 
 
 Rows are the first tokens of the spans: both models predict there what begins at the same character. A span whose first
 token in the student reaches beyond the teacher's first token is left out: for teacher ``привет ##ик`` and student
-``приветик`` the folded target would lie on ``привет``, while ``приветик`` is what stands there.
+``приветик`` the folded target would lie on ``привет``, while ``приветик`` is what stands there. So is one that begins a
+word for one model alone, as ``то`` of "кто-то", which has no space before it in XLM-R's vocabulary.
 
 Axes: C rows, V tokens of the student, T tokens of the teacher.
 """
@@ -70,5 +71,5 @@ class FirstTokenTerm(ComparisonTerm):
 
     @staticmethod
     def comparable(rows: Rows) -> Tensor:
-        """Spans in which the student's first token does not reach beyond the teacher's."""
+        """See :meth:`.SpanMasker.collate`."""
         return rows.begins_inside_BS

@@ -33,7 +33,7 @@ class MatchComparison(nn.Module):
 
     Args:
         teacher_ids: ids of the common tokens in the teacher's vocabulary, (M,).
-        student_ids: the same tokens in the student's, (M,).
+        student_ids: the same tokens in the student's, (M,). One may be there twice, as two tokens of the teacher.
         sizes: tokens of the teacher and of the student.
         temperature: T.
         with_rest: whether there is a class for the rest.
@@ -52,17 +52,31 @@ class MatchComparison(nn.Module):
         self.teacher_rest: Tensor
         self.student_common: Tensor
         self.student_rest: Tensor
+        self.teacher_again: Tensor
+        self.again: Tensor
         self._temperature = temperature
-        self._with_rest = with_rest and len(student_ids) < sizes[1]
-        for name, ids, size in (("teacher", teacher_ids, sizes[0]), ("student", student_ids, sizes[1])):
-            others = np.setdiff1d(np.arange(size), ids)
-            self.register_buffer(f"{name}_common", torch.from_numpy(ids), persistent=False)
-            self.register_buffer(f"{name}_rest", torch.from_numpy(others), persistent=False)
+        common_V, firsts, places = np.unique(student_ids, return_index=True, return_inverse=True)
+        again = np.setdiff1d(np.arange(len(student_ids)), firsts)
+        self._with_rest = with_rest and len(common_V) < sizes[1]
+        buffers = {
+            "teacher_common": teacher_ids[firsts],
+            "teacher_rest": np.setdiff1d(np.arange(sizes[0]), teacher_ids),
+            "teacher_again": teacher_ids[again],
+            "again": places[again],
+            "student_common": common_V,
+            "student_rest": np.setdiff1d(np.arange(sizes[1]), student_ids),
+        }
+        for name, ids in buffers.items():
+            self.register_buffer(name, torch.from_numpy(ids), persistent=False)
 
     def forward(self, student_CV: Tensor, teacher_CT: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over rows, nats times T², and its gradient with respect to the student's logits, from logits."""
-        log_p_CM, _ = self._classes(teacher_CT, self.teacher_common, self.teacher_rest)
-        log_q_CM, rest_CR = self._classes(student_CV, self.student_common, self.student_rest)
+        teacher_CM = teacher_CT[:, self.teacher_common] / self._temperature
+        second_CM = teacher_CT[:, self.teacher_again] / self._temperature
+        teacher_CM[:, self.again] = torch.logaddexp(teacher_CM[:, self.again], second_CM)
+        log_p_CM, _ = self._classes(teacher_CM, teacher_CT, self.teacher_rest)
+        student_CM = student_CV[:, self.student_common] / self._temperature
+        log_q_CM, rest_CR = self._classes(student_CM, student_CV, self.student_rest)
         p_CM = log_p_CM.exp()
         loss = (p_CM * (log_p_CM - log_q_CM)).sum()
         difference_CM = (log_q_CM.exp() - p_CM).mul_(self._temperature)
@@ -74,9 +88,8 @@ class MatchComparison(nn.Module):
             gradient_CV[:, self.student_rest] = rest_CR.softmax(dim=1) * difference_CM[:, common:]
         return self._temperature**2 * loss, gradient_CV
 
-    def _classes(self, logits: Tensor, common_ids: Tensor, rest_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, and the softened logits of the rest."""
-        common = logits[:, common_ids] / self._temperature
+    def _classes(self, common: Tensor, logits: Tensor, rest_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes, and the softened logits of the rest, from those of the common tokens."""
         if not self._with_rest:
             return common.log_softmax(dim=1), common
         rest = logits[:, rest_ids] / self._temperature

@@ -75,5 +75,5 @@ class ReduceMapTerm(ComparisonTerm):
 
     @staticmethod
     def comparable(rows: Rows) -> Tensor:
-        """Spans that are one token of the teacher, and at least one of the student."""
-        return (rows.teacher.counts_BS == 1) & (rows.student.counts_BS > 0)
+        """Spans that are one token of the teacher, which the student spells."""
+        return (rows.teacher.counts_BS == 1) & rows.begins_inside_BS

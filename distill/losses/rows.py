@@ -115,7 +115,8 @@ class Rows:
         teacher: of the teacher.
         labels_BL: the token to predict at each place of the student, or -100.
         matched_BS: spans that are one and the same token on both sides.
-        begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's.
+        begins_inside_BS: spans in which the student's first token does not reach beyond the teacher's, and both begin
+            a word or both continue one.
         teacher_vectors_BD: the teacher's vectors of the sentences, where they come with the batch.
         decisions: of a task, where the batch is of one; nothing is masked then.
         places: the rows that each term reads, by the term's key, where the batch came with them.

@@ -15,13 +15,13 @@ Axes: B batch, L tokens, D width.
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrubert.common.processes import is_first
 from distilrubert.common.sentence_files import PoolingMode
 from distilrubert.distill.losses.rows import Rows
 from distilrubert.distill.losses.states import cosine_distance
@@ -105,7 +105,7 @@ class SentenceTerm(Term):
         """Warn once if held-out sentences all have one vector: losses hardly show it where the teacher's are alike."""
         unit_BD = F.normalize(vectors_BD, dim=-1)
         is_collapsed = len(unit_BD) > 1 and float((unit_BD @ unit_BD.T).min()) > COLLAPSED
-        if is_collapsed and not self._is_collapsed and os.environ.get("RANK", "0") == "0":
+        if is_collapsed and not self._is_collapsed and is_first():
             logger.warning(
                 "the student has collapsed: it gives held-out sentences one and the same vector; lower "
                 "distillation.learning_rate, or give similarity a larger weight"

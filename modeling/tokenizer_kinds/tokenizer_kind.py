@@ -1,7 +1,7 @@
 """What is asked of every kind of tokenizer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -64,11 +64,27 @@ class TokenizerKind(ABC):
         return iter(())
 
 
-def longest_texts(whole: TokenText, vocabulary: Collection[TokenText]) -> Iterator[TokenText | None]:
-    """The tokens that spell a word, or the inside of one, each the longest that fits; None at the end if none fits."""
+StandsAlone = Callable[[str], bool]
+"""Whether a word begins, and ends, at a character."""
+
+
+def never(character: str) -> bool:
+    """Words begin where tokens say it."""
+    return False
+
+
+def longest_texts(
+    whole: TokenText, vocabulary: Collection[TokenText], stands_alone: StandsAlone = never
+) -> Iterator[TokenText | None]:
+    """The tokens that spell a word, or the inside of one, each the longest that fits; None at the end if none fits.
+
+    A word begins, and ends, at a character that `stands_alone`.
+    """
     start = 0
     while start < len(whole.text):
         is_inside = whole.is_inside or start > 0
+        if is_inside and any(map(stands_alone, whole.text[max(start - 1, 0) : start + 1])):
+            is_inside = False
         candidates = (TokenText(whole.text[start:end], is_inside) for end in range(len(whole.text), start, -1))
         fitting = next((text for text in candidates if text in vocabulary), None)
         yield fitting

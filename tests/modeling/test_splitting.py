@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,16 @@ from distilrubert.modeling.splitting import shared_tokens, split_text, split_voc
 from distilrubert.modeling.teacher import Teacher
 from distilrubert.modeling.tokenizer_kinds import kind_of, plain_tokenizer, tokens_of
 from distilrubert.modeling.tokenizer_kinds.tokenizer_kind import TokenText
+from distilrubert.modeling.tokenizer_kinds.wordpiece_kind import stands_alone
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 
 @pytest.fixture(scope="module")
 def small(sentences: list[str]) -> PreTrainedTokenizerFast:
     return train_wordpiece(sentences, size=110).tokenizer
+
+
+MARKS = set("!?,.:;-—«»()\"'…")
 
 
 def wordpiece(token: str) -> TokenText:
@@ -100,7 +106,9 @@ def test_kinds_of_tokenizers_are_spelled_in_each_other(
         if one not in its.all_special_ids
     ]
     assert len(ordinary) > 40
-    assert all(one == other for one, other in ordinary)
+    # A mark is a word of its own, with a space before it and without.
+    assert all(one == other or (one.text == other.text and one.text in MARKS) for one, other in ordinary)
+    assert {one for one, _ in ordinary if one.text == ","} == {TokenText(",", is_inside=True)}
     roles = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
     found = dict(zip(its_ids.tolist(), own_ids.tolist(), strict=True))
     assert [found[getattr(its, role)] for role in roles] == [getattr(own, role) for role in roles]
@@ -114,4 +122,30 @@ def test_kinds_of_tokenizers_are_spelled_in_each_other(
         assert texts[number] is not None
         assert "".join(part.text for part in parts if part) == texts[number].text
         assert parts[0] is not None
-        assert parts[0].is_inside == texts[number].is_inside
+        begins = not texts[number].is_inside or texts[number].text[0] in MARKS
+        assert parts[0].is_inside != begins
+        # So is what stands behind it.
+        for before, part in itertools.pairwise(parts):
+            assert part.is_inside == (before.text not in MARKS and part.text not in MARKS)
+
+
+def test_what_stands_alone_by_hand() -> None:
+    def spelled(text: str, *, is_inside: bool) -> list[TokenText] | None:
+        vocabulary = {wordpiece(token) for token in ("то", "##то", "-", "«", "да", "漢")}
+        return split_text(TokenText(text, is_inside), vocabulary, stands_alone)
+
+    assert spelled("то", is_inside=True) == [wordpiece("##то")]
+    assert spelled("-то", is_inside=True) == [wordpiece("-"), wordpiece("то")]
+    assert spelled("то-то", is_inside=False) == [wordpiece(token) for token in ("то", "-", "то")]
+    assert spelled("«да", is_inside=False) == [wordpiece("«"), wordpiece("да")]
+    assert spelled("漢", is_inside=True) == [wordpiece("漢")]
+    assert not any(map(stands_alone, "аA1 ё\u0306"))
+
+
+def test_a_role_that_one_lacks_is_no_shared_token(tiny_teacher: Teacher, sentences: list[str]) -> None:
+    """An encoder may have a tokenizer without a mask token."""
+    own = train_wordpiece(sentences, size=110).tokenizer
+    own.mask_token = None
+    its_ids, _ = shared_tokens(tiny_teacher.tokenizer, own)
+    assert tiny_teacher.tokenizer.cls_token_id in its_ids
+    assert tiny_teacher.tokenizer.mask_token_id not in its_ids
