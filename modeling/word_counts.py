@@ -4,9 +4,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
@@ -19,8 +21,30 @@ CHARACTERS_AT_ONCE = 50_000_000
 FILES = 256
 
 
+class Normalization(NamedTuple):
+    """What a tokenizer makes of letters before it looks for tokens.
+
+    Attributes:
+        lowercase: whether they become small.
+        strip_accents: whether accents are removed, so that й becomes и.
+    """
+
+    lowercase: bool = False
+    strip_accents: bool = False
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Self:
+        """That of a tokenizer of any kind, by what it does."""
+        normalizer = tokenizer.backend_tokenizer.normalizer
+        large, accented = (normalizer.normalize_str(text) if normalizer else text for text in ("А", "й"))
+        return cls("а" in large, "и" in accented and "\u0306" not in accented)
+
+
+CASED = Normalization()
+
+
 class WordCounts:
-    """Counts words as BERT's pre-tokenizer splits them, case and accents kept; iterate it for words and their counts.
+    """Counts words as BERT's pre-tokenizer splits them; iterate it for words and their counts.
 
     What stands between two spaces is counted first, because few of these are different, and split into words
     afterwards. When there are too many for the memory, their counts go to files. Each word has one file, so that one
@@ -28,13 +52,12 @@ class WordCounts:
 
     Args:
         scratch: an empty folder for the files.
+        normalization: what becomes of letters before.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, normalization: Normalization = CASED) -> None:
         self._scratch = scratch
-        self._normalizer = BertNormalizer(
-            clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
-        )
+        self._normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, **normalization._asdict())
         self._splitter = BertPreTokenizer()
         self._uncut: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
@@ -106,9 +129,9 @@ class WordCounts:
             raise UserError(f"{self._scratch}: cannot be written: {error.strerror or error}") from error
 
 
-def save_word_counts(texts: Iterable[str], folder: Path) -> None:
+def save_word_counts(texts: Iterable[str], folder: Path, normalization: Normalization = CASED) -> None:
     """Count the words of texts, and leave the counts in an empty folder; UserError if it cannot be written."""
-    words = WordCounts(folder)
+    words = WordCounts(folder, normalization)
     words.add(tracked(texts, "counting words", unit="text"))
     words.save()
 

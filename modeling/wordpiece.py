@@ -1,4 +1,4 @@
-"""New cased WordPiece vocabularies, the same from the same text every time."""
+"""New WordPiece vocabularies, the same from the same text every time."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.word_counts import SavedCounts, WordCounts
+from distilrubert.modeling.word_counts import CASED, Normalization, SavedCounts, WordCounts
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,12 @@ def train_wordpiece(
     max_length: int = 512,
     character_coverage: float = CHARACTER_COVERAGE,
     scratch: Path | None = None,
+    normalization: Normalization = CASED,
 ) -> TrainedVocabulary:
-    """Train a cased WordPiece vocabulary: single characters, then the most frequent merges in `texts`.
+    """Train a WordPiece vocabulary: single characters, then the most frequent merges in `texts`.
 
-    Case and accents are kept (й and ё stay letters of their own). The rarest characters are dropped, as many as
-    `character_coverage` allows; a word with one of them is [UNK]. Each other character has a token for the beginning
+    By default case and accents are kept (й and ё stay letters of their own). The rarest characters are dropped, as many
+    as `character_coverage` allows; a word with one of them is [UNK]. Each other character has a token for the beginning
     of a word, and a ``##`` token if a word of the texts has it further on. So all other words of the texts can be
     spelt, but those longer than the 100 characters that WordPiece reads. Tokens are merged by pair counts as the
     trainers of the tokenizers library do, but ties are broken by the characters, where theirs depend on the order of
@@ -69,6 +70,7 @@ def train_wordpiece(
         max_length: `model_max_length` of the tokenizer, tokens.
         character_coverage: least share of the texts' characters that is kept, from 0 to 1.
         scratch: a folder for the counts of many words; None takes that of the system for temporary files.
+        normalization: what the tokenizer makes of letters.
 
     Raises:
         UserError: if there is no text, `size` does not even hold its characters, or the disk is full.
@@ -77,15 +79,19 @@ def train_wordpiece(
     for left in scratch.glob(f"{_COUNTS}*") if scratch else ():
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=scratch, prefix=_COUNTS) as folder:
-        words = WordCounts(Path(folder))
+        words = WordCounts(Path(folder), normalization)
         words.add(tracked(texts, "counting words", unit="text"))
-        return train_on_words(words, size, max_length, character_coverage)
+        return train_on_words(words, size, max_length, character_coverage, normalization)
 
 
 def train_on_words(
-    words: WordCounts | SavedCounts, size: int, max_length: int = 512, character_coverage: float = CHARACTER_COVERAGE
+    words: WordCounts | SavedCounts,
+    size: int,
+    max_length: int = 512,
+    character_coverage: float = CHARACTER_COVERAGE,
+    normalization: Normalization = CASED,
 ) -> TrainedVocabulary:
-    """As :func:`train_wordpiece`, from words that were counted before."""
+    """As :func:`train_wordpiece`, from words that were counted before with that normalization."""
     characters = _count_characters(words)
     if not characters:
         raise UserError("corpus: there is no text to train a vocabulary on")
@@ -109,7 +115,7 @@ def train_on_words(
     if len(tokens) < size:
         logger.warning("The text gives a vocabulary of %d tokens only, not %d", len(tokens), size)
     trained = TrainedVocabulary(
-        _bert_tokenizer(tokens, max_length),
+        _bert_tokenizer(tokens, max_length, normalization),
         1 - sum(characters[character] for character in kept) / characters.total(),
         1 - number_known / number,
     )
@@ -170,9 +176,12 @@ def _lines(words: Iterable[tuple[str, int]]) -> Iterator[str]:
             yield " ".join([word] * min(REPEATS_PER_LINE, count - start))
 
 
-def _bert_tokenizer(tokens: list[str], max_length: int) -> PreTrainedTokenizerFast:
+def _bert_tokenizer(tokens: list[str], max_length: int, normalization: Normalization) -> PreTrainedTokenizerFast:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
         return BertTokenizerFast.from_pretrained(
-            folder, do_lower_case=False, strip_accents=False, model_max_length=max_length
+            folder,
+            do_lower_case=normalization.lowercase,
+            strip_accents=normalization.strip_accents,
+            model_max_length=max_length,
         )

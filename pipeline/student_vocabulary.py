@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFas
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.sampling import sampled
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.corpus.vocabulary_texts import TextCounting, chosen_texts, texts_of_part
 from distilrubert.modeling.checkpoints import limit_length, read_fast_tokenizer, read_model_config
@@ -26,13 +27,13 @@ from distilrubert.modeling.trimming import (
     trim_teacher,
     trim_tokenizer,
 )
-from distilrubert.modeling.word_counts import SavedCounts, save_word_counts
-from distilrubert.modeling.wordpiece import TrainedVocabulary, train_on_words, train_wordpiece
+from distilrubert.modeling.word_counts import Normalization, SavedCounts, save_word_counts
+from distilrubert.modeling.wordpiece import TrainedVocabulary, train_on_words
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.starting_student import starting_tokenizer
 from distilrubert.pipeline.task_rows import texts_of_task
-from distilrubert.pipeline.vocabulary_report import measure_vocabularies
+from distilrubert.pipeline.vocabulary_report import HELD_OUT_TEXTS, measure_vocabularies
 
 
 class OwnVocabulary(NamedTuple):
@@ -145,7 +146,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
         counts_T = _count_needed(run, folder, whole)
         made = trim_tokenizer(whole, counts_T, own.trim)
     else:
-        trained = _train_vocabulary(run, folder, whole.model_max_length)
+        trained = _train_vocabulary(run, folder, whole)
         made = trained.tokenizer
         lost = {
             "training_unknown_character_share": trained.unknown_character_share,
@@ -154,7 +155,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     teacher = teacher_config(run)
     width = run.recipe.student.resolve(teacher, len(made)).dim
     vocabularies = {"teacher": (whole, teacher.hidden_size), "student": (made, width)}
-    measured = measure_vocabularies(vocabularies, list(_texts(run, is_held_out=True)), counts_T)
+    measured = measure_vocabularies(vocabularies, sampled(_texts(run, is_held_out=True), HELD_OUT_TEXTS), counts_T)
     measured.rows[-1].values.update(lost)
     measured.save(folder / "reports" / "vocabulary.json")
     with atomic_folder(folder / "student-vocabulary") as beside:
@@ -169,7 +170,12 @@ def student_counts(run: Run, folder: Path) -> TextCounting:
     choose = partial(
         chosen_texts, corpus=recipe.corpus, seed=recipe.seed, prompts=_prompts(run), is_held_out=False, sample=sample
     )
-    count = save_word_counts if own.train else partial(save_needed, teacher_tokenizer(run))
+    teacher = teacher_tokenizer(run)
+    count = (
+        partial(save_word_counts, normalization=Normalization.of(teacher))
+        if own.train
+        else partial(save_needed, teacher)
+    )
     return TextCounting(count, recipe.corpus, folder, folder / "student-vocabulary", choose)
 
 
@@ -179,17 +185,15 @@ def _count_needed(run: Run, folder: Path, whole: PreTrainedTokenizerFast) -> NDA
     return load_needed(student_counts(run, folder).counted())
 
 
-def _train_vocabulary(run: Run, folder: Path, max_length: int) -> TrainedVocabulary:
+def _train_vocabulary(run: Run, folder: Path, whole: PreTrainedTokenizerFast) -> TrainedVocabulary:
+    """A new vocabulary that reads letters as the teacher's does."""
     own = run.recipe.student.own_vocabulary()
     assert own is not None
     assert own.train is not None
-    size, coverage = own.train.size, own.train.character_coverage
+    words = SavedCounts(student_counts(run, folder).counted())
+    size, coverage, normalization = own.train.size, own.train.character_coverage, Normalization.of(whole)
     try:
-        if not run.recipe.corpus.sources:
-            texts = _texts(run, is_held_out=False)
-            return train_wordpiece(texts, size, max_length, character_coverage=coverage, scratch=folder)
-        words = SavedCounts(student_counts(run, folder).counted())
-        return train_on_words(words, size, max_length, character_coverage=coverage)
+        return train_on_words(words, size, whole.model_max_length, coverage, normalization)
     except UserError as error:
         raise UserError(f"student.vocabulary.train: {error}") from error
 

@@ -11,6 +11,8 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.modeling.trimming import count_tokens, ids_in, measure_resplit
 
 BYTES = 4  # of a number in fp32
+# Of a large corpus; more change the shares by less than is shown.
+HELD_OUT_TEXTS = 100_000
 
 
 def measure_vocabularies(

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from distilrubert.common.errors import UserError
 from distilrubert.modeling import word_counts
-from distilrubert.modeling.word_counts import WordCounts
+from distilrubert.modeling.word_counts import CASED, Normalization, WordCounts
 from distilrubert.modeling.wordpiece import train_wordpiece
 
 CHARACTERS = " \t\n\v\x1c\0\u00a0\u2028\u0301漢#.,—аАбё"
@@ -31,6 +32,33 @@ def test_words_by_hand(tmp_path: Path) -> None:
     expected = {"да": 3, ",": 1, "!": 1, "Да": 1, "нет": 2, "-": 1, "漢": 1, "字": 1}
     assert counted(texts, tmp_path) == expected
     assert list(tmp_path.iterdir()) == []
+
+
+def test_letters_become_what_the_tokenizer_makes_of_them(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nмои\n", encoding="utf-8")
+    made = {
+        (lowercase, strip): BertTokenizerFast.from_pretrained(tmp_path, do_lower_case=lowercase, strip_accents=strip)
+        for lowercase, strip in ((False, False), (True, None), (True, False), (False, True))
+    }
+    found = {kind: Normalization.of(tokenizer) for kind, tokenizer in made.items()}
+    assert found == {
+        (False, False): CASED,
+        (True, None): Normalization(lowercase=True, strip_accents=True),
+        (True, False): Normalization(lowercase=True),
+        (False, True): Normalization(strip_accents=True),
+    }
+    for tokenizer in made.values():
+        normalization = Normalization.of(tokenizer)
+        own = train_wordpiece(["Мой, Мой мой"], size=20, normalization=normalization).tokenizer
+        assert Normalization.of(own) == normalization
+        assert own.tokenize("Мой") == [tokenizer.backend_tokenizer.normalizer.normalize_str("Мой")]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "roberta-bpe", "modernbert-bpe", "wordpiece"])
+def test_tokenizers_of_all_kinds_keep_case_and_accents(
+    kind: str, tokenizers_of_all_kinds: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    assert Normalization.of(tokenizers_of_all_kinds[kind]) == CASED
 
 
 @given(st.lists(st.text(st.sampled_from(CHARACTERS), max_size=60), max_size=12))
