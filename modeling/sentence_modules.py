@@ -44,8 +44,9 @@ class SentenceModules:
 
     @property
     def prompts(self) -> list[str]:
-        """Both, if they are not empty, each once."""
-        return list(dict.fromkeys(filter(None, (self.query_prompt, self.document_prompt))))
+        """What may stand before a text, each once: nothing, too, where that is one of the two; empty without any."""
+        found = [prompt for prompt in (self.query_prompt, self.document_prompt) if prompt is not None]
+        return list(dict.fromkeys(found)) if any(found) else []
 
 
 class SentenceSettings(Section):

@@ -86,6 +86,7 @@ def test_what_a_student_cannot_have_is_refused(modules: Any, pooling: Any, messa
 def test_what_is_set_goes_before_what_the_teacher_says(tmp_path: Path) -> None:
     assert SentenceSettings().completed(tmp_path) == SentenceModules("mean", "", None)
     assert SentenceSettings(pooling="cls").completed(tmp_path).prompts == []
+    assert SentenceModules("mean", "да ", "да ").prompts == ["да "]
     config = {"prompts": {"query": "query: "}}
     write(tmp_path, [TRANSFORMER, POOLING], {"pooling_mode": "cls"}, config)
     with pytest.raises(
@@ -95,5 +96,6 @@ def test_what_is_set_goes_before_what_the_teacher_says(tmp_path: Path) -> None:
     found = SentenceSettings(document_prompt="passage: ").completed(tmp_path)
     assert found == SentenceModules("cls", "query: ", "passage: ")
     assert found.prompts == ["query: ", "passage: "]
-    assert SentenceSettings(document_prompt="").completed(tmp_path).prompts == ["query: "]
+    # Documents without a prompt are learnt from, too.
+    assert SentenceSettings(document_prompt="").completed(tmp_path).prompts == ["query: ", ""]
     assert SentenceSettings(query_prompt="q ", document_prompt="q ").completed(tmp_path).prompts == ["q "]
