@@ -154,12 +154,22 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def _sweep_leftovers(path: Path) -> None:
-    # Only called once `path` is complete: until then a hidden folder may be the one copy there is.
+def remove_leftovers(path: Path, age_s: float = 0.0) -> None:
+    """Remove what killed writers of `path` have left beside it; for a caller who knows that no other one is alive.
+
+    Args:
+        path: of a file or folder that was to appear whole.
+        age_s: only what is older.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - leftover.lstat().st_mtime > LEFTOVER_AGE_S:
+            if time.time() - leftover.lstat().st_mtime >= age_s:
                 _remove(leftover)
+
+
+def _sweep_leftovers(path: Path) -> None:
+    # Only called once `path` is complete: until then a hidden folder may be the one copy there is.
+    remove_leftovers(path, LEFTOVER_AGE_S)
 
 
 def _remove(path: Path) -> None:

@@ -1,8 +1,9 @@
 """Text to a tokenised corpus on disk: read once, in flat memory, on all cores and machines, and restartable."""
 
 import os
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from distilrubert.common.bars import progress_bar
-from distilrubert.common.persistence import atomic_folder
+from distilrubert.common.persistence import atomic_folder, remove_leftovers
 from distilrubert.common.processes import available_cores
 from distilrubert.common.quiet_datasets import quiet_datasets
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
@@ -101,6 +102,8 @@ class CorpusBuild(SharedWork):
                 for folder in folders:
                     self._complete(folder, sources)
                 with merge_lock(self.workplace):
+                    # A corpus that was nearly put together would take the place of this one on a full disk.
+                    remove_leftovers(self.folder)
                     shards = [shard for folder in folders for shard in folder.shards(sources)]
                     with atomic_folder(self.folder) as beside:
                         merge(shards, self._form(), self.settings, self._plan, beside)
@@ -210,10 +213,14 @@ class _PartBuilder:
         title = "tokenising" if folder.part.count == 1 else f"tokenising {folder.part}"
         total = sum(origin.size for origin in origins) // folder.part.count
         waiting: deque[_Batch] = deque()
+        told = 0.0
         with progress_bar(title, total or None, unit="byte", in_bytes=True) as progress:
             for block in blocks:
                 waiting.append(self._begin(block))
-                progress.update(sum(origin.bytes_read for origin in origins) - progress.n)
+                # There may be as many files as blocks.
+                if (now := time.monotonic()) - told > 1:
+                    progress.update(sum(origin.bytes_read for origin in origins) - progress.n)
+                    told = now
                 while waiting and (len(waiting) > self._pool.capacity or waiting[0].tokens.done()):
                     self._finish(waiting.popleft())
             while waiting:
@@ -272,11 +279,21 @@ class _PartBuilder:
         np.save(folder / "texts.npy", texts)
         counts = Counts(split=int(is_split.sum()), too_short=int(is_short_R.sum()))
         for split, is_in_R in (("train", ~is_held_out_R), ("validation", is_held_out_R)):
-            table = tokens.take(np.repeat(np.arange(len(rows_R)), np.where(is_in_R, rows_R, 0)))
-            write_sequences(folder / f"{split}.arrow", table.to_batches(BATCH_ROWS), self._form.schema)
-            ids = self._form.count_ids(table)
-            counts += self._form.counted(split, table.num_rows, ids["input_ids"])
+            taken_N = np.repeat(np.arange(len(rows_R)), np.where(is_in_R, rows_R, 0))
+            ids = self._form.count_ids(tokens.slice(0, 0))
+            write_sequences(folder / f"{split}.arrow", self._taken(tokens, taken_N, ids), self._form.schema)
+            counts += self._form.counted(split, len(taken_N), ids["input_ids"])
             if split == "train":
                 for column, occurrences in ids.items():
                     np.save(folder / COUNTS[column], occurrences)
         return counts
+
+    def _taken(
+        self, tokens: pa.Table, taken_N: NDArray[np.int64], ids: dict[str, NDArray[np.int64]]
+    ) -> Iterator[pa.RecordBatch]:
+        """These rows in batches, as a large weight repeats them; their ids are added to the counts `ids`."""
+        for start in range(0, len(taken_N), BATCH_ROWS):
+            table = tokens.take(taken_N[start : start + BATCH_ROWS])
+            for column, occurrences in self._form.count_ids(table).items():
+                ids[column] += occurrences
+            yield from table.combine_chunks().to_batches()

@@ -244,7 +244,10 @@ def test_a_full_disk_in_one_part_is_one_line_and_the_others_are_untouched(
         shared.build()
     assert before.items() <= digests_below(shared.workplace).items()
     monkeypatch.undo()
+    left_by_a_kill = tmp_path / ".shared.0123abcd.tmp"
+    left_by_a_kill.mkdir()
     shared.build()
+    assert not left_by_a_kill.exists()
 
 
 def test_a_file_that_has_changed_is_read_again_in_its_part(
