@@ -101,7 +101,7 @@ def _check_models(run: Run) -> None:
     if recipe.teacher.model:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         config, longest = teacher.model.config, teacher.tokenizer.model_max_length
-        check_heads(positive_weights(recipe.distillation), has_head(teacher.model))
+        check_heads(positive_weights(recipe.distillation), has_head=has_head(teacher.model))
         tokens_of(teacher.tokenizer)
         if own:
             kind_of(teacher.tokenizer)
@@ -119,7 +119,7 @@ def _check_start(run: Run, teacher: Teacher) -> PretrainedConfig:
     recipe, student = run.recipe, starting_student(run, teacher.model.config)
     describe_start(run)
     weights, own = positive_weights(recipe.distillation), own_vocabulary(run, teacher.tokenizer)
-    check_heads(weights, has_head(student.model), whose="the student that this one starts from")
+    check_heads(weights, has_head=has_head(student.model), whose="the student that this one starts from")
     check_vocabularies(weights, "one" if own is None or own.is_trimmed else "two")
     if own:
         kind_of(teacher.tokenizer)

@@ -130,7 +130,7 @@ def _check(recipe: Recipe, choices: Choices) -> None:
     """Refuse what a run would refuse of the teacher, before the recipe is written."""
     config, teacher = choices.teacher.config, choices.teacher
     if recipe.sentences is None:
-        check_heads(positive_weights(recipe.distillation), teacher.has_head)
+        check_heads(positive_weights(recipe.distillation), has_head=teacher.has_head)
     check_max_length(recipe.corpus.max_length, min(longest_input(config.to_dict()), teacher.tokenizer.model_max_length))
     check_layers(recipe.distillation, student_config(recipe.student, config), config)
 

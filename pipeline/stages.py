@@ -164,7 +164,9 @@ def _distill(run: Run, folder: Path) -> None:
     if shape.start_from:
         student, start = starting_student(run, teacher.model.config), describe_start(run)
     else:
-        if pruning := shape.pruning():
+        pruning = shape.pruning()
+        # A preset may have the teacher's sizes.
+        if pruning and shape.resolve(teacher.model.config).is_smaller_than(teacher.model.config):
             importance = importance_on(teacher, corpus, pruning.sequences, settings.masking, seed, folder)
         student = build_student(teacher, shape, seed, tokenizer, corpus.token_counts, importance)
         start = shape.describe_initialisation(teacher.model.config)

@@ -63,8 +63,8 @@ def train(run: TrainingRun) -> Measurements:
 
     Raises:
         UserError: if `batches_per_update` is no multiple of the number of processes, a tracker is not installed, the
-            folder cannot be written, a checkpoint in it belongs to another run, or too many updates in a row had to be
-            skipped. The newest checkpoint stays in each case.
+            folder cannot be written, a checkpoint in it belongs to another run, a batch is too large for the GPU, or
+            too many updates in a row had to be skipped. The newest checkpoint stays in each case.
         Interrupted: after Ctrl-C or one of `STOP_SIGNALS`, when a checkpoint has been saved.
     """
     check_trackers(run.settings.trackers, f"{run.section}.trackers")
@@ -98,6 +98,11 @@ def train(run: TrainingRun) -> Measurements:
     with torch.random.fork_rng(devices=devices), stop_request as stop:
         try:
             return _Loop(run, accelerator, stop).execute()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{run.section}: a batch needs more memory than the GPU has; make the batches smaller, and more of "
+                "them for an update, or turn on gradient_checkpointing; the newest checkpoint stays"
+            ) from None
         finally:
             finish_trackers(accelerator)
             torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -146,6 +151,11 @@ class _Loop:
                     if self._is_over():
                         break
             state = self._save()
+        if not self.progress.curves:
+            raise UserError(
+                f"{self.run.section}: none of the {self.progress.step} updates was finite; look for weights that are "
+                f"not, or train with a lower {self.run.section}.learning_rate"
+            )
         if self.run.evaluation:
             load_weights(self._best_weights(self.run.evaluation), self.run.objective)
         if total(self.accelerator, {"stop": self.stop.received})["stop"]:

@@ -66,7 +66,8 @@ class Objective(LossModule):
         self._weights = positive_weights(settings)
         setup = Setup(settings, student_model.config, teacher_model and teacher_model.config, tokenizers, pooling)
         _check(self._weights, setup)
-        check_heads(self._weights, *(has_head(model) for model in (student_model, teacher_model) if model is not None))
+        for model, whose in ((teacher_model, "the teacher"), (student_model, "the student")):
+            check_heads(self._weights, has_head=model is None or has_head(model), whose=whose)
         self._setup = setup
         self._terms = build_terms(self._weights, setup)
         self.terms = nn.ModuleDict(self._terms)
@@ -243,13 +244,13 @@ def check_vocabularies(weights: Iterable[str], kind: Vocabularies) -> None:
         )
 
 
-def check_heads(weights: Iterable[str], *has_head: bool, whose: str = "the teacher") -> None:
-    """Refuse losses over predictions where a model, of which it is said whether it has one, has no head.
+def check_heads(weights: Iterable[str], *, has_head: bool, whose: str = "the teacher") -> None:
+    """Refuse losses over predictions where a model has no head.
 
     Raises:
         UserError: naming the losses.
     """
-    if (found := predicting(weights)) and not all(has_head):
+    if (found := predicting(weights)) and not has_head:
         verb = "compares" if len(found) == 1 else "compare"
         others = [name for name, loss in LOSSES.items() if loss.vocabularies and name not in predicting([name])]
         raise UserError(

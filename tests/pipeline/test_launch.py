@@ -54,7 +54,8 @@ def test_two_processes_train_what_one_does_and_one_goes_on_alone(tmp_path):
 
 # What `srun` does for two tasks, and a training that was asked to stop.
 SLURM = {
-    "srun": 'for SLURM_PROCID in 0 1; do export SLURM_PROCID SLURM_LOCALID=$SLURM_PROCID SLURM_NTASKS=2; "$@"; done',
+    "srun": "shift; "  # an option
+    'for SLURM_PROCID in 0 1; do export SLURM_PROCID SLURM_LOCALID=$SLURM_PROCID SLURM_NTASKS=2; "$@"; done',
     "scontrol": '[ "$1" = requeue ] && echo "again: $2" || printf "first\\nsecond\\n"',
     "python": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR:$MASTER_PORT $1"; exit $STATUS',
 }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.training.run_checkpoints import Checkpoints
 from distilrubert.common.training.training_run import EpochEvaluation, TrainingRun
 from distilrubert.common.training.update import Updater
@@ -43,6 +44,16 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[bytes
 
 def weights_of(student: Any) -> bytes:
     return torch.cat([weight.detach().flatten() for weight in student.model.parameters()]).numpy().tobytes()
+
+
+def test_a_run_that_ends_early_without_a_finite_update_is_refused(
+    evaluated: Callable[..., list[tuple[bytes, bool]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objective, "forward", Objective.forward)
+    tiny.poison(Objective, divisor=1)
+    evaluated(lambda student: 0.5, patience=1)
+    with pytest.raises(UserError, match=r"distillation: none of the \d+ updates was finite"):
+        tiny.run(tmp_path, **SETTINGS, max_skipped_updates=1000)
 
 
 @pytest.mark.parametrize(

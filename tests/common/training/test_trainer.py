@@ -548,6 +548,15 @@ def test_too_many_updates_in_a_row_that_are_not_finite_end_training_and_the_chec
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
+def test_a_batch_that_is_too_large_for_the_gpu_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Objective, "forward", forward)
+    with pytest.raises(UserError, match="distillation: a batch needs more memory than the GPU has; make the batches"):
+        tiny.run(tmp_path, max_steps=2)
+
+
 def test_a_run_of_which_no_update_is_finite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objective, "forward", Objective.forward)
     tiny.poison(Objective, divisor=1)
