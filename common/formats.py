@@ -79,6 +79,14 @@ class FileFormat:
             raise UserError(f"{folder}: {wanted} is missing")
         return [folder / path for path in (main, *self.companions)]
 
+    def opened_in(self, folder: Path) -> Path:
+        """That of its files in a folder which its runtime opens: its companion where it has one, as OpenVINO's graph.
+
+        Raises:
+            UserError: if one is missing.
+        """
+        return self.find(folder)[-1]
+
     def is_in(self, folder: Path) -> bool:
         """Whether a folder has all its files."""
         try:

@@ -33,7 +33,7 @@ class FinetuningProtocol(Section):
     )
     epochs: int = Field(8, ge=1, description="Passes over the training part, at most.")
     patience: int = Field(3, ge=1, description="Stop after this many epochs without a better validation score.")
-    batch_size: int = Field(32, ge=1, description="Examples of one update.")
+    batch_size: int = Field(32, ge=1, description="Examples of a batch.")
     warmup: float = Field(0.1, ge=0, le=1, description="Share of all updates over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay (none on biases and LayerNorms).")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")

@@ -132,11 +132,10 @@ class _OpenvinoModel(OpenModel):
     def __init__(
         self, folder: Path, entry: FileFormat, task: str, *, threads: int | None, hint: Hint, **_: Any
     ) -> None:
-        path = (folder / entry.path).with_suffix(".xml")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[hint]}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        compiled = openvino_core().compile_model(path, "CPU", settings)
+        compiled = openvino_core().compile_model(entry.opened_in(folder), "CPU", settings)
         self._names = {graph_input.get_any_name() for graph_input in compiled.inputs}
         self._request = compiled.create_infer_request()
         self._outputs = OUTPUTS[task]

@@ -78,11 +78,17 @@ class SentenceEncoder:
         )
         parts = np.split(np.asarray(found_ND, dtype=np.float32), len(self.poolings), axis=1)
         return {
-            pooling: Vectors(
-                dict(zip(different, vectors_ND / np.linalg.norm(vectors_ND, axis=1)[:, None], strict=True))
-            )
+            pooling: Vectors(dict(zip(different, _normalised(vectors_ND), strict=True)))
             for pooling, vectors_ND in zip(self.poolings, parts, strict=True)
         }
+
+
+def _normalised(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1, but for that of a text in which a table of word vectors finds no token: it stays 0."""
+    norms_N = np.linalg.norm(vectors_ND, axis=1)
+    norms_N[norms_N == 0] = 1
+    unit_ND: NDArray[np.float32] = vectors_ND / norms_N[:, None]
+    return unit_ND
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +125,7 @@ def _load(folder: Path, file: FileFormat) -> Any:
     backend = BACKENDS[file.runtime]
     options: dict[str, Any] = {"dtype": torch.float32}
     if file is not CHECKPOINT:
-        model_file = next(path for path in file.find(folder) if path.suffix in (".onnx", ".bin")).with_suffix(
-            ".onnx" if backend == "onnx" else ".xml"
-        )
-        options = {"file_name": model_file.relative_to(folder).as_posix()}
+        options = {"file_name": file.opened_in(folder).relative_to(folder).as_posix()}
         if backend == "openvino":
             # A row without "in-bf16" in its name is in fp32 everywhere; OpenVINO takes bf16 where the CPU has it.
             options["ov_config"] = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS["fp32"]}

@@ -1,6 +1,7 @@
 """Tasks for the vectors of sentences, and suites: lists of such tasks with one mean."""
 
 import os
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -146,7 +147,7 @@ def load_suite(name_or_file: str | os.PathLike[str]) -> Suite:
     """Read a shipped suite, or that of a user's YAML file; a file of one task is a suite of one.
 
     Raises:
-        UserError: if there is no such suite, or it or one of its tasks is not valid.
+        UserError: if there is no such suite, it or one of its tasks is not valid, or two tasks have one name.
     """
     text = os.fspath(name_or_file)
     path = Path(str(_shipped() / f"{text}.yaml")) if text in known_suites() else Path(text)
@@ -162,6 +163,8 @@ def load_suite(name_or_file: str | os.PathLike[str]) -> Suite:
             stated_settings(VectorTask, read_yaml(path.parent / file, "task"), path.parent / file)
             for file in suite.tasks
         ]
+    if twice := [name for name, number in Counter(task.name for task in tasks).items() if number > 1]:
+        raise UserError(f"{path}: two tasks are named {twice[0]}; each needs a name of its own")
     suite._tasks = tuple(tasks)
     named = (Path(os.environ[name]) / below for name, below in suite.data.items() if os.environ.get(name))
     suite._folders = (path.parent, *named)

@@ -16,6 +16,7 @@ import logging
 import os
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,7 +110,8 @@ def measure_speed(
         tokens_per_text, the mean in its own tokens. Details hold the settings that were in effect.
 
     Raises:
-        UserError: if a case's model or file is missing, there is no GPU where one is asked for, or a process dies.
+        UserError: if a case's model or file is missing, two cases have one name, there is no GPU where one is asked
+            for, or a process dies.
     """
     (found,) = measure_speeds(
         cases, [settings.model_copy(update={"texts": settings.texts or len(texts) or None})], program, texts
@@ -137,6 +139,8 @@ def measure_speeds(
     """
     if not cases:
         raise UserError("speed: there is nothing to measure")
+    if twice := [name for name, number in Counter(case.name for case in cases).items() if number > 1]:
+        raise UserError(f"speed: {twice[0]} is to be measured twice; name each model once")
     shared = {"device": kinds[0].device, "starts": kinds[0].starts}
     shared["threads"] = threads = kinds[0].threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="distilrubert-speed-") as work:
@@ -178,14 +182,20 @@ def _prepare_all(
     """The settings that are in effect, and a run for each case on each device."""
     chosen = evenly(texts, settings.texts) if texts and settings.texts else []
     settings = settings.model_copy(update={"texts": len(chosen) or None})
-    found = (_prepare(case, device, settings, chosen, work) for device in _devices(settings) for case in cases)
+    found = (
+        _prepare(case, device, settings, chosen, work / f"{number}.json")
+        for device in _devices(settings)
+        for number, case in enumerate(cases)
+    )
     runs = [run for run in found if run]
     if not runs:
         raise UserError(f"speed: none of {', '.join(case.case for case in cases)} runs on {settings.device}")
     return settings.model_copy(update={"sequence_length": _sequence_length(runs, settings)}), runs
 
 
-def _prepare(case: SpeedCase, device: str, settings: SpeedSettings, texts: Sequence[Text], work: Path) -> _Run | None:
+def _prepare(
+    case: SpeedCase, device: str, settings: SpeedSettings, texts: Sequence[Text], tokenizer_path: Path
+) -> _Run | None:
     measured = _case(case.case)
     if device not in devices_of(measured.format):
         return None
@@ -209,9 +219,9 @@ def _prepare(case: SpeedCase, device: str, settings: SpeedSettings, texts: Seque
     name = case.name if device == "cpu" else f"{case.name}-{device}"
     command, inputs = "measure", {"vocabulary": config["vocab_size"], "seed": settings.seed}
     if texts:
-        tokenizer, path = read_fast_tokenizer(folder, str(case.folder)), work / f"{name}.json"
-        tokenizer.backend_tokenizer.save(str(path))
-        command, inputs = "measure_texts", {"texts": texts, "tokenizer": str(path)}
+        tokenizer = read_fast_tokenizer(folder, str(case.folder))
+        tokenizer.backend_tokenizer.save(str(tokenizer_path))
+        command, inputs = "measure_texts", {"texts": texts, "tokenizer": str(tokenizer_path)}
         inputs["padding_id"] = tokenizer.pad_token_id or 0
     return _Run(name, opened, command, inputs, longest_input(config), values)
 

@@ -1,6 +1,7 @@
 """The number of parameters of a checkpoint."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def _content(tensor: Tensor) -> bytes:
 
 
 def _in_pickle(path: Path) -> int:
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # The form from before torch 1.6 is no archive, and cannot be mapped.
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     floating = {tensor.data_ptr(): tensor.numel() for tensor in weights.values() if tensor.is_floating_point()}
     return sum(floating.values())

@@ -84,6 +84,8 @@ class TaskDefinition(Section):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML: put them in quotes")
         if alone := [name for name, raws in groups.items() if not isinstance(raws, list)]:
             raise ValueError(f"{alone[0]}: a list is needed, as in {alone[0]}: [{value[alone[0]]}]")
+        if empty := [name for name, raws in groups.items() if not raws]:
+            raise ValueError(f"{empty[0]}: no raw label stands for it; name one, or leave the class out")
         return value
 
     @model_validator(mode="after")

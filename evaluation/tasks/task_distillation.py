@@ -183,8 +183,8 @@ def ask_teacher(
 ) -> TeacherLogits:
     """The logits of a fine-tuned teacher for all rows that a student learns from, in fp32; kept in files in `work`.
 
-    A file has :data:`ROWS_AT_ONCE` rows: who is stopped goes on after the last one, and memory does not grow with the
-    texts. Of several processes the first one computes, and the others wait.
+    A file has :data:`ROWS_AT_ONCE` rows: who is stopped goes on after the last one. Of several processes the first one
+    computes, and the others wait.
 
     Args:
         folder: the checkpoint.

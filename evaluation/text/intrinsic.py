@@ -23,6 +23,8 @@ Ids = np.ndarray[Any, Any]
 
 # Parts of the text whose values are also reported one by one: models are compared on them in pairs.
 FOLDS = 20
+# Predictions of tokens, each as long as the vocabulary.
+ROWS_AT_ONCE = 256
 
 
 class MaskedSequence(NamedTuple):
@@ -152,12 +154,14 @@ class _Sums:
         return {name: (sums[used] / self._positions[used]).tolist() for name, sums in self._sums.items()}
 
 
-def _run(model: PreTrainedModel, batch: _Batch, vocabulary: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Log-probabilities at the masked tokens, (N, V), and the states of all layers, each (B, L, D)."""
+def _run(model: PreTrainedModel, batch: _Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The last hidden states of the masked tokens, (N, D), and the states of all layers, each (B, L, D)."""
     output = model.base_model(**batch.inputs, output_hidden_states=True)
-    hidden_ND = output.last_hidden_state[batch.masked_BL]
-    # The product with the vocabulary is the largest of the model, so only the masked rows take part in it.
-    return F.log_softmax(mlm_head_of(model).logits(hidden_ND, vocabulary), -1), states_of(output)
+    return output.last_hidden_state[batch.masked_BL], states_of(output)
+
+
+def _log_probabilities(model: PreTrainedModel, hidden_ND: Tensor, vocabulary: int) -> Tensor:
+    return F.log_softmax(mlm_head_of(model).logits(hidden_ND, vocabulary), -1)
 
 
 @torch.inference_mode()
@@ -171,20 +175,25 @@ def _predict(
     """The model's predictions of masked tokens, and the cosine of each layer with a comparable teacher's."""
     predictions, cosines = _Sums(), _Sums()
     for batch in _batches(masked, tokenizer, batch_size, model.device):
-        log_p_NV, states = _run(model, batch, len(tokenizer))
-        first_N = log_p_NV.argmax(-1)
-        found = {
-            "masked_accuracy": first_N == batch.labels_N,
-            "masked_cross_entropy_nats": F.nll_loss(log_p_NV, batch.labels_N, reduction="none"),
-        }
-        if teacher is not None:
-            log_q_NV, teacher_states = _run(teacher, batch, len(tokenizer))
-            found["kl_to_teacher_nats"] = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none").sum(-1)
-            found["teacher_agreement"] = first_N == log_q_NV.argmax(-1)
-            if _comparable(states, teacher_states):
-                real_BL = batch.inputs["attention_mask"].bool()
-                cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
-        predictions.add(batch.folds_B, batch.masked_BL, found)
+        hidden_ND, states = _run(model, batch)
+        teacher_hidden_ND, teacher_states = _run(teacher, batch) if teacher is not None else (None, ())
+        if teacher is not None and _comparable(states, teacher_states):
+            real_BL = batch.inputs["attention_mask"].bool()
+            cosines.add(batch.folds_B, real_BL, _cosines(states, teacher_states, real_BL))
+        parts: defaultdict[str, list[Tensor]] = defaultdict(list)
+        # Those of a whole batch of long texts would take gigabytes.
+        for start in range(0, len(hidden_ND), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            log_p_NV = _log_probabilities(model, hidden_ND[rows], len(tokenizer))
+            first_N, labels_N = log_p_NV.argmax(-1), batch.labels_N[rows]
+            parts["masked_accuracy"].append(first_N == labels_N)
+            parts["masked_cross_entropy_nats"].append(F.nll_loss(log_p_NV, labels_N, reduction="none"))
+            if teacher is not None and teacher_hidden_ND is not None:
+                log_q_NV = _log_probabilities(teacher, teacher_hidden_ND[rows], len(tokenizer))
+                divergences_NV = F.kl_div(log_p_NV, log_q_NV, log_target=True, reduction="none")
+                parts["kl_to_teacher_nats"].append(divergences_NV.sum(-1))
+                parts["teacher_agreement"].append(first_N == log_q_NV.argmax(-1))
+        predictions.add(batch.folds_B, batch.masked_BL, {name: torch.cat(found) for name, found in parts.items()})
     return predictions, cosines
 
 

@@ -285,6 +285,18 @@ def test_every_file_of_a_repository_on_the_hub_is_measured(local_hub, model_fold
     assert speed["details"]["texts"] == 2, "an empty line is none"
 
 
+def test_folders_of_one_name_are_measured_on_texts(model_folder, tmp_path):  # noqa: F811
+    """As runs/first/hub and runs/second/hub are."""
+    folders = [shutil.copytree(model_folder, tmp_path / name / "hub") for name in ("first", "second")]
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "texts.txt").write_text("Привет\nКак дела?\n", encoding="utf-8")
+    command = ["benchmark", *map(str, folders), "--texts", str(tmp_path / "texts.txt"), "--batch-size", "1"]
+    assert main([*command, "--starts", "1", "--output", str(tmp_path / "out.json")]) == 0
+    cases = [row["case"] for row in json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rows"]]
+    assert cases == [f"{folder}-pytorch-fp32" for folder in folders]
+    assert set(tmp_path.rglob("*")) == {*before, tmp_path / "texts.txt", tmp_path / "out.json"}
+
+
 def test_texts_to_measure_on_are_there(model_folder, tmp_path, capsys):  # noqa: F811
     (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
     for name, said in (("empty.txt", "holds no text"), ("none.txt", "cannot be read: No such file or directory")):

@@ -1,7 +1,8 @@
 """Tasks that give a tag to every word of a sentence: named entities as BIO tags."""
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     """The first token of a word carries its tag; the other tokens are not scored."""
     # Byte-level tokens have the space before a word in them; other tokenizers do not mind it.
     sentences = [[f" {word}" if place else word for place, word in enumerate(tokens)] for tokens in rows["tokens"]]
-    encoding = tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=max_length)
+    with _words_allowed(tokenizer):
+        encoding = tokenizer(sentences, is_split_into_words=True, truncation=True, max_length=max_length)
     words = [_first_tokens(encoding.word_ids(index)) for index in range(len(rows))]
     labels = [
         [IGNORED if word is None else tags[word] for word in begun]
@@ -62,6 +64,20 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     scored = [[word for word in begun if word is not None] for begun in words]
     places = [[place for place, word in enumerate(begun) if word is not None] for begun in words]
     return with_lengths(encoding, labels=labels, scored_words=scored, scored_places=places)
+
+
+@contextlib.contextmanager
+def _words_allowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """RoBERTa's tokenizers refuse words unless they would put the spaces before them, which these have already."""
+    before = getattr(tokenizer, "add_prefix_space", None)
+    if before is not False:
+        yield
+        return
+    tokenizer.add_prefix_space = True
+    try:
+        yield
+    finally:
+        tokenizer.add_prefix_space = before
 
 
 def _first_tokens(words: Sequence[int | None]) -> list[int | None]:

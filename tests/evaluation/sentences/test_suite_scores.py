@@ -148,8 +148,9 @@ def test_a_table_of_word_vectors_has_its_own_pooling_alone(tiny_teacher: Any, tm
     module = sentence_transformers.sentence_transformer.modules.StaticEmbedding(tokenizer, embedding_dim=16)
     sentence_transformers.SentenceTransformer(modules=[module]).save_pretrained(str(tmp_path))
     encoder = SentenceEncoder(tmp_path, Suite(name="s", title="S", tasks=["t"], poolings=["mean", "cls"], max_length=8))
-    found = encoder.encode([text])
+    found = encoder.encode([text, ""])
     assert list(found) == [OWN]
+    assert not found[OWN].encode([""]).any(), "a text without tokens has no direction"
     expected = module.embedding.weight[tokenizer.encode(text, add_special_tokens=False).ids].mean(0).detach().numpy()
     expected /= np.linalg.norm(expected)
     np.testing.assert_allclose(found[OWN].encode([text])[0], expected, atol=1e-6)

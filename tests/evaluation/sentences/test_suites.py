@@ -74,6 +74,8 @@ def test_a_mistake_in_a_task_names_its_file(task: dict[str, Any], message: str, 
 
 
 def test_other_mistakes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"suite\.yaml: two tasks are named classes; each needs a name of its own"):
+        load_suite(write(tmp_path, name="classes"))
     with pytest.raises(UserError, match=r"suite encodechk: unknown; the shipped ones are encodechka, questions; or"):
         load_suite("encodechk")
     with pytest.raises(UserError, match=r"only variables named DISTILRUBERT_… are read"):

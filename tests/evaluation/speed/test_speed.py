@@ -258,6 +258,8 @@ def test_unknown_backends_and_missing_files_are_refused(student_folder, tmp_path
         cases_of("empty", tmp_path)
     with pytest.raises(UserError, match="nothing to measure"):
         measure_speed([], QUICK)
+    with pytest.raises(UserError, match="student-pytorch-fp32 is to be measured twice"):
+        measure_speed(cases_of("student", student_folder) * 2, QUICK)
 
 
 def test_a_model_that_is_no_encoder_is_refused(student_folder, tmp_path):
@@ -304,7 +306,7 @@ def test_the_process_loads_no_runtime_before_its_own():
     assert not {"torch", "transformers", "onnxruntime", "datasets"} & set(loaded)
 
 
-@pytest.mark.parametrize("kind", ["model.safetensors", "stated twice", "pytorch_model.bin"])
+@pytest.mark.parametrize("kind", ["model.safetensors", "stated twice", "pytorch_model.bin", "from before torch 1.6"])
 def test_tied_weights_are_counted_once(kind, student_folder, tmp_path):
     model = DistilBertForMaskedLM.from_pretrained(student_folder)
     if kind == "model.safetensors":
@@ -314,7 +316,8 @@ def test_tied_weights_are_counted_once(kind, student_folder, tmp_path):
         assert "vocab_projector.weight" in weights
         save_file(weights, tmp_path / "model.safetensors")
     else:
-        torch.save(model.state_dict(), tmp_path / kind)
+        is_archive = kind == "pytorch_model.bin"
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=is_archive)
     assert count_parameters(tmp_path) == model.num_parameters()
 
 

@@ -62,6 +62,7 @@ def test_several_raw_labels_can_be_one_class(tmp_path: Path) -> None:
     [
         ({"metric": ["accuracy"]}, "unknown key metric: did you mean metrics?"),
         ({"labels": {"animal": "cat", "food": [1]}}, "labels: animal: a list is needed, as in animal: [cat]"),
+        ({"labels": {"a": [1], "b": []}}, "labels: b: no raw label stands for it; name one, or leave the class out"),
         ({"kind": "sentence"}, "kind: unknown 'sentence'; allowed: sentence-classification, sentence-pair"),
         ({"metrics": ["accuracy", "bleu"]}, "metrics: unknown 'bleu'; allowed: accuracy, f1"),
         ({"columns": {"sentence": "text"}}, "columns: unknown 'sentence'; allowed: text, label"),

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distilrubert.evaluation.evaluation_settings import IntrinsicSettings
+from distilrubert.evaluation.text import intrinsic
 from distilrubert.evaluation.text.intrinsic import measure_intrinsic, random_masks, single_masks
 from distilrubert.modeling.architecture import StudentArchitecture
 from distilrubert.modeling.heads import mlm_head_of
@@ -157,15 +158,19 @@ def test_layers_that_do_not_divide_are_left_out(tiny_teacher: Teacher, sequences
     assert figures["kl_to_teacher_nats"] > 0
 
 
-def test_batches_change_nothing(tiny_teacher: Teacher, sequences: list[np.ndarray]) -> None:
-    whole = measure_intrinsic(tiny_teacher.model, tiny_teacher.tokenizer, sequences, SETTINGS)
-    alone = measure_intrinsic(
-        tiny_teacher.model, tiny_teacher.tokenizer, sequences, SETTINGS.model_copy(update={"batch_size": 1})
-    )
-    of_whole, of_alone = whole.pop("by_fold"), alone.pop("by_fold")
-    assert whole == pytest.approx(alone, rel=1e-4)
-    for name, values in of_whole.items():
-        assert values == pytest.approx(of_alone[name], rel=1e-4), name
+@pytest.mark.parametrize(("batch_size", "rows"), [(1, 256), (SETTINGS.batch_size, 3)])
+def test_batches_and_their_parts_change_nothing(
+    tiny_teacher: Teacher, tiny_student: Student, sequences: list[np.ndarray], batch_size: int, rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    models = (tiny_student.model, tiny_teacher.tokenizer, sequences)
+    whole = measure_intrinsic(*models, SETTINGS, tiny_teacher.model)
+    monkeypatch.setattr(intrinsic, "ROWS_AT_ONCE", rows)
+    alone = measure_intrinsic(*models, SETTINGS.model_copy(update={"batch_size": batch_size}), tiny_teacher.model)
+    for expected, found in ((whole.pop("by_fold"), alone.pop("by_fold")), (whole, alone)):
+        assert expected.keys() == found.keys()
+        for name, values in expected.items():
+            assert values == pytest.approx(found[name], rel=1e-4), name
 
 
 def test_folds_are_parts_of_the_whole(

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks.finetuning import finetune
@@ -11,6 +11,8 @@ from distilrubert.evaluation.tasks.kinds.token_classification import TOKEN_CLASS
 from distilrubert.evaluation.tasks.task import TaskDefinition, TaskFiles
 from distilrubert.evaluation.tasks.task_data import TaskRows
 from distilrubert.modeling.teacher import Teacher
+
+from ....sample_tokenizers import modernbert_bpe
 
 CLASSES = ["O", "B-PET", "I-PET"]
 PETS = {"кот": [1], "собака": [1], "ёжик": [1]}
@@ -35,6 +37,19 @@ def test_words_are_read_as_in_running_text(any_tokenizer: PreTrainedTokenizerFas
     features = TOKEN_CLASSIFICATION.encode(rows, any_tokenizer, 64)
     assert features["input_ids"][0] == any_tokenizer(" ".join(words))["input_ids"]
     assert [label for label in features["labels"][0] if label != -100] == [1, 0, 0, 2]
+
+
+def test_the_tokenizer_of_robertas_own_class_reads_words(sentences: list[str], tmp_path: Path) -> None:
+    """It refuses them unless it would put the spaces before them."""
+    engine = modernbert_bpe(sentences).backend_tokenizer
+    engine.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    engine.model.save(str(tmp_path))
+    tokenizer = RobertaTokenizerFast(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    words = ["Кот", "спит", "на", "окне"]
+    rows = Dataset.from_dict({"tokens": [words], "tags": [[1, 0, 0, 2]]})
+    features = TOKEN_CLASSIFICATION.encode(rows, tokenizer, 64)
+    assert features["input_ids"][0] == tokenizer(" ".join(words))["input_ids"]
+    assert tokenizer.add_prefix_space is False
 
 
 def test_the_first_token_of_a_word_carries_its_tag(tiny_teacher: Teacher) -> None:
