@@ -12,6 +12,7 @@ from documented import inference_tables, scale_tables, score_tables, training_ta
 from documented.view import Table
 
 from distilrubert.common.measurements import Measurements
+from distilrubert.common.persistence import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -36,7 +37,7 @@ def with_tables(page: str) -> str:
 def main() -> None:
     """Rewrite the pages."""
     for page in PAGES:
-        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+        write_text(page, with_tables(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

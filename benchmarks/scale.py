@@ -331,7 +331,9 @@ def measured_before(path: Path | None, details: dict[str, Any]) -> list[Row]:
     if path is None or not path.is_file():
         return []
     saved = Measurements.load(path)
-    return saved.rows if saved.details == details else []
+    if saved.details != details or not saved.environment.is_like(Environment.capture()):
+        raise SystemExit(f"{path}: was measured otherwise, or on another machine; name another file with --output")
+    return saved.rows
 
 
 def main() -> None:

@@ -65,6 +65,10 @@ class Environment:
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         )
 
+    def is_like(self, other: "Environment") -> bool:
+        """Whether the machine and its software are the same, whatever the day."""
+        return dataclasses.replace(self, date=other.date) == other
+
     to_dict = dataclasses.asdict
 
 

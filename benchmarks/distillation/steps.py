@@ -42,6 +42,7 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 
 BASELINE = "plain-fp32"
+TABLES = ("speed", "memory", "largest")
 PARTS = ("forward_s", "backward_s", "optimizer_s")
 BERT_CASES = (
     "reference-fp32", BASELINE, "plain-bf16", "fused-all-fp32", "fused-masked-fp32", "fused-all-bf16",
@@ -198,22 +199,24 @@ def with_tokens(shapes: Shapes, tokens: int) -> Shapes:
     return dataclasses.replace(shapes, sequences=max(1, tokens // shapes.length))
 
 
-def kept(path: Path) -> tuple[list[Row], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """The three tables of an earlier run, and the settings that each was made with; empty where there is none."""
+def kept(path: Path, environment: Environment, shapes: Shapes) -> Measurements:
+    """The tables of an earlier run, and the settings that each was made with; empty where there is none."""
+    details = {"shapes": dataclasses.asdict(shapes), "settings": {}, "memory": [], "largest": []}
     if not path.exists():
-        return [], [], [], {}
+        return Measurements(environment, [], details=details)
     report = Measurements.load(path)
-    return list(report.rows), report.details["memory"], report.details["largest"], report.details["settings"]
+    if report.details["shapes"] != details["shapes"] or not report.environment.is_like(environment):
+        raise SystemExit(f"{path}: has other shapes, or is of another machine; name another file with --output")
+    return report
 
 
 def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = ["speed", "memory", "largest"]
     add = parser.add_argument
     add("--output", type=Path, required=True)
     add("--cases", nargs="+", choices=CASES, help="default: all, on a CPU those that are not compiled")
-    add("--tables", nargs="+", choices=tables, default=tables)
+    add("--tables", nargs="+", choices=TABLES, default=TABLES)
     add("--small", action="store_true", help="tiny shapes")
     add("--length", type=int, default=64, help="tokens of a sequence")
     add("--rounds", type=int, default=3, help="turns of each case in the first table")
@@ -234,27 +237,30 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, write the file, print the rows."""
+    """Measure, write the file after each table, print the rows."""
     arguments = parse_arguments()
     shapes = dataclasses.replace(SMALL if arguments.small else Shapes(), length=arguments.length)
     tokens = [number // 4 for number in arguments.tokens] if arguments.small else arguments.tokens
     run = Runner(arguments)
-    rows, memory, largest, settings = kept(arguments.output)
-    if "speed" in arguments.tables:
-        rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
-    if "memory" in arguments.tables:
-        memory = measure_memory(run, [case for case in arguments.cases if case in BERT_CASES], shapes, tokens)
-    if "largest" in arguments.tables:
-        limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096
-        largest = measure_largest(run, memory, shapes, limit_mib, most, 1)
+    report = kept(arguments.output, Environment.capture(threads=arguments.threads), shapes)
     own = {name: value for name, value in vars(arguments).items() if name not in ("output", "tables")}
-    settings |= dict.fromkeys(arguments.tables, own)
-    details = {"shapes": dataclasses.asdict(shapes), "settings": settings, "memory": memory, "largest": largest}
-    measurements = Measurements(
-        Environment.capture(threads=arguments.threads), rows, baseline=BASELINE if rows else None, details=details
-    )
-    measurements.save(arguments.output)
-    for row in rows:
+    for table in TABLES:
+        if table not in arguments.tables:
+            continue
+        rows, details = report.rows, {**report.details}
+        if table == "speed":
+            rows = measure_speed(run, arguments.cases, shapes, arguments.rounds, arguments.steps)
+        elif table == "memory":
+            details[table] = measure_memory(
+                run, [case for case in arguments.cases if case in BERT_CASES], shapes, tokens
+            )
+        else:
+            limit_mib, most = arguments.memory_limit * 1024, arguments.most_tokens if not arguments.small else 4096
+            details[table] = measure_largest(run, details["memory"], shapes, limit_mib, most, 1)
+        details["settings"] = {**details["settings"], table: own}
+        report = Measurements(report.environment, rows, baseline=BASELINE if rows else None, details=details)
+        report.save(arguments.output)
+    for row in report.rows:
         figures = row.values
         print(
             f"{row.case:28} {figures['tokens_per_s']:8.1f} tokens/s  x {row.ratio or float('nan'):5.2f}  "

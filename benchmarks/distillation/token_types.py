@@ -100,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = pyarrow.parquet.read_table(arguments.pairs, columns=arguments.columns)
     pairs = list(zip(*(table[column].to_pylist() for column in arguments.columns), strict=True))
-    chosen = [pairs[index] for index in evenly(range(len(pairs)), arguments.limit)]
+    chosen = evenly(pairs, arguments.limit)
     teacher = load_teacher(arguments.teacher)
     rows = measure(teacher, chosen)
     for row in rows:

@@ -100,7 +100,7 @@ def main() -> None:
     weights = read_weights(arguments.model, str(arguments.model), config)
     counts_V, its_counts_V = count_needed(whole, others), count_needed(whole, held_out)
     print(f"{int((counts_V + its_counts_V > 0).sum())} of {len(whole)} tokens are needed", flush=True)
-    lines = [texts[index] for index in evenly(range(len(texts)), arguments.lines)]
+    lines = evenly(texts, arguments.lines)
     size = file_mib(arguments.model)
     rows = [Row(WHOLE, {"tokens": len(whole), "file_mib": size}, 1.0)]
     for case, settings in CASES.items():

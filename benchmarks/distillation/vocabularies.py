@@ -63,7 +63,7 @@ LETTERS = "абвгдежзиклмнопрстуфхцчшыьэюя"
 
 
 def syllables(number: int) -> list[str]:
-    """Different strings of three letters, or four where there are not enough."""
+    """Different strings of three letters, of which there are 24,389."""
     names = (a + b + c for a in LETTERS for b in LETTERS for c in LETTERS)
     return [name for name, _ in zip(names, range(number), strict=False)]
 

@@ -15,11 +15,8 @@ from distilrubert.evaluation.speed.speed_settings import STARTS
 OF_BASE = re.compile("teacher|student-base")
 # All files of base, and of the smaller students those that everybody has: the rest is in the JSON.
 COMMON = re.compile(rf"{OF_BASE.pattern}|(?!.*(-avx|-two-streams|-in-fp32|-in-bf16))")
-# What a user of base or tiny chooses from. Older results have OpenVINO's default arithmetic without a mark; newer ones
-# have fp32 without one.
-CHOICES = re.compile(
-    "teacher-pytorch-fp32|student-(base|slim|narrow|tiny|tiny-256)-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-(fp32|bf16))?)$"
-)
+# What a user chooses from.
+CHOICES = re.compile("teacher-pytorch-fp32|student-.+-(pytorch-fp32|onnx-int8|openvino-(fp32|int8)(-in-bf16)?)$")
 # A file of ours, and the shape of its model.
 OF_SHAPE = re.compile("student-((?!.*(-peer-|-two-streams)).+?)-(?=pytorch|onnx|openvino)")
 # Our files that a peer is compared with: the first of them that was measured.
@@ -159,13 +156,6 @@ def page_medians(report: Measurements) -> Iterator[Entry]:
 VIEWS: dict[tuple[str, str], Table] = {
     ("inference", "rows"): View(*SPEEDS, partial(speeds, shown=COMMON), few_starts),
     ("inference", "base"): View(*SPEEDS, partial(speeds, shown=OF_BASE), few_starts),
-    ("inference", "files"): View(
-        "file | MiB | memory, MiB | latency, ms | × | samples/s | ×",
-        "{file} | {size_mib:.0f} | {peak_memory_mib:,.0f} | {latency_s:ms .1f} | {latency_gain} "
-        "| {samples_per_s:.1f} | {throughput_gain}",
-        partial(speeds, shown=CHOICES),
-        few_starts,
-    ),
     ("inference", "peers"): View(
         f"peer | our file | {' | '.join(INPUTS.values())}",
         f"{{case}} | {{ours}} | {' | '.join(f'{{cells[{kind}]}}' for kind in INPUTS)}",
@@ -178,8 +168,8 @@ VIEWS: dict[tuple[str, str], Table] = {
         shapes,
     ),
     ("inference", "texts"): View(
-        f"file | MiB | a text, ms | texts/s | {' | '.join(f'{name}, ×' for name in INPUTS.values())}",
-        "{file} | {size_mib:.0f} | {texts[latency_s]:ms .1f} | {texts[samples_per_s]:.0f} "
+        f"file | MiB | memory, MiB | a text, ms | texts/s | {' | '.join(f'{name}, ×' for name in INPUTS.values())}",
+        "{file} | {size_mib:.0f} | {peak_memory_mib:,.0f} | {texts[latency_s]:ms .1f} | {texts[samples_per_s]:.0f} "
         f"| {' | '.join(f'{{gains[{kind}]}}' for kind in INPUTS)}",
         throughputs,
         few_starts,

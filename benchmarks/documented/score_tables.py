@@ -66,7 +66,8 @@ def task_students(report: Measurements) -> Iterator[Entry]:
             name: 100 * statistics.fmean(values[case]["tasks"][task][found["metric"]]["values"])
             for name, case in cases.items()
         }
-        mark = " \\*" if found["comparison"]["p_value"] < SIGNIFICANCE else ""
+        p_value = found["comparison"]["p_value"] * len(report.details["students"])
+        mark = " \\*" if p_value < SIGNIFICANCE else ""
         row["ahead"] = f"{100 * found['comparison']['difference']:+.1f}{mark}"
         row["kept"] = (row["distilled"] - row["majority"]) / (row["teacher"] - row["majority"])
         equal = " | ".join(f"{values[cases[file]]['equal_decisions']:.1%}" for file in INT8_FILES)
@@ -80,7 +81,7 @@ def task_protocol(report: Measurements) -> str:
     return (
         f"Points of each task's main metric on the test part, {span} of each student. Words: a bag of words, for\n"
         "taggers the most frequent tag of each word. Equal: decisions that are the student's. \\* is a significant\n"
-        "difference (paired bootstrap over the test rows)."
+        f"difference (paired bootstrap over the test rows, corrected for {len(report.details['students'])} students)."
     )
 
 
@@ -92,7 +93,7 @@ VIEWS: dict[tuple[str, str], Table] = {
     ),
     ("sentences", "scores"): suite,
     ("task_students", "rows"): View(
-        "student | majority class | words | teacher | alone | distilled | ahead by | lead kept "
+        "student | majority class | words | teacher | alone | distilled | ahead by | gain kept "
         f"| {' | '.join(INT8_FILES.values())} | equal in ONNX | in OpenVINO",
         "{student} | {majority:.1f} | {words:.1f} | {teacher:.1f} | {alone:.1f} | {distilled:.1f} | {ahead} "
         "| {kept:.0%} | {onnx-int8:.1f} | {openvino-int8:.1f} | {equal}",

@@ -38,7 +38,7 @@ from yardstick import ENCODERS, write_random
 from distilrubert.common.bars import progress_bar
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
-from distilrubert.common.formats import CHECKPOINT, FORMATS, FormatCase, measured_cases
+from distilrubert.common.formats import CHECKPOINT, FORMATS, OPENVINO_HINTS, FormatCase, Hint, measured_cases
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.sampling import evenly
@@ -76,14 +76,14 @@ class Case:
     folder: str
     backend: str = "torch"
     file_name: str | None = None
-    hint: str = "fp32"
+    hint: Hint = "fp32"
     size_mib: float = 0.0
 
 
 class EncoderWorker:
     """Answers the commands of the measuring process."""
 
-    def open(self, *, folder: str, backend: str, file_name: str | None, hint: str, threads: int) -> dict[str, Any]:
+    def open(self, *, folder: str, backend: str, file_name: str | None, hint: Hint, threads: int) -> dict[str, Any]:
         """Load the model."""
         from sentence_transformers import SentenceTransformer
 
@@ -96,8 +96,7 @@ class EncoderWorker:
             sessions.intra_op_num_threads = threads
             options = {"file_name": file_name, "session_options": sessions, "provider": "CPUExecutionProvider"}
         if backend == "openvino":
-            precision = {"fp32": "f32", "bf16": "bf16"}[hint]
-            settings = {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": precision}
+            settings = {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[hint]}
             options = {"file_name": file_name, "ov_config": settings}
         with quiet_transformers():
             self._model = SentenceTransformer(
@@ -137,8 +136,7 @@ def student_cases(name: str, folder: Path) -> list[Case]:
 def _case(name: str, folder: Path, case: FormatCase) -> Case:
     backend, file_name = BACKENDS[case.format.runtime], None
     if backend != "torch":
-        path = next(path for path in case.format.find(folder) if path.suffix in (".onnx", ".bin"))
-        file_name = path.with_suffix(".onnx" if backend == "onnx" else ".xml").relative_to(folder).as_posix()
+        file_name = case.format.opened_in(folder).relative_to(folder).as_posix()
     return Case(name, str(folder), backend, file_name, case.hint, case.format.size_mib(folder))
 
 
@@ -175,7 +173,7 @@ def texts_of(corpus: Path, number: int) -> list[str]:
     texts = [text for file in files for text in pyarrow.parquet.read_table(file, columns=["text"])["text"].to_pylist()]
     if not texts:
         raise UserError(f"{corpus}: has no Parquet files with texts")
-    return [texts[index] for index in evenly(range(len(texts)), number)]
+    return evenly(texts, number)
 
 
 def measure(cases: Sequence[Case], texts: Sequence[str], options: argparse.Namespace) -> Measurements:

@@ -83,7 +83,7 @@ def _scores_in_float(folder: Path) -> FormatCase:
     import openvino
 
     ours = FORMATS["openvino-int8"]
-    graph = openvino.Core().read_model((folder / ours.path).with_suffix(".xml"))
+    graph = openvino.Core().read_model(ours.opened_in(folder))
     VARIANTS["scores-in-float"].change(graph, 0)
     openvino.save_model(graph, folder / "scores_in_float.xml", compress_to_fp16=False)
     changed = dataclasses.replace(

@@ -72,7 +72,7 @@ def _open_ctranslate2(folder: Path, entry: FileFormat, task: str, *, threads: in
 
 
 def _open_two_streams(folder: Path, entry: FileFormat, task: str, *, threads: int, **_: Any) -> OpenModel:
-    return _TwoStreams((folder / entry.path).with_suffix(".xml"), threads)
+    return _TwoStreams(entry.opened_in(folder), threads)
 
 
 def _open_pytorch(folder: Path, entry: FileFormat, task: str, *, threads: int, hint: Hint, **_: Any) -> OpenModel:

@@ -125,9 +125,11 @@ def _measured(folder: Path, cases: Sequence[SpeedCase], kinds: Mapping[str, Spee
     paths = [folder / f"{kind}.json" for kind in kinds]
     found = [Measurements.load(path) for path in paths if path.exists()]
     here = Environment.capture(kinds[WHOLE].threads)
-    environments = [dataclasses.replace(report.environment, date=here.date) for report in found]
-    wanted = [settings.model_dump() for settings in kinds.values()]
-    if [report.details for report in found] == wanted and all(each == here for each in environments):
+    is_alike = all(
+        report.environment.is_like(here) and [row.case for row in report.rows] == [case.name for case in cases]
+        for report in found
+    )
+    if is_alike and [report.details for report in found] == [settings.model_dump() for settings in kinds.values()]:
         print(f"{folder}: measured already", flush=True)
     else:
         found = measure_speeds(cases, list(kinds.values()), WORKER, conversation())

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from random_models import FULL, write_model
 
+from distilrubert.common.formats import OPENVINO_HINTS
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.modeling.runtimes import openvino_core
 
@@ -39,7 +40,8 @@ class OpenvinoFile:
     KINDS = MappingProxyType({"FullyConnected": PRODUCTS, "Subgraph": ATTENTION})
 
     def __init__(self, path: Path, threads: int) -> None:
-        settings = {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True}
+        hint = OPENVINO_HINTS["fp32"]
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": True}
         self._request = openvino_core().compile_model(path, "CPU", settings).create_infer_request()
         self._passes: list[Pass] = []
 

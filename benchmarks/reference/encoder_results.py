@@ -7,7 +7,7 @@ A row for the teacher and, of each run, for its checkpoint and for each int8 fil
 ``size_mib`` of the file and ``tokenizer_mib`` of tokenizer.json, which every runtime needs beside it; for an int8 file
 ``vector_cosine_p1``, the first percentile of the cosines of its vectors to the checkpoint's; for a checkpoint
 ``parameters``, ``updates``, ``tokens``, ``training_minutes``, and ``revision``, that of the program that ran it. All
-runs have one teacher, suite and machine. ``report.py`` and ``document.py`` make tables and a picture of it.
+runs have one teacher and suite. ``report.py`` and ``document.py`` make tables and a picture of it.
 """
 
 import argparse

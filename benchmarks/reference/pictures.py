@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comparisons import ABLATED_STUDENT, Comparison
-from encoders import EncoderPoint, draw_encoders
+from encoders import FILES, MARKERS, EncoderPoint, draw_encoders
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from results import (
     BAG_OF_WORDS,
     HELD_OUT,
-    PYTORCH,
     TEACHER,
     Point,
     Result,
@@ -55,10 +54,8 @@ PALE = 0.45
 PALE_GREY = "#BDBDBD"
 # Line and label of a model's curve by the end of its name; others are not drawn.
 CURVES = {"": ("-", "distilled"), "-mlm-only": ("--", "MLM only")}
-MARKERS = {PYTORCH: "o", "onnx-int8": "s", "openvino-int8": "^"}
 PEER = "peer"
 RUNTIMES = {"pytorch": "o", "onnx": "s", "openvino": "^", PEER: "D"}
-FILES = {PYTORCH: "PyTorch", "onnx-int8": "ONNX int8", "openvino-int8": "OpenVINO int8"}
 
 
 def write_pictures(

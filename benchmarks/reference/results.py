@@ -139,11 +139,13 @@ class Result:
         seeds decides.
         """
         majority, score = self.majority(task), self.score(case, task)
-        if majority is None or score.std is None:
+        if majority is None:
             return False
         figures = [row.values["tasks"].get(task, {}) for row in self.report.rows if row.case in (case, MAJORITY)]
         if len(figures) == 2 and all("rows" in of_row for of_row in figures):
             return is_learnt(self.main_metric(task), *figures)
+        if score.std is None:
+            return False
         return score.mean - majority > critical_value(score.seeds - 1) * score.std / math.sqrt(score.seeds)
 
     def answers_one_class(self, task: str) -> bool:

@@ -75,25 +75,31 @@ def _bring_up_to_date(student: str, seed: int, options: argparse.Namespace) -> N
     bring_up_to_date(run, stages, only={stage.name for stage in stages} - LEFT_OUT)
     found = Measurements.load(run.reports / "finetuning.json")
     path = options.run_dir / REPORTS / f"{student}-seed-{seed}.json"
-    if path.exists() and Measurements.load(path).rows == found.rows:
-        # That of an earlier call, which says what revision made it.
+    before = Measurements.load(path) if path.exists() else None
+    if before and before.rows == found.rows and before.details.get("overrides") == options.overrides:
+        # It says what revision made it.
         return
-    details = {**found.details, "revision": revision(), "metric": pinned_task(run).main_metric}
+    details = {
+        **found.details,
+        "revision": revision(),
+        "metric": pinned_task(run).main_metric,
+        "overrides": options.overrides,
+    }
     dataclasses.replace(found, details=details).save(path)
 
 
 def collect(folder: Path, overrides: Sequence[str] = ()) -> Measurements:
-    """The reports of all finished runs in one."""
+    """The reports of all finished runs with these settings in one."""
     reports: dict[str, list[Measurements]] = {}
     for student in STUDENTS:
-        paths = sorted(folder.glob(f"{student}-seed-*.json"))
-        if paths:
-            reports[student] = [Measurements.load(path) for path in paths]
+        found = [Measurements.load(path) for path in sorted(folder.glob(f"{student}-seed-*.json"))]
+        if alike := [report for report in found if report.details.get("overrides") == list(overrides)]:
+            reports[student] = alike
     rows: dict[str, Row] = {}
     details: dict[str, Any] = {"overrides": [*OVERRIDES, *overrides], "students": {}}
-    for student, found in reports.items():
-        rows |= {row.case: row for row in _rows(student, found)}
-        details["students"][student] = _details(student, found, rows)
+    for student, alike in reports.items():
+        rows |= {row.case: row for row in _rows(student, alike)}
+        details["students"][student] = _details(student, alike, rows)
     environment = next(iter(reports.values()))[-1].environment
     return Measurements(environment, list(rows.values()), details=details)
 

@@ -38,7 +38,7 @@ def report(alone: int, distilled: int, different: int) -> Measurements:
         for case in ("pytorch-fp32", "onnx-int8", "openvino-int8")
     ]
     others = [row("majority-class", 40), row("bag-of-words", 24), row("teacher", 4, parameters=100)]
-    details = {"metric": METRIC, "revision": "abc", "rows": {"test_rows": 80}, "calibration": None}
+    details = {"metric": METRIC, "revision": "abc", "rows": {"test_rows": 80}, "calibration": None, "overrides": []}
     machine = Environment("Invented CPU", [], 2, {}, "2026-01-01", 2, 8.0)
     return Measurements(machine, [*files, *others, row("student-alone", alone, parameters=50)], details=details)
 
@@ -47,6 +47,9 @@ def test_seeds_are_collected_and_compared(script: ModuleType, tmp_path: Path) ->
     report(alone=20, distilled=8, different=0).save(tmp_path / "paraphraser-3-seed-1.json")
     report(alone=16, distilled=4, different=2).save(tmp_path / "paraphraser-3-seed-2.json")
     report(alone=8, distilled=7, different=0).save(tmp_path / "paraphraser-6-seed-1.json")
+    trial = report(alone=40, distilled=40, different=0)
+    trial.details["overrides"] = ["task.finetuning.train_limit=40"]
+    trial.save(tmp_path / "paraphraser-6-seed-2.json")
     found = script.collect(tmp_path)
     assert found["paraphraser-3-alone"].values["tasks"][NAME][METRIC]["values"] == pytest.approx([0.75, 0.8])
     assert found["paraphraser-3-distilled"].values["tasks"][NAME][METRIC]["values"] == pytest.approx([0.9, 0.95])
@@ -56,7 +59,7 @@ def test_seeds_are_collected_and_compared(script: ModuleType, tmp_path: Path) ->
     assert three["difference"] == pytest.approx(0.15)
     assert three["p_value"] < 0.01
     # One row of eighty is chance.
-    assert six["difference"] == pytest.approx(1 / 80)
+    assert six["difference"] == pytest.approx(1 / 80), "a trial with other settings is left out"
     assert six["p_value"] > 0.2
 
 
