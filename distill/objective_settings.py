@@ -55,7 +55,8 @@ class ObjectiveSettings(ComparisonSettings):
     kl_positions: Literal["all", "masked"] = Field(
         default="masked",
         description="Tokens whose predictions are compared: masked, those chosen for MLM alone (less than half of the "
-        "work, and the better student in docs/results.md); or all real ones, most of which the student can see.",
+        "work, and the better student in docs/results-archive.md); or all real ones, most of which the student can "
+        "see.",
     )
     match_rest: bool = Field(
         default=True,

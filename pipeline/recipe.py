@@ -138,21 +138,23 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _task_is_all(self) -> Self:
-        if self.task and self.sentences:
+        if self.task is None:
+            return self
+        if self.sentences:
             raise ValueError("sentences: a student of a task is no encoder of sentences; leave out one of the two")
         for field in ("tasks", "probed_tasks", "suite"):
-            if self.task and getattr(self.evaluation, field):
+            if getattr(self.evaluation, field):
                 raise ValueError(
                     f"evaluation.{field}: a student of a task is scored on that task alone; leave it out, and make the "
                     "general student by a recipe without task to score it"
                 )
         for field in ("task", "tolerance"):
-            if self.task and getattr(self.conversion, field) != ConversionSettings.model_fields[field].default:
+            if getattr(self.conversion, field) != ConversionSettings.model_fields[field].default:
                 raise ValueError(
                     f"conversion.{field}: the files of a student of a task have its head, and are compared with it in "
                     "decisions (task.equal_decisions); leave it out"
                 )
-        if self.task and "masked-lm-int8" in self.conversion.onnx:
+        if "masked-lm-int8" in self.conversion.onnx:
             raise ValueError("conversion.onnx: a student of a task has no head for masks; leave out masked-lm-int8")
         return self
 

@@ -1,6 +1,7 @@
 """What a user can do wrong, or the Hub can refuse: one line each that says what to do, and no token in it."""
 
 import http.server
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distilrubert.common.errors import UserError
+from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.publish_errors import is_transient
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -284,6 +286,16 @@ def test_folders_that_cannot_be_published(
     if kind == "unreadable":
         (folder / "model.bin").symlink_to(tmp_path / "gone")
     assert str(folder) in refusal(local_hub, folder, target)
+
+
+def test_a_card_that_leads_to_another_repository(
+    local_hub: LocalHub, target: PublishSettings, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = f"{folder}: its card leads to me/other; publish.py RECIPE --repo-id me/demo"
+    for named in ("me/demo", "me/other"):
+        (folder / "reports" / "card.json").write_text(json.dumps({"repo_id": named}))
+        assert main(["push", str(folder), "--repo-id", "me/demo", "--no-push", "--endpoint", local_hub.endpoint]) == 0
+        assert (warning in capsys.readouterr().err) == (named == "me/other")
 
 
 def test_nothing_is_sent_before_the_target_is_checked(local_hub: LocalHub, target: PublishSettings) -> None:

@@ -19,6 +19,8 @@ from transformers import BertConfig, BertModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import read_json
+from distilrubert.conversion.conversion_settings import ConversionSettings
+from distilrubert.conversion.model_folder import convert
 from distilrubert.modeling import downloads
 from distilrubert.modeling.heads import has_head
 from distilrubert.modeling.sentence_modules import SentenceModules, SentenceSettings, read_sentence_modules
@@ -357,6 +359,10 @@ def test_an_encoder_of_sentence_transformers_by_its_id(
     teacher = load_teacher("me/encoder")
     assert not has_head(teacher.model)
     assert SentenceSettings().completed(downloads.checkpoint_folder("me/encoder")).pooling == "cls"
+    # So does what is made of it by its id.
+    encoder = SentenceModules("cls", "Да: ", "")
+    convert("me/encoder", tmp_path / "converted", ConversionSettings(onnx=[]), sentences, encoder=encoder)
+    assert read_sentence_modules(tmp_path / "converted") == encoder
 
     library = pytest.importorskip("sentence_transformers")
     (source / "2_Normalize").mkdir()

@@ -236,6 +236,14 @@ def test_an_endpoint_that_is_no_url(capsys, recipe):
     )
 
 
+def test_a_comparison_with_the_hub_needs_a_token_before_any_work(capsys, recipe):
+    assert "HF_TOKEN: there is no token" in mistake(capsys, "publish", recipe, "--repo-id", "me/demo", "--no-push")
+
+
+def test_a_dry_run_has_no_json(capsys, recipe):
+    assert "--json: not with --dry-run" in mistake(capsys, "publish", recipe, "--dry-run", "--json")
+
+
 def test_a_run_directory_that_cannot_be_written(capsys, recipe, tmp_path):
     (tmp_path / "file").write_text("")
     said = mistake(capsys, "publish", recipe, "--run-dir", tmp_path / "file" / "run")
