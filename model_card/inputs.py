@@ -107,6 +107,12 @@ def read_reports(hub: Path) -> dict[str, Measurements]:
     return {name: derive(report) for name, report in reports.items()}
 
 
+def read_facts(hub: Path) -> dict[str, Any]:
+    """What the file of facts says, which the card was written from; empty where it says nothing."""
+    facts = read_json(hub / FACTS) if (hub / FACTS).is_file() else None
+    return facts if isinstance(facts, dict) else {}
+
+
 def losses_of(training: Measurements | None) -> dict[str, dict[str, Any]]:
     """Weight, title and meaning of each loss with a weight above 0, by its name."""
     losses = training.details["losses"] if training else {}

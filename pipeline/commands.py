@@ -22,7 +22,7 @@ from distilrubert.evaluation.speed.benchmark import cases_of, measure_speed
 from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS, SpeedSettings
 from distilrubert.evaluation.tasks.quality import measure_quality
 from distilrubert.evaluation.tasks.task import load_tasks
-from distilrubert.model_card.inputs import file_sizes
+from distilrubert.model_card.inputs import file_sizes, read_facts
 from distilrubert.model_card.tables import file_table, parity_table
 from distilrubert.modeling.downloads import checkpoint_folder, module_folder, repository_folder
 from distilrubert.modeling.sentence_modules import encoder_in
@@ -153,8 +153,9 @@ def verify(options: argparse.Namespace) -> int:
     """Check every statement of a model repository."""
     if not options.tolerance > 0:
         raise UserError(f"--tolerance {options.tolerance:g}: a share above 0 is needed, for example 0.3")
+    repository = repository_folder(options.model, options.revision)
     extent = Extent(
-        teacher=checkpoint_folder(options.teacher) if options.teacher else None,
+        teacher=_teacher_of(repository, options.teacher) if options.teacher else None,
         speed=options.speed,
         tolerance=options.tolerance,
         tasks=load_tasks(options.task),
@@ -164,13 +165,21 @@ def verify(options: argparse.Namespace) -> int:
     if (options.seeds or options.processes) and not options.task:
         raise UserError("--seeds, --processes: are for --task")
     statements = []
-    for statement in check_repository(repository_folder(options.model, options.revision), extent):
+    for statement in check_repository(repository, extent):
         statements.append(statement)
         if not options.json and (options.all or statement.verdict == "does not hold"):
             # At once: the next one may take hours.
             print(f"{statement.verdict}: {statement}", flush=True)
     print(statements_as_json(statements) if options.json else summary(statements))
     return DONE if all_hold(statements) else FAILED
+
+
+def _teacher_of(repository: Path, teacher: str) -> Path:
+    """The teacher's folder; of one on the Hub the commit that the card names, if that is of this model."""
+    stated = read_facts(repository).get("teacher")
+    if isinstance(stated, dict) and stated.get("id") == teacher:
+        return checkpoint_folder(teacher, stated.get("commit"))
+    return checkpoint_folder(teacher)
 
 
 def trim(options: argparse.Namespace) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distilrubert.common.errors import UserError
-from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card import write_card
 from distilrubert.model_card.formatting import counted, duration
-from distilrubert.model_card.inputs import FACTS
+from distilrubert.model_card.inputs import read_facts
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.commits import with_commits
 from distilrubert.pipeline.engine import bring_up_to_date, states_of
@@ -96,8 +95,7 @@ def _publish_folder(folder: Path, options: argparse.Namespace) -> int:
     settings = of_options(PublishSettings, given(options, PublishSettings))
     require_target(settings)
     require_model(folder)
-    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
-    if (named := facts.get("repo_id")) not in (None, settings.repo_id):
+    if (named := read_facts(folder).get("repo_id")) not in (None, settings.repo_id):
         said = (
             f"its card leads to {named}; publish.py RECIPE --repo-id {settings.repo_id} writes it for this repository"
         )
@@ -131,8 +129,10 @@ def print_plan(run: Run, gpus: Gpus | None = None) -> None:
     title = f"{short_path(run.folder)}: nothing is done in a dry run"
     columns = ["time, about", "tokens", "FLOP", "memory", "disk"]
     table = new_table(title, ["stage", "why it would be done"], columns)
-    for state in states_of(run, stages_of(run)):
-        taken = estimate(run, state, gpus) if state.reason else Estimate()
+    states = states_of(run, stages_of(run))
+    has_corpus = any(state.stage.name == "corpus" and not state.reason for state in states)
+    for state in states:
+        taken = estimate(run, state, gpus, has_corpus=has_corpus) if state.reason else Estimate()
         table.add_row(state.stage.name, state.reason or "up to date", *_cells(taken))
     table.add_row("preflight", "the folder is checked in every run")
     if run.recipe.publish.repo_id:

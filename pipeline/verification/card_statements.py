@@ -16,11 +16,10 @@ from huggingface_hub import EvalResult, ModelCard
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
-from distilrubert.common.persistence import read_json
 from distilrubert.model_card.card import eval_results, render_card
 from distilrubert.model_card.card_facts import renderer_version
 from distilrubert.model_card.citation import bibliography
-from distilrubert.model_card.inputs import FACTS, REPORTS, file_sizes, read_card_input
+from distilrubert.model_card.inputs import REPORTS, file_sizes, read_card_input, read_facts
 from distilrubert.model_card.tables import (
     class_table,
     file_table,
@@ -36,7 +35,9 @@ from distilrubert.pipeline.statement import Statement, checked, unchecked
 CARD = "README.md"
 Reports = Mapping[str, Measurements]
 NOT_IN_REPORTS = "the reports do not give this line"
-_NUMBER = re.compile(r"\d[\d,]*(?:\.(\d+))?(?:e(-?\d+))?")
+_NUMBER = re.compile(r"(?:(?<!\w)[-−])?\d[\d,]*(?:\.(\d+))?(?:e(-?\d+))?")
+# Of a score in the front matter, which another version may state in three digits.
+ROUNDING = 5.001e-4
 
 
 def check_card(folder: Path, reports: Reports) -> Iterator[Statement]:
@@ -86,8 +87,7 @@ def _text(path: Path) -> str:
 
 def _version(folder: Path) -> str:
     """What rendered the card; "unknown" for cards that do not say it."""
-    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
-    return str(facts.get("version", "unknown")) if isinstance(facts, dict) else "unknown"
+    return str(read_facts(folder).get("version", "unknown"))
 
 
 def _front_matter(card: ModelCard) -> dict[str, Any]:
@@ -138,7 +138,10 @@ def _check_model_index(stated: Sequence[EvalResult], expected: Sequence[EvalResu
         else:
             measured = found.get(_identity(result))
             reason = "" if measured is not None else "the report does not have this score"
-            yield checked(subject, quantity, value, measured, reason, holds=_agree(str(value), str(measured)))
+            # Numbers, and not texts as in a table: of these a coarse one would agree with much.
+            are_numbers = all(type(each) in (int, float) for each in (value, measured))
+            holds = are_numbers and abs(value - measured) <= ROUNDING
+            yield checked(subject, quantity, value, measured, reason, holds=holds)
 
 
 def _identity(result: EvalResult) -> tuple[str | None, ...]:
@@ -192,6 +195,6 @@ def _agree(one: str, other: str) -> bool:
 def _numbers(text: str) -> list[tuple[float, float]]:
     """Each number with the unit of its last digit."""
     return [
-        (float(found[0].replace(",", "")), 10.0 ** (int(found[2] or 0) - len(found[1] or "")))
+        (float(found[0].replace(",", "").replace("−", "-")), 10.0 ** (int(found[2] or 0) - len(found[1] or "")))
         for found in _NUMBER.finditer(text)
     ]

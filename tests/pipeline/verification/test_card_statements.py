@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from distilrubert.common.errors import UserError
 from distilrubert.model_card.card import write_card
@@ -63,6 +64,13 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
     path.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", ["1", "0.8", "-0.7645", "true"])
+def test_a_score_in_the_front_matter_is_compared_as_a_number(hub: Path, value: str) -> None:
+    """Fault: as a text with one digit it agreed with all that rounds to it."""
+    edit(hub, r"^( +value: )0\.\d+$", rf"\g<1>{value}")
+    assert [stated for _, stated, _ in wrong(hub)] == [yaml.safe_load(value)]
 
 
 def of_version(hub: Path, version: str) -> None:
