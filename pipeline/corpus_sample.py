@@ -43,7 +43,8 @@ class CorpusSample:
     Attributes:
         sources: entries for ``corpus.sources`` of a recipe.
         texts: the first texts of each source.
-        share: the share of the corpus that `texts` are, estimated by bytes read; None for a data set of the Hub.
+        share: the share of the corpus that `texts` are, estimated by bytes read; None for a large data set of
+            the Hub.
     """
 
     sources: list[CorpusSource]
@@ -84,17 +85,22 @@ def sample_corpus(paths: Sequence[str], column: str | None) -> CorpusSample:
     sources = [source for path in paths for source in _sources(path, column)]
     texts: list[str] = []
     read = size = 0
+    is_whole = True
     with quiet_datasets():
         for source in sources:
             origins = open_source(source.model_copy(update={"streaming": True}) if source.dataset else source)
-            found, bytes_read = _first_texts(origins, MAXIMAL_TEXTS // len(sources))
+            limit = MAXIMAL_TEXTS // len(sources)
+            found, bytes_read = _first_texts(origins, limit)
+            # Nobody tells the size of a data set.
+            is_whole &= source.dataset is not None and len(found) < limit
             texts += found
             read += bytes_read
             size += sum(origin.size for origin in origins)
     if not any(texts):
         raise UserError(f"--corpus {' '.join(paths)}: there is no text in it")
-    is_known = not any(source.dataset for source in sources)
-    return CorpusSample(sources, texts, min(read / size, 1.0) if is_known and size else None)
+    if any(source.dataset for source in sources):
+        return CorpusSample(sources, texts, 1.0 if is_whole else None)
+    return CorpusSample(sources, texts, min(read / size, 1.0) if size else None)
 
 
 def _first_texts(origins: Sequence[TextOrigin], limit: int) -> tuple[list[str], int]:

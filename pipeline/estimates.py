@@ -86,19 +86,29 @@ class ModelSize:
         return cls(int(model.num_parameters()), layers, model.get_input_embeddings().weight.numel())
 
 
-def estimate(run: Run, state: StageState, gpus: Gpus | None = None) -> Estimate:
+def estimate(run: Run, state: StageState, gpus: Gpus | None = None, *, has_corpus: bool = True) -> Estimate:
     """What performing a stage would take, on this machine or on `gpus`.
+
+    Args:
+        run: the run.
+        state: of the stage.
+        gpus: None: this machine.
+        has_corpus: whether the corpus that is in the run directory stays.
 
     Raises:
         UserError: if an update cannot be divided among the GPUs.
     """
     stage, folders = state.stage.name, StageFolders(run.folder)
     if stage == "student":
-        return _training(run, run.recipe.distillation, "training", _student_config(run), _teacher_config(run), gpus)
+        tokens = _tokens(run, run.recipe.distillation, has_corpus=has_corpus)
+        student, teacher = _student_config(run), _teacher_config(run)
+        found = _training(run, run.recipe.distillation, "training", student, teacher, tokens, gpus)
+        return _without_trimmed(run.recipe, found)
     if stage in ("task-teacher", "task-alone", "task-student"):
         return _task_training(run, stage, gpus)
     if stage == "teacher" and run.recipe.teacher.pretrain:
-        return _training(run, run.recipe.teacher.pretrain, "pretraining", _teacher_config(run), None, gpus)
+        tokens = _tokens(run, run.recipe.teacher.pretrain, has_corpus=has_corpus)
+        return _training(run, run.recipe.teacher.pretrain, "pretraining", _teacher_config(run), None, tokens, gpus)
     return Estimate(next((folder.seconds for folder in folders.all(stage) if folder.is_complete), None))
 
 
@@ -112,7 +122,13 @@ def estimate_student(recipe: Recipe, teacher: PretrainedConfig, corpus_tokens: f
     """
     settings = recipe.distillation
     tokens = None if corpus_tokens is None else settings.epochs * corpus_tokens
-    return _cost(settings, student_config(recipe.student, teacher), teacher, tokens)
+    return _without_trimmed(recipe, _cost(settings, student_config(recipe.student, teacher), teacher, tokens))
+
+
+def _without_trimmed(recipe: Recipe, found: Estimate) -> Estimate:
+    """How many tokens are left, and with them most of the weights, shows when the vocabulary is trimmed."""
+    own = recipe.student.own_vocabulary()
+    return dataclasses.replace(found, memory=None, disk=None) if own and own.trim else found
 
 
 def _training(
@@ -121,12 +137,13 @@ def _training(
     report: str,
     trained: PretrainedConfig | None,
     teacher: PretrainedConfig | None,
+    tokens: float,
     gpus: Gpus | None,
 ) -> Estimate:
     if gpus:
         settings.check_processes("distillation" if report == "training" else "teacher.pretrain", gpus.number)
     measured = None if gpus else _measured_tokens_per_s(run, report)
-    return _cost(settings, trained, teacher, _tokens(run, settings), measured, gpus)
+    return _cost(settings, trained, teacher, tokens, measured, gpus)
 
 
 def _task_training(run: Run, stage: str, gpus: Gpus | None) -> Estimate:
@@ -150,13 +167,14 @@ def _task_training(run: Run, stage: str, gpus: Gpus | None) -> Estimate:
         operations += 2 * ModelSize.of(teacher).layers * once
     measured = None if gpus else _measured_tokens_per_s(run, stage)
     speed = gpus.operations_per_s if gpus else _operations_per_s()
-    memory: int | None = FP32_BYTES * TRAINED * size.parameters
-    disk: int | None = FP32_BYTES * (SAVED + 1) * size.parameters * rates
-    own = run.recipe.student.own_vocabulary()
-    if stage != "task-teacher" and own and own.trim:
-        # How many tokens are left, and with them most of the weights, shows when the vocabulary is trimmed.
-        memory = disk = None
-    return Estimate(tokens / measured if measured else operations / speed, memory, disk, tokens, operations)
+    found = Estimate(
+        tokens / measured if measured else operations / speed,
+        FP32_BYTES * TRAINED * size.parameters,
+        FP32_BYTES * (SAVED + 1) * size.parameters * rates,
+        tokens,
+        operations,
+    )
+    return found if stage == "task-teacher" else _without_trimmed(run.recipe, found)
 
 
 def _tokens_of_task(run: Run, *, unlabelled: bool) -> float:
@@ -222,10 +240,10 @@ def _predicted_share(settings: DistillationSettings) -> float:
     return 1.0 if settings.kl_positions == "all" else settings.masking.probability
 
 
-def _tokens(run: Run, settings: OptimizationSettings) -> float:
+def _tokens(run: Run, settings: OptimizationSettings, *, has_corpus: bool) -> float:
     """Tokens that training reads, as far as the corpus or the number of updates tells; 0 if nothing does."""
     manifest = run.corpus / "manifest.json"
-    total = read_json(manifest)["total"] if manifest.exists() else None
+    total = read_json(manifest)["total"] if has_corpus and manifest.exists() else None
     corpus = total["train_tokens"] if total else _tokens_in_files(run)
     # A batch of so many examples has the mean length of the corpus, where that is known.
     length = total["train_tokens"] / total["train_sequences"] if total else run.recipe.corpus.max_length
@@ -235,9 +253,12 @@ def _tokens(run: Run, settings: OptimizationSettings) -> float:
 
 
 def _tokens_in_files(run: Run) -> float:
-    """Tokens in the files of the corpus, by their size; 0 where it has none."""
-    files = [file for source in run.recipe.corpus.sources for file in identities_of(source)]
-    return float(sum(file.get("bytes", 0) for file in files)) / BYTES_PER_TOKEN
+    """Tokens in the files of the corpus, by their size and weight; 0 where it has none, or a data set of the Hub."""
+    sources = run.recipe.corpus.sources
+    if any(source.dataset for source in sources):
+        return 0.0
+    sizes = (source.weight * file["bytes"] for source in sources for file in identities_of(source))
+    return float(sum(sizes)) / BYTES_PER_TOKEN
 
 
 def _measured_tokens_per_s(run: Run, report: str) -> float | None:

@@ -147,10 +147,10 @@ def _opening(choices: Choices, values: dict[str, Any]) -> str:
         f"It has about {short_count(own)} parameters{until}, a byte each in int8; the teacher has {short_count(its)}.",
     ]
     taken = estimate_student(recipe, teacher, choices.tokens())
-    if taken.seconds is not None and taken.memory is not None:
+    if taken.seconds is not None:
+        memory = f", and {format_size(taken.memory)} of memory for weights and optimiser" if taken.memory else ""
         lines.append(
-            f"On this machine, if it does nothing else, distillation takes about {duration(taken.seconds)}, and "
-            f"{format_size(taken.memory)} of memory for weights and optimiser."
+            f"On this machine, if it does nothing else, distillation takes about {duration(taken.seconds)}{memory}."
         )
     return "".join(map(_comment, lines))
 

@@ -18,7 +18,7 @@ from distilrubert.evaluation.speed.speed_settings import MEASURED_TEXTS
 from distilrubert.model_card.card_settings import MASK
 from distilrubert.model_card.examples import examples_in
 from distilrubert.model_card.formatting import short_count
-from distilrubert.model_card.hub_rules import is_license
+from distilrubert.model_card.hub_rules import NO_LANGUAGES, is_language, is_license
 from distilrubert.modeling.architecture import PRESETS, PRUNED_PRESETS, PresetName, inner_width
 from distilrubert.modeling.families import family_of, longest_input
 from distilrubert.modeling.scripts import is_of_scripts
@@ -307,7 +307,7 @@ class Choices:
         if self.purpose == "sentences":
             return {"epochs": epochs, "batch_size": 64, "batches_per_update": 1}
         seen = None if tokens is None else epochs * tokens
-        fitting = [size for size in UPDATE_TOKENS if seen is None or seen / size >= MINIMAL_UPDATES]
+        fitting = [size for size in UPDATE_TOKENS if (seen or SEEN_TOKENS) / size >= MINIMAL_UPDATES]
         update = max(fitting, default=UPDATE_TOKENS[0])
         batch = max(min(update, BATCH_TOKENS), self._max_length())
         batches = max(update // batch, 1)
@@ -346,9 +346,8 @@ class Choices:
         return values
 
     def _own_language(self) -> str:
-        if len(self.teacher.languages) == 1:
-            return self.teacher.languages[0]
-        if found := self.corpus.language():
+        own = [code for code in self.teacher.languages if is_language(code) and code not in NO_LANGUAGES]
+        if found := own[0] if len(own) == 1 else self.corpus.language():
             return found
         raise UserError("--language: the language of the corpus was not recognised; give its ISO 639 code")
 

@@ -95,6 +95,18 @@ def test_a_batch_of_so_many_examples_has_the_mean_length_of_the_corpus(tmp_path)
     run.corpus.mkdir(parents=True)
     write_json(run.corpus / "manifest.json", {"total": {"train_tokens": 12_000, "train_sequences": 1_000}})
     assert estimate(run, state_of(run, "student")).tokens == 10 * 8 * 12
+    assert estimate(run, state_of(run, "student"), has_corpus=False).tokens == most
+
+
+def test_the_size_of_a_new_corpus_is_that_of_its_files(tmp_path):
+    (tmp_path / "texts.txt").write_text("а" * 4000, encoding="utf-8")
+    source = f"path: {tmp_path / 'texts.txt'}, weight: 3"
+    changes = ("distillation.max_steps=null", "distillation.epochs=2")
+    run = Run(load_recipe(ROOT / "recipes/demo.yaml", [*changes, f"corpus.sources=[{{{source}}}]"]), tmp_path / "run")
+    assert estimate(run, state_of(run, "student")).tokens == 2 * 3 * 8000 / 8
+    unknown = [*changes, f"corpus.sources=[{{{source}}}, {{dataset: me/texts}}]"]
+    run = Run(load_recipe(ROOT / "recipes/demo.yaml", unknown), tmp_path / "other")
+    assert estimate(run, state_of(run, "student")).tokens is None, "nobody tells the size of a data set"
 
 
 def test_gpus_that_are_named_share_the_work(tmp_path):
