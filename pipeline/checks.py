@@ -4,6 +4,7 @@ import itertools
 
 from transformers import PretrainedConfig
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.formats import FORMATS
 from distilrubert.common.training.tracking import check_trackers
 from distilrubert.conversion.writers import require_packages
@@ -24,6 +25,7 @@ from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.hub.connection import connect
 from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.target import check_target
+from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.stages import stages_of
@@ -102,6 +104,8 @@ def _check_models(run: Run) -> None:
         teacher = load_teacher(recipe.teacher.model, recipe.teacher.revision)
         config, longest = teacher.model.config, teacher.tokenizer.model_max_length
         check_heads(positive_weights(recipe.distillation), has_head=has_head(teacher.model))
+        if not has_head(teacher.model):
+            _check_files_of_encoder(recipe)
         tokens_of(teacher.tokenizer)
         if own:
             kind_of(teacher.tokenizer)
@@ -112,6 +116,16 @@ def _check_models(run: Run) -> None:
     student = _check_start(run, teacher) if recipe.student.start_from else student_config(recipe.student, config)
     check_layers(recipe.distillation, student, config)
     check_exported(recipe.evaluation.exported.cases, itertools.chain(*pinned_tasks(run)), student.model_type)
+
+
+def _check_files_of_encoder(recipe: Recipe) -> None:
+    """Refuse files that fill masks, of a student that will have no head."""
+    for field, value in (("onnx", "masked-lm-int8"), ("task", "fill-mask")):
+        if value in getattr(recipe.conversion, field):
+            raise UserError(
+                f"conversion.{field}: {value} needs a masked-language head, and {recipe.teacher.model} has none; leave "
+                "it out"
+            )
 
 
 def _check_start(run: Run, teacher: Teacher) -> PretrainedConfig:

@@ -12,6 +12,7 @@ from distilrubert.common.formats import CHECKPOINT, FORMATS, SHARED_FILES
 from distilrubert.model_card.card_view import PICTURES
 from distilrubert.model_card.inputs import REPORTS
 from distilrubert.model_card.space.demo_page import MODEL_FOLDER
+from distilrubert.pipeline.hub.check_card import CARD
 from distilrubert.pipeline.hub.connection import HubConnection
 from distilrubert.pipeline.hub.files import HUB_FILES, FileDigest, differing_files, local_files
 from distilrubert.pipeline.hub.publish_settings import PublishSettings
@@ -232,7 +233,8 @@ def _planned_files(
         PlannedFile(path, "delete", tree[path].size, None)
         for path in tree.keys() - digests.keys() - HUB_FILES
         if settings.prune
-        or (WEIGHTS in differing and _is_made_with_weights(path))
+        # Another card may leave out what a file of the same weights was named for.
+        or (not is_page and {WEIGHTS, CARD} & differing and _is_made_with_weights(path))
         # The copy of a model that a page does not load, as it once was private, is of no use to anybody.
         or (is_page and path.startswith(f"{MODEL_FOLDER}/"))
     ]

@@ -42,7 +42,7 @@ class SpacePublisher:
         Raises:
             UserError: as :func:`~distilrubert.pipeline.hub.target.check_target`, or if the Space is something else.
         """
-        check_target(self._settings_of_space(self._settings.private), self._space)
+        check_target(self._settings_of_space(self._is_private()), self._space)
 
     def plan(self, revision: str | None) -> PushPlan:
         """What publishing the page would change. Nothing is changed.

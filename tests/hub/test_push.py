@@ -132,6 +132,21 @@ def test_what_was_made_with_other_weights_goes_with_them(
     assert not old & tree.keys()
 
 
+def test_what_a_new_card_no_longer_names_goes_with_the_old_one(
+    local_hub: LocalHub, target: PublishSettings, folder: Path
+) -> None:
+    """Fault: a score that was left out stayed in its report, and the true card did not hold by it."""
+    (folder / "reports/suite.json").write_text("{}", encoding="utf-8")
+    push_folder(folder, target, local_hub.endpoint, HASTY)
+    (folder / "reports/suite.json").unlink()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(f"{card}\nNew.\n", encoding="utf-8")
+    plan = plan_push(folder, target, connect(target, local_hub.endpoint))
+    assert [(file.path, file.action) for file in plan.changes] == [
+        ("README.md", "replace"), ("reports/suite.json", "delete"),
+    ]  # fmt: skip
+
+
 def test_a_private_organisation_repository_on_a_new_branch_with_a_tag(
     local_hub: LocalHub, target: PublishSettings, folder: Path
 ) -> None:

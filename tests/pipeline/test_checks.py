@@ -66,6 +66,10 @@ def test_an_encoder_is_no_teacher_of_predictions(finished, tmp_path, capsys, tin
     said = refusal(finished, capsys, f"teacher.model={tmp_path / 'encoder'}")
     assert "distillation.weights: kl, mlm compare predictions, but the teacher is an encoder without" in said
     assert "for that there are cosine, attention, hidden" in said
+    cosine = (f"teacher.model={tmp_path / 'encoder'}", "distillation.weights={cosine: 1.0}")
+    for field, value, named in (("onnx", "[masked-lm-int8]", "masked-lm-int8"), ("task", "fill-mask", "fill-mask")):
+        said = refusal(finished, capsys, *cosine, f"conversion.{field}={value}")
+        assert f"conversion.{field}: {named} needs a masked-language head, and " in said
 
 
 def test_files_that_no_exporter_makes_are_refused():
