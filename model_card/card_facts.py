@@ -64,9 +64,10 @@ class CardFacts(Section):
 
 
 def renderer_version() -> str:
-    """The version of the package and, for clones of the repository, a hash of the code and templates of this room."""
+    """The version of the package and, for clones of the repository, a hash of the code and templates of a card."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.iterdir()):
+    common = Path(__file__).parents[1] / "common"
+    for path in [*sorted(Path(__file__).parent.iterdir()), common / "derived.py", common / "formats.py"]:
         if path.suffix in (".py", ".jinja", ".bib"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{metadata.version('distilrubert')}+{digest.hexdigest()[:12]}"

@@ -84,6 +84,7 @@ def view_of(run: CardInput) -> dict[str, Any]:
         "file_table": file_table(run.files).markdown,
         "suite_table": run.suite and suite_table(run.suite).markdown,
         "parity_table": run.parity and parity_table(run.parity).markdown,
+        "losses": [*losses_of(run.training)],
         "loss_table": run.training and loss_table(run.training).markdown,
         "pictures": {name: text for name, text in PICTURES.items() if f"assets/{name}" in run.files},
         "model_entry": model_entry(run),
