@@ -6,7 +6,6 @@ from typing import Any
 from datasets import Dataset
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import FeatureUnion, make_union
 
 from distilrubert.common.errors import UserError
 from distilrubert.evaluation.tasks.baselines.linear_model import labels_of, linear_model
@@ -25,14 +24,14 @@ def score_bag_of_words(task: TaskDefinition, rows: TaskRows) -> dict[str, Any]:
     Raises:
         UserError: if the training texts share no words and no characters, or are empty.
     """
-    vectorizer = _vectorizer(task, rows.train)
+    vectorizers = _fitted_vectorizers(task, rows.train)
     model = linear_model(task.task_kind, REGULARISATION)
-    model.fit(_features(vectorizer, rows.train), labels_of(rows.train))
-    predictions = model.predict(_features(vectorizer, rows.test)).tolist()
+    model.fit(_features(vectorizers, rows.train), labels_of(rows.train))
+    predictions = model.predict(_features(vectorizers, rows.test)).tolist()
     return score_test(task, rows.test, predictions, labels_of(rows.test).tolist())
 
 
-def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:
+def _fitted_vectorizers(task: TaskDefinition, rows: Dataset) -> list[TfidfVectorizer]:
     texts = [text for column in ("text", "text_pair") if column in rows.column_names for text in rows[column]]
     rarest = 2 if len(rows) >= MANY_ROWS else 1
     of_words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest, token_pattern=WORD)
@@ -41,7 +40,7 @@ def _vectorizer(task: TaskDefinition, rows: Dataset) -> FeatureUnion:
     able = [vectorizer for vectorizer in (of_words, of_characters) if _finds_terms(vectorizer, texts)]
     if not able:
         raise UserError(f"task {task.name}: the texts to train on have nothing in common, or nothing in them")
-    return make_union(*able).fit(texts)
+    return able
 
 
 def _finds_terms(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> bool:
@@ -52,10 +51,14 @@ def _finds_terms(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> bool:
     return True
 
 
-def _features(vectorizer: FeatureUnion, rows: Dataset) -> Any:
+def _features(vectorizers: Sequence[TfidfVectorizer], rows: Dataset) -> Any:
     """The vector of a sentence; for a pair the product and the absolute difference of its two vectors."""
-    first = vectorizer.transform(rows["text"][:])
-    if "text_pair" not in rows.column_names:
+    first, *others = (
+        sparse.hstack([vectorizer.transform(rows[column][:]) for vectorizer in vectorizers]).tocsr()
+        for column in ("text", "text_pair")
+        if column in rows.column_names
+    )
+    if not others:
         return first
-    second = vectorizer.transform(rows["text_pair"][:])
+    (second,) = others
     return sparse.hstack([first.multiply(second), abs(first - second)]).tocsr()
