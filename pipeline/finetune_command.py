@@ -1,9 +1,10 @@
 """`distilrubert finetune`: a model for a task, as a folder that is ready to be loaded."""
 
 import argparse
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distilrubert.common.checked_settings import stated_settings
@@ -32,6 +33,7 @@ from distilrubert.modeling.runtimes import open_model
 from distilrubert.pipeline.exporting import check_exported
 from distilrubert.pipeline.options import given, of_options
 from distilrubert.pipeline.recipe import overridden
+from distilrubert.pipeline.run import LOCK, locked
 from distilrubert.pipeline.summary import print_finetuned
 
 
@@ -51,17 +53,29 @@ def finetune(options: argparse.Namespace) -> None:
     rows = load_rows(task, settings.train_limit)
     # In seconds, and before hours of training: they find rows of which nothing can be learnt.
     baselines = baseline_rows(task, rows)
-    work = output.with_name(f"{output.name}.training")
-    model = train_task_model(folder, task, rows, settings, work, options.seed, str(options.model))
-    with atomic_folder(output) as beside, quiet_transformers(), quiet_datasets():
-        report = write_task_model(model, formats, beside, baselines, options.equal_decisions)
-        report.details["rows"]["train_limit"] = settings.train_limit
-        report.save(beside / "reports" / "finetuning.json")
-    shutil.rmtree(work, ignore_errors=True)
+    with _training_folder(output) as work:
+        model = train_task_model(folder, task, rows, settings, work, options.seed, str(options.model))
+        with atomic_folder(output) as beside, quiet_transformers(), quiet_datasets():
+            report = write_task_model(model, formats, beside, baselines, options.equal_decisions)
+            report.details["rows"]["train_limit"] = settings.train_limit
+            report.save(beside / "reports" / "finetuning.json")
+        shutil.rmtree(work, ignore_errors=True)
     print_finetuned(derive(report))
     if calibration := report.details["calibration"]:
         print(_calibration_line(calibration))
     print(f"The model is in {options.output}, and its report in {options.output / 'reports' / 'finetuning.json'}")
+
+
+@contextlib.contextmanager
+def _training_folder(output: Path) -> Iterator[Path]:
+    """Where checkpoints lie until the output is finished, for one process; it goes where there are none."""
+    work = output.with_name(f"{output.name}.training")
+    with locked(work):
+        try:
+            yield work
+        finally:
+            if work.is_dir() and [path.name for path in work.iterdir()] == [LOCK]:
+                shutil.rmtree(work)
 
 
 def _calibration_line(calibration: Mapping[str, float]) -> str:

@@ -142,12 +142,15 @@ def revision() -> str:
     return f"{version}, git revision {described}"
 
 
+LOCK = ".lock"
+
+
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of the run directory; the process that holds the lock may ask again.
+    """Keep other processes out of a folder; the process that holds the lock may ask again.
 
     Args:
-        folder: the run directory.
+        folder: a run directory, or another folder in which one process works at a time.
         wait: whether to wait for another process that is working in it.
 
     Raises:
@@ -155,12 +158,12 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", is_singleton=True)
+        lock = FileLock(folder / LOCK, is_singleton=True)
         lock.acquire(blocking=wait)
     except Timeout:
-        raise UserError(f"{folder}: another process is working in this run directory") from None
+        raise UserError(f"{folder}: another process is working in this folder") from None
     except OSError as error:
-        raise UserError(f"{folder}: the run directory cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{folder}: the folder cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

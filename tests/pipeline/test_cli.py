@@ -247,7 +247,7 @@ def test_a_dry_run_has_no_json(capsys, recipe):
 def test_a_run_directory_that_cannot_be_written(capsys, recipe, tmp_path):
     (tmp_path / "file").write_text("")
     said = mistake(capsys, "publish", recipe, "--run-dir", tmp_path / "file" / "run")
-    assert "the run directory cannot be written" in said
+    assert "the folder cannot be written" in said
 
 
 def test_a_teacher_without_its_head(capsys, recipe, tmp_path, tiny_teacher):

@@ -12,8 +12,10 @@ import pytest
 import torch
 import transformers
 import yaml
+from filelock import FileLock
 from transformers import AutoTokenizer, pipeline
 
+from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.evaluation.evaluation_settings import FinetuningSettings
 from distilrubert.evaluation.tasks import file_agreement
@@ -26,6 +28,7 @@ from distilrubert.modeling.checkpoints import save_checkpoint
 from distilrubert.modeling.student import build_student, new_model, save_student
 from distilrubert.modeling.teacher import new_teacher
 from distilrubert.modeling.wordpiece import train_wordpiece
+from distilrubert.pipeline import finetune_command
 from distilrubert.pipeline.cli import main
 
 from ..noun_tasks import NOUNS, phrases, write_tasks
@@ -184,6 +187,21 @@ def test_models_of_every_family_are_taken(any_folder, tasks, tmp_path):
     assert report["onnx-fp32"].values["maximal_difference"] < 1e-4
     classify = pipeline("text-classification", model=str(tmp_path / "out"))
     assert classify("вчера кот дома")[0]["label"] in NOUNS
+
+
+def test_one_process_at_a_time_writes_a_model(student_folder, tasks, tmp_path, capsys, monkeypatch):
+    command = ["finetune", str(student_folder), "--task", str(tasks / "nouns.yaml"), "--output", str(tmp_path / "out")]
+    (tmp_path / "out.training").mkdir()
+    with FileLock(tmp_path / "out.training" / ".lock"):
+        assert main(command) == 2
+    assert f"{tmp_path / 'out.training'}: another process is working in this folder" in capsys.readouterr().err
+
+    def refuse(*_: object) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(finetune_command, "train_task_model", refuse)
+    assert main(command) == 2
+    assert list(tmp_path.glob("out*")) == [], "a refused start leaves nothing"
 
 
 @pytest.mark.export

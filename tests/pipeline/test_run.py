@@ -382,7 +382,7 @@ def test_a_second_process_is_kept_out(run, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="the run directory cannot be written"):
+    with pytest.raises(UserError, match="the folder cannot be written"):
         bring_up_to_date(Run(run.recipe, tmp_path / "file" / "run"), [])
 
 
