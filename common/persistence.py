@@ -41,7 +41,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             _sync(beside)
             beside.replace(path)
             _sync(path.parent)
-            _sweep_leftovers(path)
+            remove_leftovers(path, LEFTOVER_AGE_S)
         finally:
             beside.unlink(missing_ok=True)
 
@@ -115,7 +115,7 @@ def replace_folder(source: Path, target: Path) -> None:
     else:
         source.rename(target)
     _sync(target.parent)
-    _sweep_leftovers(target)
+    remove_leftovers(target, LEFTOVER_AGE_S)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -157,6 +157,8 @@ def _beside(path: Path) -> Path:
 def remove_leftovers(path: Path, age_s: float = 0.0) -> None:
     """Remove what killed writers of `path` have left beside it; for a caller who knows that no other one is alive.
 
+    Until `path` is complete, a hidden folder may be the one copy there is of what it replaces.
+
     Args:
         path: of a file or folder that was to appear whole.
         age_s: only what is older.
@@ -165,11 +167,6 @@ def remove_leftovers(path: Path, age_s: float = 0.0) -> None:
         with contextlib.suppress(OSError):
             if time.time() - leftover.lstat().st_mtime >= age_s:
                 _remove(leftover)
-
-
-def _sweep_leftovers(path: Path) -> None:
-    # Only called once `path` is complete: until then a hidden folder may be the one copy there is.
-    remove_leftovers(path, LEFTOVER_AGE_S)
 
 
 def _remove(path: Path) -> None:

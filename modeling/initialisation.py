@@ -105,7 +105,7 @@ def averaging_matrix(
     spelt, spelling = split_vocabulary(teacher, student), split_vocabulary(student, teacher)
     weight_T = np.ones(len(teacher)) if counts_T is None else counts_T.astype(np.float64)
     shared_T, shared_V = shared_tokens(teacher, student)
-    # Sources of a row, the best first: rows, columns and weights.
+    # Sources of a row, the best first: rows, columns and weights. A token of both is one, however rare it is.
     sources = [
         (shared_V, shared_T, np.maximum(weight_T[shared_T], 1)),
         (spelt.token_K, spelt.row_K, weight_T[spelt.row_K]),

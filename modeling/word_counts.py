@@ -44,24 +44,24 @@ CASED = Normalization()
 
 
 class WordCounts:
-    """Counts words as BERT's pre-tokenizer splits them; iterate it for words and their counts.
+    """Counts words as BERT's pre-tokenizer splits them, and leaves the counts in a folder for :class:`SavedCounts`.
 
     What stands between two spaces is counted first, because few of these are different, and split into words
     afterwards. When there are too many for the memory, their counts go to files. Each word has one file, so that one
     file after another can be added up in memory.
 
     Args:
-        scratch: an empty folder for the files.
+        folder: an empty one.
         normalization: what becomes of letters before.
     """
 
-    def __init__(self, scratch: Path, normalization: Normalization = CASED) -> None:
-        self._scratch = scratch
+    def __init__(self, folder: Path, normalization: Normalization = CASED) -> None:
+        self._folder = folder
         self._normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, **normalization._asdict())
         self._splitter = BertPreTokenizer()
         self._uncut: Counter[str] = Counter()
         self._words: Counter[str] = Counter()
-        self._files = _files_in(scratch)
+        self._files = _files_in(folder)
 
     def add(self, texts: Iterable[str]) -> None:
         """Count the words of more texts.
@@ -81,11 +81,9 @@ class WordCounts:
                 if _are_many(self._words):
                     self._write()
         self._split()
-        if self._is_on_disk():
-            self.save()
 
     def save(self) -> None:
-        """Leave the counts in the folder, for :class:`SavedCounts`, however few they are.
+        """Leave the counts in the folder, however few they are.
 
         Raises:
             UserError: if it cannot be written.
@@ -95,22 +93,12 @@ class WordCounts:
         for path in self._files:
             self._save(path, "w", (f"{word} {count}\n" for word, count in _counts_in([path]).items()))
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
-        """Each word once, and how often it occurs; in no particular order."""
-        if not self._is_on_disk():
-            yield from self._words.items()
-            return
-        yield from SavedCounts([self._scratch])
-
     def _split(self) -> None:
         """Take the words out of what was counted between spaces."""
         for uncut, count in self._uncut.items():
             for word, _ in self._splitter.pre_tokenize_str(self._normalizer.normalize_str(uncut)):
                 self._words[word] += count
         self._uncut.clear()
-
-    def _is_on_disk(self) -> bool:
-        return self._files[0].exists()
 
     def _write(self) -> None:
         lines: list[list[str]] = [[] for _ in self._files]
@@ -126,7 +114,7 @@ class WordCounts:
             with path.open(mode, encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
         except OSError as error:
-            raise UserError(f"{self._scratch}: cannot be written: {error.strerror or error}") from error
+            raise UserError(f"{self._folder}: cannot be written: {error.strerror or error}") from error
 
 
 def save_word_counts(texts: Iterable[str], folder: Path, normalization: Normalization = CASED) -> None:

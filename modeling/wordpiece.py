@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,9 +14,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from distilrubert.common.bars import tracked
 from distilrubert.common.errors import UserError
-from distilrubert.modeling.word_counts import CASED, Normalization, SavedCounts, WordCounts
+from distilrubert.modeling.word_counts import CASED, Normalization, SavedCounts, save_word_counts
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,6 @@ MINIMUM_PAIR_COUNT = 2
 # Two planes of private use: one code for each character at the beginning of a word, one for it further on.
 INITIAL_PLANE, CONTINUING_PLANE, PLANE_SIZE = 0xF0000, 0x100000, 0xFFFE
 REPEATS_PER_LINE = 10_000
-_COUNTS = ".words-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +47,6 @@ def train_wordpiece(
     size: int,
     max_length: int = 512,
     character_coverage: float = CHARACTER_COVERAGE,
-    scratch: Path | None = None,
     normalization: Normalization = CASED,
 ) -> TrainedVocabulary:
     """Train a WordPiece vocabulary: single characters, then the most frequent merges in `texts`.
@@ -69,23 +65,18 @@ def train_wordpiece(
         size: tokens, special ones included; fewer where the texts do not give as many.
         max_length: `model_max_length` of the tokenizer, tokens.
         character_coverage: least share of the texts' characters that is kept, from 0 to 1.
-        scratch: a folder for the counts of many words; None takes that of the system for temporary files.
         normalization: what the tokenizer makes of letters.
 
     Raises:
         UserError: if there is no text, `size` does not even hold its characters, or the disk is full.
     """
-    # What a process that was killed has left.
-    for left in scratch.glob(f"{_COUNTS}*") if scratch else ():
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=_COUNTS) as folder:
-        words = WordCounts(Path(folder), normalization)
-        words.add(tracked(texts, "counting words", unit="text"))
-        return train_on_words(words, size, max_length, character_coverage, normalization)
+    with tempfile.TemporaryDirectory() as folder:
+        save_word_counts(texts, Path(folder), normalization)
+        return train_on_words(SavedCounts([Path(folder)]), size, max_length, character_coverage, normalization)
 
 
 def train_on_words(
-    words: WordCounts | SavedCounts,
+    words: SavedCounts,
     size: int,
     max_length: int = 512,
     character_coverage: float = CHARACTER_COVERAGE,

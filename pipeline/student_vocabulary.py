@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFas
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_folder
-from distilrubert.common.sampling import sampled
 from distilrubert.distill.corpus.store import load_corpus
 from distilrubert.distill.corpus.vocabulary_texts import TextCounting, chosen_texts, texts_of_part
 from distilrubert.modeling.checkpoints import limit_length, read_fast_tokenizer, read_model_config
@@ -33,7 +32,7 @@ from distilrubert.pipeline.run import Run
 from distilrubert.pipeline.sentence_encoder import sentence_modules
 from distilrubert.pipeline.starting_student import starting_tokenizer
 from distilrubert.pipeline.task_rows import texts_of_task
-from distilrubert.pipeline.vocabulary_report import HELD_OUT_TEXTS, measure_vocabularies
+from distilrubert.pipeline.vocabulary_report import measure_vocabularies
 
 
 class OwnVocabulary(NamedTuple):
@@ -155,7 +154,7 @@ def make_student_vocabulary(run: Run, folder: Path) -> None:
     teacher = teacher_config(run)
     width = run.recipe.student.resolve(teacher, len(made)).dim
     vocabularies = {"teacher": (whole, teacher.hidden_size), "student": (made, width)}
-    measured = measure_vocabularies(vocabularies, sampled(_texts(run, is_held_out=True), HELD_OUT_TEXTS), counts_T)
+    measured = measure_vocabularies(vocabularies, _texts(run, is_held_out=True), counts_T)
     measured.rows[-1].values.update(lost)
     measured.save(folder / "reports" / "vocabulary.json")
     with atomic_folder(folder / "student-vocabulary") as beside:

@@ -9,7 +9,6 @@ from transformers import AutoModel
 from distilrubert.common.errors import UserError
 from distilrubert.common.measurements import Measurements
 from distilrubert.common.persistence import atomic_folder, check_output_folder
-from distilrubert.common.sampling import sampled
 from distilrubert.common.sentence_files import SentencePrompts, read_prompts
 from distilrubert.distill.corpus.corpus_settings import CorpusSettings
 from distilrubert.distill.corpus.sources import open_source
@@ -20,7 +19,7 @@ from distilrubert.modeling.tokenizer_kinds import kind_of, tokens_of
 from distilrubert.modeling.trimmed_checkpoint import module_paths, read_weights, weight_files, write_trimmed
 from distilrubert.modeling.trimming import count_needed, ids_in, trim_tokenizer
 from distilrubert.modeling.vocabulary_settings import TrimSettings
-from distilrubert.pipeline.vocabulary_report import HELD_OUT_TEXTS, measure_vocabularies
+from distilrubert.pipeline.vocabulary_report import measure_vocabularies
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def trim_model_folder(model: str, corpus: CorpusSettings, settings: TrimSettings
     vocabularies = {
         name: (tokenizer, config.hidden_size) for name, tokenizer in (("whole", whole), ("trimmed", trimmed))
     }
-    report = measure_vocabularies(vocabularies, sampled(held_out, HELD_OUT_TEXTS), counts_V)
+    report = measure_vocabularies(vocabularies, held_out, counts_V)
     report.details["settings"] = settings.model_dump()
     with atomic_folder(output) as beside:
         write_trimmed(folder, weights, config, trimmed, ids_in(whole, trimmed), beside)

@@ -94,6 +94,7 @@ class SpanMasker:
         ]
         self._is_special_T = np.isin(np.arange(len(teacher)), teacher.all_special_ids)
         self._characters = [_characters_of(tokenizer) for tokenizer in (teacher, student)]
+        # What the teacher reads as [UNK] is compared with nothing: its first token reaches nowhere, and is no other.
         self._characters[0][teacher.unk_token_id] = 0
         self._begins_word = begins_word(teacher, student), begins_word(student, teacher)
         self._student_id_T = np.full(len(teacher), -1)

@@ -24,6 +24,13 @@ def counting(tmp_path: Path, sentences: list[str]) -> TextCounting:
     return TextCounting(save_word_counts, settings, tmp_path / "stage", tmp_path / "stage" / "vocabulary")
 
 
+def counted(texts: list[str], folder: Path) -> dict[str, int]:
+    """By one process in one go."""
+    folder.mkdir()
+    save_word_counts(texts, folder)
+    return dict(SavedCounts([folder]))
+
+
 @pytest.mark.parametrize("words_at_once", [20, 10**6])
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_any_number_of_parts_gives_the_same_vocabulary(
@@ -34,15 +41,14 @@ def test_any_number_of_parts_gives_the_same_vocabulary(
     count: int,
     words_at_once: int,
 ) -> None:
-    expected = WordCounts(tmp_path)
-    expected.add(sentences)
+    expected = counted(sentences, tmp_path / "expected")
     vocabulary = train_wordpiece(sentences, size=220).tokenizer.get_vocab()
     monkeypatch.setattr(word_counts, "WORDS_AT_ONCE", words_at_once)
     numbers = random.Random(count).sample(range(1, count + 1), count)
     done = [counting.build_part(Part(number, count)) for number in numbers]
     assert done == [False] * (count - 1) + [True]
     words = SavedCounts(counting.counted())
-    assert dict(words) == dict(expected)
+    assert dict(words) == expected
     assert len([*words]) == len(dict(words))
     assert train_on_words(words, 220).tokenizer.get_vocab() == vocabulary
 
@@ -73,9 +79,8 @@ def test_a_lost_part_is_counted_again_alone(
         assert not counting.build_free_parts(Part(3, 3))
     assert counting.build_free_parts(Part(3, 3))
     assert {path: path.stat().st_mtime_ns for path in counting.workplace.glob("part-00001/*")} == before
-    expected = WordCounts(tmp_path)
-    expected.add(sentences)
-    assert dict(SavedCounts(counting.counted())) == dict(expected)
+    expected = counted(sentences, tmp_path / "expected")
+    assert dict(SavedCounts(counting.counted())) == expected
     shutil.rmtree(counting.workplace)
     counting.result.mkdir(parents=True)
     # One that comes too late finds nothing to do.
