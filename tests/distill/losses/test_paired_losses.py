@@ -60,6 +60,17 @@ def test_the_rest_keeps_what_the_common_pieces_do_not_have() -> None:
     assert nothing.abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("rest", [True, False])
+def test_two_tokens_of_the_teacher_that_are_one_of_the_student_are_added_up(rest: bool) -> None:
+    """As "," and "▁," of XLM-R are for BERT."""
+    student, teacher = drawn(5, 4), drawn(5, 6, seed=1)
+    found = MatchComparison(ids(1, 2, 5), ids(3, 0, 3), (6, 4), T, rest)(student, teacher.clone())
+    both = T * torch.logaddexp(teacher[:, 1] / T, teacher[:, 5] / T)
+    merged = torch.cat((teacher[:, :1], both[:, None], teacher[:, 2:5]), dim=1)
+    expected = MatchComparison(ids(1, 2), ids(3, 0), (5, 4), T, rest)(student, merged)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_student_without_pieces_of_its_own_has_no_rest() -> None:
     student, teacher = drawn(3, 3), drawn(3, 5, seed=1)
     loss, gradient = MatchComparison(ids(1, 2, 4), ids(0, 1, 2), (5, 3), T)(student, teacher.clone())
