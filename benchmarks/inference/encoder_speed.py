@@ -13,7 +13,7 @@ machine.
 The corpus is Parquet files with a column `text`; the texts are evenly out of all. One at a time they give the latency,
 in batches the texts/s. The peer is what a user of sentence-transformers would make of the teacher: its own export to
 ONNX with dynamic int8. The yardstick's models have the published shapes and random weights and read the tokens of the
-first student's tokenizer.
+first student's tokenizer. A table of word vectors, as model2vec makes it, may stand among the students.
 
 `rows` has raw seconds in `batches`: those for one text and for a batch, by start. `details.yardstick` has the published
 figures of its models.
@@ -43,7 +43,7 @@ from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.common.processes import peak_memory_mib
 from distilrubert.common.sampling import evenly
 from distilrubert.conversion.onnx import quiet_exporters
-from distilrubert.evaluation.sentences.frozen_vectors import BACKENDS
+from distilrubert.evaluation.sentences.frozen_vectors import BACKENDS, is_static
 from distilrubert.evaluation.speed.speed_process import SpeedProcess
 from distilrubert.evaluation.speed.speed_settings import STARTS
 from distilrubert.evaluation.speed.speed_worker import serve
@@ -102,7 +102,9 @@ class EncoderWorker:
             self._model = SentenceTransformer(
                 folder, device="cpu", backend=backend, local_files_only=True, model_kwargs=options
             )
-        self._model.max_seq_length = min(LONGEST, self._model.max_seq_length or LONGEST)
+        # A table of word vectors has no longest text.
+        if not is_static(self._model):
+            self._model.max_seq_length = min(LONGEST, self._model.max_seq_length or LONGEST)
         return {}
 
     def measure(self, *, texts: list[str], batch_size: int) -> dict[str, Any]:
@@ -115,8 +117,8 @@ class EncoderWorker:
 
     def count_tokens(self, *, texts: list[str]) -> dict[str, Any]:
         """Tokens of the texts, with the prompt."""
-        ids = self._model.tokenizer([PROMPT + text for text in texts], truncation=True, max_length=LONGEST).input_ids
-        return {"tokens": sum(map(len, ids))}
+        found = self._model.preprocess([PROMPT + text for text in texts])
+        return {"tokens": int(found.get("attention_mask", torch.ones_like(found["input_ids"])).sum())}
 
     def memory(self) -> dict[str, Any]:
         """The most that the process ever took."""

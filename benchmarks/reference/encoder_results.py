@@ -2,12 +2,16 @@
 
     python benchmarks/reference/encoder_results.py --runs small=runs/reference-e5-small tiny=runs/reference-e5-tiny
         --output benchmarks/results/sentences.json                             all in one line
+    python benchmarks/reference/encoder_results.py --others model2vec=FOLDER
+        --output benchmarks/results/sentences.json         adds a model of sentence-transformers to the file
 
 A row for the teacher and, of each run, for its checkpoint and for each int8 file: ``scores`` as suite.json has them,
 ``size_mib`` of the file and ``tokenizer_mib`` of tokenizer.json, which every runtime needs beside it; for an int8 file
 ``vector_cosine_p1``, the first percentile of the cosines of its vectors to the checkpoint's; for a checkpoint
 ``parameters``, ``updates``, ``tokens``, ``training_minutes``, and ``revision``, that of the program that ran it. All
-runs have one teacher and suite. ``report.py`` and ``document.py`` make tables and a picture of it.
+runs have one teacher and suite. Another model has ``scores`` and ``size_mib``; its scores are in FOLDER.json, as
+``distilrubert evaluate FOLDER --suite NAME --output FOLDER.json`` writes them. ``report.py`` and ``document.py`` make
+tables and a picture of it.
 """
 
 import argparse
@@ -27,13 +31,15 @@ from distilrubert.pipeline.exit_statuses import DONE, USER_ERROR
 PYTORCH = CHECKPOINT.case
 TEACHER = f"teacher-{PYTORCH}"
 STUDENT = "student"
+MEASURED_ALIKE = ("suite", "tasks", "absent")
 
 
 def main() -> int:
     """Write the file; the exit status as the command line has it."""
     options = _options()
     try:
-        collect(dict(options.runs)).save(options.output)
+        report = collect(dict(options.runs)) if options.runs else Measurements.load(options.output)
+        with_others(report, dict(options.others)).save(options.output)
     except UserError as error:
         print(f"encoder_results.py: {error}", file=sys.stderr)
         return USER_ERROR
@@ -51,14 +57,35 @@ def collect(runs: Mapping[str, Path]) -> Measurements:
     first_name, first = next(iter(suites.items()))
     rows = [Row(TEACHER, {**first["teacher"].values, **_teacher_size(runs[first_name])})]
     for name, suite in suites.items():
-        for what in ("suite", "tasks", "absent"):
-            if suite.details[what] != first.details[what]:
-                raise UserError(f"{runs[name]} and {runs[first_name]} were not measured alike: their {what} differs")
+        _check_alike(suite, str(runs[name]), first, str(runs[first_name]))
         if suite["teacher"] != first["teacher"]:
             raise UserError(f"{runs[name]} and {runs[first_name]} differ in the scores of their teacher")
         rows += _rows(name, runs[name], suite)
-    details = {what: first.details[what] for what in ("suite", "tasks", "absent")}
-    return Measurements(first.environment, rows, TEACHER, details)
+    return Measurements(first.environment, rows, TEACHER, {what: first.details[what] for what in MEASURED_ALIKE})
+
+
+def with_others(report: Measurements, folders: Mapping[str, Path]) -> Measurements:
+    """The report with a row for each of these models, in place of one of the same name.
+
+    Raises:
+        UserError: if a model or its scores are missing, or it was scored on other tasks.
+    """
+    added = []
+    for name, folder in folders.items():
+        path = folder.with_name(f"{folder.name}.json")
+        scores = Measurements.load(path)
+        _check_alike(scores, str(path), report, "the others")
+        size = CHECKPOINT.size_mib(folder)
+        added.append(Row(f"{name}-{PYTORCH}", {**scores.rows[0].values, "size_mib": size}))
+    cases = {row.case for row in added}
+    rows = [row for row in report.rows if row.case not in cases]
+    return Measurements(report.environment, [*rows, *added], report.baseline, report.details)
+
+
+def _check_alike(suite: Measurements, name: str, other: Measurements, other_name: str) -> None:
+    for what in MEASURED_ALIKE:
+        if suite.details.get(what) != other.details[what]:
+            raise UserError(f"{name} and {other_name} were not measured alike: their {what} differs")
 
 
 def _rows(name: str, run: Path, suite: Measurements) -> list[Row]:
@@ -103,15 +130,20 @@ def _teacher_size(run: Path) -> dict[str, float]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=_named_run, nargs="+", required=True, metavar="NAME=RUN_DIR")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--runs", type=_named_folder, nargs="+", default=[], metavar="NAME=RUN_DIR", help="finished runs")
+    add("--others", type=_named_folder, nargs="+", default=[], metavar="NAME=FOLDER", help="scored in FOLDER.json")
+    add("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    options = parser.parse_args()
+    if not options.runs and not options.output.exists():
+        parser.error(f"{options.output} does not exist yet, so --runs is needed")
+    return options
 
 
-def _named_run(text: str) -> tuple[str, Path]:
+def _named_folder(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
     if not name or not folder:
-        raise argparse.ArgumentTypeError(f"found {text!r}; NAME=RUN_DIR is needed")
+        raise argparse.ArgumentTypeError(f"found {text!r}; NAME=FOLDER is needed")
     return name, Path(folder)
 
 

@@ -61,11 +61,11 @@ class SentenceEncoder:
     ) -> None:
         checked_modules(folder, OPENED_MODULES)
         self._model = _load(folder, file)
-        is_static = _is_static(self._model)
-        poolings = [] if is_static else suite.poolings
+        has_states = not is_static(self._model)
+        poolings = suite.poolings if has_states else []
         if poolings:
             self._model = _with_poolings(self._model, poolings, folder)
-        if suite.max_length and not is_static:
+        if suite.max_length and has_states:
             self._model.max_seq_length = min(suite.max_length, self._model.max_seq_length or suite.max_length)
         self.poolings: Sequence[str] = poolings or [OWN]
         self.prompts = prompts or own_prompts(folder)
@@ -144,7 +144,7 @@ def _load(folder: Path, file: FileFormat) -> Any:
         raise UserError(f"{folder}: cannot be loaded by sentence-transformers: {clean(str(error), None)}") from error
 
 
-def _is_static(model: Any) -> bool:
+def is_static(model: Any) -> bool:
     """Whether a model is a table of word vectors, as model2vec makes them: its tokens have no states to pool."""
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 

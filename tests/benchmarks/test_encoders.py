@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from transformers import AutoTokenizer
 
 from distilrubert.common.derived import derive
 from distilrubert.common.errors import UserError
@@ -220,11 +221,35 @@ def test_runs_that_were_not_measured_alike_are_refused(
         collect(runs)
 
 
+def test_another_model_takes_the_place_of_its_row(
+    script: Callable[[str], ModuleType], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    results = script("encoder_results")
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(2**20))
+    details = {"suite": SUITE, "tasks": TASKS, "absent": ["nli"]}
+    rows = [scored("model", 0.58, 0.42)]
+    Measurements(MACHINE, rows, "model", details).save(tmp_path / "table.json")
+    once = results.with_others(results.collect(runs), {"model2vec": folder})
+    twice = results.with_others(once, {"model2vec": folder})
+    for report in (once, twice):
+        assert [row.case for row in report.rows].count("model2vec-pytorch-fp32") == 1
+        assert derive(report)["model2vec-pytorch-fp32"].values["best"] == pytest.approx({"sts": 0.58, "pi": 0.42})
+        assert report["model2vec-pytorch-fp32"].values["size_mib"] == 1
+    Measurements(MACHINE, [scored("model", 0.58, 0.42)], "model", details | {"absent": []}).save(
+        tmp_path / "table.json"
+    )
+    with pytest.raises(UserError, match=r"table\.json and the others were not measured alike: their absent differs"):
+        results.with_others(once, {"model2vec": folder})
+
+
 @pytest.mark.export
 @pytest.mark.slow
 def test_the_speed_of_files_and_of_the_yardstick_is_measured(
     script: Callable[[str], ModuleType], converted: Path, tmp_path: Path
 ) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
     speed = script("encoder_speed")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -235,6 +260,10 @@ def test_the_speed_of_files_and_of_the_yardstick_is_measured(
     found = {case.name: case for case in speed.student_cases("small", converted)}
     cases = [speed.Case(speed.BASELINE, str(converted)), found["small-onnx-int8"], found["small-openvino-int8"]]
     cases.append(speed.write_yardstick(converted, tmp_path / "yardstick", quick=True)[0])
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    table_of_words = sentence_transformers.sentence_transformer.modules.StaticEmbedding(tokenizer, embedding_dim=16)
+    sentence_transformers.SentenceTransformer(modules=[table_of_words]).save_pretrained(str(tmp_path / "table"))
+    cases += speed.student_cases("table", tmp_path / "table")
     report = speed.measure(cases, texts, argparse.Namespace(starts=1, threads=1, batch=2))
     for row in derive(report).rows:
         assert row.values["latency_s"] > 0
