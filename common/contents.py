@@ -5,6 +5,7 @@ A hash is remembered with the file's size and time of change. As long as these a
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ logger = logging.getLogger(__name__)
 SETTLED_NS = 2 * 10**9
 LARGE_BYTES = 2**30
 
-# The files of a folder that decide what a model computes: a README or a picture beside them does not.
-MODEL_FILES = (
-    "config.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
+# The files of a folder that decide what a model reads, and what it computes: a README or a picture beside them does not.
+READING_FILES = (
+    "config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
+    "merges.txt", "*.model",
 )  # fmt: skip
+MODEL_FILES = (*READING_FILES, "*.safetensors", "pytorch_model*.bin")
 
 # By path: size, time of change in ns, hash.
 _known: dict[str, list[Any]] = {}
@@ -50,13 +52,13 @@ def content_of(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": status.st_size, "sha256": known[2]}
 
 
-def model_contents(folder: Path) -> list[dict[str, Any]]:
+def model_contents(folder: Path, patterns: Sequence[str] = MODEL_FILES) -> list[dict[str, Any]]:
     """:func:`content_of` each file of a model, in the order of their names.
 
     Raises:
         UserError: if one cannot be read.
     """
-    return [content_of(path) for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})]
+    return [content_of(path) for path in sorted({path for pattern in patterns for path in folder.glob(pattern)})]
 
 
 def recall(memory: Path) -> None:

@@ -1,11 +1,11 @@
 """What decides the result of each stage besides what the stages before it made, as plain JSON values."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilrubert.common.contents import content_of, model_contents
+from distilrubert.common.contents import MODEL_FILES, READING_FILES, content_of, model_contents
 from distilrubert.common.hub_address import hub_endpoint
 from distilrubert.common.recorded_inputs import recorded
 from distilrubert.common.training.training_settings import BookkeepingSettings, OptimizationSettings
@@ -53,7 +53,7 @@ def of_corpus(run: Run) -> Mapping[str, Any]:
     return {
         "corpus": corpus,
         "seed": run.recipe.seed,
-        **_named_teacher(run),
+        **_named_teacher(run, READING_FILES),
         **_starting_tokenizer(run),
         **_sentences(run),
     }
@@ -183,13 +183,13 @@ def _sources(run: Run) -> dict[str, Any]:
     }
 
 
-def _named_teacher(run: Run) -> dict[str, Any]:
-    """The teacher that the recipe names: on the Hub by its id and commit, in a folder by the files of the model."""
+def _named_teacher(run: Run, files: Sequence[str] = MODEL_FILES) -> dict[str, Any]:
+    """The teacher that the recipe names: on the Hub by its id and commit, in a folder by those files of the model."""
     teacher = run.recipe.teacher
     if teacher.model is None:
         return {}
     if (folder := Path(teacher.model)).is_dir():
-        return {"teacher": {"files": model_contents(folder)}}
+        return {"teacher": {"files": model_contents(folder, files)}}
     return {"teacher": {"model": teacher.model, "revision": teacher.revision}}
 
 
@@ -212,18 +212,14 @@ def _task_start(run: Run) -> Any:
 def _starting_tokenizer(run: Run) -> dict[str, Any]:
     """The tokenizer of a student that starts from another: the corpus may be tokenised with it, too."""
     start = run.recipe.student.start_from
-    if start is None:
-        return {}
-    if not (folder := Path(start)).is_dir():
-        return {"start": _model(run, start)}
-    return {"start": {"files": [content_of(path) for path in sorted(folder.glob("tokenizer*.json"))]}}
+    return {"start": _model(run, start, READING_FILES)} if start else {}
 
 
-def _model(run: Run, name: str | None) -> Any:
+def _model(run: Run, name: str | None, files: Sequence[str] = MODEL_FILES) -> Any:
     """A model that a recipe names without a revision, as :func:`_named_teacher` has it."""
     if name is None or not Path(name).is_dir():
         return None if name is None else {"model": name, "revision": commit_of(run, name)}
-    return {"files": model_contents(Path(name))}
+    return {"files": model_contents(Path(name), files)}
 
 
 def _labels(run: Run) -> dict[str, Any]:

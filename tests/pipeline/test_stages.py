@@ -80,3 +80,18 @@ def test_what_is_written_or_measured_otherwise_is_done_again(
 def test_a_setting_of_the_bookkeeping_redoes_nothing(folder: Path) -> None:
     changes = ["distillation.log_every=1", "teacher.pretrain.keep_checkpoints=5", "distillation.trackers=[tensorboard]"]
     assert inputs(folder, *changes) == inputs(folder)
+
+
+def test_other_weights_of_a_teacher_keep_the_corpus(folder: Path) -> None:
+    teacher = folder / "teacher"
+    teacher.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (teacher / name).write_text("{}", encoding="utf-8")
+    changes = [f"teacher={{model: {teacher}}}", "student.vocabulary=null"]
+    first = inputs(folder, *changes)
+    (teacher / "model.safetensors").write_text("other", encoding="utf-8")
+    second = inputs(folder, *changes)
+    assert [name for name in first if first[name] != second[name]][0] == "student"
+    (teacher / "tokenizer.json").write_text("[]", encoding="utf-8")
+    third = inputs(folder, *changes)
+    assert [name for name in first if first[name] != third[name]][0] == "corpus"
