@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 SETTLED_NS = 2 * 10**9
 LARGE_BYTES = 2**30
 
-# The files of a folder that decide what a model reads, and what it computes: a README or a picture beside them does not.
+# The files of a folder that decide what a model reads, and what it computes; a README or a picture does not.
 READING_FILES = (
     "config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
     "merges.txt", "*.model",

@@ -91,7 +91,7 @@ def test_other_weights_of_a_teacher_keep_the_corpus(folder: Path) -> None:
     first = inputs(folder, *changes)
     (teacher / "model.safetensors").write_text("other", encoding="utf-8")
     second = inputs(folder, *changes)
-    assert [name for name in first if first[name] != second[name]][0] == "student"
+    assert next(name for name in first if first[name] != second[name]) == "student"
     (teacher / "tokenizer.json").write_text("[]", encoding="utf-8")
     third = inputs(folder, *changes)
-    assert [name for name in first if first[name] != third[name]][0] == "corpus"
+    assert next(name for name in first if first[name] != third[name]) == "corpus"
