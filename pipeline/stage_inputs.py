@@ -40,7 +40,9 @@ def of_student_vocabulary(run: Run) -> Mapping[str, Any]:
         "student": {"vocabulary": recorded(own), "dim": student.dim, "preset": student.preset},
         "corpus": {"validation": run.recipe.corpus.validation} | _split(run) | _sources(run),
         "seed": run.recipe.seed,
-        **(_named_teacher(run) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}),
+        **(
+            _named_teacher(run, READING_FILES) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}
+        ),
         **({} if run.recipe.corpus.sources else {"task": _task(pinned_task(run)), **_labels(run)}),
         **_sentences(run),
     }

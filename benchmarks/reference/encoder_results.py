@@ -9,7 +9,7 @@ A row for the teacher and, of each run, for its checkpoint and for each int8 fil
 ``size_mib`` of the file and ``tokenizer_mib`` of tokenizer.json, which every runtime needs beside it; for an int8 file
 ``vector_cosine_p1``, the first percentile of the cosines of its vectors to the checkpoint's; for a checkpoint
 ``parameters``, ``updates``, ``tokens``, ``training_minutes``, and ``revision``, that of the program that ran it. All
-runs have one teacher and suite. Another model has ``scores`` and ``size_mib``; its scores are in FOLDER.json, as
+runs have one teacher and suite. Another model has ``scores`` and sizes; its scores are in FOLDER.json, as
 ``distilrubert evaluate FOLDER --suite NAME --output FOLDER.json`` writes them. ``report.py`` and ``document.py`` make
 tables and a picture of it.
 """
@@ -75,8 +75,7 @@ def with_others(report: Measurements, folders: Mapping[str, Path]) -> Measuremen
         path = folder.with_name(f"{folder.name}.json")
         scores = Measurements.load(path)
         _check_alike(scores, str(path), report, "the others")
-        size = CHECKPOINT.size_mib(folder)
-        added.append(Row(f"{name}-{PYTORCH}", {**scores.rows[0].values, "size_mib": size}))
+        added.append(Row(f"{name}-{PYTORCH}", {**scores.rows[0].values, **_sizes(folder)}))
     cases = {row.case for row in added}
     rows = [row for row in report.rows if row.case not in cases]
     return Measurements(report.environment, [*rows, *added], report.baseline, report.details)
@@ -120,8 +119,10 @@ def _teacher_size(run: Path) -> dict[str, float]:
     """Of the teacher's own files, where it is a folder on this machine."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     folder = Path(recipe["teacher"]["model"])
-    if not CHECKPOINT.is_in(folder):
-        return {}
+    return _sizes(folder) if CHECKPOINT.is_in(folder) else {}
+
+
+def _sizes(folder: Path) -> dict[str, float]:
     return {
         "size_mib": CHECKPOINT.size_mib(folder),
         "tokenizer_mib": (folder / "tokenizer.json").stat().st_size / 2**20,

@@ -228,6 +228,7 @@ def test_another_model_takes_the_place_of_its_row(
     folder = tmp_path / "table"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(2**20))
+    (folder / "tokenizer.json").write_bytes(b"{}")
     details = {"suite": SUITE, "tasks": TASKS, "absent": ["nli"]}
     rows = [scored("model", 0.58, 0.42)]
     Measurements(MACHINE, rows, "model", details).save(tmp_path / "table.json")

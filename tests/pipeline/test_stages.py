@@ -87,11 +87,11 @@ def test_other_weights_of_a_teacher_keep_the_corpus(folder: Path) -> None:
     teacher.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (teacher / name).write_text("{}", encoding="utf-8")
-    changes = [f"teacher={{model: {teacher}}}", "student.vocabulary=null"]
+    changes = [f"teacher={{model: {teacher}}}"]
     first = inputs(folder, *changes)
     (teacher / "model.safetensors").write_text("other", encoding="utf-8")
     second = inputs(folder, *changes)
     assert next(name for name in first if first[name] != second[name]) == "student"
     (teacher / "tokenizer.json").write_text("[]", encoding="utf-8")
     third = inputs(folder, *changes)
-    assert next(name for name in first if first[name] != third[name]) == "corpus"
+    assert next(name for name in first if first[name] != third[name]) == "student-vocabulary"
