@@ -42,7 +42,11 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: if it is not YAML, or a mapping has a key twice.
     """
-    return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506  (a safe loader)
+    except ValueError as error:
+        # Of a value that looks like a date and is none.
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:

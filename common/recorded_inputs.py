@@ -58,11 +58,17 @@ def agrees(record: Any, now: Any) -> bool:
 def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first value that changed, as :func:`agrees` has it, and how many others did; empty where none did."""
     before, after = flattened(record), flattened(_without_new_defaults(record, now))
-    shown = {key: [_shown(values, key) for values in (before, after)] for key in before | after}
-    changed = [key for key in sorted(shown) if shown[key][0] != shown[key][1]]
+    changed = [
+        key
+        for key in sorted(before | after)
+        if (key in before) != (key in after) or not agrees(before[key], after[key])
+    ]
     if not changed:
         return ""
-    old, new = shown[changed[0]]
+    old, new = (_shown(values, changed[0]) for values in (before, after))
+    if old == new:
+        # A number and its text.
+        old, new = (json.dumps(values[changed[0]]) for values in (before, after))
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return f"{changed[0]} was {old} and is {new}{more}"
 

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from distilrubert.pipeline.exit_statuses import DONE, INTERRUPTED, USER_ERROR
+from distilrubert.pipeline.exit_statuses import CLOSED_PIPE, DONE, INTERRUPTED, USER_ERROR
 
 # Where transformers 4.57 and 5 warn about tokenizers.
 _TOKENIZER_LOGGERS = ("transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers")
@@ -33,7 +33,7 @@ _MODULES = {
     **dict.fromkeys(("convert", "trim", "evaluate", "benchmark", "verify"), "commands"),
 }
 # The commands that keep what they have finished when they are interrupted.
-_KEPT = ("corpus", "distill", "evaluate", "finetune", "publish")
+_KEPT = ("corpus", "distill", "evaluate", "finetune", "publish", "push")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") -> int:
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         program: the name that the help shows; ``publish.py`` is the command ``publish`` itself.
 
     Returns:
-        The exit status: 0 done, 1 a check failed, 2 a mistake of the user, 130 interrupted.
+        The exit status: 0 done, 1 a check failed, 2 a mistake of the user, 130 interrupted, 141 the reader of the
+        output has gone.
     """
     if platform.system() == "Windows":  # file locks, signals and synced folders are POSIX ones
         print(
@@ -60,9 +61,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
 
             return _perform(parser_for(program).parse_args(arguments), program)
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing is wrong, and nothing more can be said to it.
+        # The reader of our output (head, less) has gone: nothing more can be said to it, and the rest is not done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return CLOSED_PIPE
     except KeyboardInterrupt:
         print(f"{program}: interrupted before anything was begun", file=sys.stderr)
         return INTERRUPTED

@@ -26,6 +26,8 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 def corpus(options: argparse.Namespace) -> None:
     """Tokenise the corpus of a recipe, or one part of it."""
+    if not options.recipe.corpus.sources:
+        raise UserError("corpus.sources: the recipe has none, so there is no corpus to tokenise")
     launch = Launch.of_independent_processes()
     if options.part and launch.processes > 1:
         raise UserError(

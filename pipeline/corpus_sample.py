@@ -104,22 +104,31 @@ def sample_corpus(paths: Sequence[str], column: str | None) -> CorpusSample:
 
 
 def _first_texts(origins: Sequence[TextOrigin], limit: int) -> tuple[list[str], int]:
-    """The first texts, and how many bytes they take; a file is read in blocks, so texts are counted at their ends."""
+    """The first texts, and how many bytes they take.
+
+    A file is read in blocks, so texts are counted at their ends, where there are enough of them. A block that has more
+    texts than the limit is read to its end.
+    """
     texts: list[str] = []
     at_block, bytes_at_block, before = 0, 0, 0
     for origin in origins:
         last = 0
         for record in origin.records():
-            if last and origin.bytes_read > last and len(texts) >= MINIMAL_TEXTS // 2:
-                at_block, bytes_at_block = len(texts), before + last
-                if len(texts) >= MINIMAL_TEXTS:
-                    return texts[:at_block], bytes_at_block
+            if last and origin.bytes_read > last:
+                if len(texts) >= min(MINIMAL_TEXTS, limit):
+                    return texts, before + last
+                if len(texts) >= min(MINIMAL_TEXTS // 2, limit):
+                    at_block, bytes_at_block = len(texts), before + last
             last = origin.bytes_read
             if text := (record or "").strip():
                 texts.append(text)
-            if len(texts) >= limit:
-                return (texts[:at_block], bytes_at_block) if at_block else (texts, before + last)
+            # A data set of the Hub has no bytes.
+            if len(texts) >= limit and (at_block or not last):
+                return (texts[:at_block], bytes_at_block) if at_block else (texts, before)
         before += origin.size
+        at_block, bytes_at_block = len(texts), before
+        if len(texts) >= limit:
+            break
     return texts, before
 
 

@@ -24,6 +24,8 @@ LAUNCHER_VARIABLES = (
     "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "MASTER_",
     "TORCHELASTIC_", "TORCH_NCCL_", "ACCELERATE_",
 )  # fmt: skip
+# Set for the command that goes on alone: what was new on the Hub has been taken already.
+CONTINUED = "DISTILRUBERT_CONTINUED"
 PATIENCE = datetime.timedelta(days=30)
 
 
@@ -98,7 +100,7 @@ class Launch:
             # What torchrun sets for the sake of the others; `speed.threads` is for who wants one.
             if "TORCHELASTIC_RUN_ID" in os.environ and alone.get("OMP_NUM_THREADS") == "1":
                 del alone["OMP_NUM_THREADS"]
-            os.execve(sys.executable, sys.orig_argv, alone)  # noqa: S606  our own command
+            os.execve(sys.executable, sys.orig_argv, {**alone, CONTINUED: "1"})  # noqa: S606  our own command
 
     def _address(self) -> tuple[int, int, str | None, str | None]:
         return self.rank, self.processes, os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from distilrubert.pipeline.hub.push import Publication, render_publication
 from distilrubert.pipeline.hub.push import push as push_plan
 from distilrubert.pipeline.hub.space import SpacePublisher
 from distilrubert.pipeline.hub.verify import Verification, render_verification, verify_folder, verify_push
-from distilrubert.pipeline.launch import Launch
+from distilrubert.pipeline.launch import CONTINUED, Launch
 from distilrubert.pipeline.options import given, of_options, told_of_options
 from distilrubert.pipeline.recipe import Recipe
 from distilrubert.pipeline.run import Run, locked
@@ -163,7 +164,7 @@ def run_of(options: argparse.Namespace, launch: Launch | None = None) -> Run:
     # No command but publish has an endpoint.
     endpoint = getattr(options, "endpoint", None)
     run = Run(options.recipe, run_folder(options), launch or Launch.of_this_process(), endpoint=endpoint)
-    return with_commits(run, update=options.update)
+    return with_commits(run, update=options.update and CONTINUED not in os.environ)
 
 
 def _same_run(run: Run, options: argparse.Namespace) -> Sequence[str]:
@@ -199,9 +200,12 @@ def _push(folder: Path, settings: PublishSettings, options: argparse.Namespace) 
     if space:
         space.create(plans["space_plan"])
     published = push_plan(plans["plan"], connection)
+    if not options.json:
+        # At once: what comes now may fail, and the commit is there.
+        print(render_publication(published))
     found = verify_push(plans["plan"].digests, connection, published.revision, download=not options.no_verify)
     results: Results = {**plans, "publication": published, "verification": found}
-    lines = [render_publication(published), render_verification(found)]
+    lines = [render_verification(found)]
     if space:
         page, read = space.publish(published.revision)
         results = {**results, "space_publication": page, "space_verification": read}

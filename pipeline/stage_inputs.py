@@ -36,13 +36,12 @@ def of_student_vocabulary(run: Run) -> Mapping[str, Any]:
     student, pretrain = run.recipe.student, run.recipe.teacher.pretrain
     own = student.own_vocabulary()
     assert own is not None
+    trained = {"teacher": {"pretrain": {"dim": pretrain.dim}}} if pretrain else {}
     return {
         "student": {"vocabulary": recorded(own), "dim": student.dim, "preset": student.preset},
         "corpus": {"validation": run.recipe.corpus.validation} | _split(run) | _sources(run),
         "seed": run.recipe.seed,
-        **(
-            _named_teacher(run, READING_FILES) if pretrain is None else {"teacher": {"pretrain": {"dim": pretrain.dim}}}
-        ),
+        **(trained or _named_teacher(run, READING_FILES)),
         **({} if run.recipe.corpus.sources else {"task": _task(pinned_task(run)), **_labels(run)}),
         **_sentences(run),
     }

@@ -139,9 +139,9 @@ class TextFile:
             rows = int(starts[wanted.start])
             for batch in file.iter_batches(batch_size=4096, row_groups=[*wanted], columns=[self.column]):
                 begin, rows = rows, rows + batch.num_rows
+                self.bytes_read = self.size * rows // file.metadata.num_rows
                 end = None if stop is None else max(stop - begin, 0)
                 yield from batch.column(0)[max(first - begin, 0) : end].to_pylist()
-                self.bytes_read = self.size * rows // file.metadata.num_rows
                 if stop is not None and rows >= stop:
                     return
 

@@ -85,6 +85,7 @@ def test_what_is_left_out_does_not_count() -> None:
         ({}, {"a": None}, "a was not set and is null"),
         ({"a": []}, {}, "a was [] and is not set"),
         ({"a": "да"}, {"a": "да"}, ""),
+        ({"a": [0, 1]}, {"a": ["0", 1]}, 'a.0 was 0 and is "0"'),
     ],
 )
 def test_whatever_changed_is_told(old: dict[str, object], new: dict[str, object], said: str) -> None:

@@ -152,6 +152,12 @@ def test_mistakes_are_one_line_before_any_work(recipe, capsys, monkeypatch):
     assert "RANK=x" in mistake()
 
 
+def test_a_recipe_without_a_corpus_is_one_line_and_leaves_nothing(recipe, capsys):
+    assert main(["corpus", str(recipe), "--run-dir", "run", "--set", "corpus.sources=[]", "--part", "1/2"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("distilrubert: corpus.sources: ")
+    assert not Path("run").exists()
+
+
 def test_another_number_of_parts_is_refused(recipe, capsys):
     assert main(["corpus", str(recipe), "--run-dir", "run", "--part", "1/3"]) == 0
     capsys.readouterr()

@@ -221,6 +221,20 @@ def test_the_size_of_a_corpus_is_estimated(sentences: list[str], tmp_path: Path)
     assert len(found.texts) / found.share == pytest.approx(len(whole), rel=0.05)
 
 
+@pytest.mark.parametrize("form", ["txt", "parquet"])
+def test_the_size_of_a_corpus_of_many_sources_is_estimated(sentences: list[str], tmp_path: Path, form: str) -> None:
+    whole = sentences * 100
+    for name in "abcdefgh":
+        file = tmp_path / f"{name}.{form}"
+        if form == "parquet":
+            pq.write_table(pa.table({"text": whole}), file)
+        else:
+            file.write_text("\n".join(whole), encoding="utf-8")
+    found = sample_corpus(sorted(map(str, tmp_path.iterdir())), None)
+    assert found.share is not None
+    assert len(found.texts) / found.share == pytest.approx(8 * len(whole), rel=0.05)
+
+
 def test_the_files_of_a_folder_are_those_that_a_run_reads(tmp_path: Path) -> None:
     folder = tmp_path / "[raw]"
     folder.mkdir()

@@ -1,5 +1,6 @@
 """Several processes on one run: they train together, and the rest is the leading one's."""
 
+import argparse
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from distilrubert.common.errors import UserError
+from distilrubert.pipeline import run_commands
 from distilrubert.pipeline.checks import check_before_work
 from distilrubert.pipeline.cli import main
 from distilrubert.pipeline.launch import Launch
@@ -85,6 +87,18 @@ def test_alone_it_is_no_longer_held_to_the_one_thread_of_torchrun(monkeypatch, l
     Launch(0, 2).go_on_alone()
     assert (left.get("OMP_NUM_THREADS"), left["KEPT"]) == (threads, "yes")
     assert "WORLD_SIZE" not in left
+
+
+def test_going_on_alone_does_not_ask_the_hub_for_an_update_again(monkeypatch, tmp_path):
+    replaced = lambda program, arguments, environment: monkeypatch.setattr(os, "environ", environment)  # noqa: E731
+    monkeypatch.setattr(os, "execve", replaced)
+    asked = []
+    monkeypatch.setattr(run_commands, "with_commits", lambda run, *, update: asked.append(update))
+    options = argparse.Namespace(recipe=None, run_dir=tmp_path, update=True)
+    run_commands.run_of(options, Launch(0, 2))
+    Launch(0, 2).go_on_alone()
+    run_commands.run_of(options, Launch())
+    assert asked == [True, False]
 
 
 MESSAGES = """

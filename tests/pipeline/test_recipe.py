@@ -226,6 +226,7 @@ def test_a_user_who_does_not_exist_has_no_folder(write):
         ("=3", "expected KEY=VALUE"),
         ("name.x=3", "name holds text, so it has no keys"),
         ("seed=[1", "the value is not YAML"),
+        ("publish.tag=2024-31-12", "the value is not YAML"),
         ("corpus={sources: [{path: a.txt}], sources: []}", "the value is not YAML"),
     ],
 )
