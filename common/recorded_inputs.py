@@ -68,7 +68,7 @@ def difference(record: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = (_shown(values, changed[0]) for values in (before, after))
     if old == new:
         # A number and its text.
-        old, new = (json.dumps(values[changed[0]]) for values in (before, after))
+        old, new = (json.dumps(values.get(changed[0])) for values in (before, after))
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return f"{changed[0]} was {old} and is {new}{more}"
 
