@@ -10,7 +10,7 @@ import pytest
 from distilrubert.common.persistence import sha256_of
 from distilrubert.pipeline.cli import main
 
-from .example_recipes import MINIMAL
+from .example_recipes import MINIMAL, ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -152,8 +152,9 @@ def test_mistakes_are_one_line_before_any_work(recipe, capsys, monkeypatch):
     assert "RANK=x" in mistake()
 
 
-def test_a_recipe_without_a_corpus_is_one_line_and_leaves_nothing(recipe, capsys):
-    assert main(["corpus", str(recipe), "--run-dir", "run", "--set", "corpus.sources=[]", "--part", "1/2"]) == 2
+def test_a_recipe_of_a_task_without_a_corpus_is_one_line_and_leaves_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("DISTILRUBERT_E5", "some/teacher")
+    assert main(["corpus", str(ROOT / "recipes/tasks/rusentiment.yaml"), "--run-dir", "run", "--part", "1/2"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("distilrubert: corpus.sources: ")
     assert not Path("run").exists()
 
