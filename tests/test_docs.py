@@ -18,8 +18,9 @@ from distilrubert.pipeline.options import COMMANDS, parser_for
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-# Packages of others that only the environment of tests/clients has: its tests run what the documentation shows of them.
-CLIENTS = {"langchain_huggingface", "llama_index"}
+# Packages of others that only the environment of tests/clients has, whose tests run what the documentation shows of
+# them, and a peer of the benchmarks.
+CLIENTS = {"langchain_huggingface", "llama_index", "model2vec"}
 # Programs of others and words of the shell: what they accept is theirs to test.
 OTHERS = {"hf", "pip", "npm", "git", "accelerate", "export", "cd", "grep", "pre-commit", "srun", "if"}
 
