@@ -45,7 +45,7 @@ MODELS = (
     Model("tiny-mlm-only", "tiny without distillation", "reference-tiny", (MLM_ONLY,)),
     Model("tiny", "tiny: 3 layers of 132, 8,000 tokens", "reference-tiny", has_files=True),
     Model("small", "small: 2 layers", "reference-small", has_files=True),
-    # In three quarters to four fifths of the time of the 400 updates of base and small.
+    # They take about four fifths of the time of the 400 updates of base or small.
     Model("slim", "slim: 6 layers of half the width", "reference-slim", has_files=True, updates=1400),
     Model("slim-400", "slim after 400 updates", "reference-slim"),
     Model("narrow", "narrow: 6 layers, a third of the feed-forward units", "reference-narrow", has_files=True),

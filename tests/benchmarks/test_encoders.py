@@ -238,9 +238,7 @@ def test_another_model_takes_the_place_of_its_row(
         assert [row.case for row in report.rows].count("model2vec-pytorch-fp32") == 1
         assert derive(report)["model2vec-pytorch-fp32"].values["best"] == pytest.approx({"sts": 0.58, "pi": 0.42})
         assert report["model2vec-pytorch-fp32"].values["size_mib"] == 1
-    Measurements(MACHINE, [scored("model", 0.58, 0.42)], "model", details | {"absent": []}).save(
-        tmp_path / "table.json"
-    )
+    Measurements(MACHINE, rows, "model", details | {"absent": []}).save(tmp_path / "table.json")
     with pytest.raises(UserError, match=r"table\.json and the others were not measured alike: their absent differs"):
         results.with_others(once, {"model2vec": folder})
 

@@ -82,7 +82,7 @@ def test_a_setting_of_the_bookkeeping_redoes_nothing(folder: Path) -> None:
     assert inputs(folder, *changes) == inputs(folder)
 
 
-def test_other_weights_of_a_teacher_keep_the_corpus(folder: Path) -> None:
+def test_other_weights_of_a_teacher_keep_the_corpus_and_the_vocabulary(folder: Path) -> None:
     teacher = folder / "teacher"
     teacher.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
