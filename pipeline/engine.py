@@ -228,7 +228,20 @@ def _perform(run: Run, folders: StageFolders, state: StageState) -> StageState:
 
 
 def _make_current(folders: StageFolders, states: Mapping[str, StageState]) -> None:
-    folders.point_to(state.folder for state in states.values() if state.folder)
+    """Point to the folders of the stages.
+
+    A stage that waits for one that is made again from the same inputs keeps its folder: if the same comes out, it is up
+    to date.
+    """
+    former = {folder.stage: folder for folder in folders.current()}
+    current = {name: state.folder for name, state in states.items() if state.folder}
+    same = {name for name, folder in current.items() if name in former and folder.path == former[name].path}
+    kept = []
+    for name, state in states.items():
+        if state.inputs is None and name in former and same.issuperset(states.keys() & state.stage.after):
+            same.add(name)
+            kept.append(former[name])
+    folders.point_to([*current.values()], kept)
 
 
 def _join(run: Run, stages: Sequence[Stage]) -> list[str]:

@@ -140,15 +140,19 @@ class StageFolders:
         names = read_json(path) if path.exists() else []
         return [folder for name in names if (folder := StageFolder.read(self.folder / name))]
 
-    def point_to(self, current: Iterable[StageFolder]) -> None:
+    def point_to(self, current: Sequence[StageFolder], kept: Sequence[StageFolder] = ()) -> None:
         """Make these the current ones, and let the links lead to those of them that are complete.
+
+        Args:
+            current: at most one of each stage.
+            kept: others that belong to the latest settings as far as is known, and get no links.
 
         Raises:
             UserError: if something else stands in the place of a link.
         """
-        current = list(current)
-        if current != self.current():
-            write_json(self.folder / "current.json", [folder.path.name for folder in current])
+        named = [*current, *kept]
+        if named != self.current():
+            write_json(self.folder / "current.json", [folder.path.name for folder in named])
         wanted = {name: target for folder in current for name, target in folder.links().items()}
         for path in [*self.run_folder.iterdir(), *self.run_folder.glob(f"{REPORTS}/*")]:
             name = path.relative_to(self.run_folder).as_posix()

@@ -161,6 +161,27 @@ def test_a_result_that_is_made_again_and_is_the_same_redoes_nothing_else(run):
     assert bring_up_to_date(run, example.stages()) == ["one"]
 
 
+def test_clean_keeps_what_comes_from_a_stage_that_is_being_made_again(run):
+    example = Example()
+    bring_up_to_date(run, example.stages())
+    shutil.rmtree((run.folder / "one").resolve())
+    attempt(run, example, {"one"})
+    # What it was made from may come out otherwise.
+    assert not (run.folder / "two").exists()
+    assert main(["clean", str(run.folder), "--yes"]) == 0
+    assert bring_up_to_date(run, example.stages()) == ["one"]
+    assert made(run) == example.settings
+
+
+def test_clean_removes_what_comes_from_a_stage_of_other_settings(run):
+    example = Example()
+    bring_up_to_date(run, example.stages())
+    example.settings["one"]["a"] = 7
+    attempt(run, example, {"one"})
+    assert main(["clean", str(run.folder), "--yes"]) == 0
+    assert [folder.stage for folder in StageFolders(run.folder).all()] == ["one"]
+
+
 def test_reports_count_for_the_stages_that_read_them(run):
     example = Example()
     stages = [example.stage("one", ()), example.stage("two", ("one",))]
