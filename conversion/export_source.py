@@ -103,7 +103,7 @@ class ExportSource:
     @functools.cached_property
     def smoothed_graph(self) -> "onnx.ModelProto":
         """The ONNX graph of :attr:`smoothed`, from which all int8 files of ONNX are made."""
-        return graph_of(self.smoothed, self.task, mask_in_keys=True)
+        return graph_of(self.smoothed, self.task, fused_attention=True)
 
     @functools.cached_property
     def errors(self) -> dict[str, float]:

@@ -1,14 +1,13 @@
 """A model as an ONNX graph, through optimum's exporter.
 
-Axes: B batch, H heads, L padded length, E width of a head, F one more than that; 1 is an axis of one.
+Axes: B batch, L padded length; 1 is an axis of one.
 """
 
 import contextlib
-import functools
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from distilrubert.common.errors import UserError
 from distilrubert.common.persistence import atomic_file
+from distilrubert.conversion.fused_attention import fuse_attention
 from distilrubert.modeling.checkpoints import quiet_transformers
 from distilrubert.modeling.families import has_windows
 
@@ -45,12 +45,13 @@ def export_onnx(model: PreTrainedModel, target: Path, task: str) -> None:
         onnx.save(graph, beside)
 
 
-def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -> "onnx.ModelProto":
+def graph_of(model: PreTrainedModel, task: str, *, fused_attention: bool = False) -> "onnx.ModelProto":
     """The graph of a model: input_ids and attention_mask to the task's outputs.
 
     Where a model takes token_type_ids, as a BERT does, its graph does. Batch and sequence length are free. The model is
-    an encoder, or with the head of the task, in fp32 with SDPA attention. Without `mask_in_keys`, see
-    :func:`attention_written_out`, the graph can be quantised by anybody; it always can where layers attend to windows.
+    an encoder, or with the head of the task, in fp32 with SDPA attention. All operators are standard ones, unless
+    `fused_attention` asks for one of ONNX Runtime, see :func:`fuse_attention`; there is none where layers attend to
+    windows.
 
     Raises:
         UserError: if the model is too large for one file.
@@ -73,7 +74,7 @@ def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -
     with (
         tempfile.TemporaryDirectory() as folder,
         quiet_exporters(),
-        attention_written_out(one_mask=one_mask, mask_in_keys=mask_in_keys and one_mask),
+        attention_written_out(one_mask=one_mask),
     ):
         path = Path(folder) / "model.onnx"
         export(model, describe(model.config, task=task), path, opset=OPSET)
@@ -81,7 +82,7 @@ def graph_of(model: PreTrainedModel, task: str, *, mask_in_keys: bool = False) -
     _keep_layer_norms_apart(graph)
     graph = _without_computed_sizes(graph)
     onnx.checker.check_model(graph, full_check=True)
-    return graph
+    return fuse_attention(graph) if fused_attention and one_mask else graph
 
 
 def _keep_layer_norms_apart(model: "onnx.ModelProto") -> None:
@@ -158,33 +159,15 @@ def _attend(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    *,
-    keys_of_mask: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None,
     **_: Any,
 ) -> Tensor:
-    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, 1 or L, L) is to be added.
-
-    With `keys_of_mask` the mask, of one row, is one more component of the keys, which the queries multiply by 1. It is
-    so large that the division of all scores leaves it large enough; ONNX Runtime makes that division a part of the
-    product.
-    """
+    """What scaled_dot_product_attention computes for an encoder, whose mask (B, 1, 1 or L, L) is to be added."""
     assert attn_mask.is_floating_point()
     assert not dropout_p
     assert not is_causal
     assert scale is None or math.isclose(scale, query.shape[-1] ** -0.5)
-    root = math.sqrt(query.shape[-1])
-    if keys_of_mask is None:
-        return torch.softmax((query / root) @ key.transpose(-1, -2) + attn_mask, dim=-1) @ value
-    mask_BHL1, ones_BHL1 = keys_of_mask(attn_mask, key.shape[1])
-    query_BHLF = torch.cat([query, ones_BHL1], dim=-1)
-    key_BHLF = torch.cat([key, mask_BHL1], dim=-1)
-    return torch.softmax(query_BHLF @ key_BHLF.transpose(-1, -2) / root, dim=-1) @ value
-
-
-def _keys_of_mask(mask_B11L: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """The mask as a component of the keys of each head, and the ones that the queries multiply it by."""
-    mask_BHL1 = torch.cat([mask_B11L.transpose(-1, -2)] * heads, dim=1)
-    return mask_BHL1, torch.ones_like(mask_BHL1)
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+    return torch.softmax(scores + attn_mask, dim=-1) @ value
 
 
 def _expand_mask(mask: Tensor, dtype: torch.dtype, tgt_len: int | None = None) -> Tensor:
@@ -193,34 +176,26 @@ def _expand_mask(mask: Tensor, dtype: torch.dtype, tgt_len: int | None = None) -
 
 
 @contextlib.contextmanager
-def attention_written_out(*, one_mask: bool, mask_in_keys: bool) -> Iterator[None]:
+def attention_written_out(*, one_mask: bool) -> Iterator[None]:
     """Let optimum's exporter trace attention as two products and a softmax instead of torch's one operator.
 
     The exporter unfolds that operator into two scalings, and a mask of length × length that is added to the scores of
-    every head. Written out, int8 at 512 tokens takes 7 % less time in base shapes and 20 % less in tiny ones (in turns,
-    one thread of a Xeon with AMX); of that the mask in the keys makes 1 and 8 % (on a Zen 4).
+    every head. Written out, int8 at 512 tokens takes 6 % less time in base shapes and 12 % less in tiny ones.
 
     optimum wraps torch's function while it exports, and calls the original by a name of its own; once optimum-intel
     has been imported it does not wrap it any more. So both names are replaced.
 
     Args:
         one_mask: whether all queries see the same, the rule for an encoder; no layer attends to a window then.
-        mask_in_keys: only for one mask, and for graphs whose attention stays in floating point. Whoever quantises a
-            product by the largest number in its operands would find the mask there, and nothing else would be left of
-            the keys.
     """
     from optimum.exporters.onnx import model_patcher
     from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
-    assert one_mask or not mask_in_keys
-    # All layers have the same mask: one copy of it in the graph.
-    keys_of_mask = functools.lru_cache(maxsize=1)(_keys_of_mask) if mask_in_keys else None
-    attend = functools.partial(_attend, keys_of_mask=keys_of_mask)
     # transformers' masks have a row for each query. Where they are all the same, one is enough.
     expand = _expand_mask if one_mask else AttentionMaskConverter._expand_mask
     with (
-        mock.patch.object(model_patcher, "original_scaled_dot_product_attention", attend),
-        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
+        mock.patch.object(model_patcher, "original_scaled_dot_product_attention", _attend),
+        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attend),
         mock.patch.object(AttentionMaskConverter, "_expand_mask", expand),
     ):
         yield

@@ -60,7 +60,8 @@ def quantize_onnx(
             reduce_range=seven_bits,
             weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             nodes_to_exclude=left_out,
-            extra_options={"WeightSymmetric": signed},
+            # The type of what ONNX Runtime's own operators return is not known to onnx.
+            extra_options={"WeightSymmetric": signed, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         # A table is shared whose zeros are in the middle.
         tied = tied_embeddings(graph) if signed else None

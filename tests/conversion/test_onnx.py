@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distilrubert.conversion.onnx import export_onnx
+from distilrubert.conversion.onnx import export_onnx, graph_of
 
 pytestmark = pytest.mark.export
 
@@ -39,43 +39,50 @@ def test_layer_norms_are_single_operators(converted):
 
 
 def test_attention_is_written_out_though_openvino_files_were_asked_for(converted):
-    for path in (converted[0] / "onnx").iterdir():
-        nodes = onnx.load(path).graph.node
-        made_by = {name: node for node in nodes for name in node.output}
-        scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
-        # Of the fp32 file the mask is added to products of divided queries; the others' products have the mask in them.
-        last = "Add" if path.name == "model.onnx" else "Div"
-        assert [node.op_type for node in scores] == [last, last], path.name
-        assert [made_by[node.input[0]].op_type for node in scores] == ["MatMul", "MatMul"], path.name
+    nodes = onnx.load(converted[0] / "onnx/model.onnx").graph.node
+    made_by = {name: node for node in nodes for name in node.output}
+    masked = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
+    assert [node.op_type for node in masked] == ["Add", "Add"]
+    assert [made_by[node.input[1]].op_type for node in masked] == ["Mul", "Mul"], "the mask"
+
+
+def test_attention_is_one_operator_in_int8(converted):
+    for path in (converted[0] / "onnx").glob("model_q*.onnx"):
+        operators = Counter(node.op_type for node in onnx.load(path).graph.node)
+        assert operators["MultiHeadAttention"] == 2, path.name
+        assert not operators.keys() & {"Softmax", "Transpose", "Div"}, path.name
+
+
+@pytest.mark.parametrize("kind", ["tiny_student", "tiny_teacher"])
+def test_one_operator_computes_what_attention_written_out_does(kind, request):
+    model = request.getfixturevalue(kind).model.base_model
+    plain, fused = (graph_of(model, "feature-extraction", fused_attention=fused) for fused in (False, True))
+    random = np.random.default_rng(0)
+    for length, batch in ((1, 1), (2, 3), (17, 4), (64, 2)):
+        mask_BL = (np.arange(length) < random.integers(1, length + 1, (batch, 1))).astype(np.int64)
+        inputs = {"input_ids": random.integers(5, 100, (batch, length)), "attention_mask": mask_BL}
+        known = [entry.name for entry in plain.graph.input]
+        inputs = {name: inputs.get(name, np.zeros_like(mask_BL)) for name in known}
+        expected, found = (session(graph.SerializeToString()).run(None, inputs)[0] for graph in (plain, fused))
+        np.testing.assert_allclose(found[mask_BL == 1], expected[mask_BL == 1], atol=2e-5)
 
 
 def test_layers_compute_no_sizes_and_share_the_mask(converted):
-    # Of the lengths only those of the positions and, where the mask is in the keys, of its ones are asked for.
-    for path, lengths in (("model.onnx", 1), ("model_quantized.onnx", 2)):
+    for path, reshapes in (
+        ("model.onnx", 2 * [[0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 32]]),
+        # That of the mask.
+        ("model_quantized.onnx", [[0, -1, 1]]),
+    ):
         graph = onnx.load(converted[0] / "onnx" / path).graph
         operators = Counter(node.op_type for node in graph.node)
-        assert operators["Shape"] == lengths
+        # Of the lengths only that of the positions is asked for.
+        assert operators["Shape"] == 1
         assert not operators.keys() & {"Expand", "Equal"}
         stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         shapes = [stored[node.input[1]].tolist() for node in graph.node if node.op_type == "Reshape"]
-        assert sorted(shapes) == sorted(2 * [[0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 4, 8], [0, -1, 32]])
+        assert sorted(shapes) == sorted(reshapes)
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         assert all(set(node.output) & read for node in graph.node), "nothing is left that computed the sizes"
-
-
-def test_the_division_of_scores_is_no_pass_over_them_at_run_time(converted, tiny_student, tmp_path):
-    head_width = tiny_student.model.config.dim / tiny_student.model.config.n_heads
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(
-        converted[0] / "onnx/model_quantized.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
-    made_by = {name: node for node in nodes for name in node.output}
-    scores = [made_by[node.input[0]] for node in nodes if node.op_type == "Softmax"]
-    assert [node.op_type for node in scores] == ["FusedMatMul", "FusedMatMul"]
-    alphas = [attribute.f for node in scores for attribute in node.attribute if attribute.name == "alpha"]
-    assert alphas == pytest.approx([head_width**-0.5] * 2)
 
 
 def test_the_mask_has_one_row_for_all_queries(converted):
