@@ -155,7 +155,6 @@ def page_medians(report: Measurements) -> Iterator[Entry]:
 
 VIEWS: dict[tuple[str, str], Table] = {
     ("inference", "rows"): View(*SPEEDS, partial(speeds, shown=COMMON), few_starts),
-    ("inference", "base"): View(*SPEEDS, partial(speeds, shown=OF_BASE), few_starts),
     ("inference", "peers"): View(
         f"peer | our file | {' | '.join(INPUTS.values())}",
         f"{{case}} | {{ours}} | {' | '.join(f'{{cells[{kind}]}}' for kind in INPUTS)}",
@@ -184,6 +183,12 @@ VIEWS: dict[tuple[str, str], Table] = {
         "time over the published file's | base | tiny",
         "{case} | {base[time_ratio]:.2f} | {tiny[time_ratio]:.2f}",
         by_kind,
+    ),
+    ("onnx_attention", "rows"): View(
+        "tokens × texts at once | base | slim | tiny",
+        "{case} | {base[time_ratio]:.2f} | {slim[time_ratio]:.2f} | {tiny[time_ratio]:.2f}",
+        by_kind,
+        "Medians over {details[turns]} turns on {environment.threads} threads of an {environment.cpu}.",
     ),
     ("inference_parity", "rows"): View(
         "cosine to fp32 | texts as they are, mean | least | long texts, mean | least",

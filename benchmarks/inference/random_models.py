@@ -63,14 +63,12 @@ def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILE
     torch.manual_seed(0)
     folder = work / name
     folder.mkdir()
-    sentences = conversation()
-    tokenizer = _tokenizer(sentences, shape, work)
+    tokenizer = make_tokenizer(shape, work)
     if name == "teacher":
         _teacher(shape).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
-    settings = ConversionSettings(calibration_sentences=8)
-    source = ExportSource.of_text(Student(_student(shape), tokenizer), settings, sentences)
+    source = export_source(shape, tokenizer)
     for case in files:
         logger.info("%s: writing %s", name, case)
         write_file(case, source, folder)
@@ -78,9 +76,15 @@ def write_model(name: str, shape: Shape, work: Path, files: Sequence[str] = FILE
     return folder
 
 
-def _tokenizer(sentences: list[str], shape: Shape, work: Path) -> DistilBertTokenizerFast:
+def export_source(shape: Shape, tokenizer: DistilBertTokenizerFast) -> ExportSource:
+    """A student with random weights, on its way to files."""
+    settings = ConversionSettings(calibration_sentences=8)
+    return ExportSource.of_text(Student(_student(shape), tokenizer), settings, conversation())
+
+
+def make_tokenizer(shape: Shape, work: Path) -> DistilBertTokenizerFast:
     """Real pieces, filled up to the size of the vocabulary: CTranslate2 counts them."""
-    vocabulary = train_wordpiece(sentences, size=min(PIECES, shape.vocabulary_size - 100)).tokenizer.get_vocab()
+    vocabulary = train_wordpiece(conversation(), size=min(PIECES, shape.vocabulary_size - 100)).tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     pieces += [f"[unused{index}]" for index in range(shape.vocabulary_size - len(pieces))]
     (work / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")

@@ -60,7 +60,7 @@ class OpenvinoFile:
 
 
 class OnnxFile:
-    """A file in ONNX Runtime. Only attention's tensors have an axis of heads, the fourth."""
+    """A file in ONNX Runtime. Attention is one operator, or its tensors have an axis of heads, the fourth."""
 
     def __init__(self, path: Path, threads: int) -> None:
         import onnxruntime
@@ -88,6 +88,8 @@ class OnnxFile:
 
     @staticmethod
     def _kind_of(operation: Mapping[str, Any]) -> str:
+        if operation["op_name"] == "MultiHeadAttention":
+            return ATTENTION
         if any(len(shape) == 4 for value in operation.get("input_type_shape", []) for shape in value.values()):
             return ATTENTION
         # The rounding of their inputs belongs to the products.
