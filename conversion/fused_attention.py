@@ -9,12 +9,11 @@ Against attention written out, int8 takes 4 to 18 % less time in tiny shapes, up
 less in base ones (two threads of a Zen 4, benchmarks/results/onnx_attention.json). One product for queries, keys and
 values was slower for long texts, as its parts have to be copied.
 
-Axes: B batch, H heads, L padded length, E width of a head, F one more than that, D width of the model, I inputs of a
-map; 1 is an axis of one.
+Axes: B batch, H heads, L padded length, E width of a head, F one more than that, I inputs; 1 is an axis of one.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,89 +25,120 @@ if TYPE_CHECKING:
 DOMAIN = "com.microsoft"
 # What lies between a product of attention and the maps that it reads.
 MOVES = ("Div", "Transpose")
+MASK_OF_KEYS = "mask_of_keys"
 
 
 def fuse_attention(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """A graph whose attention was written out, with one row of mask for all queries, with an operator in each layer.
 
-    The operators that multiply with the weights of queries and keys keep their names.
+    The operators that multiply with weights keep their names. `model` changes, too.
     """
-    from onnx import helper, numpy_helper, utils
+    from onnx import helper, utils
 
-    graph = model.graph
-    made_by = {output: node for node in graph.node for output in node.output}
-    read_by = {name: node for node in graph.node for name in node.input}
-    stored = _constants(model)
-
-    def store(name: str, values: NDArray[Any]) -> str:
-        graph.initializer.append(numpy_helper.from_array(values, name))
-        return name
-
-    def split_above(name: str) -> "onnx.NodeProto":
-        """The Reshape that tells the heads of a map apart."""
-        while made_by[name].op_type in MOVES:
-            name = made_by[name].input[0]
-        assert made_by[name].op_type == "Reshape", f"attention reads {made_by[name].op_type}"
-        return made_by[name]
-
-    for number, softmax in enumerate([node for node in graph.node if node.op_type == "Softmax"]):
-        scores, mask = sorted(made_by[softmax.input[0]].input, key=lambda name: made_by[name].op_type != "MatMul")
-        mixed = read_by[softmax.output[0]]
-        joined = read_by[read_by[mixed.output[0]].output[0]]
-        splits = [split_above(name) for name in (*made_by[scores].input, mixed.input[1])]
-        width = int(stored[splits[0].input[1]][-1])
+    graph = _Graph(model)
+    for number, softmax in enumerate(graph.all("Softmax")):
+        scores, mask = sorted(graph.made_by[softmax.input[0]].input, key=lambda name: not graph.is_product(name))
+        mixed = graph.read_by[softmax.output[0]]
+        joined = graph.read_by[graph.read_by[mixed.output[0]].output[0]]
+        query, key, value = (graph.map_above(name) for name in (*graph.made_by[scores].input, mixed.input[1]))
         if number == 0:
-            heads = len(stored[_product(splits[0], made_by).input[1]].T) // width
-            ones_HF = np.zeros((heads, width + 1), dtype=np.float32)
-            ones_HF[:, -1] = 1
-            shape, ones = store("mask_shape", np.array([0, -1, 1])), store("ones_of_queries", ones_HF.reshape(1, 1, -1))
-            place = [*graph.node].index(made_by[mask]) + 1
-            graph.node.insert(place, helper.make_node("Mul", ["mask_column", ones], ["mask_of_keys"]))
-            graph.node.insert(place, helper.make_node("Reshape", [mask, shape], ["mask_column"]))
-        query, key = (made_by[split.input[0]] for split in splits[:2])
-        (bias,) = (stored[name] for name in query.input if name in stored)
-        added = {"query": store(f"query_bias_{number}", _widened(bias, width, 1.0)), "key": "mask_of_keys"}
-        for (kind, other), split, addition in zip(added.items(), splits[:2], (query, key), strict=True):
-            product = _product(split, made_by)
-            product.input[1] = store(f"{kind}_weight_{number}", _widened(stored[product.input[1]], width, 0.0))
-            del addition.input[:]
-            addition.input.extend([product.output[0], other])
+            graph.insert_mask_of_keys(mask, query)
+        ones = graph.store(f"query_bias_{number}", _widened(query.bias, query.width, 1.0))
+        for name, own, added in ((f"query_weight_{number}", query, ones), (f"key_weight_{number}", key, MASK_OF_KEYS)):
+            own.product.input[1] = graph.store(name, _widened(own.weight, own.width, 0.0))
+            del own.addition.input[:]
+            own.addition.input.extend([own.product.output[0], added])
         operator = helper.make_node(
             "MultiHeadAttention",
-            [split.input[0] for split in splits],
+            [own.addition.output[0] for own in (query, key, value)],
             [joined.output[0]],
             name=mixed.name,
             domain=DOMAIN,
-            num_heads=heads,
-            scale=1 / math.sqrt(width),
+            num_heads=query.heads,
+            scale=1 / math.sqrt(query.width),
         )
         joined.CopyFrom(operator)
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    ends = ([value.name for value in part] for part in (graph.input, graph.output))
+    ends = ([value.name for value in part] for part in (model.graph.input, model.graph.output))
     return utils.Extractor(model).extract_model(*ends)
 
 
-def _constants(model: "onnx.ModelProto") -> dict[str, NDArray[Any]]:
-    """What does not depend on the inputs, by name; the exporter gives equal weights several."""
-    from onnx import numpy_helper
+@dataclasses.dataclass(frozen=True)
+class _Map:
+    """A linear map whose output is split into heads.
 
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            stored[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        elif node.op_type == "Identity" and node.input[0] in stored:
-            stored[node.output[0]] = stored[node.input[0]]
-    return stored
+    Attributes:
+        product: multiplies with the weights.
+        addition: adds the bias.
+        weight: (I, H × E).
+        bias: (H × E).
+        width: E.
+    """
+
+    product: "onnx.NodeProto"
+    addition: "onnx.NodeProto"
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    width: int
+
+    @property
+    def heads(self) -> int:
+        return len(self.bias) // self.width
 
 
-def _product(split: "onnx.NodeProto", made_by: Mapping[str, "onnx.NodeProto"]) -> "onnx.NodeProto":
-    """The product with weights of the map whose heads a Reshape tells apart."""
-    (found,) = (made_by[name] for name in made_by[split.input[0]].input if made_by.get(name, split).op_type == "MatMul")
-    return found
+class _Graph:
+    """A graph and who makes, reads and stores each of its tensors."""
+
+    def __init__(self, model: "onnx.ModelProto") -> None:
+        from onnx import numpy_helper
+
+        self._graph = model.graph
+        self.made_by = {output: node for node in model.graph.node for output in node.output}
+        self.read_by = {name: node for node in model.graph.node for name in node.input}
+        self._stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        for node in self.all("Constant"):
+            self._stored[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        # The exporter gives equal weights several names.
+        for node in self.all("Identity"):
+            if node.input[0] in self._stored:
+                self._stored[node.output[0]] = self._stored[node.input[0]]
+
+    def all(self, operator: str) -> "list[onnx.NodeProto]":
+        return [node for node in self._graph.node if node.op_type == operator]
+
+    def is_product(self, name: str) -> bool:
+        return name in self.made_by and self.made_by[name].op_type == "MatMul"
+
+    def store(self, name: str, values: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self._graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def map_above(self, name: str) -> _Map:
+        """The map whose heads a product of attention reads."""
+        while (split := self.made_by[name]).op_type in MOVES:
+            name = split.input[0]
+        assert split.op_type == "Reshape", f"attention reads {split.op_type}"
+        addition = self.made_by[split.input[0]]
+        bias, product = sorted(addition.input, key=self.is_product)
+        multiply = self.made_by[product]
+        width = int(self._stored[split.input[1]][-1])
+        return _Map(multiply, addition, self._stored[multiply.input[1]], self._stored[bias], width)
+
+    def insert_mask_of_keys(self, mask_B11L: str, query: _Map) -> None:
+        """The mask as what is added to the keys of every layer, (B, L, H × F)."""
+        from onnx import helper
+
+        ones = _widened(np.zeros((1, 1, len(query.bias)), dtype=query.bias.dtype), query.width, 1.0)
+        names = self.store("mask_column_shape", np.array([0, -1, 1])), self.store("mask_component", ones)
+        place = [*self._graph.node].index(self.made_by[mask_B11L]) + 1
+        self._graph.node.insert(place, helper.make_node("Mul", ["mask_column", names[1]], [MASK_OF_KEYS]))
+        self._graph.node.insert(place, helper.make_node("Reshape", [mask_B11L, names[0]], ["mask_column"]))
 
 
 def _widened(values: NDArray[Any], width: int, last: float) -> NDArray[Any]:
-    """Weights (I, H × E) or a bias (H × E) with one more component for each head: (I, H × F), (H × F)."""
+    """Weights or a bias, (…, H × E), with one more component for each head: (…, H × F)."""
     split = values.reshape(*values.shape[:-1], -1, width)
     column = np.full((*split.shape[:-1], 1), last, dtype=values.dtype)
     return np.concatenate([split, column], axis=-1).reshape(*values.shape[:-1], -1)
