@@ -5,9 +5,9 @@ only without a mask. So the mask is one more component of the keys, which querie
 a column of zeros for each head, and the bias of the queries gets ones there. The mask takes the place of the keys'
 bias, which adds the same to all scores of a query, and a softmax does not see that.
 
-Against attention written out, int8 takes 4 to 18 % less time in tiny shapes, up to 10 % less in slim ones and 1 to 4 %
-less in base ones (two threads of a Zen 4, benchmarks/results/onnx_attention.json). One product for queries, keys and
-values was slower for long texts, as its parts have to be copied.
+Against attention written out, int8 takes 4 to 18 % less time in tiny shapes, from 10 % less to 1 % more in slim ones
+and 1 to 4 % less in base ones (two threads of a Zen 4, benchmarks/results/onnx_attention.json). One product for
+queries, keys and values was slower for long texts, as its parts have to be copied.
 
 Axes: B batch, H heads, L padded length, E width of a head, F one more than that, I inputs; 1 is an axis of one.
 """

@@ -1,15 +1,15 @@
 """The int8 ONNX files, whose attention is one operator of ONNX Runtime, against the same with attention written out.
 
-python benchmarks/inference/onnx_attention.py --output benchmarks/results/onnx_attention.json      about eight minutes
+python benchmarks/inference/onnx_attention.py --output benchmarks/results/onnx_attention.json      about four minutes
 
 The two take turns, and each turn is a new session: threads of another session would take part of the processor.
 `time_ratio` is the median over turns of the seconds of the published file over those of the other. Weights are random.
 """
 
 import argparse
+import functools
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from distilrubert.common.bars import tracked
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.onnx import graph_of
 from distilrubert.conversion.quantization import quantize_onnx
+from distilrubert.evaluation.speed.speed_worker import timed_passes
 
 MODELS = ("base", "slim", "tiny")
 # Tokens of a text, and texts at once.
@@ -48,14 +49,7 @@ def turn(path: Path, threads: int, seconds: float) -> dict[str, float]:
     for length, batch in INPUTS:
         ids_BL = random.integers(5, 400, (batch, length))
         inputs = {"input_ids": ids_BL, "attention_mask": np.ones_like(ids_BL)}
-        for _ in range(2):
-            session.run(None, inputs)
-        passes: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(passes) < 3 or time.perf_counter() < end:
-            begin = time.perf_counter()
-            session.run(None, inputs)
-            passes.append(time.perf_counter() - begin)
+        passes = timed_passes(functools.partial(session.run, None, inputs), 2, seconds)
         found[f"{length} x {batch}"] = statistics.median(passes)
     return found
 
