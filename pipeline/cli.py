@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "distilrubert") 
         with stop_signals_as_interrupt():
             from distilrubert.pipeline.options import parser_for
 
-            return _perform(parser_for(program).parse_args(arguments), program)
+            status = _perform(parser_for(program).parse_args(arguments), program)
+            sys.stdout.flush()
+            return status
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing more can be said to it, and the rest is not done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,13 @@ class _SafeTable(Table):
         super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
+class _Console(Console):
+    """A console that leaves a reader who has gone to the command line, which knows what to do then."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def new_table(title: str | None, texts: Sequence[str], numbers: Sequence[str] = ()) -> Table:
     """A table without rows.
 
@@ -42,7 +49,7 @@ def new_table(title: str | None, texts: Sequence[str], numbers: Sequence[str] = 
 def print_table(table: Table) -> None:
     """Print a table as wide as the terminal allows, or as wide as it is where standard output is no terminal."""
     # Cells have what users wrote: "[int8]" is no style there, and ":x:" no picture.
-    console = Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False, emoji=False)
+    console = _Console(width=None if sys.stdout.isatty() else UNLIMITED, markup=False, emoji=False)
     if console.measure(table, options=console.options.update_width(UNLIMITED)).maximum > console.width:
         # Else the names of the rows are cut first.
         for column in table.columns:

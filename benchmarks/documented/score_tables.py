@@ -85,11 +85,28 @@ def task_protocol(report: Measurements) -> str:
     )
 
 
+def embedding_bits(report: Measurements) -> Iterator[Entry]:
+    """Scores of a fine-tuned student and of its files, a line a file."""
+    files = {row.values["file"]: row.values for row in report.rows}
+    tasks = dict.fromkeys(row.values["task"] for row in report.rows)
+    for file, values in files.items():
+        found = [report[f"{task}-{file}"].values for task in tasks]
+        points = " | ".join(f"{100 * scores['mean']:.2f} ({-100 * scores['loss']:+.2f})" for scores in found)
+        titles = (file.replace(f"{case}-", f"{name}, ") for case, name in INT8_FILES.items() if file.startswith(case))
+        yield {**values, "title": next(titles, file).replace("-", " "), "points": points}
+
+
 VIEWS: dict[tuple[str, str], Table] = {
     ("reference/base", "files"): View(
         "model | weights, MiB | throughput, × | RuSentiment, weighted F1 | FactRuEval, span F1 | ParaPhraser, F1",
         "{title} | {mib:.1f} | {speed:.1f} | {rusentiment} | {factrueval} | {paraphraser}",
         base_files,
+    ),
+    ("embedding_bits", "rows"): View(
+        "file | MiB | RuSentiment, weighted F1 | FactRuEval, span F1",
+        "{title} | {size_mib:.1f} | {points}",
+        embedding_bits,
+        "Points on the test part, the mean over the seeds {details[seeds]}; in brackets the difference to PyTorch.",
     ),
     ("sentences", "scores"): suite,
     ("task_students", "rows"): View(
