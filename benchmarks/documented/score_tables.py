@@ -91,7 +91,7 @@ def embedding_bits(report: Measurements) -> Iterator[Entry]:
     tasks = dict.fromkeys(row.values["task"] for row in report.rows)
     for file, values in files.items():
         found = [report[f"{task}-{file}"].values for task in tasks]
-        points = " | ".join(f"{100 * scores['mean']:.2f} ({-100 * scores['loss']:+.2f})" for scores in found)
+        points = " | ".join(f"{100 * scores['mean']:.2f} ({0.0 - 100 * scores['loss']:+.2f})" for scores in found)
         titles = (file.replace(f"{case}-", f"{name}, ") for case, name in INT8_FILES.items() if file.startswith(case))
         yield {**values, "title": next(titles, file).replace("-", " "), "points": points}
 
