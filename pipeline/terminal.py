@@ -24,7 +24,7 @@ class _SafeTable(Table):
 
 
 class _Console(Console):
-    """A console that leaves a reader who has gone to the command line, which knows what to do then."""
+    """A console that raises where the reader of the output has gone; rich would end the program with status 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

@@ -6,13 +6,11 @@ The student is fine-tuned on each task by the protocol of recipes/reference-slim
 each seed. Each fine-tuned model is scored on the test part as it is, and as the int8 files of both runtimes with
 embeddings of either size. A quarter of an hour on one core for a student of reference-slim.
 
-A row for each task and file: ``values``, the scores of the seeds; ``loss``, how much the mean lies below that in
-PyTorch; ``size_mib`` of the file. `details` has the protocol.
+A row for each task and file: its `format`, its `embedding_bits`, the `metric`, the ``values`` of the seeds and the
+``size_mib`` of the file with the encoder alone. `details` has the protocol.
 """
 
 import argparse
-import functools
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,19 @@ from distilrubert.common.formats import FORMATS
 from distilrubert.common.measurements import Environment, Measurements, Row
 from distilrubert.conversion.conversion_settings import ConversionSettings
 from distilrubert.conversion.export_source import ExportSource
-from distilrubert.conversion.writers import export_finetuned, write_file
-from distilrubert.evaluation.tasks.exported import PYTORCH, Exporter, with_pytorch
+from distilrubert.conversion.writers import write_file
+from distilrubert.evaluation.tasks.exported import Exporter, with_pytorch
 from distilrubert.evaluation.tasks.finetuning import finetune
-from distilrubert.evaluation.tasks.task import TaskDefinition, load_tasks
+from distilrubert.evaluation.tasks.task import load_tasks
 from distilrubert.evaluation.tasks.task_data import load_rows
 from distilrubert.modeling.checkpoints import load_pretrained
+from distilrubert.pipeline.exporting import exporters_of
 from distilrubert.pipeline.recipe import load_recipe
 from distilrubert.pipeline.run import revision
 
 RECIPE = Path(__file__).parents[2] / "recipes/reference-slim.yaml"
+LEARNING_RATE = 2e-4
+SEEDS = (1, 2, 3)
 TASKS = ("rusentiment", "factrueval")
 CASES = ("onnx-int8", "openvino-int8")
 BITS = (8, 4)
@@ -42,62 +43,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("student", type=Path, metavar="STUDENT", help="folder of a checkpoint")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
-    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="X", help="default: 2e-4")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
-    parser.add_argument("--train-limit", type=int, metavar="N", help="rows to train on (default: as in the recipe)")
     options = parser.parse_args()
     settings = load_recipe(RECIPE).evaluation.finetuning
-    settings = settings.model_copy(update={"train_limit": options.train_limit or settings.train_limit})
     sizes, rows = _sizes(options.student), []
     for task in load_tasks(TASKS):
         data = load_rows(task, settings.train_limit)
-        how = {"learning_rate": options.learning_rate, "exporters": _exporters()}
-        runs = [finetune(options.student, task, data, settings, seed=seed, **how)["exported"] for seed in options.seeds]
-        rows += [Row(f"{task.name}-{name}", _figures(task, name, runs) | sizes.get(name, {})) for name in runs[0]]
-        for row in rows[-len(runs[0]) :]:
-            print(f"{row.case:34} {row.values['mean']:.4f}  loss {100 * row.values['loss']:5.2f} points", flush=True)
-    details = {
-        "protocol": settings.model_dump(), "learning_rate": options.learning_rate, "seeds": options.seeds,
-        "revision": revision(),
-    }  # fmt: skip
-    Measurements(Environment.capture(), rows, details=details).save(options.output)
+        how = {"learning_rate": LEARNING_RATE, "exporters": _exporters()}
+        runs = [finetune(options.student, task, data, settings, seed=seed, **how)["exported"] for seed in SEEDS]
+        for name in runs[0]:
+            values = [run[name][task.main_metric] for run in runs]
+            row = Row(f"{task.name}-{name}", {"task": task.name, "metric": task.main_metric, "values": values})
+            row.values.update(sizes.get(name, {"format": name, "embedding_bits": None}))
+            rows.append(row)
+            print(f"{row.case:44}", *(f"{value:.4f}" for value in values), flush=True)
+    details = {"protocol": settings.model_dump(), "learning_rate": LEARNING_RATE, "seeds": list(SEEDS)}
+    Measurements(Environment.capture(), rows, details={**details, "revision": revision()}).save(options.output)
 
 
-def _variants() -> dict[str, tuple[str, ConversionSettings]]:
-    """The case and the settings of each file, by name."""
-    return {
-        f"{case}-{bits}-bit-embeddings": (case, ConversionSettings(embedding_bits=bits))
-        for case in CASES
-        for bits in BITS
-    }
+def _variants() -> dict[int, ConversionSettings]:
+    return {bits: ConversionSettings(embedding_bits=bits) for bits in BITS}
+
+
+def _name(case: str, bits: int) -> str:
+    return f"{case}-{bits}-bit-embeddings"
 
 
 def _exporters() -> dict[str, Exporter]:
-    made = {name: functools.partial(export_finetuned, *how) for name, how in _variants().items()}
-    return with_pytorch({name: Exporter(export) for name, export in made.items()})
+    """What makes each file, and the fine-tuned model itself."""
+    made = {bits: exporters_of(CASES, settings) for bits, settings in _variants().items()}
+    return with_pytorch({_name(case, bits): made[bits][case] for case in CASES for bits in BITS})
 
 
-def _sizes(student: Path) -> dict[str, dict[str, float]]:
-    """MiB of each file of the student's encoder, by name."""
+def _sizes(student: Path) -> dict[str, dict[str, Any]]:
+    """What each file is, with its MiB, by name."""
     checkpoint, found = load_pretrained(student), {}
-    for name, (case, settings) in _variants().items():
-        with tempfile.TemporaryDirectory() as work:
-            write_file(case, ExportSource.of_text(checkpoint, settings, SIZED_TEXTS), Path(work))
-            found[name] = {"size_mib": FORMATS[case].size_mib(Path(work))}
+    for bits, settings in _variants().items():
+        source = ExportSource.of_text(checkpoint, settings, SIZED_TEXTS)
+        for case in CASES:
+            with tempfile.TemporaryDirectory() as work:
+                write_file(case, source, Path(work))
+                size = FORMATS[case].size_mib(Path(work))
+            found[_name(case, bits)] = {"format": case, "embedding_bits": bits, "size_mib": size}
     return found
-
-
-def _figures(task: TaskDefinition, name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    values = [run[name][task.main_metric] for run in runs]
-    mean = statistics.fmean(values)
-    return {
-        "task": task.name,
-        "file": name,
-        "metric": task.main_metric,
-        "values": values,
-        "mean": mean,
-        "loss": statistics.fmean(run[PYTORCH][task.main_metric] for run in runs) - mean,
-    }
 
 
 if __name__ == "__main__":

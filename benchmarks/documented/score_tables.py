@@ -86,14 +86,22 @@ def task_protocol(report: Measurements) -> str:
 
 
 def embedding_bits(report: Measurements) -> Iterator[Entry]:
-    """Scores of a fine-tuned student and of its files, a line a file."""
-    files = {row.values["file"]: row.values for row in report.rows}
-    tasks = dict.fromkeys(row.values["task"] for row in report.rows)
-    for file, values in files.items():
-        found = [report[f"{task}-{file}"].values for task in tasks]
-        points = " | ".join(f"{100 * scores['mean']:.2f} ({0.0 - 100 * scores['loss']:+.2f})" for scores in found)
-        titles = (file.replace(f"{case}-", f"{name}, ") for case, name in INT8_FILES.items() if file.startswith(case))
-        yield {**values, "title": next(titles, file).replace("-", " "), "points": points}
+    """Scores of a fine-tuned student and of its files, a line for each, with the difference to PyTorch."""
+    by_file: dict[str, list[float]] = {}
+    values = {}
+    for row in report.rows:
+        file = row.case.removeprefix(f"{row.values['task']}-")
+        by_file.setdefault(file, []).append(100 * statistics.fmean(row.values["values"]))
+        values[file] = row.values
+    in_pytorch = next(iter(by_file.values()))
+    for file, scores in by_file.items():
+        points = (f"{own:.2f} ({own - other:+.2f})" for own, other in zip(scores, in_pytorch, strict=True))
+        title, bits = INT8_FILES.get(values[file]["format"], "PyTorch fp32"), values[file]["embedding_bits"]
+        yield {
+            **values[file],
+            "title": f"{title}, embeddings in {bits} bits" if bits else title,
+            "points": " | ".join(points),
+        }
 
 
 VIEWS: dict[tuple[str, str], Table] = {
@@ -106,7 +114,7 @@ VIEWS: dict[tuple[str, str], Table] = {
         "file | MiB | RuSentiment, weighted F1 | FactRuEval, span F1",
         "{title} | {size_mib:.1f} | {points}",
         embedding_bits,
-        "Points on the test part, the mean over the seeds {details[seeds]}; in brackets the difference to PyTorch.",
+        "Points on the test part, the mean of three fine-tunings; in brackets the difference to PyTorch.",
     ),
     ("sentences", "scores"): suite,
     ("task_students", "rows"): View(
