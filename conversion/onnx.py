@@ -180,8 +180,7 @@ def attention_written_out(*, one_mask: bool) -> Iterator[None]:
     """Let optimum's exporter trace attention as two products and a softmax instead of torch's one operator.
 
     The exporter unfolds that operator into two scalings, and a mask of length × length that is added to the scores of
-    every head. Written out, with the mask among the keys as :func:`fuse_attention` has it, int8 at 512 tokens took 7 %
-    less time in base shapes and 20 % less in tiny ones (in turns, one thread of a Xeon with AMX).
+    every head. Written out, int8 takes less time, and :func:`fuse_attention` can put one operator in its place.
 
     optimum wraps torch's function while it exports, and calls the original by a name of its own; once optimum-intel
     has been imported it does not wrap it any more. So both names are replaced.
