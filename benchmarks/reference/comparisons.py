@@ -20,7 +20,7 @@ COMPARED = {
     "tiny-5k": ("tiny-5k-mlm-only",),
 }
 # Each pruned student, and the unpruned ones that are as wide as the teacher.
-SHAPES = {"slim": ("base", "small"), "slim-400": ("base", "small"), "narrow": ("base",)}
+SHAPES = {"slim": ("base", "small"), "slim-1400": ("base", "small"), "slim-400": ("base", "small"), "narrow": ("base",)}
 # The parts of a comparison.
 TEXT, FROZEN, FINE_TUNED = "held-out text", "linear probe", "fine-tuned"
 
