@@ -44,15 +44,21 @@ MOST_LOST_IN_INT8 = 0.005
 
 
 def tasks_table(results: Sequence[Result], common: Sequence[str]) -> str:
-    """A row for the teacher in each arithmetic, each baseline, each model and each exported file that was scored."""
+    """A row for each fine-tuning of the teacher, each baseline, each model and each exported file that was scored."""
     titles = all_tasks(results)
     if not titles:
         return "No task was measured."
     measured = [result for result in results if result.tasks]
     rows = []
-    for arithmetic in dict.fromkeys(result.arithmetic_of_tasks for result in measured):
-        first = widest([result for result in measured if result.arithmetic_of_tasks == arithmetic])
-        rows.append([TEACHER, NONE, arithmetic, *_scores(first, TEACHER, titles, common)])
+    of_teacher: dict[tuple[str, ...], list[Result]] = {}
+    for result in measured:
+        scores = (str(result.score(TEACHER, task).mean) for task in common)
+        of_teacher.setdefault((result.arithmetic_of_tasks, *scores), []).append(result)
+    arithmetics = [arithmetic for arithmetic, *_ in of_teacher]
+    for (arithmetic, *_), students in of_teacher.items():
+        is_only = arithmetics.count(arithmetic) == 1
+        name = TEACHER if is_only else f"{TEACHER} of {listing([result.model.name for result in students])}"
+        rows.append([name, NONE, arithmetic, *_scores(widest(students), TEACHER, titles, common)])
     first = widest(measured)
     rows += [[case, NONE, NONE, *_scores(first, case, titles, common)] for case in _baselines(first)]
     for result in measured:

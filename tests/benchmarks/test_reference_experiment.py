@@ -337,6 +337,23 @@ def test_shapes_have_a_section_and_a_picture_over_their_throughput(results: Path
     assert "throughput.png" not in without_speeds
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_each_fine_tuning_of_the_teacher_has_a_row_and_shares_are_over_it(results: Path, tmp_path: Path) -> None:
+    shapes = results.parent / "shapes"
+    for name in ("base", "slim"):
+        write(shapes, name, {"tasks": {"rusentiment": score("f1_weighted", 0.5, 0.5)}})
+    report = Measurements.load(shapes / "slim.json")
+    report["teacher"].values["tasks"] = {"rusentiment": score("f1_weighted", 0.7, 0.7)}
+    report.save(shapes / "slim.json")
+    page = page_of(results, tmp_path).partition("## Shapes")[2]
+    whole = ["100.0 ± 0.0", "100.0 ± 0.0"]
+    assert cells(page, "teacher of base") == [["–", "fp32", "80.0 ± 0.0", *whole]]
+    assert cells(page, "teacher of slim") == [["–", "fp32", "70.0 ± 0.0", *whole]]
+    # .20 over the majority class, of the teacher's .50 and .40.
+    assert cells(page, "**base**")[0][-1] == "40.0 ± 0.0"
+    assert cells(page, "**slim**")[0][-1] == "50.0 ± 0.0"
+
+
 @pytest.mark.slow
 @pytest.mark.export
 def test_models_are_made_measured_and_skipped_when_done(
