@@ -1,6 +1,6 @@
 """How fast the files of each student run on this CPU: against the teacher, the peers and the CPU's own ceiling.
 
-    python benchmarks/inference/run.py --output benchmarks/results/inference.json     5 to 20 minutes a model
+    python benchmarks/inference/run.py --output benchmarks/results/inference.json     5 to 35 minutes a model
     python benchmarks/inference/run.py --quick --output /tmp/inference.json            two minutes, to see that it runs
 
 What is measured is kept beside the output, in `NAME.parts/`, model by model. The same command continues after it.
