@@ -198,8 +198,7 @@ def _averaged_f1(metric: str, expected_K: Counts, found_K: Counts, correct_K: Co
 
 def _f1(expected: Counts, found: Counts, correct: Counts) -> Counts:
     """F1 of counts; 0 where there is nothing."""
-    f1: Counts = 2 * correct / np.maximum(1, expected + found)
-    return f1
+    return 2 * correct / np.maximum(1, expected + found)
 
 
 def _packed(text: str) -> str:
