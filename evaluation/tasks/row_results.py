@@ -35,7 +35,6 @@ _COMPRESSED = "zlib:"
 BINS = 15
 
 Columns = Mapping[str, NDArray[np.float64]]
-Counts = NDArray[Any]
 
 
 def score_test(
@@ -157,48 +156,16 @@ def parse_rows(rows: RowResults) -> dict[str, NDArray[np.float64]]:
 
 
 def score_of_rows(metric: str, columns: Columns) -> float:
-    """A metric of any selection of the rows; of all rows it is the reported score.
-
-    F1 comes from counts: scikit-learn takes milliseconds to check its input, and a bootstrap asks for thousands.
-    """
+    """A metric of any selection of the rows; of all rows it is the reported score."""
     if metric in columns:
         return float(columns[metric].mean())
     if "correct" in columns:
-        return float(_f1(*(columns[name].sum() for name in ("expected", "found", "correct"))))
-    several = "reference_0" in columns
-    if several:
+        spans = columns["expected"].sum() + columns["found"].sum()
+        return float(2 * columns["correct"].sum() / spans) if spans else 0.0
+    if "reference_0" in columns:
         sides = [[columns[name] for name in columns if name.startswith(side)] for side in ("reference_", "prediction_")]
-        reference, prediction = (np.stack(side, axis=1) for side in sides)
-    else:
-        reference, prediction = columns["reference"], columns["prediction"]
-    if not metric.startswith("f1"):
-        return float(METRICS[metric].score(reference, prediction))
-    if several:
-        counts = [side.sum(axis=0) for side in (reference, prediction, reference * prediction)]
-    else:
-        whole, found = reference.astype(int), prediction.astype(int)
-        classes = max(2, whole.max() + 1, found.max() + 1)
-        counts = [np.bincount(rows, minlength=classes) for rows in (whole, found, whole[whole == found])]
-    return _averaged_f1(metric, *counts, several=several)
-
-
-def _averaged_f1(metric: str, expected_K: Counts, found_K: Counts, correct_K: Counts, *, several: bool) -> float:
-    """F1 over classes, as scikit-learn averages it."""
-    if metric == "f1_micro":
-        return float(_f1(expected_K.sum(), found_K.sum(), correct_K.sum()))
-    f1_K = _f1(expected_K, found_K, correct_K)
-    if metric == "f1":
-        return float(f1_K[1])
-    if metric == "f1_weighted":
-        return float(f1_K @ expected_K / max(1, expected_K.sum()))
-    # Without a row, a class that rows may have beside others counts as 0, and one of several that exclude each other
-    # does not count.
-    return float(f1_K.mean() if several else f1_K[expected_K + found_K > 0].mean())
-
-
-def _f1(expected: Counts, found: Counts, correct: Counts) -> Counts:
-    """F1 of counts; 0 where there is nothing."""
-    return 2 * correct / np.maximum(1, expected + found)
+        return float(METRICS[metric].score(*(np.stack(side, axis=1) for side in sides)))
+    return float(METRICS[metric].score(columns["reference"], columns["prediction"]))
 
 
 def _packed(text: str) -> str:

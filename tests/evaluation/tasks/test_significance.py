@@ -68,26 +68,6 @@ def test_the_score_of_all_rows_of_several_classes_is_the_metric(metric: str) -> 
     assert score_of_rows(metric, parse_rows(rows)) == pytest.approx(compute_metrics([metric], *SEVERAL)[metric])
 
 
-@pytest.mark.parametrize("metric", ["f1", "f1_macro", "f1_micro", "f1_weighted"])
-def test_f1_from_counts_is_that_of_scikit_learn(metric: str) -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(200):
-        rows, classes = generator.integers(1, 9, size=2)
-        # Two classes that exclude each other for "f1"; else also samples without a row of some class.
-        sides = generator.integers(2 if metric == "f1" else classes + 1, size=(2, rows))
-        if metric != "f1_micro":
-            columns = {"reference": sides[0].astype(float), "prediction": sides[1].astype(float)}
-            assert score_of_rows(metric, columns) == pytest.approx(METRICS[metric].score(*sides))
-        if metric != "f1":
-            sets = generator.integers(2, size=(2, rows, classes + 1)) * generator.integers(2, size=(2, 1, classes + 1))
-            columns = {
-                f"{name}_{index}": values.astype(float)
-                for name, side in zip(("reference", "prediction"), sets, strict=True)
-                for index, values in enumerate(side.T)
-            }
-            assert score_of_rows(metric, columns) == pytest.approx(METRICS[metric].score(*sets))
-
-
 @pytest.mark.parametrize(
     ("kind", "answers", "expected"),
     [
